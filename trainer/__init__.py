@@ -1,0 +1,1 @@
+"""Makes LoRA adapters that the worker can trust."""

@@ -1,0 +1,132 @@
+"""Every error that Loracle raises on purpose.
+
+Two families under one root: `Invalid` is wrong until a person changes something, `Transient` may be gone at
+the next try. The docstring of a class is its default message.
+"""
+
+
+class LoracleError(Exception):
+    """Something went wrong in Loracle."""
+
+    exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+class Invalid(LoracleError):
+    """The input or the set-up is wrong and stays wrong until somebody mends it."""
+
+    exit_code = 2
+
+
+class Transient(LoracleError):
+    """The same call may succeed later."""
+
+
+# Set-up ----------------------------------------------------------------------------------------------------
+
+
+class SettingsInvalid(Invalid):
+    """A setting has a value that is not allowed."""
+
+
+class DatabaseUnreachable(Transient):
+    """The database can't be reached."""
+
+    exit_code = 2
+
+
+class SchemaMismatch(Invalid):
+    """The database's schema is not the one this version of Loracle works with."""
+
+
+class BrokerUnreachable(Transient):
+    """The Redis server can't be reached."""
+
+    exit_code = 2
+
+
+class DataDirectoryBusy(Invalid):
+    """Another embedded worker already uses this data directory."""
+
+
+# Review files ----------------------------------------------------------------------------------------------
+
+
+class FileUnreadable(Invalid):
+    """The review file can't be read."""
+
+
+class ColumnMissing(Invalid):
+    """The review file has no such column."""
+
+
+class TooManyRejects(LoracleError):
+    """More rows of the review file are unreadable than --max-rejects allows."""
+
+
+# Jobs ------------------------------------------------------------------------------------------------------
+
+
+class JobUnknown(Invalid):
+    """There is no such job."""
+
+
+class JobStateInvalid(Invalid):
+    """The job is in a state in which this can't be done."""
+
+
+class LeaseLost(Transient):
+    """Another worker holds the lease of this batch now: unsaved work is dropped."""
+
+
+# Adapters and scoring --------------------------------------------------------------------------------------
+
+
+class AdapterInvalid(Invalid):
+    """The adapter can't be used."""
+
+
+class AdapterUnknown(AdapterInvalid):
+    """There is no such adapter."""
+
+
+class ManifestMissing(AdapterInvalid):
+    """The adapter directory has no manifest.json."""
+
+
+class AdapterChanged(AdapterInvalid):
+    """A file of the adapter differs from what its manifest says."""
+
+
+class HeadMissing(AdapterInvalid):
+    """The adapter's weights lack the classification head."""
+
+
+class BaseMismatch(AdapterInvalid):
+    """The base model's weights are not those the adapter was trained on."""
+
+
+class BaseNotFound(AdapterInvalid):
+    """The base model can't be found on this machine or its hub."""
+
+
+class ProbesDiffer(AdapterInvalid):
+    """The adapter gives other scores here than it did when it was made."""
+
+
+class TrainingInvalid(Invalid):
+    """These training data or options can't give an adapter."""
+
+
+class DeviceUnavailable(Invalid):
+    """The requested device does not exist on this host."""
+
+
+class DeviceBroken(Transient):
+    """The device failed in a way that only a new process can mend."""
+
+
+class ReviewUnscorable(LoracleError):
+    """A single review can't be scored."""

@@ -1,0 +1,1 @@
+"""Text in, probabilities out: shared by worker and trainer, knows no service."""

@@ -1,0 +1,50 @@
+"""Which device and which number format a model runs in."""
+
+from __future__ import annotations
+
+import torch
+
+from worker.errors import DeviceUnavailable
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device named "cpu", "cuda", "cuda:1" …; "auto" is the first CUDA device where there is one.
+
+    Raises:
+        DeviceUnavailable: CUDA was asked for and this process sees no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceUnavailable(f"there is no device '{name}'; allowed: auto, cpu, cuda, cuda:N.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceUnavailable(f"device '{name}' isn't supported; allowed: auto, cpu, cuda, cuda:N.")
+    if device.type == "cuda" and (
+        not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
+    ):
+        raise DeviceUnavailable(
+            f"device '{name}' was asked for, but torch {torch.__version__} sees "
+            f"{torch.cuda.device_count()} CUDA devices. Use cpu, or install a CUDA build of torch and a driver."
+        )
+    return device
+
+
+def choose_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
+    """The number format for scoring: bf16 where the device computes in it, fp16 on older GPUs, else fp32."""
+    named = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+    if name in named:
+        return named[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    capabilities = torch.cpu.get_capabilities()
+    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16")
+    return torch.bfloat16 if native else torch.float32
+
+
+def device_title(device: torch.device) -> str:
+    """The device for people: "cpu (2 threads)" or "cuda:0 NVIDIA H200"."""
+    if device.type == "cuda":
+        return f"{device} {torch.cuda.get_device_name(device)}"
+    return f"cpu ({torch.get_num_threads()} threads)"

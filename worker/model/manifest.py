@@ -1,0 +1,139 @@
+"""What an adapter says of itself. Needs no torch, so that every process can read it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from worker.errors import AdapterChanged, AdapterInvalid, ManifestMissing
+from worker.model.encoding import Encoding
+
+MANIFEST = "manifest.json"
+WEIGHTS = "adapter_model.safetensors"
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The pretrained model under an adapter: its id, its revision ("" for a local one), its weights' sha256."""
+
+    id: str
+    revision: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A sentence and the fp32 logits, one per label before temperature, that the adapter must give it."""
+
+    text: str
+    logits: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The contract of an adapter directory: all that can change a label, and how to check it.
+
+    `labels` are in the order of the logits. `temperature` divides the logits before the softmax. `files` maps
+    each file of the directory, but the manifest and documentation, to its sha256.
+    """
+
+    name: str
+    base: Base
+    labels: tuple[str, ...]
+    encoding: Encoding
+    files: Mapping[str, str]
+    probes: tuple[Probe, ...]
+    temperature: float = 1.0
+    created_at: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if self.format != FORMAT:
+            raise AdapterInvalid(
+                f"the manifest of adapter '{self.name}' has format {self.format}; this version reads {FORMAT}."
+            )
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise AdapterInvalid(f"adapter '{self.name}' needs two or more distinct labels: {self.labels}.")
+        if not self.temperature > 0:
+            raise AdapterInvalid(f"adapter '{self.name}' has temperature {self.temperature}; it must be > 0.")
+        if any(len(probe.logits) != len(self.labels) for probe in self.probes):
+            raise AdapterInvalid(f"a probe of adapter '{self.name}' hasn't one logit per label.")
+
+    def to_json(self) -> str:
+        """The manifest as readable JSON, the same text for the same manifest."""
+        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            AdapterInvalid: the text is no JSON, lacks a field or has one that this version doesn't know.
+        """
+        try:
+            fields = json.loads(text)
+            return cls(
+                **{
+                    **fields,
+                    "base": Base(**fields["base"]),
+                    "labels": tuple(fields["labels"]),
+                    "encoding": Encoding(**fields["encoding"]),
+                    "probes": tuple(Probe(p["text"], tuple(p["logits"])) for p in fields["probes"]),
+                }
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise AdapterInvalid(f"{MANIFEST} can't be read: {error}.") from error
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the adapter: the hash of everything its manifest says."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @classmethod
+    def read(cls, directory: Path) -> Manifest:
+        """The manifest of an adapter directory.
+
+        Raises:
+            ManifestMissing: the directory or its manifest does not exist.
+            AdapterInvalid: the manifest can't be read.
+        """
+        path = directory / MANIFEST
+        if not directory.is_dir():
+            raise ManifestMissing(f"there is no adapter directory {directory}.")
+        if not path.is_file():
+            raise ManifestMissing(
+                f"{directory} has no {MANIFEST}: it is no adapter made by `loracle train`, or part of it is missing."
+            )
+        return cls.from_json(path.read_text(encoding="utf-8"))
+
+    def verify_files(self, directory: Path) -> None:
+        """Checks that every file the manifest names is there, unchanged.
+
+        Raises:
+            AdapterChanged: a file is missing or has other bytes.
+        """
+        if WEIGHTS not in self.files:
+            raise AdapterInvalid(f"the manifest of adapter '{self.name}' names no {WEIGHTS}.")
+        for name, expected in self.files.items():
+            path = directory / name
+            if Path(name).name != name or not path.is_file():
+                raise AdapterChanged(f"{directory} lacks {name}, which its {MANIFEST} names.")
+            if file_sha256(path) != expected:
+                raise AdapterChanged(
+                    f"{path} was changed after the adapter was made (its sha256 differs from {MANIFEST}). "
+                    "Restore the file or train the adapter again."
+                )
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

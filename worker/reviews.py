@@ -1,0 +1,114 @@
+"""The words of the project: frozen data that every layer passes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Lane = Literal["adapter", "openai"]
+JobState = Literal["reading", "running", "done", "stopped", "cancelled"]
+BatchState = Literal["queued", "running", "done", "split", "failed", "cancelled", "submitted", "parked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """One row of a review file.
+
+    `row_no` counts the file's records from 1, unreadable ones included. `attributes` are the kept columns.
+    """
+
+    row_no: int
+    text: str
+    external_id: str | None = None
+    gold_label: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A record of a review file that can't be read. `line_no` is where it begins, counted from 1."""
+
+    row_no: int
+    line_no: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A label, the probability of that label, and the probability of every label by name."""
+
+    label: str
+    score: float | None
+    probabilities: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a review got no label."""
+
+    reason: str
+
+
+Outcome = Score | Failure
+"""What a scorer gives for one review."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerIdentity:
+    """Who gives labels. `sha256` covers all that can change one; `details` says it readably."""
+
+    kind: Literal["adapter", "openai", "stub"]
+    name: str
+    sha256: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What makes a job: the same `identity` is the same job."""
+
+    identity: str
+    name: str
+    source: str
+    adapter_id: int
+    policy: str = "adapter"
+    priority: int = 0
+    batch_size: int = 256
+    options: Mapping[str, Any] = field(default_factory=dict)
+    max_rejects: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One enqueued file, as the ledger has it. Times are seconds since 1970, `records_read` counts rejects too."""
+
+    id: int
+    name: str
+    source: str
+    state: JobState
+    adapter_id: int
+    policy: str
+    priority: int
+    batch_size: int
+    records_read: int
+    reviews_read: int
+    rejected: int
+    error: str | None
+    created_at: float
+    sealed_at: float | None
+    finished_at: float | None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The ledger's and the queue's unit, claimed: whoever holds `lease_token` may finish it."""
+
+    id: int
+    job_id: int
+    lane: Lane
+    adapter_id: int
+    attempts: int
+    lease_token: str
+    reviews: tuple[Review, ...]

@@ -1,0 +1,1 @@
+"""Who gives labels: every module here is one way to turn reviews into scores."""

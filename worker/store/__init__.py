@@ -1,0 +1,1 @@
+"""The SQL side: tables, every write of a job's life (`ledger`), every read (`queries`)."""

@@ -1,0 +1,194 @@
+"""The tables. SQL is the truth: what is not in here did not happen.
+
+Times are seconds since 1970, by the database's own clock, so that hosts with differing clocks agree.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+BigId = BigInteger().with_variant(Integer, "sqlite")
+Json = JSON().with_variant(JSONB, "postgresql")
+
+JOB_STATES = ("reading", "running", "done", "stopped", "cancelled")
+BATCH_STATES = ("queued", "running", "done", "split", "failed", "cancelled", "submitted", "parked")
+REQUEST_STATES = ("open", "packed", "labelled", "refused", "unanswered", "failed")
+REQUEST_REASONS = ("policy", "fallback", "cascade", "audit")
+LANES = ("adapter", "openai")
+
+
+def _one_of(column: str, allowed: tuple[str, ...]) -> CheckConstraint:
+    return CheckConstraint(f"{column} IN ({', '.join(repr(value) for value in allowed)})", name=column)
+
+
+class Table(DeclarativeBase):
+    """Base of all tables; the naming convention lets Alembic name every constraint."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {str: Text, float: Double, int: BigId, dict[str, Any]: Json}  # noqa: RUF012
+
+
+class Adapter(Table):
+    """An adapter directory: manifest, and archive (tar) from which every host restores it."""
+
+    __tablename__ = "adapters"
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    name: Mapped[str]
+    sha256: Mapped[str] = mapped_column(unique=True)
+    manifest: Mapped[dict[str, Any]]
+    archive: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
+    created_at: Mapped[float]
+
+
+class Job(Table):
+    """One enqueued file. `records_read` counts rejects too: an interrupted enqueue goes on behind it."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (_one_of("state", JOB_STATES), Index(None, "state"))
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    identity: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    source: Mapped[str]
+    state: Mapped[str]
+    policy: Mapped[str]
+    adapter_id: Mapped[int] = mapped_column(ForeignKey("adapters.id"))
+    priority: Mapped[int]
+    batch_size: Mapped[int]
+    max_rejects: Mapped[float]
+    options: Mapped[dict[str, Any]]
+    records_read: Mapped[int]
+    error: Mapped[str | None]
+    created_at: Mapped[float]
+    sealed_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+
+
+class Review(Table):
+    """One row of a job's file; `error` says why it has no label although its batch is over."""
+
+    __tablename__ = "reviews"
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    row_no: Mapped[int] = mapped_column(primary_key=True)
+    external_id: Mapped[str | None]
+    text: Mapped[str]
+    text_sha256: Mapped[bytes] = mapped_column(LargeBinary, index=True)
+    gold_label: Mapped[str | None]
+    attributes: Mapped[dict[str, Any] | None]
+    error: Mapped[str | None]
+
+
+class Reject(Table):
+    """A record of a job's file that could not be read, and why."""
+
+    __tablename__ = "rejects"
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    row_no: Mapped[int] = mapped_column(primary_key=True)
+    line_no: Mapped[int]
+    reason: Mapped[str]
+
+
+class Batch(Table):
+    """The unit of the ledger and the queue: the job's reviews with first_row <= row_no <= last_row."""
+
+    __tablename__ = "batches"
+    __table_args__ = (
+        _one_of("state", BATCH_STATES),
+        _one_of("lane", LANES),
+        Index(None, "job_id", "state"),
+        # The publishing window and the sweeper look only at live batches; both stay fast over millions of done ones.
+        Index("ix_batches_live", "lane", "state", "number", "job_id"),
+    )
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    lane: Mapped[str]
+    number: Mapped[int]
+    first_row: Mapped[int]
+    last_row: Mapped[int]
+    size: Mapped[int]
+    state: Mapped[str]
+    attempts: Mapped[int]
+    lease_token: Mapped[str | None]
+    lease_until: Mapped[float | None]
+    published_at: Mapped[float | None]
+    not_before: Mapped[float | None]
+    task_id: Mapped[str | None]
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("batches.id", ondelete="CASCADE"))
+    error: Mapped[str | None]
+    timings: Mapped[dict[str, Any] | None]
+    created_at: Mapped[float]
+    finished_at: Mapped[float | None]
+
+
+class Scorer(Table):
+    """Who gives labels; `sha256` covers everything that can change one."""
+
+    __tablename__ = "scorers"
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    sha256: Mapped[str] = mapped_column(unique=True)
+    kind: Mapped[str]
+    name: Mapped[str]
+    details: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
+
+
+class Label(Table):
+    """What a scorer said of a review. The key makes writing twice the same as writing once."""
+
+    __tablename__ = "labels"
+    __table_args__ = (
+        ForeignKeyConstraint(["job_id", "row_no"], ["reviews.job_id", "reviews.row_no"], ondelete="CASCADE"),
+        Index(None, "batch_id"),
+    )
+    job_id: Mapped[int] = mapped_column(primary_key=True)
+    row_no: Mapped[int] = mapped_column(primary_key=True)
+    scorer_id: Mapped[int] = mapped_column(ForeignKey("scorers.id"), primary_key=True)
+    label: Mapped[str]
+    score: Mapped[float | None]
+    probabilities: Mapped[dict[str, Any] | None]
+    batch_id: Mapped[int | None] = mapped_column(ForeignKey("batches.id", ondelete="SET NULL"))
+    response_model: Mapped[str | None]
+    request_id: Mapped[str | None]
+    tokens: Mapped[int | None]
+    cost: Mapped[float | None]
+    created_at: Mapped[float]
+
+
+class Agreement(Table):
+    """How well two raters of a job agree on a slice of it, with what it was computed from."""
+
+    __tablename__ = "agreements"
+    __table_args__ = (Index(None, "job_id"),)
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    raters: Mapped[str]
+    selection: Mapped[str]
+    slice: Mapped[str]
+    n: Mapped[int]
+    contingency: Mapped[dict[str, Any]]
+    statistics: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
