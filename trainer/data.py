@@ -4,13 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from worker.errors import TrainingInvalid
+from worker.files import ReadOptions, map_gold, open_reviews
 from worker.model import buckets
+from worker.reviews import Reject, Review
 
 POOL = 64
 """Micro-batches that are planned together: enough for little padding, few enough for random steps."""
+
+
+SHOWN_LABELS = 10
+_NUMBER = re.compile(r"\s*[+-]?\d+([.,]\d+)?\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledReviews:
+    """Texts with their gold labels, in the order of the files; every gold label is among `labels`.
+
+    `announcements` are sentences for people: which columns were chosen, how many rows were left out, and why.
+    """
+
+    texts: list[str]
+    gold: list[str]
+    labels: tuple[str, ...]
+    announcements: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +47,68 @@ class Examples:
         return len(self.labels)
 
 
+def read_labelled(
+    paths: Iterable[Path],
+    *,
+    labels: Sequence[str] = (),
+    text_column: str | None = None,
+    label_column: str | None = None,
+    limit: int | None = None,
+) -> LabelledReviews:
+    """Reads labelled review files, the first `limit` reviews of them; of equal texts the first one is kept.
+
+    Without `labels` they are those of the data: negative, positive where the data say 0 and 1 or the like, else the
+    distinct values, sorted.
+
+    Raises:
+        TrainingInvalid: there is no label column, no review, or a label that `labels` lacks.
+        FileUnreadable: a file can't be read; ColumnMissing: it lacks a column.
+    """
+    announcements: list[str] = []
+    reviews: list[Review] = []
+    counts: Counter[str] = Counter()
+    for path in paths:
+        file = open_reviews(path, ReadOptions(text_column=text_column, label_column=label_column))
+        if file.columns.label is None:
+            raise TrainingInvalid(f"{path} has no column of labels. Choose one with --label-column.")
+        announcements += [f"{path.name}: {announcement}" for announcement in file.announcements]
+        for row in file.read():
+            if isinstance(row, Reject):
+                counts["unreadable rows left out"] += 1
+            elif not (row.gold_label or "").strip():
+                counts["reviews without a label left out"] += 1
+            else:
+                reviews.append(row)
+            if limit is not None and len(reviews) == limit:
+                break
+        if limit is not None and len(reviews) == limit:
+            break
+    if not reviews:
+        raise TrainingInvalid("the data hold no labelled review.")
+    _check_texts(reviews)
+    gold, names = _map_labels([(review.gold_label or "").strip() for review in reviews], labels)
+    kept: dict[str, str] = {}
+    for review, label in zip(reviews, gold, strict=True):
+        if kept.setdefault(review.text, label) != label:
+            counts["of them with another label than the first"] += 1
+    if len(kept) < len(reviews):
+        counts["exact duplicates left out"] = len(reviews) - len(kept)
+    announcements += [f"{count:,} {what}" for what, count in sorted(counts.items())]
+    return LabelledReviews(list(kept), list(kept.values()), names, announcements)
+
+
 def split(labels: Sequence[int], share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Indices of a training and a validation part, stratified by label, in random order."""
+    """Indices of a training and a validation part, stratified by label, in random order.
+
+    Each label that has two reviews or more is in both parts.
+    """
     rng = random.Random(seed)
     train: list[int] = []
     validation: list[int] = []
     for label in sorted(set(labels)):
         rows = [row for row, found in enumerate(labels) if found == label]
         rng.shuffle(rows)
-        cut = max(1, round(len(rows) * share))
+        cut = min(max(1, round(len(rows) * share)), len(rows) - 1)
         validation += rows[:cut]
         train += rows[cut:]
     rng.shuffle(train)
@@ -42,10 +118,12 @@ def split(labels: Sequence[int], share: float, seed: int) -> tuple[list[int], li
 
 def steps(lengths: Sequence[int], *, token_budget: int, seed: int) -> list[list[int]]:
     """An epoch: every index once, in random micro-batches of reviews of like length."""
+    if not lengths:
+        return []
     rng = random.Random(seed)
     order = list(range(len(lengths)))
     rng.shuffle(order)
-    average = sum(lengths) / max(1, len(lengths))
+    average = sum(lengths) / len(lengths)
     size = max(1, round(POOL * token_budget / average))
     planned: list[list[int]] = []
     for start in range(0, len(order), size):
@@ -60,5 +138,17 @@ def data_sha256(texts: Sequence[str], labels: Sequence[str]) -> str:
     """Identity of the training data: the hash of every text and label, in order."""
     digest = hashlib.sha256()
     for text, label in zip(texts, labels, strict=True):
-        digest.update(f"{len(text)}:{text}{label}\n".encode())
+        digest.update(f"{len(text)}:{text}{label}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def _check_texts(reviews: Sequence[Review]) -> None:
+    first = reviews[:100]
+    if all(_NUMBER.fullmatch(review.text) for review in first):
+        raise TrainingInvalid(
+            f"the text column holds numbers (the first is {first[0].text.strip()!r}). Choose another with --text-column."
+        )
+
+
+def _map_labels(found: Sequence[str], labels: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    ...

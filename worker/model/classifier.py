@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from transformers import logging as transformers_logging
 
-from worker.errors import AdapterInvalid, BaseMismatch, HeadMissing, ProbesDiffer
+from worker.errors import AdapterInvalid, BaseMismatch, HeadMissing, ProbesDiffer, TrainingInvalid
 from worker.model.bases import find_base, weights_sha256
 from worker.model.encoding import Encoding, encode
 from worker.model.manifest import MANIFEST, WEIGHTS, Base, Manifest, Probe, file_sha256
-
-HEADS = ("classifier", "score")
-"""Names of the classification head in transformers' sequence classifiers."""
+from worker.model.pretrained import (
+    HEADS,
+    check_targets,
+    head_of,
+    load_pretrained,
+    load_tokenizer,
+    padding_id,
+    position_limit,
+)
 
 PROBES = (
     "An absolute delight from the first minute to the last.",
@@ -44,6 +50,9 @@ class Classifier:
     def __init__(
         self, model: Any, tokenizer: Any, labels: Sequence[str], encoding: Encoding, base: Base
     ) -> None:
+        limit = position_limit(model)
+        if limit is not None and encoding.max_length > limit:
+            raise AdapterInvalid(f"{base.id} reads at most {limit} tokens, not {encoding.max_length}.")
         self.model = model
         self.tokenizer = tokenizer
         self.labels = tuple(labels)
@@ -52,34 +61,36 @@ class Classifier:
         self.manifest: Manifest | None = None
         self.device = torch.device("cpu")
         self.dtype = torch.float32
+        self.padding_id = padding_id(model, tokenizer)
+        # Classifiers of decoders find the last token with it.
+        model.config.pad_token_id = self.padding_id
 
     @classmethod
     def create(
-        cls,
-        base_id: str,
-        labels: Sequence[str],
-        encoding: Encoding,
-        lora: LoraConfig,
-        **config: Any,
+        cls, base_id: str, labels: Sequence[str], encoding: Encoding, lora: LoraConfig
     ) -> Classifier:
-        """A base model with a fresh adapter and head, in fp32 on the CPU; `config` overrides the base's own.
+        """A base model with a fresh adapter and head, in fp32 on the CPU.
+
+        Everything that the base's own weights lack is trained and saved with the adapter, not the head alone:
+        DistilBERT, say, has a layer before its head that is just as random.
 
         Raises:
             BaseNotFound: the base model is nowhere to be found.
-            AdapterInvalid: the base can't take this adapter (a target module that it lacks, a length it can't read).
+            TrainingInvalid: the base lacks a module that the adapter targets.
+            AdapterInvalid: the base can't be loaded or can't read that many tokens.
         """
         directory = find_base(base_id)
         base = Base(id=base_id, revision=_revision(directory), weights_sha256=weights_sha256(directory))
-        model = _load_base(directory, labels, config)
-        longest = getattr(model.config, "max_position_embeddings", encoding.max_length)
-        if encoding.max_length > longest:
-            raise AdapterInvalid(f"{base_id} reads at most {longest} tokens, not {encoding.max_length}.")
+        pretrained = load_pretrained(directory, labels)
+        check_targets(pretrained.model, lora.target_modules or (), base_id)
+        # PEFT adds the heads by itself.
+        lora.modules_to_save = [name for name in pretrained.fresh_modules if name not in HEADS] or None
+        classifier = cls(pretrained.model, load_tokenizer(directory), labels, encoding, base)
         try:
-            model = get_peft_model(model, lora)
+            classifier.model = get_peft_model(pretrained.model, lora)
         except ValueError as error:
-            raise AdapterInvalid(f"{base_id} can't take this adapter: {error}") from error
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
-        return cls(model, tokenizer, labels, encoding, base)
+            raise TrainingInvalid(f"{base_id} can't take this adapter: {error}") from error
+        return classifier
 
     @classmethod
     def load(
@@ -95,23 +106,30 @@ class Classifier:
             AdapterInvalid: one of its subclasses names what is wrong.
         """
         manifest = Manifest.read(directory)
-        _check_head(directory, manifest)
         manifest.verify_files(directory)
+        if not manifest.probes:
+            raise AdapterInvalid(f"adapter '{manifest.name}' has no probes, so it can't be verified.")
+        tensors = _tensor_shapes(directory / WEIGHTS)
+        _check_head(directory, tensors, manifest)
         base_directory = find_base(base_id or manifest.base.id, "" if base_id else manifest.base.revision)
         found = weights_sha256(base_directory)
         if found != manifest.base.weights_sha256:
             raise BaseMismatch(
                 f"adapter '{manifest.name}' was trained on {manifest.base.id} with weights sha256 "
                 f"{manifest.base.weights_sha256[:12]}…, but {base_directory} has {found[:12]}…. "
-                "Provide the base it was trained on."
+                "Provide the base it was trained on, if need be with LORACLE_BASE_MODEL."
             )
-        model = _load_base(base_directory, manifest.labels, {})
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = PeftModel.from_pretrained(model, str(directory))
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
-        classifier = cls(model, tokenizer, manifest.labels, manifest.encoding, manifest.base)
+        pretrained = load_pretrained(base_directory, manifest.labels)
+        lost = sorted(name for name in pretrained.fresh if f"base_model.model.{name}" not in tensors)
+        if lost:
+            raise HeadMissing(
+                f"{directory / WEIGHTS} lacks {', '.join(lost)}, which the base has no weights for: scores would "
+                "come from random numbers. Train the adapter again."
+            )
+        tokenizer = load_tokenizer(directory)
+        classifier = cls(pretrained.model, tokenizer, manifest.labels, manifest.encoding, manifest.base)
         classifier.manifest = manifest
+        classifier.model = _with_adapter(pretrained.model, directory)
         classifier.model.eval()
         classifier._check_probes(merged=False)
         classifier._merge(device, dtype)
@@ -123,33 +141,34 @@ class Classifier:
     ) -> Manifest:
         """Writes the adapter directory: PEFT's files, the tokenizer, and the manifest last.
 
-        The directory is written under another name and renamed, so it is there whole or not at all.
+        It is written under another name and renamed, so it is there whole or not at all; an adapter that was
+        there is replaced.
         """
+        directory = directory.absolute()
         partial = directory.with_name(directory.name + ".partial")
-        partial.mkdir(parents=True, exist_ok=True)
-        self.model.eval()
-        self.model.peft_config["default"].base_model_name_or_path = self.base.id
-        self.model.save_pretrained(partial, safe_serialization=True)
-        self.tokenizer.save_pretrained(partial)
-        (partial / "README.md").unlink(missing_ok=True)
-        probes = tuple(
-            Probe(text, tuple(round(value, 6) for value in row))
-            for text, row in zip(PROBES, self._probe_logits(PROBES), strict=True)
-        )
-        files = {path.name: file_sha256(path) for path in sorted(partial.iterdir()) if path.name != MANIFEST}
-        manifest = Manifest(
-            name=name,
-            base=self.base,
-            labels=self.labels,
-            encoding=self.encoding,
-            files=files,
-            probes=probes,
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            training=training,
-            metrics=metrics,
-        )
-        (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        partial.rename(directory)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            self._write_files(partial)
+            manifest = Manifest(
+                name=name,
+                base=self.base,
+                labels=self.labels,
+                encoding=self.encoding,
+                files={path.name: file_sha256(path) for path in sorted(partial.iterdir())},
+                probes=tuple(
+                    Probe(text, tuple(round(value, 6) for value in row))
+                    for text, row in zip(PROBES, self._probe_logits(PROBES), strict=True)
+                ),
+                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                training=training,
+                metrics=metrics,
+            )
+            (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+            _replace(directory, partial)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         return manifest
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -158,13 +177,14 @@ class Classifier:
 
     def logits(self, token_ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """One padded forward pass: (B, labels) in fp32 on the model's device, before temperature."""
-        longest = max(len(ids) for ids in token_ids)
-        pad = self.tokenizer.pad_token_id
-        rows = torch.full((len(token_ids), longest), pad, dtype=torch.long)
-        mask = torch.zeros((len(token_ids), longest), dtype=torch.long)
-        for row, ids in enumerate(token_ids):
-            rows[row, : len(ids)] = torch.as_tensor(ids)
-            mask[row, : len(ids)] = 1
+        lengths = torch.tensor([len(ids) for ids in token_ids])
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        rows = torch.full(mask.shape, self.padding_id)
+        rows[mask] = torch.tensor(list(chain.from_iterable(token_ids)))
+        mask = mask.long()
+        if self.device.type == "cuda":
+            # Only copies from pinned memory run beside the computation.
+            rows, mask = rows.pin_memory(), mask.pin_memory()
         output = self.model(
             input_ids=rows.to(self.device, non_blocking=True),
             attention_mask=mask.to(self.device, non_blocking=True),
@@ -175,6 +195,14 @@ class Classifier:
         """Moves the model; micro-batches follow."""
         self.model.to(device)
         self.device = device
+
+    def _write_files(self, directory: Path) -> None:
+        self.model.eval()
+        self.model.peft_config["default"].base_model_name_or_path = self.base.id
+        # Embeddings are never adapted; left to find that out, PEFT asks the hub and warns where it can't be reached.
+        self.model.save_pretrained(directory, safe_serialization=True, save_embedding_layers=False)
+        self.tokenizer.save_pretrained(directory)
+        (directory / "README.md").unlink(missing_ok=True)
 
     def _probe_logits(self, texts: Sequence[str]) -> list[list[float]]:
         # One by one: padding must have no part in what a probe says.
@@ -188,13 +216,14 @@ class Classifier:
         expected = torch.tensor([probe.logits for probe in manifest.probes])
         if merged:
             found, expected = found.softmax(-1), expected.softmax(-1)
-        difference = (found - expected).abs().max().item() if manifest.probes else 0.0
+        difference = (found - expected).abs().max().item()
         limit = PROBE_PROBABILITY_TOLERANCE if merged else PROBE_LOGIT_TOLERANCE
         if not difference <= limit:
             what = f"probabilities in {self.dtype} on {self.device}" if merged else "logits in fp32"
             raise ProbesDiffer(
                 f"adapter '{manifest.name}' gives its probe sentences other {what} than when it was made "
-                f"(by {difference:.2g}, allowed {limit:g}): tokenizer, base or library don't fit it."
+                f"(by {difference:.2g}, allowed {limit:g}): tokenizer, base or library don't fit it. Train it again "
+                f"with the versions installed here, or install those it was trained with."
             )
 
     def _merge(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -202,52 +231,60 @@ class Classifier:
         self.model.to(device=device, dtype=dtype)
         self.device, self.dtype = device, dtype
         # The head stays in fp32: it costs nothing, and rounding logits would move scores near 0.5.
-        head = next(getattr(self.model, name) for name in HEADS if hasattr(self.model, name))
-        head.float()
-        head.register_forward_pre_hook(lambda _, inputs: tuple(value.float() for value in inputs))
+        head = head_of(self.model).float()
+        for module in head.modules():
+            if next(module.parameters(recurse=False), None) is not None:
+                # On the layers, not on the head: RoBERTa's is handed all tokens and picks the first.
+                module.register_forward_pre_hook(lambda _, inputs: tuple(value.float() for value in inputs))
         self.model.eval()
 
 
-def _load_base(directory: Path, labels: Sequence[str], config: dict[str, Any]) -> Any:
-    verbosity = transformers_logging.get_verbosity()
-    # The fresh head is announced as an error by transformers; here it is always meant.
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        return AutoModelForSequenceClassification.from_pretrained(
-            directory,
-            num_labels=len(labels),
-            id2label=dict(enumerate(labels)),
-            label2id={label: index for index, label in enumerate(labels)},
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            attn_implementation="sdpa",
-            **config,
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise AdapterInvalid(f"base model in {directory} can't be loaded: {error}") from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-
-
-def _check_head(directory: Path, manifest: Manifest) -> None:
-    weights = directory / WEIGHTS
-    if not weights.is_file():
-        raise AdapterInvalid(
-            f"{directory} has no {WEIGHTS}. Loracle loads safetensors only, never pickled weights."
-        )
+def _tensor_shapes(weights: Path) -> dict[str, list[int]]:
     try:
         with safe_open(weights, framework="pt") as file:
-            heads = [key for key in file.keys() if any(f".{head}." in key for head in HEADS)]  # noqa: SIM118
-            rows = [file.get_slice(key).get_shape()[0] for key in heads if key.endswith("weight")]
+            return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise AdapterInvalid(f"{weights} is no safetensors file: {error}.") from error
-    if not heads or len(manifest.labels) not in rows:
+
+
+def _check_head(directory: Path, tensors: dict[str, list[int]], manifest: Manifest) -> None:
+    # PEFT's names: base_model.model.classifier.weight, …classifier.out_proj.weight, …score.weight.
+    rows = [
+        shape[0]
+        for key, shape in tensors.items()
+        if key.endswith(".weight") and any(head in key.split(".") for head in HEADS)
+    ]
+    if len(manifest.labels) not in rows:
         raise HeadMissing(
-            f"{weights} holds no classification head for the {len(manifest.labels)} labels of its manifest: "
-            "scores would come from random weights. Save the adapter with task_type SEQ_CLS."
+            f"{directory / WEIGHTS} holds no classification head for the {len(manifest.labels)} labels of its "
+            "manifest: scores would come from random weights. Save the adapter with task_type SEQ_CLS."
         )
+
+
+def _with_adapter(model: Any, directory: Path) -> PeftModel:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            adapted = PeftModel.from_pretrained(model, str(directory))
+        except (ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise AdapterInvalid(f"the adapter in {directory} doesn't fit its base: {error}") from error
+    # PEFT only warns of layers that the file lacks; they would stay without effect.
+    missing = next((str(warning.message) for warning in caught if "missing adapter" in str(warning.message)), "")
+    if missing:
+        raise AdapterInvalid(f"the adapter in {directory} is not whole. {missing[:300]}")
+    return adapted
+
+
+def _replace(directory: Path, partial: Path) -> None:
+    # A directory can't be renamed over one that holds files.
+    if not directory.exists():
+        partial.rename(directory)
+        return
+    old = directory.with_name(directory.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    directory.rename(old)
+    partial.rename(directory)
+    shutil.rmtree(old)
 
 
 def _revision(directory: Path) -> str:

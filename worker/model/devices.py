@@ -7,6 +7,9 @@ import torch
 from worker.errors import DeviceUnavailable
 
 
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
 def choose_device(name: str = "auto") -> torch.device:
     """The device named "cpu", "cuda", "cuda:1" …; "auto" is the first CUDA device where there is one.
 
@@ -32,15 +35,25 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
-    """The number format for scoring: bf16 where the device computes in it, fp16 on older GPUs, else fp32."""
-    named = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-    if name in named:
-        return named[name]
+    """The number format for scoring: bf16 where the device computes in it, fp16 on older GPUs, else fp32.
+
+    Raises:
+        DeviceUnavailable: there is no such format.
+    """
+    if name in DTYPES:
+        return DTYPES[name]
+    if name != "auto":
+        raise DeviceUnavailable(f"there is no number format '{name}'; allowed: auto, {', '.join(DTYPES)}.")
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     capabilities = torch.cpu.get_capabilities()
     native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16")
     return torch.bfloat16 if native else torch.float32
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The number format's short name: "bf16", "fp16" or "fp32"."""
+    return next(name for name, known in DTYPES.items() if known == dtype)
 
 
 def device_title(device: torch.device) -> str:

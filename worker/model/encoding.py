@@ -18,6 +18,7 @@ Cleaning = Literal["none", "markup"]
 
 _TAG = re.compile(r"</?[A-Za-z][^<>]{0,300}>")
 _SPACE = re.compile(r"\s+")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,8 @@ class Encoding:
             )
         if self.cleaning not in get_args(Cleaning):
             raise AdapterInvalid(f"cleaning is {self.cleaning!r}; allowed: {', '.join(get_args(Cleaning))}.")
-        if self.max_length < 8:
-            raise AdapterInvalid(f"max_length is {self.max_length}; it must be at least 8.")
+        if not isinstance(self.max_length, int) or self.max_length < 8:
+            raise AdapterInvalid(f"max_length is {self.max_length!r}; it must be a number of at least 8.")
 
 
 def clean(text: str, cleaning: Cleaning) -> str:
@@ -68,6 +69,9 @@ def encode(
 ) -> list[list[int]]:
     """Token ids of each text, in input order, each with the tokenizer's special tokens around it.
 
+    A text that spells a special token, say "[SEP]" or "<s>", is a text: it can't end a review early. A lone
+    surrogate, which is no character, is replaced.
+
     Raises:
         AdapterInvalid: the tokenizer has no fast back end (tokenizer.json).
     """
@@ -77,18 +81,24 @@ def encode(
     # A tokenizer.json may carry padding and truncation of its own (all-MiniLM-L6-v2 pads to 128).
     backend.no_truncation()
     backend.no_padding()
+    backend.encode_special_tokens = True
     before, after = _special_ids(tokenizer)
     room = encoding.max_length - len(before) - len(after)
-    cleaned = [clean(text, encoding.cleaning) for text in texts]
+    cleaned = [_SURROGATE.sub("\ufffd", clean(text, encoding.cleaning)) for text in texts]
     rows = backend.encode_batch_fast(cleaned, add_special_tokens=False)
     return [[*before, *truncate(row.ids, room, encoding.truncation), *after] for row in rows]
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    # The template is read off an empty text and one of a single word: what stands before and behind the word.
+    # The template is read off a single word: what stands before and behind it.
     backend = tokenizer.backend_tokenizer
-    whole = backend.encode("a", add_special_tokens=True)
-    mask = whole.special_tokens_mask
-    first = mask.index(0) if 0 in mask else len(mask)
+    for word in ("a", "the", "1", "."):
+        whole = backend.encode(word, add_special_tokens=True)
+        mask = whole.special_tokens_mask
+        if 0 in mask:
+            break
+    else:
+        raise AdapterInvalid(f"{type(tokenizer).__name__} knows no word, so its special tokens can't be told.")
+    first = mask.index(0)
     behind = next((i for i in range(first, len(mask)) if mask[i]), len(mask))
     return whole.ids[:first], whole.ids[behind:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,9 @@ from worker.model.encoding import Encoding
 
 MANIFEST = "manifest.json"
 WEIGHTS = "adapter_model.safetensors"
+REQUIRED = (WEIGHTS, "adapter_config.json", "tokenizer.json", "tokenizer_config.json")
+DOCUMENTATION = (".md",)
+"""Endings of files that may lie in an adapter directory without being part of the contract."""
 FORMAT = 1
 
 
@@ -62,8 +66,10 @@ class Manifest:
             )
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise AdapterInvalid(f"adapter '{self.name}' needs two or more distinct labels: {self.labels}.")
-        if not self.temperature > 0:
+        if not 0 < self.temperature < math.inf:
             raise AdapterInvalid(f"adapter '{self.name}' has temperature {self.temperature}; it must be > 0.")
+        if not all(isinstance(text, str) for text in (self.name, *self.labels, *self.files.values())):
+            raise AdapterInvalid(f"{MANIFEST} of '{self.name}' has a number where a text belongs.")
         if any(len(probe.logits) != len(self.labels) for probe in self.probes):
             raise AdapterInvalid(f"a probe of adapter '{self.name}' hasn't one logit per label.")
 
@@ -86,7 +92,11 @@ class Manifest:
                     "base": Base(**fields["base"]),
                     "labels": tuple(fields["labels"]),
                     "encoding": Encoding(**fields["encoding"]),
-                    "probes": tuple(Probe(p["text"], tuple(p["logits"])) for p in fields["probes"]),
+                    "files": dict(fields["files"]),
+                    "probes": tuple(
+                        Probe(str(p["text"]), tuple(float(value) for value in p["logits"]))
+                        for p in fields["probes"]
+                    ),
                 }
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -112,19 +122,48 @@ class Manifest:
             raise ManifestMissing(
                 f"{directory} has no {MANIFEST}: it is no adapter made by `loracle train`, or part of it is missing."
             )
-        return cls.from_json(path.read_text(encoding="utf-8"))
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise AdapterInvalid(f"{path} can't be read: {error}.") from error
+        return cls.from_json(text)
+
+    def write(self, directory: Path) -> None:
+        """Writes the manifest of an adapter directory, whole or not at all."""
+        partial = directory / f".{MANIFEST}.partial"
+        partial.write_text(self.to_json(), encoding="utf-8")
+        partial.replace(directory / MANIFEST)
 
     def verify_files(self, directory: Path) -> None:
-        """Checks that every file the manifest names is there, unchanged.
+        """Checks that the directory holds the files the manifest names, unchanged, and no other.
+
+        A file that the manifest doesn't know could change the tokenizer, or be a pickle; documentation and hidden
+        files are left alone.
 
         Raises:
-            AdapterChanged: a file is missing or has other bytes.
+            AdapterInvalid: the weights are no safetensors, or the manifest forgets a file it must name.
+            AdapterChanged: a file is missing, new, or has other bytes.
         """
-        if WEIGHTS not in self.files:
-            raise AdapterInvalid(f"the manifest of adapter '{self.name}' names no {WEIGHTS}.")
+        if not (directory / WEIGHTS).is_file():
+            raise AdapterInvalid(
+                f"{directory} has no {WEIGHTS}. Loracle loads safetensors only, never pickled weights."
+            )
+        for name in REQUIRED:
+            if name not in self.files:
+                raise AdapterInvalid(f"the manifest of adapter '{self.name}' names no {name}.")
+        for name in self.files:
+            # Only names: a path would make this check read whatever file of this host a manifest likes.
+            if name in (".", "..") or Path(name).name != name or "\\" in name:
+                raise AdapterInvalid(f"the manifest of adapter '{self.name}' names '{name}', which is no file name.")
+        for path in sorted(directory.iterdir()):
+            documentation = path.name.startswith(".") or path.suffix in DOCUMENTATION
+            if path.name not in self.files and path.name != MANIFEST and not documentation:
+                raise AdapterChanged(
+                    f"{path} is not part of adapter '{self.name}' ({MANIFEST} doesn't name it). Remove it."
+                )
         for name, expected in self.files.items():
             path = directory / name
-            if Path(name).name != name or not path.is_file():
+            if not path.is_file():
                 raise AdapterChanged(f"{directory} lacks {name}, which its {MANIFEST} names.")
             if file_sha256(path) != expected:
                 raise AdapterChanged(

@@ -20,6 +20,8 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Text,
+    UniqueConstraint,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -31,7 +33,11 @@ JOB_STATES = ("reading", "running", "done", "stopped", "cancelled")
 BATCH_STATES = ("queued", "running", "done", "split", "failed", "cancelled", "submitted", "parked")
 REQUEST_STATES = ("open", "packed", "labelled", "refused", "unanswered", "failed")
 REQUEST_REASONS = ("policy", "fallback", "cascade", "audit")
+BULK_STATES = ("packed", "submitted", "collected", "failed")
 LANES = ("adapter", "openai")
+ACTIVE_JOBS = ("reading", "running")
+OPEN_BATCHES = ("queued", "running", "submitted", "parked")
+OPEN_REQUESTS = ("open", "packed")
 
 
 def _one_of(column: str, allowed: tuple[str, ...]) -> CheckConstraint:
@@ -92,6 +98,16 @@ class Review(Table):
     """One row of a job's file; `error` says why it has no label although its batch is over."""
 
     __tablename__ = "reviews"
+    __table_args__ = (
+        # Counts and retries of failed reviews never walk over the others.
+        Index(
+            "ix_reviews_failed",
+            "job_id",
+            "row_no",
+            postgresql_where=text("error IS NOT NULL"),
+            sqlite_where=text("error IS NOT NULL"),
+        ),
+    )
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     row_no: Mapped[int] = mapped_column(primary_key=True)
     external_id: Mapped[str | None]
@@ -120,8 +136,11 @@ class Batch(Table):
         _one_of("state", BATCH_STATES),
         _one_of("lane", LANES),
         Index(None, "job_id", "state"),
-        # The publishing window and the sweeper look only at live batches; both stay fast over millions of done ones.
+        Index(None, "job_id", "number"),
+        # The window takes queued batches in this order, the sweeper finds running ones; done ones cost neither.
         Index("ix_batches_live", "lane", "state", "number", "job_id"),
+        # Counts the messages outstanding and finds old bells without a walk over the backlog.
+        Index("ix_batches_rung", "lane", "state", "published_at"),
     )
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
@@ -136,6 +155,7 @@ class Batch(Table):
     lease_until: Mapped[float | None]
     published_at: Mapped[float | None]
     not_before: Mapped[float | None]
+    claimed_at: Mapped[float | None]
     task_id: Mapped[str | None]
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("batches.id", ondelete="CASCADE"))
     error: Mapped[str | None]
@@ -182,7 +202,7 @@ class Agreement(Table):
     """How well two raters of a job agree on a slice of it, with what it was computed from."""
 
     __tablename__ = "agreements"
-    __table_args__ = (Index(None, "job_id"),)
+    __table_args__ = (UniqueConstraint("job_id", "raters", "selection", "slice"),)
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     raters: Mapped[str]
@@ -191,4 +211,75 @@ class Agreement(Table):
     n: Mapped[int]
     contingency: Mapped[dict[str, Any]]
     statistics: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
+
+
+class Request(Table):
+    """One review the oracle is asked about, and why. `batch_id` is the Prompt or Bulk it was packed into."""
+
+    __tablename__ = "requests"
+    __table_args__ = (
+        _one_of("state", REQUEST_STATES),
+        _one_of("reason", REQUEST_REASONS),
+        ForeignKeyConstraint(["job_id", "row_no"], ["reviews.job_id", "reviews.row_no"], ondelete="CASCADE"),
+        Index(None, "job_id", "state"),
+        Index(None, "scorer_id", "state", "created_at"),
+        Index(None, "batch_id"),
+    )
+    job_id: Mapped[int] = mapped_column(primary_key=True)
+    row_no: Mapped[int] = mapped_column(primary_key=True)
+    scorer_id: Mapped[int] = mapped_column(ForeignKey("scorers.id"), primary_key=True)
+    reason: Mapped[str]
+    state: Mapped[str]
+    detail: Mapped[str | None]
+    batch_id: Mapped[int | None] = mapped_column(ForeignKey("batches.id", ondelete="SET NULL"))
+    created_at: Mapped[float]
+
+
+class Reservation(Table):
+    """Money set aside before a call and settled from its usage: a job's hard limit holds at any moment.
+
+    `reserved` and `cost` are US dollars; `cost` is null until the answer says what it was.
+    """
+
+    __tablename__ = "reservations"
+    __table_args__ = (Index(None, "job_id"), Index(None, "batch_id"))
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    batch_id: Mapped[int | None] = mapped_column(ForeignKey("batches.id", ondelete="SET NULL"))
+    reserved: Mapped[float]
+    cost: Mapped[float | None]
+    created_at: Mapped[float]
+    settled_at: Mapped[float | None]
+
+
+class Bulk(Table):
+    """A submission to the OpenAI Batch API: the row is there before the upload, so a crash can't submit twice."""
+
+    __tablename__ = "bulks"
+    __table_args__ = (_one_of("state", BULK_STATES), Index(None, "state"))
+    batch_id: Mapped[int] = mapped_column(
+        ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    state: Mapped[str]
+    file_id: Mapped[str | None]
+    remote_id: Mapped[str | None] = mapped_column(unique=True)
+    error: Mapped[str | None]
+    created_at: Mapped[float]
+    submitted_at: Mapped[float | None]
+    collected_at: Mapped[float | None]
+
+
+class Correction(Table):
+    """A person's word on a review: it outranks every scorer's. A second one replaces the first."""
+
+    __tablename__ = "corrections"
+    __table_args__ = (
+        ForeignKeyConstraint(["job_id", "row_no"], ["reviews.job_id", "reviews.row_no"], ondelete="CASCADE"),
+    )
+    job_id: Mapped[int] = mapped_column(primary_key=True)
+    row_no: Mapped[int] = mapped_column(primary_key=True)
+    label: Mapped[str]
+    author: Mapped[str | None]
+    note: Mapped[str | None]
     created_at: Mapped[float]

@@ -1,0 +1,44 @@
+# Thin: every target makes .venv when it is missing or stale, then runs one command.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv 2>/dev/null)
+
+# The demo leaves its database here, so that `results` works on it afterwards.
+DEMO_HOME := $(CURDIR)/.demo
+
+.PHONY: demo test lint bench faults clean
+
+demo: $(VENV)/ready
+	LORACLE_HOME=$(DEMO_HOME) $(BIN)/loracle run worker/data/sample_reviews.csv
+	@echo
+	@echo "See the labels:  LORACLE_HOME=$(DEMO_HOME) $(BIN)/loracle results 1 --limit 10"
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/ready
+	$(BIN)/python -m tests.benchmarks
+
+faults: $(VENV)/ready
+	LORACLE_FAULT_RUNS=30 $(BIN)/python -m pytest tests/faults
+
+clean:
+	rm -rf $(VENV) $(DEMO_HOME)
+
+# Stale when the dependencies changed. The stamp comes last: an install that was cut short is done again.
+$(VENV)/ready: pyproject.toml
+ifdef UV
+	test -x $(BIN)/python || $(UV) venv --quiet --seed --python $(PYTHON) $(VENV)
+else
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+endif
+	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Loracle needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --editable '.[embedded,dev]'
+	touch $@

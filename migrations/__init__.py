@@ -1,0 +1,1 @@
+"""The schema's history. `worker.store.schema` runs it; there is no alembic.ini."""

@@ -1,0 +1,55 @@
+"""Agreement of two raters: a contingency table in, statistics out. Pure arithmetic, no services."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+Z_95 = 1.959963984540054
+"""The standard normal's 97.5 % point."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How often two raters of n reviews agree.
+
+    `observed` is the share of equal labels (accuracy, where one rater is gold) with its 95 % Wilson interval;
+    `kappa` corrects it for chance and is None where it is undefined (n = 0, or both always give one label).
+    """
+
+    n: int
+    observed: float | None
+    interval: tuple[float, float] | None
+    kappa: float | None
+
+
+def agreement(table: Mapping[tuple[str, str], int]) -> Agreement:
+    """Statistics of a table that maps (first rater's label, second's) to how many reviews got that pair."""
+    n = sum(table.values())
+    if n == 0:
+        return Agreement(0, None, None, None)
+    equal = sum(count for (first, second), count in table.items() if first == second)
+    first_margin: dict[str, int] = {}
+    second_margin: dict[str, int] = {}
+    for (first, second), count in table.items():
+        first_margin[first] = first_margin.get(first, 0) + count
+        second_margin[second] = second_margin.get(second, 0) + count
+    # In integers, so that "always the same label" is exactly that: Cohen (1960), kappa = (Po - Pe) / (1 - Pe).
+    by_chance = sum(count * second_margin.get(label, 0) for label, count in first_margin.items())
+    kappa = (n * equal - by_chance) / (n * n - by_chance) if by_chance != n * n else None
+    return Agreement(n, equal / n, wilson(equal, n), kappa)
+
+
+def wilson(successes: int, n: int, z: float = Z_95) -> tuple[float, float]:
+    """Wilson's (1927) score interval of a share, both ends within [0, 1].
+
+    Raises:
+        ValueError: n is below 1, or successes aren't within 0 and n.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} of {n} is no share")
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)

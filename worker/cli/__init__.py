@@ -1,0 +1,94 @@
+"""The command line: each command is a few lines over pipeline and queries, loaded when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from worker import __version__
+from worker.errors import LoracleError
+
+COMMANDS = {
+    "run": "worker.cli.run:run",
+    "enqueue": "worker.cli.enqueue:enqueue",
+    "worker": "worker.cli.worker:worker",
+    "jobs": "worker.cli.jobs:jobs",
+    "status": "worker.cli.status:status",
+    "results": "worker.cli.results:results",
+    "cancel": "worker.cli.jobs:cancel",
+    "retry": "worker.cli.jobs:retry",
+    "score": "worker.cli.score:score",
+    "train": "trainer.cli:train",
+    "doctor": "worker.cli.doctor:doctor",
+    "db": "worker.cli.db:db",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module only when that command runs, so that `--help` costs no torch and no SQL."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order a newcomer meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name].split(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands with a line each, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SHORT_HELP.items()))
+
+
+SHORT_HELP = {
+    "run": "Score a file on this machine, with nothing configured, and sum it up.",
+    "enqueue": "Put review files into the queue.",
+    "worker": "Run the worker pool of this host.",
+    "jobs": "List the jobs.",
+    "status": "Show how far a job is, and why nothing moves.",
+    "results": "Show or export a job's labels.",
+    "cancel": "Stop a job; its labels are kept.",
+    "retry": "Score again what failed in a job.",
+    "score": "Score a text at once, without a job.",
+    "train": "Train an adapter on labelled reviews.",
+    "doctor": "Check servers, database, device and adapter.",
+    "db": "Upgrade the database or show its version.",
+}
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="loracle")
+def cli() -> None:
+    """Labels the sentiment of review files at scale: a LoRA adapter does the work, an oracle checks it.
+
+    Try `loracle run reviews.csv` first: it needs no server and no configuration.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The entry point `loracle`. Exit codes: 0 done, 1 failed, 2 the user can mend it, 130 interrupted."""
+    try:
+        code: Any = cli.main(arguments, prog_name="loracle", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except LoracleError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone (| head): nothing is left to say. Point stdout elsewhere, so that the
+        # interpreter's own flush at exit doesn't complain either.
+        sys.stdout = None  # type: ignore[assignment]
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)

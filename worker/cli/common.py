@@ -1,0 +1,150 @@
+"""What several commands share: settings and store, the bell, messages, progress."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from worker.bootstrap import Store, open_store
+from worker.errors import BrokerUnreachable
+from worker.pipeline import Publish, ring
+from worker.settings import Settings, read_settings
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for programs.")
+
+
+def note(message: str) -> None:
+    """A message for people, on stderr."""
+    click.echo(message, err=True)
+
+
+def echo_json(value: Any) -> None:
+    """A value for programs, on stdout."""
+    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def open_all() -> tuple[Settings, Store]:
+    """The settings of this process and its database."""
+    settings = read_settings()
+    log_to_stderr(settings.log_level)
+    return settings, open_store(settings)
+
+
+def log_to_stderr(level: str) -> None:
+    """Log lines of this process go to stderr, for people."""
+    logging.basicConfig(
+        level=max(logging.getLevelName(level), logging.WARNING),
+        format="%(levelname)s %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+
+
+class Bell:
+    """Rings the workers for an enqueuing command; away or not, the ledger keeps the work."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings = settings
+        self._store = store
+        self._publish: Publish | None = None
+        self._silent = False
+
+    def ring(self) -> None:
+        """Publishes what the window has room for; says once why nobody hears it."""
+        if self._silent:
+            return
+        if self._publish is None:
+            from worker.celery_app import make_app, publisher
+            from worker.embedded import running_pid
+
+            if self._settings.embedded and running_pid(self._settings.home) is None:
+                self._silent = True
+                note("No worker runs on this machine: the job waits for `loracle worker`.")
+                return
+            self._publish = publisher(make_app(self._settings))
+        try:
+            heard = ring(
+                self._store.ledger, self._publish, "adapter", window=self._settings.publish_window
+            )
+        except BrokerUnreachable:
+            heard = False
+        if not heard:
+            self._silent = True
+            note(
+                "Warning: Redis can't be reached; the job is saved, and the workers publish it when Redis is back."
+            )
+
+
+class Progress:
+    """A bar on a terminal, a line every five seconds elsewhere; always on stderr."""
+
+    def __init__(self, title: str, total: float | None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self._title, self._total = title, total
+        self._said = time.monotonic()
+        self._bar: Bar | None = None
+        if sys.stderr.isatty():
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TextColumn("{task.fields[detail]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(title, total=total, detail="")
+
+    def update(self, done: float, detail: str, total: float | None = None) -> None:
+        """Where the work stands, in the unit of `total`."""
+        if total is not None:
+            self._total = total
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, detail=detail, total=self._total)
+        elif time.monotonic() - self._said > 5:
+            self._said = time.monotonic()
+            share = f" {done / self._total:.0%}" if self._total else ""
+            note(f"{self._title}{share} {detail}".rstrip())
+
+    def close(self) -> None:
+        """Takes the bar off the screen."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+@contextmanager
+def progress(title: str, total: float | None = None) -> Iterator[Progress]:
+    """A progress display that is closed whatever happens."""
+    shown = Progress(title, total)
+    try:
+        yield shown
+    finally:
+        shown.close()
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people: "45 s", "12 min", "3.5 h"; "?" when unknown."""
+    if seconds is None:
+        return "?"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def until_interrupted(step: Callable[[], bool], *, every_s: float) -> None:
+    """Calls `step` until it is False, resting `every_s` seconds between calls."""
+    while step():
+        time.sleep(every_s)

@@ -1,0 +1,138 @@
+"""`loracle doctor`: is everything there, and how to mend what isn't."""
+
+from __future__ import annotations
+
+import platform
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import click
+
+from worker import __version__
+from worker.bootstrap import BUNDLED, open_store
+from worker.cli.common import echo_json, json_option
+from worker.errors import LoracleError
+from worker.settings import Settings, read_settings, without_password
+
+PACKAGES = ("torch", "transformers", "peft", "celery", "kombu", "redis", "sqlalchemy", "openai")
+
+SQLITE_MENDED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
+"""The first releases of their lines without the WAL-reset corruption of 3.7.0 to 3.51.2 (sqlite.org/wal.html)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: `ok`, `warning` or `error`, and what was found or how to mend it."""
+
+    check: str
+    state: str
+    detail: str
+
+
+@click.command()
+@json_option
+def doctor(as_json: bool) -> int:
+    """Check settings, database, Redis, device and adapter, and say how to mend what is wrong.
+
+    Exit code 2 if something would keep a worker from scoring.
+    """
+    findings = list(_findings())
+    if as_json:
+        echo_json({"ok": not _broken(findings), "findings": [asdict(finding) for finding in findings]})
+    else:
+        for finding in findings:
+            colour = {"ok": "green", "warning": "yellow", "error": "red"}[finding.state]
+            click.echo(f"{click.style(f'{finding.state:<8}', fg=colour)}{finding.check:<10} {finding.detail}")
+    return 2 if _broken(findings) else 0
+
+
+def _broken(findings: list[Finding]) -> bool:
+    return any(finding.state == "error" for finding in findings)
+
+
+def _findings() -> Iterator[Finding]:
+    yield _versions()
+    try:
+        settings = read_settings()
+    except LoracleError as error:
+        yield Finding("settings", "error", str(error))
+        return
+    yield Finding("settings", "ok", f"data directory {settings.home}")
+    checks: list[tuple[str, Callable[[Settings], Finding]]] = [
+        ("database", _database),
+        ("redis", _redis),
+        ("device", _device),
+        ("adapter", _adapter),
+    ]
+    for name, check in checks:
+        try:
+            yield check(settings)
+        except LoracleError as error:
+            yield Finding(name, "error", str(error))
+
+
+def _versions() -> Finding:
+    found, missing = [f"loracle {__version__}", f"python {platform.python_version()}"], []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            missing.append(package)
+    if missing:
+        return Finding("versions", "error", f"not installed: {', '.join(missing)}. Run `pip install loracle`.")
+    return Finding("versions", "ok", ", ".join(found))
+
+
+def _database(settings: Settings) -> Finding:
+    open_store(settings)
+    name = without_password(settings.database)
+    if settings.database.startswith("sqlite") and not _sqlite_mended(sqlite3.sqlite_version_info):
+        return Finding(
+            "database",
+            "warning",
+            f"{name}: SQLite {sqlite3.sqlite_version} has a rare corruption when several processes write "
+            "(mended in 3.51.3, 3.50.7, 3.44.6). Use PostgreSQL for data you can't score again.",
+        )
+    return Finding("database", "ok", f"{name}, schema up to date")
+
+
+def _sqlite_mended(found: tuple[int, ...]) -> bool:
+    return found >= SQLITE_MENDED[0] or any(found[:2] == line[:2] and found >= line for line in SQLITE_MENDED)
+
+
+def _redis(settings: Settings) -> Finding:
+    from worker.celery_app import make_app, ping
+    from worker.embedded import running_pid, server_binary
+
+    if settings.embedded:
+        pid = running_pid(settings.home)
+        if pid is None:
+            return Finding("redis", "ok", f"private Valkey ({server_binary()}), starts with the worker")
+        return Finding("redis", "ok", f"private Valkey of the worker with pid {pid}")
+    server = ping(make_app(settings))
+    if server.exposed:
+        return Finding(
+            "redis", "error", f"{server.title} listens beyond loopback without a password: set requirepass or an ACL."
+        )
+    return Finding("redis", "ok", server.title)
+
+
+def _device(settings: Settings) -> Finding:
+    from worker.model.devices import choose_device, choose_dtype, device_title
+
+    device = choose_device(settings.device)
+    dtype = str(choose_dtype(device, settings.dtype)).removeprefix("torch.")
+    return Finding("device", "ok", f"{device_title(device)}, {dtype}")
+
+
+def _adapter(settings: Settings) -> Finding:
+    from worker.bootstrap import load_directory
+
+    directory = BUNDLED if settings.adapter == "bundled" else Path(settings.adapter)
+    if not directory.is_dir():
+        return Finding("adapter", "ok", f"'{settings.adapter}' is taken from the database when a job names it")
+    scorer = load_directory(directory, settings)
+    return Finding("adapter", "ok", f"'{scorer.identity.name}' loads and gives its probe sentences their scores")

@@ -1,0 +1,99 @@
+"""`loracle results`: a job's labels on the screen or in a file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from worker.bootstrap import Store
+from worker.cli.common import open_all
+from worker.cli.waiting import OVER
+from worker.errors import Invalid
+from worker.files.results import write_results
+from worker.store import queries
+
+COLUMNS = ("row_no", "id", "label", "score", "source", "scorer", "gold_label", "error")
+FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "table"}
+
+
+@click.command()
+@click.argument("job", type=int)
+@click.option("--format", "format_", type=click.Choice(["table", "csv", "jsonl", "parquet"]), help="Else by -o's name.")
+@click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
+@click.option("--label", help="Only reviews with this label.")
+@click.option("--min-score", type=click.FloatRange(0, 1), help="Only labels at least this probable.")
+@click.option("--max-score", type=click.FloatRange(0, 1), help="Only labels at most this probable.")
+@click.option("--failed", is_flag=True, help="Only reviews that got no label, with the reason.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N.")
+@click.option("--with-text", is_flag=True, help="The review's text too.")
+@click.option("--follow", is_flag=True, help="Go on while the job runs; rows in order, as they are labelled.")
+def results(
+    job: int,
+    format_: str | None,
+    as_json: bool,
+    output: Path | None,
+    with_text: bool,
+    follow: bool,
+    **filters: Any,
+) -> None:
+    """Show or export a job's labels, in the order of the file: a row per review, then the kept columns.
+
+    A review that has no label yet, or failed, is shown with an empty label.
+    """
+    _, store = open_all()
+    found = queries.get_job(store.engine, job)
+    kept = [str(name) for name in found.options.get("keep_columns", [])]
+    if filters["label"] is not None:
+        known = queries.adapter_labels(store.engine, found.adapter_id)
+        if filters["label"] not in known:
+            raise Invalid(f"job {job} has no label '{filters['label']}'; its labels are {', '.join(known)}.")
+    chosen = format_ or ("jsonl" if as_json else None) or _by_name(output) or "table"
+    if follow and chosen in ("table", "parquet"):
+        if format_ or output:
+            raise Invalid(f"--follow writes row by row: use csv or jsonl, not {chosen}.")
+        chosen = "csv"
+    rows = _follow(store, job, with_text, filters) if follow else _rows(store, job, with_text, filters)
+    columns = [*COLUMNS, *(["text"] if with_text else []), *kept]
+    write_results(rows, columns, format=chosen, target=output if output is not None else sys.stdout)
+
+
+def _by_name(output: Path | None) -> str | None:
+    if output is None:
+        return None
+    if output.suffix not in FORMATS:
+        raise Invalid(
+            f"the name {output.name} doesn't say its format: end it with {', '.join(FORMATS)}, or use --format."
+        )
+    return FORMATS[output.suffix]
+
+
+def _rows(store: Store, job: int, with_text: bool, filters: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    return queries.iterate_results(store.engine, job, with_text=with_text, **filters)
+
+
+def _follow(store: Store, job: int, with_text: bool, filters: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Rows as far as every earlier row is decided, until the job is over."""
+    after, left = 0, filters.pop("limit")
+    while True:
+        over = queries.job_state(store.engine, job) in OVER
+        until = None if over else queries.decided_until(store.engine, job)
+        if until is None or until > after:
+            for row in queries.iterate_results(
+                store.engine, job, with_text=with_text, after_row=after, until_row=until, limit=left, **filters
+            ):
+                after = row["row_no"]
+                yield row
+                if left is not None:
+                    left -= 1
+                    if left == 0:
+                        return
+            after = max(after, until or 0)
+        if over:
+            return
+        time.sleep(0.5)

@@ -1,0 +1,102 @@
+"""`loracle run`: the whole way on one machine, then a summary."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from contextlib import ExitStack
+from typing import Any
+
+import click
+
+from worker.bootstrap import Store
+from worker.cli.common import Bell, echo_json, json_option, note, open_all
+from worker.cli.reading import enqueue_options, open_source, pinned_adapter, reading_options, write_job
+from worker.cli.waiting import wait_for_jobs
+from worker.errors import DataDirectoryBusy
+from worker.settings import Settings, without_password
+from worker.store import queries
+from worker.summary import Summary, summarise
+
+CPU_BATCH = 64
+
+
+@click.command()
+@click.argument("file")
+@reading_options
+@click.option("--gpus", default="all", show_default=True, help="all, none, or numbers such as 0,1.")
+@click.option("--children", type=click.IntRange(min=1), help="Processes per GPU (else 3; 1 on a CPU).")
+@json_option
+def run(file: str, gpus: str, children: int | None, as_json: bool, **values: Any) -> int:
+    """Score a review FILE on this machine with nothing configured, and sum it up.
+
+    It starts a private queue and a worker, enqueues the file, waits, and stops them again; the labels stay in the
+    database for `loracle results`. Ctrl-C leaves a job that the same command, or `loracle worker`, takes up again.
+    """
+    from worker.supervisor import Supervisor, plan_workers
+
+    settings, store = open_all()
+    plan = plan_workers(gpus, children)
+    on_cpu = all(one.gpu is None for one in plan)
+    options = enqueue_options(settings, values, batch_size=CPU_BATCH if on_cpu else None)
+    adapter = pinned_adapter(store, settings, values["adapter"])
+    source = open_source(file, options, adapter)
+    job_id: int | None = None
+    try:
+        with ExitStack() as stack:
+            supervisor: Supervisor | None = None
+            if _start_queue(settings, stack):
+                supervisor = stack.enter_context(Supervisor(settings, plan))
+            tick = supervisor.poll if supervisor is not None else _nothing
+            job = write_job(source, adapter, store, Bell(settings, store), tick=tick)
+            job_id = job.id
+            code = wait_for_jobs(store, [job_id], tick=tick)
+    except KeyboardInterrupt:
+        if job_id is not None:
+            note(f"Interrupted. Job {job_id} keeps its labels; the same command or `loracle worker` goes on.")
+        return 130
+    summary = summarise(store.engine, job_id)
+    if as_json:
+        echo_json({**dataclasses.asdict(summary), "database": without_password(settings.database)})
+    else:
+        _print(summary, settings)
+    return code
+
+
+def _nothing() -> None:
+    """There is no worker of ours to look after."""
+
+
+def _start_queue(settings: Settings, stack: ExitStack) -> bool:
+    """Starts the private queue; False when a worker on this machine has one already, and does the work."""
+    if not settings.embedded:
+        return True
+    from worker.embedded import EmbeddedValkey
+
+    # The server is tied to the thread that starts it.
+    assert threading.current_thread() is threading.main_thread()
+    try:
+        stack.enter_context(EmbeddedValkey(settings.home))
+    except DataDirectoryBusy as error:
+        note(f"{error} It scores this job too.")
+        return False
+    return True
+
+
+def _print(summary: Summary, settings: Settings) -> None:
+    click.echo(f"Job {summary.job_id}: {summary.labelled:,} of {summary.rows:,} records labelled.")
+    for label, count in summary.labels.items():
+        click.echo(f"  {label:<12} {count:>9,}  ({count / max(1, summary.labelled):.1%})")
+    click.echo(f"  rejected     {summary.rejected:>9,}")
+    click.echo(f"  failed       {summary.failed:>9,}")
+    if summary.accuracy is not None and summary.accuracy_interval is not None:
+        low, high = summary.accuracy_interval
+        kappa = "undefined" if summary.kappa is None else f"{summary.kappa:.3f}"
+        click.echo(
+            f"  accuracy     {summary.accuracy:>9.4f}  (95 %: {low:.4f}-{high:.4f}, on {summary.gold:,} gold labels)"
+        )
+        click.echo(f"  Cohen's kappa{kappa:>9}")
+    if summary.reviews_per_s is not None:
+        click.echo(f"  speed        {summary.reviews_per_s:>9,.1f} reviews/s")
+    click.echo(f"  database     {without_password(settings.database)}")
+    click.echo(f"See the labels with `loracle results {summary.job_id}`.")

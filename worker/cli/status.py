@@ -1,0 +1,107 @@
+"""`loracle status`: how far a job is, and why nothing moves."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import click
+
+from worker.bootstrap import Store
+from worker.cli.common import duration, echo_json, json_option, open_all
+from worker.cli.waiting import OVER
+from worker.errors import BrokerUnreachable
+from worker.settings import Settings
+from worker.store import queries
+
+
+@click.command()
+@click.argument("job", type=int)
+@click.option("--watch", is_flag=True, help="Show it anew every second until the job is over.")
+@click.option("--rejects", "show_rejects", is_flag=True, help="List the unreadable records with their reasons.")
+@json_option
+def status(job: int, watch: bool, show_rejects: bool, as_json: bool) -> int:
+    """Show how far a job is: counts, rate, time left, and why nothing moves.
+
+    Exit code 1 if a review failed or the job stopped.
+    """
+    settings, store = open_all()
+    while True:
+        report = _report(settings, store, job)
+        if show_rejects:
+            report["rejects"] = [dataclasses.asdict(reject) for reject in queries.rejects(store.engine, job)]
+        if as_json:
+            echo_json(report)
+        else:
+            if watch:
+                click.clear()
+            _print(report)
+        if not watch or report["state"] in OVER:
+            return 1 if report["failed"] or report["state"] == "stopped" else 0
+        time.sleep(1)
+
+
+def _report(settings: Settings, store: Store, job_id: int) -> dict[str, Any]:
+    job = queries.get_job(store.engine, job_id)
+    at = queries.progress(store.engine, job_id)
+    return {
+        "job_id": job.id,
+        "name": job.name,
+        "state": job.state,
+        "error": job.error,
+        "rows": job.records_read,
+        "reviews": at.reviews,
+        "labelled": at.labelled,
+        "failed": at.failed,
+        "rejected": at.rejected,
+        "batches": dict(at.batches),
+        "reviews_per_s": at.rate,
+        "seconds_left": at.seconds_left,
+        "waiting_for": None if job.state in OVER else _waiting_for(settings, at),
+        "last_error": at.last_error,
+    }
+
+
+def _waiting_for(settings: Settings, at: queries.Progress) -> str | None:
+    """Why nothing moves, as a sentence with the way out; None while work goes on."""
+    if at.batches.get("running"):
+        return None
+    if not at.batches.get("queued"):
+        return "the file is still being read, and what was read is scored" if at.state == "reading" else None
+    from worker.celery_app import make_app, workers_online
+    from worker.embedded import running_pid
+
+    if settings.embedded and running_pid(settings.home) is None:
+        return "no worker runs on this machine: start `loracle worker`"
+    try:
+        online = workers_online(make_app(settings))
+    except BrokerUnreachable as error:
+        return f"{error} Work goes on when it is back"
+    if not online:
+        return "no worker answers: start `loracle worker` on a host that reaches this Redis"
+    if at.rate:
+        return None
+    return "workers are busy with other jobs, or loading the adapter"
+
+
+def _print(report: dict[str, Any]) -> None:
+    total, done = report["reviews"], report["labelled"] + report["failed"]
+    share = f" ({done / total:.0%})" if total else ""
+    click.echo(f"Job {report['job_id']} '{report['name']}' is {report['state']}.")
+    if report["error"]:
+        click.echo(f"  {report['error']}")
+    click.echo(f"  labelled {report['labelled']:,} of {total:,} reviews{share}")
+    click.echo(f"  failed   {report['failed']:,}")
+    click.echo(f"  rejected {report['rejected']:,} of {report['rows']:,} records")
+    if report["state"] not in OVER:
+        rate = f"{report['reviews_per_s']:,.1f} reviews/s" if report["reviews_per_s"] else "no review in the last minute"
+        click.echo(f"  rate     {rate}, time left {duration(report['seconds_left'])}")
+        states = ", ".join(f"{count:,} {state}" for state, count in sorted(report["batches"].items()))
+        click.echo(f"  batches  {states or 'none yet'}")
+    if report["waiting_for"]:
+        click.echo(f"  waiting: {report['waiting_for']}.")
+    if report["last_error"] and report["state"] != "done":
+        click.echo(f"  last failed attempt: {report['last_error']}")
+    for reject in report.get("rejects", ()):
+        click.echo(f"  line {reject['line_no']}: {reject['reason']}")

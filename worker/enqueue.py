@@ -1,0 +1,224 @@
+"""The story of a review file: opened, recognised as a job, written to the ledger chunk by chunk."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from worker.chunks import chunked, chunked_by_time
+from worker.errors import FileUnreadable, Invalid, TooManyRejects
+from worker.files import ReadOptions, ReviewFile, map_gold, open_reviews, sample
+from worker.reviews import Job, JobSpec, Reject, Review
+from worker.store.ledger import Ledger
+
+CHUNK = 2048
+"""Records per transaction: large enough for speed, small enough for SQLite's single writer."""
+
+STREAM_FLUSH_S = 2.0
+"""A stream's chunk is closed this long after its first record."""
+
+REJECTS_JUDGED_FROM = 100
+"""Records after which the share of rejects says something about the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnqueueOptions:
+    """How a file becomes a job; `limit` takes the first reviews, `sample` draws some by `seed`."""
+
+    read: ReadOptions
+    limit: int | None = None
+    sample: int | None = None
+    seed: int = 0
+    name: str | None = None
+    priority: int = 0
+    batch_size: int = 256
+    max_rejects: float = 0.05
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """The adapter a job is pinned to: its id in the database, its hash and its labels in order."""
+
+    id: int
+    sha256: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a file would become, without writing anything."""
+
+    reviews: int
+    rejects: tuple[Reject, ...]
+    rejected: int
+    gold: int
+    first: tuple[Review, ...]
+    characters: int
+
+
+class Source:
+    """A review file with the options of its job: the records that belong to the job, in order, any number of times
+    (a stream once)."""
+
+    def __init__(self, path: Path | BinaryIO, options: EnqueueOptions, labels: Sequence[str]) -> None:
+        self.file: ReviewFile = open_reviews(path, options.read)
+        self.options = options
+        self.is_stream = not isinstance(path, Path)
+        self.unmapped: dict[str, int] = {}
+        self._to_gold = map_gold(labels)
+        self._chosen: frozenset[int] | None = None
+        if options.sample is not None and self.is_stream:
+            raise Invalid("--sample needs a file: a stream on stdin can be read only once.")
+
+    def identity(self, adapter: Adapter, policy: str) -> str:
+        """What makes it this job: content, columns, limit or sample, adapter and policy. A stream is always new."""
+        if self.is_stream or self.options.again:
+            return secrets.token_hex(32)
+        options = self.options
+        parts = {
+            "content": self.file.content_sha256(),
+            "format": self.file.format,
+            "columns": asdict(self.file.columns),
+            "delimiter": options.read.delimiter,
+            "encoding": options.read.encoding,
+            "limit": options.limit,
+            "sample": [options.sample, options.seed] if options.sample is not None else None,
+            "adapter": adapter.sha256,
+            "policy": policy,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def records(self, *, skip: int = 0, reviews_before: int = 0) -> Iterator[Review | Reject]:
+        """The job's records behind the first `skip`, gold mapped to the adapter's labels.
+
+        Of a sample, rejects are not part: it is drawn among the readable reviews.
+        """
+        if self.options.sample is not None:
+            if self._chosen is None:
+                self._chosen = sample(self.file.read, self.options.sample, self.options.seed)
+            chosen = self._chosen
+            found = (record for record in self.file.read() if record.row_no in chosen)
+            yield from map(self._with_gold, itertools.islice(found, skip, None))
+            return
+        left = None if self.options.limit is None else self.options.limit - reviews_before
+        if left is not None and left <= 0:
+            return
+        for record in self.file.read(skip=skip):
+            yield self._with_gold(record)
+            if left is not None and isinstance(record, Review):
+                left -= 1
+                if left == 0:
+                    return
+
+    def _with_gold(self, record: Review | Reject) -> Review | Reject:
+        if isinstance(record, Reject) or record.gold_label is None:
+            return record
+        gold = self._to_gold(record.gold_label)
+        if gold is None:
+            kind = record.gold_label[:30]
+            if kind in self.unmapped or len(self.unmapped) < 20:
+                self.unmapped[kind] = self.unmapped.get(kind, 0) + 1
+        return replace(record, gold_label=gold)
+
+
+def preview(source: Source, *, shown: int = 5) -> Preview:
+    """Reads the whole source as an enqueue would and says what it found."""
+    reviews = gold = rejected = characters = 0
+    first: list[Review] = []
+    rejects: list[Reject] = []
+    for record in source.records():
+        if isinstance(record, Review):
+            reviews += 1
+            characters += len(record.text)
+            gold += record.gold_label is not None
+            if len(first) < shown:
+                first.append(record)
+        else:
+            rejected += 1
+            if len(rejects) < shown:
+                rejects.append(record)
+    return Preview(reviews, tuple(rejects), rejected, gold, tuple(first), characters)
+
+
+def open_job(source: Source, adapter: Adapter, ledger: Ledger, *, policy: str = "adapter") -> tuple[Job, bool]:
+    """The job of this source and whether it is new; one that exists is returned as it stands."""
+    options = source.options
+    stored: dict[str, Any] = {
+        "text_column": source.file.columns.text,
+        "label_column": source.file.columns.label,
+        "id_column": source.file.columns.id,
+        "keep_columns": list(source.file.columns.kept),
+        "limit": options.limit,
+        "sample": options.sample,
+        "seed": options.seed if options.sample is not None else None,
+    }
+    spec = JobSpec(
+        identity=source.identity(adapter, policy),
+        name=options.name or source.file.name,
+        source=source.file.name,
+        adapter_id=adapter.id,
+        policy=policy,
+        priority=options.priority,
+        batch_size=options.batch_size,
+        options=stored,
+        max_rejects=options.max_rejects,
+    )
+    return ledger.open_job(spec)
+
+
+def enqueue_file(
+    job: Job,
+    source: Source,
+    ledger: Ledger,
+    *,
+    after_chunk: Callable[[int, int], None] = lambda reviews, rejects: None,
+) -> None:
+    """Writes a source's records from where the job stands, one transaction per chunk, and seals it at the end.
+
+    A stream's chunks are closed some seconds after their first record, so that its reviews are scored while it is
+    open. `after_chunk` hears the job's reviews and rejects so far; what it raises leaves a job that can be taken up.
+
+    Raises:
+        TooManyRejects: more than the share `max_rejects` of the records are unreadable; the job is stopped.
+        FileUnreadable: the file breaks off; the job is stopped, its labels are kept.
+    """
+    position, reviews, rejects = job.records_read, job.reviews_read, job.rejected
+    max_rejects = source.options.max_rejects
+    records = source.records(skip=position, reviews_before=reviews)
+    if source.is_stream:
+        chunks = chunked_by_time(records, CHUNK, STREAM_FLUSH_S)
+    else:
+        chunks = chunked(records, CHUNK)
+    try:
+        for chunk in chunks:
+            found = [record for record in chunk if isinstance(record, Review)]
+            batches = [found[start : start + job.batch_size] for start in range(0, len(found), job.batch_size)]
+            ledger.append(job.id, chunk, batches=batches, after=position)
+            position += len(chunk)
+            reviews += len(found)
+            rejects += len(chunk) - len(found)
+            if rejects and position >= REJECTS_JUDGED_FROM:
+                _judge(job.id, rejects, position, max_rejects, ledger)
+            after_chunk(reviews, rejects)
+    except FileUnreadable as error:
+        ledger.stop(job.id, str(error))
+        raise
+    _judge(job.id, rejects, position, max_rejects, ledger)
+    ledger.seal(job.id)
+
+
+def _judge(job_id: int, rejects: int, records: int, max_rejects: float, ledger: Ledger) -> None:
+    if records and rejects / records > max_rejects:
+        reason = (
+            f"{rejects} of {records} records are unreadable, more than --max-rejects {max_rejects:g} allows. "
+            f"`loracle status {job_id} --rejects` lists them; mend the file, or allow more and use --again."
+        )
+        ledger.stop(job_id, reason)
+        raise TooManyRejects(f"job {job_id} stopped: {reason}")

@@ -1,0 +1,20 @@
+"""Review files in, one record at a time, and results out."""
+
+from worker.files.columns import Columns
+from worker.files.gold import map_gold
+from worker.files.options import FORMATS, ReadOptions
+from worker.files.results import RESULT_FORMATS, write_results
+from worker.files.review_file import ReviewFile, open_reviews
+from worker.files.sampling import sample
+
+__all__ = [
+    "FORMATS",
+    "RESULT_FORMATS",
+    "Columns",
+    "ReadOptions",
+    "ReviewFile",
+    "map_gold",
+    "open_reviews",
+    "sample",
+    "write_results",
+]

@@ -1,0 +1,193 @@
+"""Parquet: only the columns that are used, a few rows at a time."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING, Any
+
+from worker.errors import ColumnMissing, FileUnreadable
+from worker.files.columns import Header, choose_columns, shown
+from worker.files.options import GUESS_RECORDS, ReadOptions
+from worker.files.records import as_json, as_name, checked_text, unstorable
+from worker.files.sources import FileSource, Source, spooled
+from worker.reviews import Reject, Review
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+BATCH_BYTES = 8 * 1024 * 1024
+"""About so much text is decoded at a time."""
+
+MAX_BATCH_ROWS = 2048
+
+_BUFFER_BYTES = 1024 * 1024
+
+
+class ParquetReader:
+    """Rows of a parquet file; one in a compressed file or a stream is unpacked to a temporary file first."""
+
+    def __init__(self, source: Source, options: ReadOptions, *, packed: bool) -> None:
+        self._source = source
+        self._options = options
+        self._spool: IO[bytes] | None = spooled(source) if packed else None
+        self._position = 0
+        try:
+            self.columns, self.announcements = self._choose()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def position(self) -> int:
+        return self._position
+
+    def close(self) -> None:
+        if self._spool is not None:
+            self._spool.close()
+
+    def read(self, skip: int) -> Iterator[Review | Reject]:
+        columns, max_chars = self.columns, self._options.max_chars
+        row_no = skip
+        for cells in self._rows(columns.used, skip):
+            row_no += 1
+            text, problem = checked_text(cells[columns.text or ""], max_chars)
+            problem = problem or unstorable({name: cells[name] for name in columns.used})
+            if problem is not None:
+                yield Reject(row_no, row_no, problem)
+                continue
+            yield Review(
+                row_no,
+                text,
+                as_name(cells[columns.id]) if columns.id is not None else None,
+                as_name(cells[columns.label]) if columns.label is not None else None,
+                {name: as_json(cells[name]) for name in columns.kept},
+            )
+
+    def _choose(self) -> Any:
+        import pyarrow as pa
+
+        with self._file() as file:
+            schema = file.schema_arrow
+            rows = file.metadata.num_rows
+        if not rows:
+            raise FileUnreadable(f"{self._source.name} is empty: it has no rows.")
+        texts = [field.name for field in schema if _is_text(field.type)]
+        plain = [
+            field.name for field in schema if _is_text(field.type) or not pa.types.is_nested(field.type)
+        ]
+        unique = tuple(name for name in plain if plain.count(name) == 1)
+        first = list(itertools.islice(self._rows(unique, 0), GUESS_RECORDS))
+        self._position = 0
+        values = {name: [cells[name] for cells in first] for name in unique}
+        columns, announcements = choose_columns(
+            Header(self._source.name, schema.names, values), self._options
+        )
+        if columns.text not in texts:
+            kind = schema.field(columns.text).type
+            raise ColumnMissing(
+                f"Column {shown(columns.text or '')} of {self._source.name} holds {kind}, not text "
+                f"(columns of text: {', '.join(texts) or 'none'}). Choose one with --text-column."
+            )
+        return columns, announcements
+
+    def _file(self) -> pq.ParquetFile:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        place: Any = self._spool
+        if place is None and isinstance(self._source, FileSource):
+            place = self._source.path
+        try:
+            # Without pre_buffer and with a buffer, a row group is streamed instead of loaded.
+            return pq.ParquetFile(place, pre_buffer=False, buffer_size=_BUFFER_BYTES, memory_map=False)
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(error) from None
+
+    def _rows(self, names: tuple[str, ...], skip: int) -> Iterator[dict[str, Any]]:
+        import pyarrow as pa
+
+        with self._file() as file:
+            total = file.metadata.num_rows
+            group, done = _group_of(file, skip)
+            try:
+                batches = file.iter_batches(
+                    batch_size=_batch_rows(file),
+                    row_groups=list(range(group, file.num_row_groups)),
+                    columns=list(names),
+                )
+                for batch in batches:
+                    done += batch.num_rows
+                    self._position = (self._source.size_bytes or 0) * done // total
+                    unread = batch.slice(max(0, batch.num_rows - (done - skip)))
+                    columns = [self._values(batch.schema.names[at], unread.column(at)) for at in range(batch.num_columns)]
+                    for cells in zip(*columns, strict=True):
+                        yield dict(zip(batch.schema.names, cells, strict=True))
+            except (pa.ArrowException, OSError) as error:
+                raise self._damaged(error) from None
+
+    def _values(self, name: str, column: pa.Array) -> list[Any]:
+        import pyarrow as pa
+
+        kind = column.type
+        if pa.types.is_dictionary(kind):
+            return self._values(name, column.dictionary_decode())
+        try:
+            if pa.types.is_timestamp(kind) and kind.unit == "ns":
+                column = column.cast(pa.timestamp("us", kind.tz), safe=False)
+            elif pa.types.is_time64(kind) and kind.unit == "ns":
+                column = column.cast(pa.time64("us"), safe=False)
+            elif pa.types.is_duration(kind) and kind.unit == "ns":
+                column = column.cast(pa.duration("us"), safe=False)
+            values: list[Any] = column.to_pylist()
+        except UnicodeDecodeError:
+            values = [_decoded(value) for value in column.cast(pa.large_binary()).to_pylist()]
+        except (ValueError, OverflowError) as error:
+            raise FileUnreadable(
+                f"Column {shown(name)} of {self._source.name} can't be read as {kind}: {error}. Leave it out."
+            ) from None
+        return values
+
+    def _damaged(self, error: Exception) -> FileUnreadable:
+        return FileUnreadable(
+            f"{self._source.name} is no parquet file, or a damaged one: {error}. Copy or download it again."
+        )
+
+
+def _group_of(file: pq.ParquetFile, row: int) -> tuple[int, int]:
+    """The row group that row number `row`, from 0, is in, and how many rows stand before that group."""
+    before = 0
+    for group in range(file.num_row_groups):
+        rows: int = file.metadata.row_group(group).num_rows
+        if before + rows > row:
+            return group, before
+        before += rows
+    return file.num_row_groups, before
+
+
+def _batch_rows(file: pq.ParquetFile) -> int:
+    groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
+    widest = max((group.total_byte_size / max(1, group.num_rows) for group in groups), default=1.0)
+    return max(1, min(MAX_BATCH_ROWS, int(BATCH_BYTES / max(1.0, widest))))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _decoded(value: bytes | None) -> str | UnreadableText | None:
+    if value is None:
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return UnreadableText()
+
+
+class UnreadableText:
+    """Stands for a cell whose bytes are no valid UTF-8."""

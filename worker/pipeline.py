@@ -1,0 +1,97 @@
+"""The story of a batch: published, claimed, scored, finished. Free of Celery and click."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from worker.agreement import agreement
+from worker.errors import AdapterInvalid, BrokerUnreachable, DeviceBroken, LeaseLost, Transient
+from worker.reviews import Lane
+from worker.scorers.base import Scorer
+from worker.store.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+Publish = Callable[[Lane, Sequence[int]], None]
+"""Rings the bell for batches of a lane.
+
+Raises:
+    BrokerUnreachable: nobody heard it.
+"""
+
+
+def ring(ledger: Ledger, publish: Publish, lane: Lane, *, window: int) -> bool:
+    """Publishes what the window has room for; False when the broker is away, which loses nothing."""
+    batch_ids = ledger.publishable(lane, window=window)
+    if not batch_ids:
+        return True
+    try:
+        publish(lane, batch_ids)
+    except BrokerUnreachable:
+        ledger.unpublish(batch_ids)
+        return False
+    return True
+
+
+def score_batch(
+    batch_id: int,
+    *,
+    ledger: Ledger,
+    scorer_for: Callable[[int], Scorer],
+    publish: Publish,
+    window: int,
+    retry_delay_s: float,
+    task_id: str = "",
+) -> int:
+    """Claims a batch, scores it and writes its labels; returns how many reviews were scored.
+
+    A batch that is not to be had (delivered twice, cancelled) is no work and no error. A failure gives the batch
+    back to the ledger, which tries it again or bisects it. Whatever happened, the window is topped up after it.
+
+    Raises:
+        DeviceBroken: the attempt is recorded; the caller should end this process.
+    """
+    batch = ledger.claim(batch_id, task_id=task_id)
+    if batch is None:
+        return 0
+    started = time.monotonic()
+    renewed = started
+
+    def heartbeat() -> None:
+        nonlocal renewed
+        now = time.monotonic()
+        if now - renewed > ledger.lease_s / 4:
+            ledger.renew(batch)
+            renewed = now
+
+    scored = 0
+    try:
+        scorer = scorer_for(batch.adapter_id)
+        loaded = time.monotonic()
+        ledger.renew(batch)
+        outcomes = scorer.score(batch.reviews, heartbeat=heartbeat)
+        timings = {"load_s": round(loaded - started, 4), "score_s": round(time.monotonic() - loaded, 4)}
+        ledger.finish(batch, scorer.identity, outcomes, timings=timings)
+        scored = len(outcomes)
+    except LeaseLost:
+        log.warning("Lease of batch %s lost; its unsaved labels are dropped.", batch.id)
+    except AdapterInvalid as error:
+        ledger.stop(batch.job_id, str(error))
+        ledger.release(batch, str(error))
+        log.error("Job %s stopped: %s", batch.job_id, error)  # noqa: TRY400 (the message says it all)
+    except DeviceBroken as error:
+        ledger.release(batch, str(error), delay_s=retry_delay_s)
+        raise
+    except Transient as error:
+        log.warning("Batch %s will be tried again: %s", batch.id, error)
+        ledger.release(batch, str(error), delay_s=retry_delay_s)
+    except Exception as error:
+        # Not swallowed: the attempt counts, and after max_attempts the batch is bisected down to the review at fault.
+        # Only the type is logged, since a message may quote the review.
+        log.error("Batch %s failed with %s.", batch.id, type(error).__name__)  # noqa: TRY400
+        ledger.release(batch, f"{type(error).__name__} while scoring", delay_s=retry_delay_s)
+    ledger.complete(batch.job_id)
+    ring(ledger, publish, "adapter", window=window)
+    return scored

@@ -1,0 +1,78 @@
+"""A scorer without a model, for tests and drills: its labels follow from the text's hash alone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+
+from worker.errors import ReviewUnscorable
+from worker.reviews import Outcome, Review, Score, ScorerIdentity
+from worker.scorers.base import no_heartbeat
+
+LABELS = ("negative", "positive")
+DELAY = "LORACLE_STUB_DELAY_S"
+POISON = "LORACLE_STUB_POISON"
+KILL = "LORACLE-POISON-KILL"
+RAISE = "LORACLE-POISON-RAISE"
+
+
+def stub_label(text: str, labels: Sequence[str] = LABELS) -> str:
+    """The label that the stub gives to a text."""
+    return stub_score(text, labels).label
+
+
+def stub_score(text: str, labels: Sequence[str] = LABELS) -> Score:
+    """The score that the stub gives to a text: over 0.5, the other labels share the rest."""
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    best = int.from_bytes(digest[:8]) % len(labels)
+    share = (int.from_bytes(digest[8:12]) + 1) / 2**32
+    score = 0.5 + share / 2
+    rest = (1 - score) / (len(labels) - 1)
+    probabilities = {label: score if index == best else rest for index, label in enumerate(labels)}
+    return Score(labels[best], score, probabilities)
+
+
+class StubScorer:
+    """Gives `stub_score` to every review.
+
+    LORACLE_STUB_DELAY_S makes each call of `score` last that many seconds, with heartbeats. A text that contains
+    "LORACLE-POISON-RAISE" raises; one with "LORACLE-POISON-KILL" kills this process if LORACLE_STUB_POISON is 1.
+    """
+
+    def __init__(self, labels: Sequence[str] = LABELS) -> None:
+        self._labels = tuple(labels)
+        self._delay_s = float(os.environ.get(DELAY) or 0)
+        self._poison = os.environ.get(POISON) == "1"
+        self._identity = ScorerIdentity(
+            kind="stub",
+            name="stub",
+            sha256=hashlib.sha256("\n".join(("stub", *self._labels)).encode()).hexdigest(),
+            details={"labels": list(self._labels)},
+        )
+
+    @property
+    def identity(self) -> ScorerIdentity:
+        """The stub with its label names."""
+        return self._identity
+
+    def score(
+        self, reviews: Sequence[Review], *, heartbeat: Callable[[], None] = no_heartbeat
+    ) -> list[Outcome]:
+        """One score per review, in the order of `reviews`.
+
+        Raises:
+            ReviewUnscorable: a text asks for it.
+        """
+        for review in reviews:
+            if KILL in review.text and self._poison:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if RAISE in review.text:
+                raise ReviewUnscorable(f"row {review.row_no} holds {RAISE}")
+        end = time.monotonic() + self._delay_s
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(0.1, left))
+            heartbeat()
+        return [stub_score(review.text, self._labels) for review in reviews]

@@ -1,0 +1,290 @@
+"""A batch's life: claimed under a lease, renewed, finished or given back."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Engine, exists, insert, or_, select, text, update
+
+from worker.errors import LeaseLost
+from worker.reviews import Batch as BatchRow
+from worker.reviews import Failure, Outcome, Score, ScorerIdentity
+from worker.reviews import Review as ReviewRow
+from worker.store.engine import now, read, write
+from worker.store.rows import insert_labels, on_postgresql, upserting
+from worker.store.tables import ACTIVE_JOBS, LANES, Batch, Job, Review, Scorer
+
+
+class BatchLife:
+    """The part of the ledger that writes batches and labels."""
+
+    _engine: Engine
+    _max_attempts: int
+    _lease_s: float
+    _scorer_ids: dict[str, int]
+
+    def claim(self, batch_id: int, *, task_id: str = "") -> BatchRow | None:
+        """queued -> running under a fresh lease, committed before any work; with its reviews in row order.
+
+        None if there is nothing to do: claimed already, over, not due yet, or its job is.
+        """
+        token = secrets.token_hex(16)
+
+        def work(connection: Connection) -> Any:
+            if on_postgresql(connection):
+                # A claim lost in a crash of the server is claimed again: not worth a wait for its disk.
+                connection.execute(text("SET LOCAL synchronous_commit = off"))
+            return connection.execute(
+                update(Batch)
+                .where(
+                    Batch.id == batch_id,
+                    Batch.state == "queued",
+                    or_(Batch.not_before.is_(None), Batch.not_before <= now()),
+                    exists().where(Job.id == Batch.job_id, Job.state.in_(ACTIVE_JOBS)),
+                )
+                .values(
+                    state="running",
+                    attempts=Batch.attempts + 1,
+                    lease_token=token,
+                    lease_until=now() + self._lease_s,
+                    claimed_at=now(),
+                    task_id=task_id,
+                )
+                .returning(Batch.job_id, Batch.lane, Batch.attempts, Batch.first_row, Batch.last_row)
+            ).one_or_none()
+
+        claimed = write(self._engine, work)
+        if claimed is None:
+            return None
+        with read(self._engine) as connection:
+            adapter_id = connection.scalar(select(Job.adapter_id).where(Job.id == claimed.job_id))
+            rows = connection.execute(
+                select(
+                    Review.row_no, Review.text, Review.external_id, Review.gold_label, Review.attributes
+                )
+                .where(
+                    Review.job_id == claimed.job_id,
+                    Review.row_no.between(claimed.first_row, claimed.last_row),
+                )
+                .order_by(Review.row_no)
+            )
+            reviews = tuple(ReviewRow(r[0], r[1], r[2], r[3], r[4] or {}) for r in rows)
+        return BatchRow(
+            id=batch_id,
+            job_id=claimed.job_id,
+            lane=claimed.lane,
+            adapter_id=adapter_id or 0,
+            attempts=claimed.attempts,
+            lease_token=token,
+            reviews=reviews,
+        )
+
+    def renew(self, batch: BatchRow) -> None:
+        """The lease runs for its full length from now on.
+
+        Raises:
+            LeaseLost: it expired and another worker has taken the batch, or it is over.
+        """
+        renewed = write(
+            self._engine,
+            lambda connection: connection.execute(
+                update(Batch).where(*_held(batch)).values(lease_until=now() + self._lease_s)
+            ).rowcount,
+        )
+        if renewed != 1:
+            raise _lease_lost(batch)
+
+    def finish(
+        self,
+        batch: BatchRow,
+        scorer: ScorerIdentity,
+        outcomes: Sequence[Outcome],
+        *,
+        timings: Mapping[str, Any],
+    ) -> None:
+        """One transaction: a label per Score, an error per Failure, the batch done. Call `complete` after it.
+
+        `outcomes` are in the order of `batch.reviews`. A label that this scorer gave before stays as it is.
+
+        Raises:
+            LeaseLost: another worker has the batch now; nothing was written.
+            ValueError: there isn't one outcome per review.
+        """
+        if len(outcomes) != len(batch.reviews):
+            raise ValueError(f"batch {batch.id} has {len(batch.reviews)} reviews, not {len(outcomes)}")
+        pairs = list(zip(batch.reviews, outcomes, strict=True))
+        scores = [(review.row_no, o) for review, o in pairs if isinstance(o, Score)]
+        failures = sorted((review.row_no, o.reason) for review, o in pairs if isinstance(o, Failure))
+        scorer_id = self._scorer_id(scorer)
+
+        def work(connection: Connection) -> None:
+            finished_at = connection.execute(
+                update(Batch)
+                .where(*_held(batch))
+                .values(
+                    state="done",
+                    lease_token=None,
+                    lease_until=None,
+                    error=None,
+                    timings=dict(timings),
+                    finished_at=now(),
+                )
+                .returning(Batch.finished_at)
+            ).scalar_one_or_none()
+            if finished_at is None:
+                raise _lease_lost(batch)
+            insert_labels(
+                connection,
+                job_id=batch.job_id,
+                scorer_id=scorer_id,
+                batch_id=batch.id,
+                created_at=finished_at,
+                scores=scores,
+            )
+            for row_no, reason in failures:
+                _record_failure(connection, batch.job_id, row_no, reason)
+
+        write(self._engine, work)
+
+    def release(self, batch: BatchRow, error: str, *, delay_s: float = 0.0) -> None:
+        """Gives the batch back unscored: due again after `delay_s` seconds, or bisected after too many attempts.
+
+        Raises:
+            LeaseLost: another worker has the batch now.
+        """
+
+        def work(connection: Connection) -> None:
+            held = connection.execute(select(Batch.id).where(*_held(batch)).with_for_update())
+            if held.one_or_none() is None:
+                raise _lease_lost(batch)
+            give_back(connection, batch.id, error, delay_s=delay_s, max_attempts=self._max_attempts)
+
+        write(self._engine, work)
+
+    def expire_lease(self, task_id: str) -> bool:
+        """The child that ran this task died: its lease ends now. Whether it held one."""
+        if not task_id:
+            return False
+        return write(
+            self._engine,
+            lambda connection: (
+                connection.execute(
+                    update(Batch)
+                    .where(Batch.lane.in_(LANES), Batch.state == "running", Batch.task_id == task_id)
+                    .values(lease_until=0.0)
+                ).rowcount
+                > 0
+            ),
+        )
+
+    def _scorer_id(self, scorer: ScorerIdentity) -> int:
+        """The scorer's key, from its own transaction: an id is remembered only once it is committed."""
+        if scorer.sha256 not in self._scorer_ids:
+
+            def work(connection: Connection) -> int:
+                connection.execute(
+                    upserting(connection, Scorer)
+                    .values(
+                        sha256=scorer.sha256,
+                        kind=scorer.kind,
+                        name=scorer.name,
+                        details=dict(scorer.details),
+                        created_at=now(),
+                    )
+                    .on_conflict_do_nothing(index_elements=["sha256"])
+                )
+                return connection.execute(
+                    select(Scorer.id).where(Scorer.sha256 == scorer.sha256)
+                ).scalar_one()
+
+            self._scorer_ids[scorer.sha256] = write(self._engine, work)
+        return self._scorer_ids[scorer.sha256]
+
+
+def give_back(
+    connection: Connection, batch_id: int, error: str, *, delay_s: float, max_attempts: int
+) -> str:
+    """Takes a locked, running batch from its holder; the state it is in now.
+
+    `queued` again while it has attempts left; then `split` in two halves, or, with a single review, `failed`
+    with `error` as the review's. `cancelled` if its job is.
+    """
+    batch = connection.execute(
+        select(
+            Batch.job_id,
+            Batch.lane,
+            Batch.number,
+            Batch.first_row,
+            Batch.last_row,
+            Batch.attempts,
+            Job.state.label("job_state"),
+        )
+        .join(Job, Job.id == Batch.job_id)
+        .where(Batch.id == batch_id)
+    ).one()
+    changed: dict[str, Any] = {
+        "lease_token": None,
+        "lease_until": None,
+        "published_at": None,
+        "error": error,
+    }
+    if batch.job_state == "cancelled":
+        changed |= {"state": "cancelled", "finished_at": now()}
+    elif batch.attempts < max_attempts:
+        changed |= {"state": "queued", "not_before": now() + delay_s if delay_s > 0 else None}
+    else:
+        rows = connection.scalars(
+            select(Review.row_no)
+            .where(Review.job_id == batch.job_id, Review.row_no.between(batch.first_row, batch.last_row))
+            .order_by(Review.row_no)
+        ).all()
+        if len(rows) > 1:
+            changed |= {"state": "split", "finished_at": now()}
+            middle = len(rows) // 2
+            halves = (rows[:middle], rows[middle:])
+            connection.execute(
+                insert(Batch), [_child(batch_id, batch, half, max_attempts) for half in halves]
+            )
+            connection.execute(update(Batch).where(Batch.parent_id == batch_id).values(created_at=now()))
+        else:
+            changed |= {"state": "failed", "finished_at": now()}
+            for row_no in rows:
+                _record_failure(connection, batch.job_id, row_no, error)
+    connection.execute(update(Batch).where(Batch.id == batch_id).values(**changed))
+    return str(changed["state"])
+
+
+def _child(parent_id: int, parent: Any, rows: Sequence[int], max_attempts: int) -> dict[str, Any]:
+    # One attempt per further level finds the poison soon; a review alone gets two before it is given up, since
+    # its worker may have died of something else.
+    left = 1 if len(rows) > 1 else 2
+    return {
+        "job_id": parent.job_id,
+        "lane": parent.lane,
+        "number": parent.number,
+        "first_row": rows[0],
+        "last_row": rows[-1],
+        "size": len(rows),
+        "state": "queued",
+        "attempts": max(0, max_attempts - left),
+        "parent_id": parent_id,
+        "created_at": 0.0,
+    }
+
+
+def _record_failure(connection: Connection, job_id: int, row_no: int, reason: str) -> None:
+    connection.execute(
+        update(Review).where(Review.job_id == job_id, Review.row_no == row_no).values(error=reason)
+    )
+
+
+def _held(batch: BatchRow) -> tuple[Any, ...]:
+    return (Batch.id == batch.id, Batch.lease_token == batch.lease_token, Batch.state == "running")
+
+
+def _lease_lost(batch: BatchRow) -> LeaseLost:
+    return LeaseLost(
+        f"batch {batch.id} of job {batch.job_id} is no longer leased to this worker: its unsaved work is dropped."
+    )

@@ -1,0 +1,206 @@
+"""The door to the database: one engine per process, made after the fork or spawn."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psycopg
+from sqlalchemy import Connection, Double, Engine, create_engine, event
+from sqlalchemy.engine import ExceptionContext, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from worker.errors import DatabaseBusy, DatabaseUnreachable, LoracleError, SettingsInvalid
+from worker.settings import without_password
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT_S = 10
+BUSY_TIMEOUT_S = 30
+ATTEMPTS = 6
+
+_READ_ONLY = "loracle_read_only"
+# Deadlock, serialization failure, lock_timeout: the loser of a race may simply try again.
+_RACE_LOST = frozenset({"40P01", "40001", "55P03"})
+_DISK_FULL = "53100"
+
+
+class now(FunctionElement[float]):  # noqa: N801
+    """Seconds since 1970 by the database's own clock: the clocks of the hosts differ."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(now, "postgresql")
+def _now_postgresql(element: now, compiler: Any, **_: Any) -> str:
+    return "extract(epoch from clock_timestamp())::double precision"
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(element: now, compiler: Any, **_: Any) -> str:
+    # unixepoch('subsec') is NULL before SQLite 3.42.
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+def make_engine(url: str) -> Engine:
+    """An engine for `sqlite:///PATH`, `postgresql://…` or `postgresql+psycopg://…`; connects on first use.
+
+    Every error of the connection comes out as DatabaseUnreachable, naming the URL without its password.
+
+    Raises:
+        SettingsInvalid: the URL is none of these.
+        DatabaseUnreachable: the folder of a SQLite file can't be made.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise SettingsInvalid(f"DATABASE_URL can't be read: {without_password(url)!r}.") from error
+    if parsed.drivername == "sqlite":
+        engine = _sqlite(url, parsed.database or "")
+    elif parsed.drivername in ("postgresql", "postgresql+psycopg"):
+        engine = create_engine(
+            parsed.set(drivername="postgresql+psycopg"),
+            pool_pre_ping=True,
+            json_serializer=to_json,
+            connect_args={
+                "connect_timeout": CONNECT_TIMEOUT_S,
+                "application_name": "loracle",
+                # A black-holed connection is known dead within a minute instead of after two hours.
+                "keepalives_idle": 20,
+                "keepalives_interval": 10,
+                "keepalives_count": 3,
+                "tcp_user_timeout": 30_000,
+            },
+        )
+    else:
+        raise SettingsInvalid(
+            f"DATABASE_URL begins with {parsed.drivername}://; allowed are sqlite:// and postgresql://."
+        )
+    event.listen(engine, "handle_error", _translate)
+    return engine
+
+
+def _sqlite(url: str, database: str) -> Engine:
+    if database in ("", ":memory:"):
+        raise SettingsInvalid("DATABASE_URL must name a file (sqlite:///PATH): several processes share it.")
+    try:
+        Path(database).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatabaseUnreachable(f"the folder of {url} can't be made: {error}.") from error
+    engine = create_engine(url, json_serializer=to_json, connect_args={"isolation_level": None})
+
+    @event.listens_for(engine, "connect")
+    def _pragmas(connection: sqlite3.Connection, _: Any) -> None:
+        # busy_timeout first: switching to WAL may meet another process that does the same.
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A read that upgrades to a write fails at once with SQLITE_BUSY_SNAPSHOT, whatever the timeout.
+        read_only = connection.get_execution_options().get(_READ_ONLY, False)
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+@contextmanager
+def read(engine: Engine) -> Iterator[Connection]:
+    """A connection to read with; on SQLite it never takes the write lock."""
+    with engine.connect() as connection:
+        yield connection.execution_options(**{_READ_ONLY: True})
+
+
+def write(engine: Engine, work: Callable[[Connection], T]) -> T:
+    """Runs `work` in one transaction and commits it; the whole of it again when it lost a race.
+
+    Raises:
+        DatabaseBusy: it lost every one of `ATTEMPTS` races.
+    """
+
+    def once() -> T:
+        with engine.begin() as connection:
+            return work(connection)
+
+    return retrying(once)
+
+
+def retrying(work: Callable[[], T], *, attempts: int = ATTEMPTS) -> T:
+    """Calls `work` until it neither deadlocks nor meets a locked database, `attempts` times at most.
+
+    Raises:
+        DatabaseBusy: it never came through.
+    """
+    for attempt in range(1, attempts + 1):
+        try:
+            return work()
+        except (DBAPIError, psycopg.Error) as error:
+            if not _lost_race(error):
+                raise
+            if attempt == attempts:
+                raise DatabaseBusy(f"the database stayed locked through {attempts} attempts: {error}") from error
+            # Jitter parts two that would meet again.
+            time.sleep(random.uniform(0.01, 0.05) * 2**attempt)
+    raise ValueError(f"attempts is {attempts}; it must be at least 1")
+
+
+def to_json(value: Any) -> str:
+    """Compact JSON that every database takes: no NaN, and dates or decimals as text."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str, allow_nan=False)
+    except ValueError:
+        finite = _finite(value)
+        return json.dumps(finite, ensure_ascii=False, separators=(",", ":"), default=str, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _lost_race(error: BaseException) -> bool:
+    original = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(original, sqlite3.OperationalError):
+        return "is locked" in str(original)
+    return getattr(original, "sqlstate", None) in _RACE_LOST
+
+
+def _translate(context: ExceptionContext) -> None:
+    """Turns what is no fault of a statement into the project's own errors."""
+    original = context.original_exception
+    if context.is_pre_ping or isinstance(original, LoracleError):
+        return
+    if getattr(original, "sqlstate", None) == _DISK_FULL or _sqlite_full(original):
+        raise DatabaseBusy(f"the database's disk is full ({_first_line(original)}).") from original
+    if context.connection is None or context.is_disconnect:
+        url = context.engine.url.render_as_string(hide_password=True) if context.engine is not None else "?"
+        raise DatabaseUnreachable(
+            f"the database {url} can't be reached: {_first_line(original)}. "
+            "Check DATABASE_URL and whether the server is up."
+        ) from original
+
+
+def _sqlite_full(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and "is full" in str(error)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

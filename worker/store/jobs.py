@@ -1,0 +1,239 @@
+"""A job's life: opened, filled, sealed, and stopped, cancelled or retried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Engine, delete, exists, insert, not_, select, update
+
+from worker.errors import JobStateInvalid
+from worker.reviews import Job as JobRow
+from worker.reviews import JobSpec
+from worker.reviews import Reject as RejectRow
+from worker.reviews import Review as ReviewRow
+from worker.store.engine import now, write
+from worker.store.queries import read_job
+from worker.store.retries import reset_failed
+from worker.store.rows import insert_reviews, queue_batches, upserting
+from worker.store.tables import ACTIVE_JOBS, OPEN_BATCHES, OPEN_REQUESTS, Agreement, Batch, Job, Reject, Request
+
+
+class JobLife:
+    """The part of the ledger that writes jobs."""
+
+    _engine: Engine
+
+    def open_job(self, spec: JobSpec) -> tuple[JobRow, bool]:
+        """The job of this identity and whether it is new; an existing one is returned as it is."""
+
+        def work(connection: Connection) -> tuple[JobRow, bool]:
+            created = connection.execute(
+                upserting(connection, Job)
+                .values(
+                    identity=spec.identity,
+                    name=spec.name,
+                    source=spec.source,
+                    state="reading",
+                    policy=spec.policy,
+                    adapter_id=spec.adapter_id,
+                    priority=spec.priority,
+                    batch_size=spec.batch_size,
+                    max_rejects=spec.max_rejects,
+                    options=dict(spec.options),
+                    records_read=0,
+                    created_at=now(),
+                )
+                .on_conflict_do_nothing(index_elements=["identity"])
+                .returning(Job.id)
+            ).scalar_one_or_none()
+            is_new = created is not None
+            job_id = created or connection.scalar(select(Job.id).where(Job.identity == spec.identity))
+            return read_job(connection, int(job_id or 0)), is_new
+
+        return write(self._engine, work)
+
+    def append(
+        self,
+        job_id: int,
+        records: Sequence[ReviewRow | RejectRow],
+        *,
+        batches: Sequence[Sequence[ReviewRow]],
+        after: int | None = None,
+    ) -> None:
+        """One transaction: reviews, rejects, their queued batches, and records_read += len(records).
+
+        `batches` hold every review of `records` once, in file order. With `after`, the chunk is taken only if
+        exactly that many records were read before it: of two that read the same file only one goes on.
+
+        Raises:
+            JobUnknown: there is no such job.
+            JobStateInvalid: the job isn't `reading`, or another enqueue has read on.
+            ValueError: the batches don't hold the chunk's reviews in order.
+        """
+        reviews = [record for record in records if isinstance(record, ReviewRow)]
+        if [review.row_no for batch in batches for review in batch] != [r.row_no for r in reviews]:
+            raise ValueError("the batches of a chunk must hold its reviews, each once, in order")
+
+        def work(connection: Connection) -> None:
+            # The update locks the job's row first: chunks of one job come one after the other.
+            advanced = connection.execute(
+                update(Job)
+                .where(Job.id == job_id, Job.state == "reading")
+                .where(*([] if after is None else [Job.records_read == after]))
+                .values(records_read=Job.records_read + len(records))
+                .returning(Job.records_read)
+            ).scalar_one_or_none()
+            if advanced is None:
+                raise _not_appendable(read_job(connection, job_id), after)
+            insert_reviews(connection, job_id, reviews)
+            rejects = [
+                {"job_id": job_id, "row_no": r.row_no, "line_no": r.line_no, "reason": r.reason}
+                for r in records
+                if isinstance(r, RejectRow)
+            ]
+            if rejects:
+                connection.execute(insert(Reject), rejects)
+            queue_batches(connection, job_id, [(b[0].row_no, b[-1].row_no, len(b)) for b in batches if b])
+
+        write(self._engine, work)
+
+    def seal(self, job_id: int) -> bool:
+        """The file or stream has ended: reading -> running, or done at once if nothing is open.
+
+        Returns whether this call made the job done. Sealing twice is the same as sealing once.
+
+        Raises:
+            JobUnknown: there is no such job.
+            JobStateInvalid: the job was stopped or cancelled meanwhile.
+        """
+
+        def work(connection: Connection) -> None:
+            sealed = connection.execute(
+                update(Job)
+                .where(Job.id == job_id, Job.state == "reading")
+                .values(state="running", sealed_at=now())
+            )
+            if sealed.rowcount == 0:
+                job = read_job(connection, job_id)
+                if job.state not in ("running", "done"):
+                    raise JobStateInvalid(f"job {job_id} is {job.state}: its file can't be finished.")
+
+        write(self._engine, work)
+        return self.complete(job_id)
+
+    def complete(self, job_id: int) -> bool:
+        """running -> done if the job is sealed and nothing of it is open; whether this call did it.
+
+        Must follow the commit of `finish`: of two last batches that finish at the same time, neither sees the
+        other's end from within its own transaction.
+        """
+
+        def work(connection: Connection) -> bool:
+            done = connection.execute(
+                update(Job)
+                .where(Job.id == job_id, *nothing_open())
+                .values(state="done", finished_at=now(), error=None)
+            )
+            return done.rowcount == 1
+
+        return write(self._engine, work)
+
+    def stop(self, job_id: int, reason: str) -> None:
+        """The job can't go on: no further batch is claimed, running ones finish. A job that is over stays so.
+
+        Raises:
+            JobUnknown: there is no such job.
+        """
+
+        def work(connection: Connection) -> None:
+            stopped = connection.execute(
+                update(Job)
+                .where(Job.id == job_id, Job.state.in_(ACTIVE_JOBS))
+                .values(state="stopped", error=reason, finished_at=now())
+            )
+            if stopped.rowcount == 0:
+                read_job(connection, job_id)
+
+        write(self._engine, work)
+
+    def cancel(self, job_id: int) -> JobRow:
+        """Queued batches are cancelled, running ones finish, labels are kept. Cancelling twice is like once.
+
+        Raises:
+            JobUnknown: there is no such job.
+            JobStateInvalid: the job is done already.
+        """
+
+        def work(connection: Connection) -> JobRow:
+            cancelled = connection.execute(
+                update(Job)
+                .where(Job.id == job_id, Job.state.in_((*ACTIVE_JOBS, "stopped")))
+                .values(state="cancelled", finished_at=now())
+            )
+            job = read_job(connection, job_id)
+            if cancelled.rowcount == 0 and job.state != "cancelled":
+                raise JobStateInvalid(f"job {job_id} is {job.state}: there is nothing left to cancel.")
+            connection.execute(
+                update(Batch)
+                .where(Batch.job_id == job_id, Batch.state.in_(("queued", "parked")))
+                .values(state="cancelled", published_at=None, finished_at=now())
+            )
+            return job
+
+        return write(self._engine, work)
+
+    def retry(self, job_id: int) -> int:
+        """Queues again what failed or was cancelled, and lets a stopped job go on; labels stay.
+
+        A job whose file wasn't read to its end goes back to `reading`: enqueue the file again to read on.
+        Returns how many reviews will be scored that would not have been without it.
+
+        Raises:
+            JobUnknown: there is no such job.
+        """
+
+        return write(self._engine, lambda connection: reset_failed(connection, job_id))
+
+    def save_agreement(
+        self,
+        job_id: int,
+        *,
+        raters: str,
+        selection: str,
+        slice: str,  # noqa: A002
+        n: int,
+        contingency: Mapping[str, Any],
+        statistics: Mapping[str, Any],
+    ) -> None:
+        """Keeps how well `raters` agree; what was kept for the same raters, selection and slice is replaced."""
+
+        def work(connection: Connection) -> None:
+            key = {"job_id": job_id, "raters": raters, "selection": selection, "slice": slice}
+            connection.execute(delete(Agreement).filter_by(**key))
+            connection.execute(
+                insert(Agreement).values(
+                    **key, n=n, contingency=dict(contingency), statistics=dict(statistics), created_at=now()
+                )
+            )
+
+        write(self._engine, work)
+
+
+def nothing_open() -> list[Any]:
+    """Conditions on Job: running, sealed, and no batch or request of it is open."""
+    return [
+        Job.state == "running",
+        Job.sealed_at.is_not(None),
+        not_(exists().where(Batch.job_id == Job.id, Batch.state.in_(OPEN_BATCHES))),
+        not_(exists().where(Request.job_id == Job.id, Request.state.in_(OPEN_REQUESTS))),
+    ]
+
+
+def _not_appendable(job: JobRow, after: int | None) -> Exception:
+    if job.state == "reading":
+        return JobStateInvalid(
+            f"job {job.id} ({job.name}) is being read by another enqueue: {job.records_read} records are in, "
+            f"this one expected {after}. Wait for it, or start again to go on where it ends."
+        )
+    return JobStateInvalid(f"job {job.id} ({job.name}) is {job.state}: nothing can be added to it.")

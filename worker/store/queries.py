@@ -1,0 +1,299 @@
+"""Every read. Nothing here changes a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from sqlalchemy import Connection, Engine, Row, Select, func, select
+
+from worker.errors import JobUnknown
+from worker.reviews import Job as JobRow
+from worker.reviews import JobState, Lane
+from worker.reviews import Reject as RejectRow
+from worker.store.engine import now, read
+from worker.store.results import Filters, iterate_results
+from worker.store.tables import (
+    ACTIVE_JOBS,
+    OPEN_BATCHES,
+    Adapter,
+    Agreement,
+    Batch,
+    Job,
+    Label,
+    Reject,
+    Review,
+)
+
+RATE_WINDOW_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is. Times are in seconds; `rate` is reviews per second over the last minute.
+
+    `batches` counts them by state; `open_batches` are those still to be done. `seconds_left` is null while nothing
+    moves. `oldest_bell_s` is the age of the oldest message that no worker has taken yet.
+    """
+
+    job: JobRow
+    reviews: int
+    labelled: int
+    failed: int
+    rejected: int
+    batches: Mapping[str, int]
+    open_batches: int
+    rate: float
+    seconds_left: float | None
+    oldest_bell_s: float | None
+    last_error: str | None
+
+    @property
+    def unlabelled(self) -> int:
+        return self.reviews - self.labelled - self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class AgreementRow:
+    """How well two raters agree on a slice of a job, as it was computed."""
+
+    raters: str
+    selection: str
+    slice: str
+    n: int
+    contingency: Mapping[str, Any]
+    statistics: Mapping[str, Any]
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterRow:
+    """An adapter the database holds."""
+
+    id: int
+    name: str
+    sha256: str
+    created_at: float
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Queries:
+    """The reads of a store; each opens a connection of its own and never waits for a writer."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def get_job(self, job_id: int) -> JobRow:
+        """The job. Raises JobUnknown."""
+        with read(self._engine) as connection:
+            return read_job(connection, job_id)
+
+    def list_jobs(self, limit: int = 50) -> list[JobRow]:
+        """The newest jobs first."""
+        with read(self._engine) as connection:
+            return [_job(row) for row in connection.execute(_jobs().order_by(Job.id.desc()).limit(limit))]
+
+    def job_state(self, job_id: int) -> JobState:
+        """The job's state by one read of its primary key: cheap enough to poll. Raises JobUnknown."""
+        with read(self._engine) as connection:
+            state = connection.scalar(select(Job.state).where(Job.id == job_id))
+        if state is None:
+            raise job_unknown(job_id)
+        return cast("JobState", state)
+
+    def progress(self, job_id: int) -> Progress:
+        """How far the job is, from its batches: labels are never counted. Raises JobUnknown."""
+        with read(self._engine) as connection:
+            job = read_job(connection, job_id)
+            by_state = connection.execute(
+                select(Batch.state, func.count(), func.sum(Batch.size), func.min(Batch.published_at))
+                .where(Batch.job_id == job_id, Batch.lane == "adapter")
+                .group_by(Batch.state)
+            ).all()
+            failed = connection.scalar(
+                select(func.count())
+                .select_from(Review)
+                .where(Review.job_id == job_id, Review.error.is_not(None))
+            )
+            clock = connection.execute(select(now())).scalar_one()
+            recent = connection.execute(
+                select(func.sum(Batch.size), func.min(Batch.claimed_at)).where(
+                    Batch.job_id == job_id, Batch.state == "done", Batch.finished_at > clock - RATE_WINDOW_S
+                )
+            ).one()
+            last_error = connection.scalar(
+                select(Batch.error)
+                .where(Batch.job_id == job_id, Batch.state.in_((*OPEN_BATCHES, "failed")))
+                .where(Batch.error.is_not(None))
+                .order_by(Batch.claimed_at.desc(), Batch.id.desc())
+                .limit(1)
+            )
+        counts = {state: int(count) for state, count, _, _ in by_state}
+        sizes = {state: int(size) for state, _, size, _ in by_state}
+        bells = {state: bell for state, _, _, bell in by_state}
+        # A review is in an open or cancelled batch, or it failed, or it has its label.
+        waiting = sum(sizes.get(state, 0) for state in (*OPEN_BATCHES, "cancelled"))
+        left = sum(sizes.get(state, 0) for state in OPEN_BATCHES)
+        rate = 0.0
+        if recent[0]:
+            span = min(RATE_WINDOW_S, clock - (recent[1] or clock))
+            rate = int(recent[0]) / max(span, 0.1)
+        oldest = bells.get("queued")
+        return Progress(
+            job=job,
+            reviews=job.reviews_read,
+            labelled=max(0, job.reviews_read - waiting - int(failed or 0)),
+            failed=int(failed or 0),
+            rejected=job.rejected,
+            batches=counts,
+            open_batches=sum(counts.get(state, 0) for state in OPEN_BATCHES),
+            rate=rate,
+            seconds_left=left / rate if rate > 0 else None,
+            oldest_bell_s=None if oldest is None else max(0.0, clock - oldest),
+            last_error=last_error,
+        )
+
+    def label_counts(self, job_id: int) -> dict[str, int]:
+        """How many reviews have each label, the most frequent first."""
+        with read(self._engine) as connection:
+            rows = connection.execute(
+                select(Label.label, func.count())
+                .where(Label.job_id == job_id)
+                .group_by(Label.label)
+                .order_by(func.count().desc(), Label.label)
+            )
+            return {label: count for label, count in rows}
+
+    def contingency(self, job_id: int) -> dict[tuple[str, str], int]:
+        """How many reviews have each pair (gold label, label), of those that have both."""
+        with read(self._engine) as connection:
+            rows = connection.execute(
+                select(Review.gold_label, Label.label, func.count())
+                .join(Label, (Label.job_id == Review.job_id) & (Label.row_no == Review.row_no))
+                .where(Review.job_id == job_id, Review.gold_label.is_not(None))
+                .group_by(Review.gold_label, Label.label)
+                .order_by(Review.gold_label, Label.label)
+            )
+            return {(str(gold), label): count for gold, label, count in rows}
+
+    def gold_and_scores(self, job_id: int, *, chunk: int = 2000) -> Iterator[tuple[str, str, float | None]]:
+        """(gold label, label, score) of every review that has both, in row order: for calibration."""
+        for row in self.iterate_results(job_id, chunk=chunk):
+            if row["gold_label"] is not None and row["label"] is not None:
+                yield row["gold_label"], row["label"], row["score"]
+
+    def iterate_results(
+        self,
+        job_id: int,
+        *,
+        label: str | None = None,
+        min_score: float | None = None,
+        below: float | None = None,
+        failed: bool = False,
+        with_text: bool = False,
+        after_row: int = 0,
+        limit: int | None = None,
+        chunk: int = 2000,
+    ) -> Iterator[dict[str, Any]]:
+        """Rows of the view `results` in row order, as dicts; with `text` and `attributes` if asked.
+
+        `min_score` <= score < `below`; `failed` keeps the rows with an error. Memory stays flat: `chunk` rows at a
+        time, each chunk a read of its own that begins behind the last row.
+
+        Raises:
+            JobUnknown: there is no such job.
+        """
+        self.job_state(job_id)
+        filters = Filters(label=label, min_score=min_score, below=below, failed=failed)
+        return iterate_results(
+            self._engine, job_id, filters, with_text=with_text, after_row=after_row, limit=limit, chunk=chunk
+        )
+
+    def rejects(self, job_id: int, *, limit: int | None = None) -> list[RejectRow]:
+        """The records of the job's file that couldn't be read, in file order."""
+        with read(self._engine) as connection:
+            rows = connection.execute(
+                select(Reject.row_no, Reject.line_no, Reject.reason)
+                .where(Reject.job_id == job_id)
+                .order_by(Reject.row_no)
+                .limit(limit)
+            )
+            return [RejectRow(*row) for row in rows]
+
+    def agreements(self, job_id: int) -> list[AgreementRow]:
+        """What `save_agreement` kept for this job."""
+        with read(self._engine) as connection:
+            rows = connection.execute(
+                select(
+                    Agreement.raters,
+                    Agreement.selection,
+                    Agreement.slice,
+                    Agreement.n,
+                    Agreement.contingency,
+                    Agreement.statistics,
+                    Agreement.created_at,
+                )
+                .where(Agreement.job_id == job_id)
+                .order_by(Agreement.raters, Agreement.selection, Agreement.slice)
+            )
+            return [AgreementRow(*row) for row in rows]
+
+    def adapters(self) -> list[AdapterRow]:
+        """All adapters, the newest first."""
+        with read(self._engine) as connection:
+            rows = connection.execute(
+                select(
+                    Adapter.id, Adapter.name, Adapter.sha256, Adapter.created_at, Adapter.manifest
+                ).order_by(Adapter.id.desc())
+            )
+            return [AdapterRow(*row) for row in rows]
+
+    def count_active_batches(self, lane: Lane) -> int:
+        """Batches of the lane that workers still have to do, over all jobs that run."""
+        with read(self._engine) as connection:
+            count = connection.scalar(
+                select(func.count())
+                .select_from(Batch)
+                .join(Job, Job.id == Batch.job_id)
+                .where(Batch.lane == lane, Batch.state.in_(OPEN_BATCHES), Job.state.in_(ACTIVE_JOBS))
+            )
+        return int(count or 0)
+
+
+def read_job(connection: Connection, job_id: int) -> JobRow:
+    """The job, within the caller's transaction. Raises JobUnknown."""
+    row = connection.execute(_jobs().where(Job.id == job_id)).one_or_none()
+    if row is None:
+        raise job_unknown(job_id)
+    return _job(row)
+
+
+def job_unknown(job_id: int) -> JobUnknown:
+    return JobUnknown(f"there is no job {job_id}. `loracle jobs` lists them.")
+
+
+def _jobs() -> Select[Any]:
+    rejected = select(func.count()).where(Reject.job_id == Job.id).scalar_subquery()
+    return select(
+        Job.id,
+        Job.name,
+        Job.source,
+        Job.state,
+        Job.adapter_id,
+        Job.policy,
+        Job.priority,
+        Job.batch_size,
+        Job.records_read,
+        (Job.records_read - rejected).label("reviews_read"),
+        rejected.label("rejected"),
+        Job.error,
+        Job.created_at,
+        Job.sealed_at,
+        Job.finished_at,
+        Job.options,
+    )
+
+
+def _job(row: Row[Any]) -> JobRow:
+    return JobRow(**row._mapping)

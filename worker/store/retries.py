@@ -1,0 +1,87 @@
+"""What `retry` resets: only what failed or was called off, never a label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, exists, func, select, update
+
+from worker.store.queries import job_unknown
+from worker.store.rows import queue_batches
+from worker.store.tables import Batch, Job, Review
+
+
+def reset_failed(connection: Connection, job_id: int) -> int:
+    """Queues again all that failed or was cancelled and sets the job going; how many reviews that is.
+
+    Raises:
+        JobUnknown: there is no such job.
+    """
+    # The lock keeps the job's completion and a second retry from coming between.
+    job = connection.execute(
+        select(Job.state, Job.sealed_at, Job.batch_size).where(Job.id == job_id).with_for_update()
+    ).one_or_none()
+    if job is None:
+        raise job_unknown(job_id)
+    reviews = _queue_failed_batches(connection, job_id) + _queue_unscored_reviews(
+        connection, job_id, job.batch_size
+    )
+    if job.state in ("stopped", "cancelled"):
+        reviews += _queue_waiting_batches(connection, job_id)
+    if reviews or job.state in ("stopped", "cancelled"):
+        state = "reading" if job.sealed_at is None else "running"
+        connection.execute(
+            update(Job).where(Job.id == job_id).values(state=state, error=None, finished_at=None)
+        )
+    return reviews
+
+
+def _queue_failed_batches(connection: Connection, job_id: int) -> int:
+    """Batches that failed hold one review each: what is left of bisecting."""
+    failed = exists().where(
+        Batch.job_id == job_id,
+        Batch.state == "failed",
+        Batch.first_row <= Review.row_no,
+        Batch.last_row >= Review.row_no,
+    )
+    connection.execute(
+        update(Review)
+        .where(Review.job_id == job_id, Review.error.is_not(None), failed)
+        .values(error=None)
+        .execution_options(synchronize_session=False)
+    )
+    return _queue_again(connection, job_id, ("failed",))
+
+
+def _queue_waiting_batches(connection: Connection, job_id: int) -> int:
+    """Cancelled batches, and those that were queued when the job stopped: their messages may be gone."""
+    return _queue_again(connection, job_id, ("cancelled", "queued"))
+
+
+def _queue_again(connection: Connection, job_id: int, states: Sequence[str]) -> int:
+    chosen = (Batch.job_id == job_id, Batch.state.in_(states))
+    reviews = connection.scalar(select(func.coalesce(func.sum(Batch.size), 0)).where(*chosen))
+    connection.execute(
+        update(Batch)
+        .where(*chosen)
+        .values(
+            state="queued", attempts=0, error=None, published_at=None, not_before=None, finished_at=None
+        )
+    )
+    return int(reviews or 0)
+
+
+def _queue_unscored_reviews(connection: Connection, job_id: int, batch_size: int) -> int:
+    """Reviews that failed alone in a batch that is done: new batches over each run of neighbours."""
+    chosen = (Review.job_id == job_id, Review.error.is_not(None))
+    rows = list(connection.scalars(select(Review.row_no).where(*chosen).order_by(Review.row_no)))
+    ranges: list[tuple[int, int, int]] = []
+    for row_no in rows:
+        if ranges and ranges[-1][1] + 1 == row_no and ranges[-1][2] < batch_size:
+            first_row, _, size = ranges[-1]
+            ranges[-1] = (first_row, row_no, size + 1)
+        else:
+            ranges.append((row_no, row_no, 1))
+    connection.execute(update(Review).where(*chosen).values(error=None))
+    queue_batches(connection, job_id, ranges)
+    return len(rows)

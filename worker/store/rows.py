@@ -1,0 +1,140 @@
+"""Many rows at once, the quickest way each database has."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import psycopg
+from sqlalchemy import Connection, func, insert, select
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from worker.errors import DatabaseUnreachable
+from worker.reviews import Review, Score
+from worker.store.engine import now, to_json
+from worker.store.tables import Batch, Table
+
+_REVIEW_COLUMNS = "job_id, row_no, external_id, text, text_sha256, gold_label, attributes"
+_LABEL_COLUMNS = "job_id, row_no, scorer_id, batch_id, created_at, label, score, probabilities"
+
+
+def upserting(connection: Connection, table: type[Table]) -> Any:
+    """An INSERT into `table` that knows ON CONFLICT, in the connection's dialect."""
+    return postgresql_insert(table) if on_postgresql(connection) else sqlite_insert(table)
+
+
+def on_postgresql(connection: Connection) -> bool:
+    return connection.dialect.name == "postgresql"
+
+
+def insert_reviews(connection: Connection, job_id: int, reviews: Iterable[Review]) -> None:
+    """Inserts the reviews; one that exists already is an error.
+
+    Raises:
+        DatabaseUnreachable: the connection broke on the way.
+    """
+    rows = _review_rows(job_id, reviews)
+    if not on_postgresql(connection):
+        marks = "(?, ?, ?, ?, ?, ?, ?)"
+        values = list(rows)
+        if values:
+            connection.exec_driver_sql(f"INSERT INTO reviews ({_REVIEW_COLUMNS}) VALUES {marks}", values)
+        return
+    driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+    try:
+        with driver.cursor() as cursor, cursor.copy(f"COPY reviews ({_REVIEW_COLUMNS}) FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+    except psycopg.OperationalError as error:
+        # COPY goes past SQLAlchemy, and so past the engine's own translation.
+        if driver.broken or driver.closed:
+            raise DatabaseUnreachable(f"the connection to the database broke: {error}") from error
+        raise
+
+
+def _review_rows(job_id: int, reviews: Iterable[Review]) -> Iterator[tuple[Any, ...]]:
+    for review in reviews:
+        digest = hashlib.sha256(review.text.encode()).digest()
+        attributes = to_json(dict(review.attributes)) if review.attributes else None
+        yield (
+            job_id,
+            review.row_no,
+            review.external_id,
+            review.text,
+            digest,
+            review.gold_label,
+            attributes,
+        )
+
+
+def queue_batches(connection: Connection, job_id: int, ranges: Sequence[tuple[int, int, int]]) -> None:
+    """Queues a batch per (first row, last row, size), numbered on from the job's last. Needs the job's lock."""
+    if not ranges:
+        return
+    last = connection.scalar(select(func.max(Batch.number)).where(Batch.job_id == job_id)) or 0
+    created_at = connection.scalar(select(now()))
+    connection.execute(
+        insert(Batch),
+        [
+            {
+                "job_id": job_id,
+                "lane": "adapter",
+                "number": number,
+                "first_row": first_row,
+                "last_row": last_row,
+                "size": size,
+                "state": "queued",
+                "attempts": 0,
+                "created_at": created_at,
+            }
+            for number, (first_row, last_row, size) in enumerate(ranges, start=last + 1)
+        ],
+    )
+
+
+def insert_labels(
+    connection: Connection,
+    *,
+    job_id: int,
+    scorer_id: int,
+    batch_id: int,
+    created_at: float,
+    scores: Sequence[tuple[int, Score]],
+) -> None:
+    """Inserts a label per (row_no, score), in key order; a label that exists already stays as it is."""
+    # Two batches with the same rows in different orders would deadlock.
+    ordered = sorted(scores, key=lambda item: item[0])
+    if not ordered:
+        return
+    probabilities = [_probabilities(score.probabilities) for _, score in ordered]
+    if on_postgresql(connection):
+        connection.exec_driver_sql(
+            f"INSERT INTO labels ({_LABEL_COLUMNS}) "
+            "SELECT %s, row_no, %s, %s, %s, label, score, probabilities "
+            "FROM unnest(%s::bigint[], %s::text[], %s::double precision[], %s::jsonb[]) "
+            "AS given (row_no, label, score, probabilities) ON CONFLICT DO NOTHING",
+            (
+                job_id,
+                scorer_id,
+                batch_id,
+                created_at,
+                [row_no for row_no, _ in ordered],
+                [score.label for _, score in ordered],
+                [score.score for _, score in ordered],
+                probabilities,
+            ),
+        )
+        return
+    connection.exec_driver_sql(
+        f"INSERT INTO labels ({_LABEL_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        [
+            (job_id, row_no, scorer_id, batch_id, created_at, score.label, score.score, json)
+            for (row_no, score), json in zip(ordered, probabilities, strict=True)
+        ],
+    )
+
+
+def _probabilities(probabilities: Mapping[str, float] | None) -> str | None:
+    return None if probabilities is None else to_json(dict(probabilities))

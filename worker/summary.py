@@ -1,0 +1,61 @@
+"""A job in a few figures, derived from its rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from worker.agreement import agreement
+from worker.store import queries
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What became of a job.
+
+    `rows` counts the file's records, rejects too. Accuracy and kappa are over the labelled reviews with a gold label
+    (`gold` of them) and None where there are none. `reviews_per_s` is over the time in which at least one batch was
+    being scored: pauses and the loading of the model don't count.
+    """
+
+    job_id: int
+    name: str
+    state: str
+    rows: int
+    reviews: int
+    labelled: int
+    rejected: int
+    failed: int
+    labels: dict[str, int]
+    gold: int
+    accuracy: float | None
+    accuracy_interval: tuple[float, float] | None
+    kappa: float | None
+    reviews_per_s: float | None
+
+
+def summarise(engine: Engine, job_id: int) -> Summary:
+    """The figures of a job as it stands."""
+    job = queries.get_job(engine, job_id)
+    at = queries.progress(engine, job_id)
+    against_gold = agreement(queries.contingency(engine, job_id))
+    seconds = queries.scoring_seconds(engine, job_id)
+    return Summary(
+        job_id=job.id,
+        name=job.name,
+        state=job.state,
+        rows=job.records_read,
+        reviews=at.reviews,
+        labelled=at.labelled,
+        rejected=at.rejected,
+        failed=at.failed,
+        labels=queries.label_counts(engine, job_id),
+        gold=against_gold.n,
+        accuracy=against_gold.observed,
+        accuracy_interval=against_gold.interval,
+        kappa=against_gold.kappa,
+        reviews_per_s=round(at.labelled / seconds, 2) if seconds else None,
+    )
