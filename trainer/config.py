@@ -13,9 +13,9 @@ from worker.model.encoding import Encoding
 class TrainConfig:
     """One run. The base's dropout is 0: on a CPU it more than halves the speed, and an adapter is small.
 
-    `token_budget` is the padded tokens of one optimizer step; `warmup` the share of steps in which the learning
-    rate rises from 0, after which it falls linearly to 0; `clip` the largest norm of a gradient; `validation` the
-    share of the data that is kept aside to choose the best epoch.
+    `token_budget` is the padded tokens of one optimizer step; `warmup` the share of steps in which the
+    learning rate rises from 0, after which it falls linearly to 0; `clip` the largest norm of a gradient;
+    `validation` the share of the data that is kept aside to choose the best epoch.
     """
 
     out: Path

@@ -18,8 +18,10 @@ from worker.reviews import Reject, Review
 POOL = 64
 """Micro-batches that are planned together: enough for little padding, few enough for random steps."""
 
+MOST_LABELS = 50
+POLARITY = ("negative", "positive")
+"""The labels of data that say 0 and 1, pos and neg, or false and true."""
 
-SHOWN_LABELS = 10
 _NUMBER = re.compile(r"\s*[+-]?\d+([.,]\d+)?\s*")
 
 
@@ -57,8 +59,8 @@ def read_labelled(
 ) -> LabelledReviews:
     """Reads labelled review files, the first `limit` reviews of them; of equal texts the first one is kept.
 
-    Without `labels` they are those of the data: negative, positive where the data say 0 and 1 or the like, else the
-    distinct values, sorted.
+    Without `labels` they are those of the data: negative, positive where the data say 0 and 1 or the like,
+    else the distinct values, sorted.
 
     Raises:
         TrainingInvalid: there is no label column, no review, or a label that `labels` lacks.
@@ -68,21 +70,19 @@ def read_labelled(
     reviews: list[Review] = []
     counts: Counter[str] = Counter()
     for path in paths:
-        file = open_reviews(path, ReadOptions(text_column=text_column, label_column=label_column))
-        if file.columns.label is None:
-            raise TrainingInvalid(f"{path} has no column of labels. Choose one with --label-column.")
-        announcements += [f"{path.name}: {announcement}" for announcement in file.announcements]
-        for row in file.read():
-            if isinstance(row, Reject):
-                counts["unreadable rows left out"] += 1
-            elif not (row.gold_label or "").strip():
-                counts["reviews without a label left out"] += 1
-            else:
-                reviews.append(row)
-            if limit is not None and len(reviews) == limit:
-                break
-        if limit is not None and len(reviews) == limit:
-            break
+        with open_reviews(path, ReadOptions(text_column=text_column, label_column=label_column)) as file:
+            if file.columns.label is None:
+                raise TrainingInvalid(f"{path} has no column of labels. Choose one with --label-column.")
+            announcements += [f"{path.name}: {announcement}" for announcement in file.announcements]
+            for row in file.read():
+                if len(reviews) == limit:
+                    break
+                if isinstance(row, Reject):
+                    counts["unreadable rows left out"] += 1
+                elif not (row.gold_label or "").strip():
+                    counts["reviews without a label left out"] += 1
+                else:
+                    reviews.append(row)
     if not reviews:
         raise TrainingInvalid("the data hold no labelled review.")
     _check_texts(reviews)
@@ -146,9 +146,32 @@ def _check_texts(reviews: Sequence[Review]) -> None:
     first = reviews[:100]
     if all(_NUMBER.fullmatch(review.text) for review in first):
         raise TrainingInvalid(
-            f"the text column holds numbers (the first is {first[0].text.strip()!r}). Choose another with --text-column."
+            f"the text column holds numbers (the first is {first[0].text.strip()!r}). Choose another with "
+            f"--text-column."
         )
 
 
 def _map_labels(found: Sequence[str], labels: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    ...
+    # Each review's label by its name, and the names in order.
+    distinct = sorted(set(found))
+    names = tuple(labels)
+    if not names:
+        polarity = map_gold(POLARITY)
+        if all(polarity(label) for label in distinct):
+            names = POLARITY
+        else:
+            names = tuple(sorted({label.casefold(): label for label in distinct}.values()))
+    if len(names) > MOST_LABELS:
+        raise TrainingInvalid(
+            f"the label column has {len(names):,} different values, so it holds no labels (the first: "
+            f"{', '.join(names[:3])}). Choose another with --label-column."
+        )
+    named = map_gold(names)
+    mapping = {label: named(label) for label in distinct}
+    unknown = [label for label, name in mapping.items() if name is None]
+    if unknown:
+        raise TrainingInvalid(
+            f"the data have labels that {','.join(names)} lacks: {', '.join(unknown[:5])}. Name them all "
+            f"with --labels."
+        )
+    return [mapping[label] or "" for label in found], names

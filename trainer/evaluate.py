@@ -29,9 +29,10 @@ CHUNK = 1024
 class Evaluation:
     """An adapter's labels against gold.
 
-    `accuracy` is the share of all `n` reviews whose label is gold's, with its 95 % Wilson interval; the `failed`
-    ones got none and count against it. `confusion` maps gold label → given label → reviews. `log_loss` is the mean
-    of -ln p(gold) over the scored ones, in nats; `seconds_per_review` includes encoding, not loading.
+    `accuracy` is the share of all `n` reviews whose label is gold's, with its 95 % Wilson interval; the
+    `failed` ones got none and count against it. `confusion` maps gold label → given label → reviews.
+    `log_loss` is the mean of -ln p(gold) over the scored ones, in nats; `seconds_per_review` includes
+    encoding, not loading.
     """
 
     n: int
@@ -79,7 +80,8 @@ def evaluate_file(
 
 
 def fit_temperature(scores: Sequence[Score | None], gold: Sequence[str], *, current: float) -> float:
-    """The temperature that makes the scores' log loss least (Guo et al. 2017), given that `current` made them.
+    """The temperature that makes the scores' log loss least (Guo et al. 2017), given that `current` made
+    them.
 
     It changes no label. Fit it on reviews that the adapter was neither trained nor is tested on.
     """
@@ -125,9 +127,7 @@ def record(
     return changed
 
 
-def _score(
-    scorer: AdapterScorer, texts: Sequence[str], heartbeat: Callable[[], None]
-) -> list[Score | None]:
+def _score(scorer: AdapterScorer, texts: Sequence[str], heartbeat: Callable[[], None]) -> list[Score | None]:
     scores: list[Score | None] = []
     for start in range(0, len(texts), CHUNK):
         chunk = [Review(start + row, text) for row, text in enumerate(texts[start : start + CHUNK], start=1)]

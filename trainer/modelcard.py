@@ -20,6 +20,7 @@ def write_model_card(directory: Path, manifest: Manifest) -> None:
 def model_card(manifest: Manifest) -> str:
     """The model card's text: YAML front matter, what the adapter is, how good it is, how to use it."""
     training = manifest.training
+    lora = training.get("lora", {})
     encoding = manifest.encoding
     measured = _test_metrics(manifest.metrics)
     lines = [
@@ -40,7 +41,8 @@ def model_card(manifest: Manifest) -> str:
         "",
         f"# {manifest.name}",
         "",
-        f"A LoRA adapter for `{manifest.base.id}` that labels reviews as {_spoken(manifest.labels)}. Made with "
+        f"A LoRA adapter for `{manifest.base.id}` that labels reviews as {_spoken(manifest.labels)}. Made "
+        f"with "
         "Loracle; `manifest.json` holds all that can change a label, and Loracle verifies it before scoring.",
         "",
         "## Metrics",
@@ -59,9 +61,11 @@ def model_card(manifest: Manifest) -> str:
         "",
         "## Training",
         "",
-        f"- reviews: {training.get('reviews', 'unknown')}, data sha256 `{training.get('data_sha256', 'unknown')}`",
-        f"- LoRA: `{json.dumps(training.get('lora', {}))}`",
-        f"- epochs: {training.get('epochs', 'unknown')}, learning rate: {training.get('learning_rate', 'unknown')}, "
+        f"- reviews: {training.get('reviews', 'unknown')}, data sha256 "
+        f"`{training.get('data_sha256', 'unknown')}`",
+        f"- LoRA: rank {lora.get('r', 'unknown')}, alpha {lora.get('lora_alpha', 'unknown')}",
+        f"- epochs: {training.get('epochs', 'unknown')}, learning rate: "
+        f"{training.get('learning_rate', 'unknown')}, "
         f"seed: {training.get('seed', 'unknown')}",
         f"- text: cleaning `{encoding.cleaning}`, at most {encoding.max_length} tokens, truncation "
         f"`{encoding.truncation}`; temperature {manifest.temperature:g}",

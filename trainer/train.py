@@ -20,8 +20,9 @@ from trainer.config import TrainConfig
 from trainer.data import Examples, data_sha256, split, steps
 from worker.errors import TrainingInvalid
 from worker.model import buckets
-from worker.model.classifier import Classifier, lora_config, training_summary
+from worker.model.classifier import Classifier
 from worker.model.devices import choose_device, choose_dtype
+from worker.model.lora import lora_config, training_summary
 from worker.model.manifest import Manifest
 
 MIN_REVIEWS = 10
@@ -55,12 +56,13 @@ def train(
 ) -> Manifest:
     """Trains an adapter on texts with gold labels and writes it to `config.out`.
 
-    The epoch with the best validation accuracy is kept; it is on disk as soon as it is measured, so a run that is
-    cut short leaves the best so far. `report` hears about every 20 steps and after each epoch, when the best is on
-    disk. The gold labels are among `labels`, whose order is that of the logits.
+    The epoch with the best validation accuracy is kept; it is on disk as soon as it is measured, so a run
+    that is cut short leaves the best so far. `report` hears about every 20 steps and after each epoch, when
+    the best is on disk. The gold labels are among `labels`, whose order is that of the logits.
 
     Raises:
-        TrainingInvalid: data and options can't give an adapter, `config.out` exists, or the loss is no number.
+        TrainingInvalid: data and options can't give an adapter, `config.out` exists, or the loss is no
+            number.
         AdapterInvalid: the base can't be found, loaded, or read that many tokens.
     """
     _check(config, texts, gold, labels)
@@ -101,7 +103,7 @@ def train(
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 logits = classifier.logits(ids)
             loss = functional.cross_entropy(logits, wanted)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(trainable, config.clip)
             optimizer.step()
             schedule.step()
@@ -134,9 +136,7 @@ def train(
     return best
 
 
-def validate(
-    classifier: Classifier, examples: Examples, *, token_budget: int, dtype: torch.dtype
-) -> float:
+def validate(classifier: Classifier, examples: Examples, *, token_budget: int, dtype: torch.dtype) -> float:
     """Share of the examples whose most probable label is the gold one."""
     classifier.model.eval()
     device = classifier.device.type
@@ -159,7 +159,8 @@ def _check(config: TrainConfig, texts: Sequence[str], gold: Sequence[str], label
     for label, count in ((label, gold.count(label)) for label in labels):
         if count < 2:
             raise TrainingInvalid(
-                f"label '{label}' has {count} {'review' if count == 1 else 'reviews'}; training needs 2 or more. "
+                f"label '{label}' has {count} {'review' if count == 1 else 'reviews'}; training needs 2 "
+                f"or more. "
                 "If --limit cut them off, raise it."
             )
     if len(texts) < MIN_REVIEWS:

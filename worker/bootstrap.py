@@ -7,21 +7,13 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Engine
-
 from worker.enqueue import Adapter
 from worker.errors import AdapterUnknown
 from worker.scorers.base import Scorer
 from worker.settings import Settings
-from worker.store.adapters import (
-    adapter_manifest,
-    find_adapter,
-    register_adapter,
-    register_stub,
-    restore_adapter,
-)
 from worker.store.engine import make_engine
 from worker.store.ledger import Ledger
+from worker.store.queries import Queries
 from worker.store.schema import check_schema, upgrade
 
 log = logging.getLogger(__name__)
@@ -29,14 +21,15 @@ log = logging.getLogger(__name__)
 BUNDLED = Path(__file__).parent / "data" / "minilm-imdb"
 SAMPLE = Path(__file__).parent / "data" / "sample_reviews.csv"
 STUB = "stub"
+STUB_LABELS = ("negative", "positive")
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """An open database: the engine for reads, the ledger for writes."""
+    """An open database: the ledger for writes, the queries for reads."""
 
-    engine: Engine
     ledger: Ledger
+    queries: Queries
 
 
 def open_store(settings: Settings) -> Store:
@@ -59,7 +52,7 @@ def open_store(settings: Settings) -> Store:
         lease_s=settings.lease_s,
         bell_timeout_s=settings.bell_timeout_s,
     )
-    return Store(engine, ledger)
+    return Store(ledger, Queries(engine))
 
 
 def choose_adapter(store: Store, name: str) -> int:
@@ -72,24 +65,24 @@ def choose_adapter(store: Store, name: str) -> int:
         AdapterInvalid: the directory holds no valid adapter.
     """
     if name == STUB:
-        return register_stub(store.engine)
+        return store.ledger.register_stub()
     if name == "bundled":
-        return register_adapter(store.engine, BUNDLED)
+        return store.ledger.register_adapter(BUNDLED)
     if Path(name).is_dir():
-        return register_adapter(store.engine, Path(name))
-    found = find_adapter(store.engine, name)
-    if found is None:
+        return store.ledger.register_adapter(Path(name))
+    try:
+        return store.ledger.find_adapter(name)
+    except AdapterUnknown as error:
         raise AdapterUnknown(
-            f"there is no adapter '{name}': it is no directory, and no adapter of that name was used before. "
-            "Name a directory made by `loracle train`, or 'bundled'."
-        )
-    return found
+            f"{error} It is no directory either. Name one made by `loracle train`, or 'bundled'."
+        ) from None
 
 
 def adapter_of(store: Store, adapter_id: int) -> Adapter:
     """What a new job needs to know of a registered adapter."""
-    manifest, sha256 = adapter_manifest(store.engine, adapter_id)
-    return Adapter(id=adapter_id, sha256=sha256, labels=tuple(manifest["labels"]))
+    row = store.queries.adapter(adapter_id)
+    labels = STUB_LABELS if row.name == STUB else tuple(row.manifest["labels"])
+    return Adapter(id=row.id, sha256=row.sha256, labels=labels)
 
 
 class Scorers:
@@ -116,11 +109,11 @@ class Scorers:
         return scorer
 
     def _load(self, adapter_id: int) -> Scorer:
-        if adapter_manifest(self._store.engine, adapter_id)["name"] == STUB:
+        if self._store.queries.adapter(adapter_id).name == STUB:
             from worker.scorers.stub import StubScorer
 
             return StubScorer()
-        directory = restore_adapter(self._store.engine, adapter_id, self._settings.home / "adapters")
+        directory = self._store.ledger.restore_adapter(adapter_id, self._settings.home / "adapters")
         return load_directory(directory, self._settings)
 
 

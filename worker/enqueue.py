@@ -147,7 +147,9 @@ def preview(source: Source, *, shown: int = 5) -> Preview:
     return Preview(reviews, tuple(rejects), rejected, gold, tuple(first), characters)
 
 
-def open_job(source: Source, adapter: Adapter, ledger: Ledger, *, policy: str = "adapter") -> tuple[Job, bool]:
+def open_job(
+    source: Source, adapter: Adapter, ledger: Ledger, *, policy: str = "adapter"
+) -> tuple[Job, bool]:
     """The job of this source and whether it is new; one that exists is returned as it stands."""
     options = source.options
     stored: dict[str, Any] = {
@@ -199,7 +201,9 @@ def enqueue_file(
     try:
         for chunk in chunks:
             found = [record for record in chunk if isinstance(record, Review)]
-            batches = [found[start : start + job.batch_size] for start in range(0, len(found), job.batch_size)]
+            batches = [
+                found[start : start + job.batch_size] for start in range(0, len(found), job.batch_size)
+            ]
             ledger.append(job.id, chunk, batches=batches, after=position)
             position += len(chunk)
             reviews += len(found)

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from worker.agreement import agreement
 from worker.errors import AdapterInvalid, BrokerUnreachable, DeviceBroken, LeaseLost, Transient
 from worker.reviews import Lane
 from worker.scorers.base import Scorer
@@ -80,7 +79,7 @@ def score_batch(
     except AdapterInvalid as error:
         ledger.stop(batch.job_id, str(error))
         ledger.release(batch, str(error))
-        log.error("Job %s stopped: %s", batch.job_id, error)  # noqa: TRY400 (the message says it all)
+        log.error("Job %s stopped: %s", batch.job_id, error)
     except DeviceBroken as error:
         ledger.release(batch, str(error), delay_s=retry_delay_s)
         raise
@@ -90,7 +89,7 @@ def score_batch(
     except Exception as error:
         # Not swallowed: the attempt counts, and after max_attempts the batch is bisected down to the review at fault.
         # Only the type is logged, since a message may quote the review.
-        log.error("Batch %s failed with %s.", batch.id, type(error).__name__)  # noqa: TRY400
+        log.error("Batch %s failed with %s.", batch.id, type(error).__name__)
         ledger.release(batch, f"{type(error).__name__} while scoring", delay_s=retry_delay_s)
     ledger.complete(batch.job_id)
     ring(ledger, publish, "adapter", window=window)

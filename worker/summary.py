@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from worker.agreement import agreement
-from worker.store import queries
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
+from worker.store.queries import Queries
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
     """What became of a job.
 
-    `rows` counts the file's records, rejects too. Accuracy and kappa are over the labelled reviews with a gold label
-    (`gold` of them) and None where there are none. `reviews_per_s` is over the time in which at least one batch was
-    being scored: pauses and the loading of the model don't count.
+    `rows` counts the file's records, rejects too. Accuracy and kappa are over the labelled reviews with a gold
+    label (`gold` of them) and None where there are none. `reviews_per_s` is over the time in which at least one
+    batch was being scored, so pauses don't count.
     """
 
     job_id: int
@@ -37,12 +33,12 @@ class Summary:
     reviews_per_s: float | None
 
 
-def summarise(engine: Engine, job_id: int) -> Summary:
+def summarise(queries: Queries, job_id: int) -> Summary:
     """The figures of a job as it stands."""
-    job = queries.get_job(engine, job_id)
-    at = queries.progress(engine, job_id)
-    against_gold = agreement(queries.contingency(engine, job_id))
-    seconds = queries.scoring_seconds(engine, job_id)
+    at = queries.progress(job_id)
+    job = at.job
+    against_gold = agreement(queries.contingency(job_id))
+    seconds = queries.scoring_seconds(job_id)
     return Summary(
         job_id=job.id,
         name=job.name,
@@ -52,7 +48,7 @@ def summarise(engine: Engine, job_id: int) -> Summary:
         labelled=at.labelled,
         rejected=at.rejected,
         failed=at.failed,
-        labels=queries.label_counts(engine, job_id),
+        labels=queries.label_counts(job_id),
         gold=against_gold.n,
         accuracy=against_gold.observed,
         accuracy_interval=against_gold.interval,

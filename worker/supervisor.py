@@ -12,11 +12,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
+from pydantic import SecretStr
+
 from worker.errors import DeviceUnavailable, LoracleError
+from worker.gpus import find_gpus
 from worker.reviews import Lane
 from worker.settings import Settings
 
@@ -27,13 +29,12 @@ DEATHS_GIVEN_UP = 5
 DEATHS_WITHIN_S = 600.0
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
-
-COUNT_GPUS = "import torch; print(torch.cuda.device_count())"
+SHARED_VARIABLES = ("DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlan:
-    """One Celery worker: its GPU as CUDA_VISIBLE_DEVICES names it (None: the CPU), its children, their threads."""
+    """One Celery worker: its GPU as CUDA_VISIBLE_DEVICES names it (None: CPU), children, threads of each."""
 
     gpu: str | None
     children: int
@@ -64,9 +65,9 @@ Spawn = Callable[[Sequence[str], Mapping[str, str]], Process]
 
 
 def plan_workers(
-    gpus: str, children: int | None, *, settings: Settings, present: Sequence[str] | None = None
+    gpus: str, children: int | None, *, present: Sequence[str] | None = None
 ) -> list[WorkerPlan]:
-    """The workers for `--gpus` ("all", "none" or "0,1") with `children` each; `present` are the GPUs there are.
+    """The workers for `--gpus` ("all", "none" or "0,1"), `children` each; `present` are the GPUs there are.
 
     Raises:
         DeviceUnavailable: a GPU was asked for by number that isn't there.
@@ -84,48 +85,27 @@ def plan_workers(
                 "Choose with --gpus, or use --gpus none for the CPU."
             )
     if chosen:
-        return [WorkerPlan(gpu, children or CHILDREN_PER_GPU, settings.threads) for gpu in chosen]
+        return [WorkerPlan(gpu, children or CHILDREN_PER_GPU) for gpu in chosen]
     children = children or 1
-    return [WorkerPlan(None, children, settings.threads or max(1, _cores() // children))]
-
-
-def find_gpus() -> list[str]:
-    """The GPUs this process may use, found without a CUDA call in it."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True)
-        return [str(index) for index in range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines()))]
-    if not Path("/dev/nvidia0").exists():
-        return []
-    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
-        counted = subprocess.run(
-            [sys.executable, "-c", COUNT_GPUS], capture_output=True, text=True, timeout=120, check=True
-        )
-        return [str(index) for index in range(int(counted.stdout))]
-    return []
+    return [WorkerPlan(None, children, max(1, _cores() // children))]
 
 
 def environment(settings: Settings) -> dict[str, str]:
     """The variables from which another process reads the same settings."""
-    variables = {
-        "DATABASE_URL": settings.database_url and settings.database_url.get_secret_value(),
-        "REDIS_URL": settings.redis_url and settings.redis_url.get_secret_value(),
-        "OPENAI_API_KEY": settings.openai_api_key and settings.openai_api_key.get_secret_value(),
-        "OPENAI_BASE_URL": settings.openai_base_url,
-    }
+    variables = {name: getattr(settings, name.lower()) for name in SHARED_VARIABLES}
     for name in type(settings).model_fields:
         if name.upper() not in variables:
-            value = getattr(settings, name)
-            variables[f"LORACLE_{name.upper()}"] = None if value is None else str(value)
-    return {name: value for name, value in variables.items() if value is not None}
+            variables[f"LORACLE_{name.upper()}"] = getattr(settings, name)
+    return {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        for name, value in variables.items()
+        if value is not None
+    }
 
 
 @dataclass
 class _Slot:
     plan: WorkerPlan
-    number: int
     process: Process | None = None
     deaths: deque[float] = field(default_factory=deque)
     start_at: float = 0.0
@@ -146,7 +126,7 @@ class Supervisor:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
-        self._slots = [_Slot(worker, number) for number, worker in enumerate(plan)]
+        self._slots = [_Slot(worker) for worker in plan]
         self._window = settings.publish_window * sum(worker.children for worker in plan)
         self._spawn = spawn or _spawn
         self._clock = clock
@@ -185,17 +165,19 @@ class Supervisor:
         self._signal(signal.SIGTERM)
 
     def stop(self, timeout_s: float = 60.0) -> bool:
-        """Stops warmly, and kills what still runs after `timeout_s` seconds; whether nothing had to be killed."""
+        """Stops warmly, kills what still runs after `timeout_s` seconds; True if nothing had to be killed."""
         self.request_stop()
         deadline = self._clock() + timeout_s
-        while self.running and self._clock() < deadline:
-            time.sleep(0.05)
-        clean = not self.running
-        self.kill()
-        return clean
+        try:
+            while self.running and self._clock() < deadline:
+                time.sleep(0.05)
+            return not self.running
+        finally:
+            # Also when a second Ctrl-C interrupts the wait.
+            self.kill()
 
     def kill(self) -> None:
-        """Ends every worker and its children at once. Nothing is lost: the ledger gives their batches to others."""
+        """Ends every worker and its children at once; the ledger gives their batches to others."""
         self._stopping = True
         for slot in self._slots:
             if slot.process is not None and slot.process.poll() is None:
@@ -223,10 +205,10 @@ class Supervisor:
             "CUDA_VISIBLE_DEVICES": plan.gpu or "",
             "TOKENIZERS_PARALLELISM": "true" if plan.children == 1 else "false",
         }
-        if plan.threads is not None:
+        if plan.threads is not None and self._settings.threads is None:
             variables["LORACLE_THREADS"] = str(plan.threads)
-        command = [sys.executable, "-m", "worker.celery_app", "--lane", plan.lane]
-        command += ["--children", str(plan.children), "--number", str(slot.number), "--parent", str(os.getpid())]
+        command = [sys.executable, "-m", "worker.celery_worker", "--lane", plan.lane]
+        command += ["--children", str(plan.children), "--parent", str(os.getpid())]
         slot.process = self._spawn(command, variables)
 
     def _died(self, slot: _Slot, code: int) -> None:
@@ -239,8 +221,8 @@ class Supervisor:
         if len(slot.deaths) >= DEATHS_GIVEN_UP:
             raise LoracleError(
                 f"the worker on {slot.plan.device} died {len(slot.deaths)} times in "
-                f"{DEATHS_WITHIN_S / 60:.0f} minutes (last: {how}); the lines above say why. No review is lost: "
-                "mend the cause and start `loracle worker` again."
+                f"{DEATHS_WITHIN_S / 60:.0f} minutes (last: {how}); the lines above say why. "
+                "No review is lost: mend the cause and start `loracle worker` again."
             )
         rest_s = min(FIRST_BACKOFF_S * 2 ** (len(slot.deaths) - 1), LONGEST_BACKOFF_S)
         slot.start_at = now + rest_s

@@ -27,7 +27,9 @@ class Outage:
     def away(self, reason: str = "") -> None:
         """The server didn't answer."""
         if not self._away:
-            log.warning("%s can't be reached%s; the worker keeps trying.", self._name, reason and f" ({reason})")
+            log.warning(
+                "%s can't be reached%s; the worker keeps trying.", self._name, reason and f" ({reason})"
+            )
         self._away = True
 
     def back(self) -> None:
@@ -40,8 +42,8 @@ class Outage:
 class Sweeper(threading.Thread):
     """Sweeps the ledger of its lanes every `interval_s` seconds, and at once when woken.
 
-    It opens the ledger itself, on its own thread, and survives every error: with a server away it rests longer
-    and longer, up to ten seconds, and goes on.
+    It opens the ledger itself, on its own thread, and survives every error: with the database away it rests
+    longer and longer, up to ten seconds, and goes on.
     """
 
     def __init__(
@@ -96,8 +98,8 @@ class Sweeper(threading.Thread):
                 self._database.back()
                 rest_s = self._interval_s
             except Exception as error:
-                # The thread has to outlive every error; what it didn't do it does in the next round. The type alone
-                # is said of foreign errors, since a database's message may quote a review.
+                # The thread has to outlive every error; what it didn't do it does in the next round. Of
+                # foreign errors the type alone is said, since a database's message may quote a review.
                 self._database.away(str(error) if isinstance(error, LoracleError) else type(error).__name__)
                 rest_s = min(2 * rest_s, LONGEST_BACKOFF_S)
             self._wake.wait(rest_s)
@@ -122,16 +124,17 @@ class Sweeper(threading.Thread):
             else:
                 self._redis.back()
             _say(swept)
-            for job_id in swept.completed:
+            for job_id in swept.completed_jobs:
                 self._on_complete(job_id)
 
 
 def _say(swept: Swept) -> None:
     done = [
-        (swept.requeued, "batches will be tried again"),
-        (swept.split, "batches split to isolate a review"),
-        (swept.failed, "reviews given up"),
-        (len(swept.completed), "jobs done"),
+        (swept.requeued, "batches to be tried again"),
+        (swept.split, "split to isolate a review"),
+        (swept.failed, "given up"),
+        (swept.rung_again, "published again"),
+        (len(swept.completed_jobs), "jobs done"),
     ]
     told = ", ".join(f"{count} {what}" for count, what in done if count)
     if told:

@@ -68,11 +68,15 @@ def child() -> Child:
     settings = read_settings()
     store = open_store(settings)
     return Child(
-        settings, store, Scorers(settings, store), publisher(make_app(settings)), Tally(settings.report_interval_s)
+        settings,
+        store,
+        Scorers(settings, store),
+        publisher(make_app(settings)),
+        Tally(settings.report_interval_s),
     )
 
 
-@shared_task(bind=True, name=TASK)  # type: ignore[misc,unused-ignore]
+@shared_task(bind=True, name=TASK)  # type: ignore[untyped-decorator]
 def score_batch(self: Any, batch_id: int) -> None:
     """Scores one batch of the ledger; whatever goes wrong is the ledger's to mend, never Celery's."""
     with _attempt(batch_id, self.request.id):
@@ -95,13 +99,13 @@ def _attempt(batch_id: int, task_id: str) -> Iterator[None]:
     try:
         yield
     except DeviceBroken as error:
-        log.error("This child ends, a new one takes over: %s", error)  # noqa: TRY400 (no traceback of a device)
+        log.error("This child ends, a new one takes over: %s", error)
         logging.shutdown()
         # At once: a broken CUDA context can hang the interpreter's own exit.
         os._exit(EXIT_DEVICE_BROKEN)
     except Exception as error:
-        # The database failed under the ledger itself. The sweeper rings again; the pause keeps a long outage from
-        # burning through the queue. The type alone is said of foreign errors: their message may quote a review.
+        # The database failed under the ledger itself. The sweeper rings again; the pause keeps a long outage
+        # from burning through the queue. Of foreign errors the type alone is said: they may quote a review.
         reason = str(error) if isinstance(error, LoracleError) else type(error).__name__
         log.warning("Batch %s can't be worked on now: %s", batch_id, reason)
         time.sleep(1.0)
@@ -116,12 +120,12 @@ def _expire(task_id: str) -> None:
         log.debug("The lease of task %s stays: %s", task_id, type(error).__name__)
 
 
-@worker_process_init.connect  # type: ignore[misc,unused-ignore]
+@worker_process_init.connect  # type: ignore[untyped-decorator]
 def _born(**_: Any) -> None:
     log.info("Child %d is ready.", os.getpid())
 
 
-@worker_process_shutdown.connect  # type: ignore[misc,unused-ignore]
+@worker_process_shutdown.connect  # type: ignore[untyped-decorator]
 def _ends(**_: Any) -> None:
     if child.cache_info().currsize:
         child().tally.say()

@@ -24,7 +24,9 @@ def measure(*, rows: int) -> Iterator[dict[str, Any]]:
             environment = {**os.environ, "LORACLE_HOME": str(home)}
             command = [sys.executable, "-m", "worker", "enqueue", str(path), "--adapter", "stub"]
             started = time.perf_counter()
-            child = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            child = subprocess.Popen(
+                command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            )
             _, status, usage = os.wait4(child.pid, 0)
             seconds = time.perf_counter() - started
             child.returncode = os.waitstatus_to_exitcode(status)
@@ -33,7 +35,9 @@ def measure(*, rows: int) -> Iterator[dict[str, Any]]:
             unit = 1024 if sys.platform != "darwin" else 1024 * 1024
             yield {
                 "benchmark": "enqueue",
-                "database": "PostgreSQL" if os.environ.get("DATABASE_URL", "").startswith("postgres") else "SQLite",
+                "database": "PostgreSQL"
+                if os.environ.get("DATABASE_URL", "").startswith("postgres")
+                else "SQLite",
                 "rows": count,
                 "rows_per_s": round(count / seconds),
                 "peak_memory_mb": round(usage.ru_maxrss / unit),
@@ -48,5 +52,3 @@ def _write(path: Path, rows: int) -> None:
         writer.writerow(["id", "text", "label"])
         for row in range(rows):
             writer.writerow([row, " ".join(rng.choices(words, k=20)), row % 2])
-
-

@@ -45,9 +45,7 @@ def test_the_interval_holds_the_share_and_stays_within_0_and_1(successes: int, e
 
 
 @given(
-    st.dictionaries(
-        st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), st.integers(0, 50), min_size=1
-    )
+    st.dictionaries(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), st.integers(0, 50), min_size=1)
 )
 def test_kappa_is_symmetric_and_at_most_one(table: dict[tuple[str, str], int]) -> None:
     found = agreement(table)

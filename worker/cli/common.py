@@ -70,9 +70,7 @@ class Bell:
                 return
             self._publish = publisher(make_app(self._settings))
         try:
-            heard = ring(
-                self._store.ledger, self._publish, "adapter", window=self._settings.publish_window
-            )
+            heard = ring(self._store.ledger, self._publish, "adapter", window=self._settings.publish_window)
         except BrokerUnreachable:
             heard = False
         if not heard:

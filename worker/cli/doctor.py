@@ -82,7 +82,9 @@ def _versions() -> Finding:
         except PackageNotFoundError:
             missing.append(package)
     if missing:
-        return Finding("versions", "error", f"not installed: {', '.join(missing)}. Run `pip install loracle`.")
+        return Finding(
+            "versions", "error", f"not installed: {', '.join(missing)}. Run `pip install loracle`."
+        )
     return Finding("versions", "ok", ", ".join(found))
 
 
@@ -115,7 +117,9 @@ def _redis(settings: Settings) -> Finding:
     server = ping(make_app(settings))
     if server.exposed:
         return Finding(
-            "redis", "error", f"{server.title} listens beyond loopback without a password: set requirepass or an ACL."
+            "redis",
+            "error",
+            f"{server.title} listens beyond loopback without a password: set requirepass or an ACL.",
         )
     return Finding("redis", "ok", server.title)
 
@@ -133,6 +137,10 @@ def _adapter(settings: Settings) -> Finding:
 
     directory = BUNDLED if settings.adapter == "bundled" else Path(settings.adapter)
     if not directory.is_dir():
-        return Finding("adapter", "ok", f"'{settings.adapter}' is taken from the database when a job names it")
+        return Finding(
+            "adapter", "ok", f"'{settings.adapter}' is taken from the database when a job names it"
+        )
     scorer = load_directory(directory, settings)
-    return Finding("adapter", "ok", f"'{scorer.identity.name}' loads and gives its probe sentences their scores")
+    return Finding(
+        "adapter", "ok", f"'{scorer.identity.name}' loads and gives its probe sentences their scores"
+    )

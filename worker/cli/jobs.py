@@ -8,7 +8,6 @@ import time
 import click
 
 from worker.cli.common import Bell, echo_json, json_option, note, open_all
-from worker.store import queries
 
 
 @click.command()
@@ -17,7 +16,7 @@ from worker.store import queries
 def jobs(limit: int, as_json: bool) -> None:
     """List the jobs, newest first."""
     _, store = open_all()
-    found = queries.list_jobs(store.engine, limit=limit)
+    found = store.queries.list_jobs(limit=limit)
     if as_json:
         for job in found:
             echo_json(dataclasses.asdict(job))
@@ -31,9 +30,7 @@ def jobs(limit: int, as_json: bool) -> None:
     table = Table("job", "state", "reviews", "rejects", "created", "name", box=None, header_style="bold")
     for job in found:
         created = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.created_at))
-        table.add_row(
-            str(job.id), job.state, f"{job.reviews_read:,}", f"{job.rejected:,}", created, job.name
-        )
+        table.add_row(str(job.id), job.state, f"{job.reviews_read:,}", f"{job.rejected:,}", created, job.name)
     Console(soft_wrap=False).print(table)
 
 

@@ -41,7 +41,9 @@ _OPTIONS = [
     click.option("--seed", type=int, default=0, show_default=True, help="Of --sample."),
     click.option("--name", help="Name of the job (else the file's)."),
     click.option("--adapter", metavar="NAME|DIR", help="Adapter to score with (else LORACLE_ADAPTER)."),
-    click.option("--priority", type=click.IntRange(-100, 100), default=0, show_default=True, help="Higher first."),
+    click.option(
+        "--priority", type=click.IntRange(-100, 100), default=0, show_default=True, help="Higher first."
+    ),
     click.option("--batch-size", type=click.IntRange(1, 10_000), help="Reviews per batch."),
     click.option(
         "--max-rejects",
@@ -62,7 +64,9 @@ def reading_options(command: Command) -> Command:
     return command
 
 
-def enqueue_options(settings: Settings, values: dict[str, Any], *, batch_size: int | None = None) -> EnqueueOptions:
+def enqueue_options(
+    settings: Settings, values: dict[str, Any], *, batch_size: int | None = None
+) -> EnqueueOptions:
     """The options as one value. `batch_size` is the default when the command line names none.
 
     Raises:
@@ -115,14 +119,18 @@ def open_source(path: str, options: EnqueueOptions, adapter: Adapter) -> Source:
     return source
 
 
-def write_job(source: Source, adapter: Adapter, store: Store, bell: Bell, *, tick: Callable[[], None] = lambda: None) -> Job:
+def write_job(
+    source: Source, adapter: Adapter, store: Store, bell: Bell, *, tick: Callable[[], None] = lambda: None
+) -> Job:
     """Makes the source's job, or takes up or returns the one that is there, with progress on stderr.
 
     `tick` is called after every chunk.
     """
     job, new = open_job(source, adapter, store.ledger)
     if not new and job.state != "reading":
-        note(f"{source.file.name}: job {job.id} has these reviews already ({job.state}); --again makes a new one.")
+        note(
+            f"{source.file.name}: job {job.id} has these reviews already ({job.state}); --again makes a new one."
+        )
         bell.ring()
         return job
     if not new:
@@ -144,5 +152,3 @@ def write_job(source: Source, adapter: Adapter, store: Store, bell: Bell, *, tic
             f"{'/'.join(adapter.labels)} and are left out (such as {found})."
         )
     return job
-
-

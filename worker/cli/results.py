@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
-from worker.bootstrap import Store
+from worker.bootstrap import Store, adapter_of
 from worker.cli.common import open_all
 from worker.cli.waiting import OVER
 from worker.errors import Invalid
 from worker.files.results import write_results
-from worker.store import queries
+from worker.reviews import Job
 
 COLUMNS = ("row_no", "id", "label", "score", "source", "scorer", "gold_label", "error")
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "table"}
@@ -23,7 +23,9 @@ FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "pa
 
 @click.command()
 @click.argument("job", type=int)
-@click.option("--format", "format_", type=click.Choice(["table", "csv", "jsonl", "parquet"]), help="Else by -o's name.")
+@click.option(
+    "--format", "format_", type=click.Choice(["table", "csv", "jsonl", "parquet"]), help="Else by -o's name."
+)
 @click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
 @click.option("--label", help="Only reviews with this label.")
@@ -47,10 +49,9 @@ def results(
     A review that has no label yet, or failed, is shown with an empty label.
     """
     _, store = open_all()
-    found = queries.get_job(store.engine, job)
-    kept = [str(name) for name in found.options.get("keep_columns", [])]
+    found = store.queries.get_job(job)
     if filters["label"] is not None:
-        known = queries.adapter_labels(store.engine, found.adapter_id)
+        known = adapter_of(store, found.adapter_id).labels
         if filters["label"] not in known:
             raise Invalid(f"job {job} has no label '{filters['label']}'; its labels are {', '.join(known)}.")
     chosen = format_ or ("jsonl" if as_json else None) or _by_name(output) or "table"
@@ -58,9 +59,13 @@ def results(
         if format_ or output:
             raise Invalid(f"--follow writes row by row: use csv or jsonl, not {chosen}.")
         chosen = "csv"
-    rows = _follow(store, job, with_text, filters) if follow else _rows(store, job, with_text, filters)
-    columns = [*COLUMNS, *(["text"] if with_text else []), *kept]
+    rows = (_follow if follow else _rows)(store, found, with_text, filters)
+    columns = [*COLUMNS, *(["text"] if with_text else []), *_kept(found)]
     write_results(rows, columns, format=chosen, target=output if output is not None else sys.stdout)
+
+
+def _kept(job: Job) -> list[str]:
+    return [str(name) for name in job.options.get("keep_columns", [])]
 
 
 def _by_name(output: Path | None) -> str | None:
@@ -73,21 +78,24 @@ def _by_name(output: Path | None) -> str | None:
     return FORMATS[output.suffix]
 
 
-def _rows(store: Store, job: int, with_text: bool, filters: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    return queries.iterate_results(store.engine, job, with_text=with_text, **filters)
+def _rows(store: Store, job: Job, with_text: bool, filters: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    kept = _kept(job)
+    found = store.queries.iterate_results(job.id, with_text=with_text or bool(kept), **filters)
+    for row in found:
+        attributes = row.pop("attributes", None) or {}
+        yield {**row, **{name: attributes.get(name) for name in kept}}
 
 
-def _follow(store: Store, job: int, with_text: bool, filters: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _follow(store: Store, job: Job, with_text: bool, filters: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Rows as far as every earlier row is decided, until the job is over."""
     after, left = 0, filters.pop("limit")
     while True:
-        over = queries.job_state(store.engine, job) in OVER
-        until = None if over else queries.decided_until(store.engine, job)
+        over = store.queries.job_state(job.id) in OVER
+        until = None if over else store.queries.decided_until(job.id)
         if until is None or until > after:
-            for row in queries.iterate_results(
-                store.engine, job, with_text=with_text, after_row=after, until_row=until, limit=left, **filters
+            for row in _rows(
+                store, job, with_text, {**filters, "after_row": after, "until_row": until, "limit": left}
             ):
-                after = row["row_no"]
                 yield row
                 if left is not None:
                     left -= 1

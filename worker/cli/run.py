@@ -9,13 +9,11 @@ from typing import Any
 
 import click
 
-from worker.bootstrap import Store
 from worker.cli.common import Bell, echo_json, json_option, note, open_all
 from worker.cli.reading import enqueue_options, open_source, pinned_adapter, reading_options, write_job
 from worker.cli.waiting import wait_for_jobs
 from worker.errors import DataDirectoryBusy
 from worker.settings import Settings, without_password
-from worker.store import queries
 from worker.summary import Summary, summarise
 
 CPU_BATCH = 64
@@ -55,7 +53,7 @@ def run(file: str, gpus: str, children: int | None, as_json: bool, **values: Any
         if job_id is not None:
             note(f"Interrupted. Job {job_id} keeps its labels; the same command or `loracle worker` goes on.")
         return 130
-    summary = summarise(store.engine, job_id)
+    summary = summarise(store.queries, job_id)
     if as_json:
         echo_json({**dataclasses.asdict(summary), "database": without_password(settings.database)})
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -36,7 +37,7 @@ def score(text: tuple[str, ...], adapter: str | None, as_json: bool) -> int:
     for review, outcome in zip(reviews, scorer.score(reviews), strict=True):
         if isinstance(outcome, Failure):
             failed += 1
-            shown = {"text": review.text, "label": None, "score": None, "error": outcome.reason}
+            shown: dict[str, Any] = {"text": review.text, "label": None, "score": None, "error": outcome.reason}
             line = f"failed: {outcome.reason}"
         else:
             shown = {
@@ -45,7 +46,7 @@ def score(text: tuple[str, ...], adapter: str | None, as_json: bool) -> int:
                 "score": outcome.score,
                 "probabilities": dict(outcome.probabilities or {}),
             }
-            line = f"{outcome.label:<10} {outcome.score:.4f}"
+            line = f"{outcome.label:<10} {outcome.score or 0:.4f}"
         if as_json:
             echo_json(shown)
         else:

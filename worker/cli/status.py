@@ -13,13 +13,15 @@ from worker.cli.common import duration, echo_json, json_option, open_all
 from worker.cli.waiting import OVER
 from worker.errors import BrokerUnreachable
 from worker.settings import Settings
-from worker.store import queries
+from worker.store.queries import Progress
 
 
 @click.command()
 @click.argument("job", type=int)
 @click.option("--watch", is_flag=True, help="Show it anew every second until the job is over.")
-@click.option("--rejects", "show_rejects", is_flag=True, help="List the unreadable records with their reasons.")
+@click.option(
+    "--rejects", "show_rejects", is_flag=True, help="List the unreadable records with their reasons."
+)
 @json_option
 def status(job: int, watch: bool, show_rejects: bool, as_json: bool) -> int:
     """Show how far a job is: counts, rate, time left, and why nothing moves.
@@ -30,7 +32,7 @@ def status(job: int, watch: bool, show_rejects: bool, as_json: bool) -> int:
     while True:
         report = _report(settings, store, job)
         if show_rejects:
-            report["rejects"] = [dataclasses.asdict(reject) for reject in queries.rejects(store.engine, job)]
+            report["rejects"] = [dataclasses.asdict(reject) for reject in store.queries.rejects(job)]
         if as_json:
             echo_json(report)
         else:
@@ -43,8 +45,8 @@ def status(job: int, watch: bool, show_rejects: bool, as_json: bool) -> int:
 
 
 def _report(settings: Settings, store: Store, job_id: int) -> dict[str, Any]:
-    job = queries.get_job(store.engine, job_id)
-    at = queries.progress(store.engine, job_id)
+    at = store.queries.progress(job_id)
+    job = at.job
     return {
         "job_id": job.id,
         "name": job.name,
@@ -63,12 +65,14 @@ def _report(settings: Settings, store: Store, job_id: int) -> dict[str, Any]:
     }
 
 
-def _waiting_for(settings: Settings, at: queries.Progress) -> str | None:
+def _waiting_for(settings: Settings, at: Progress) -> str | None:
     """Why nothing moves, as a sentence with the way out; None while work goes on."""
     if at.batches.get("running"):
         return None
     if not at.batches.get("queued"):
-        return "the file is still being read, and what was read is scored" if at.state == "reading" else None
+        return (
+            "the file is still being read, and what was read is scored" if at.job.state == "reading" else None
+        )
     from worker.celery_app import make_app, workers_online
     from worker.embedded import running_pid
 
@@ -95,7 +99,11 @@ def _print(report: dict[str, Any]) -> None:
     click.echo(f"  failed   {report['failed']:,}")
     click.echo(f"  rejected {report['rejected']:,} of {report['rows']:,} records")
     if report["state"] not in OVER:
-        rate = f"{report['reviews_per_s']:,.1f} reviews/s" if report["reviews_per_s"] else "no review in the last minute"
+        rate = (
+            f"{report['reviews_per_s']:,.1f} reviews/s"
+            if report["reviews_per_s"]
+            else "no review in the last minute"
+        )
         click.echo(f"  rate     {rate}, time left {duration(report['seconds_left'])}")
         states = ", ".join(f"{count:,} {state}" for state, count in sorted(report["batches"].items()))
         click.echo(f"  batches  {states or 'none yet'}")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 from worker.bootstrap import Store
 from worker.cli.common import duration, note, progress
-from worker.store import queries
 
 OVER = ("done", "stopped", "cancelled")
 POLL_S = 0.2
@@ -23,19 +22,18 @@ def wait_for_jobs(store: Store, job_ids: Sequence[int], *, tick: Callable[[], No
     for job_id in job_ids:
         with progress(f"score job {job_id}") as shown:
             counted = 0.0
-            while queries.job_state(store.engine, job_id) not in OVER:
+            while store.queries.job_state(job_id) not in OVER:
                 tick()
                 if time.monotonic() - counted > COUNT_S:
                     counted = time.monotonic()
-                    at = queries.progress(store.engine, job_id)
+                    at = store.queries.progress(job_id)
                     rate = f"{at.rate:,.0f} reviews/s" if at.rate else "starting"
                     left = f", {duration(at.seconds_left)} left" if at.seconds_left is not None else ""
                     shown.update(at.labelled + at.failed, f"{rate}{left}", total=at.reviews)
                 time.sleep(POLL_S)
-        job = queries.get_job(store.engine, job_id)
-        at = queries.progress(store.engine, job_id)
-        if job.state == "stopped":
-            note(f"Job {job_id} stopped: {job.error}")
-        if job.state != "done" or at.failed:
+        at = store.queries.progress(job_id)
+        if at.job.state == "stopped":
+            note(f"Job {job_id} stopped: {at.job.error}")
+        if at.job.state != "done" or at.failed:
             code = 1
     return code

@@ -101,7 +101,7 @@ def choose_columns(header: Header, options: ReadOptions) -> tuple[Columns, list[
             announcements.append(f"label column: {shown(guess)} (guessed; --label-column chooses another)")
         else:
             announcements.append(
-                f"column {shown(guess)} isn't taken for gold labels: {doubt} (--label-column {guess} takes it)"
+                f"column {shown(guess)} isn't taken for gold labels: {doubt} (--label-column takes it)"
             )
     external_id = told["id"]
     if external_id is None and (guess := _first_named(header, ID_NAMES, but=text)) is not None:
@@ -129,10 +129,12 @@ def _find(header: Header, wanted: str | None, option: str) -> str | None:
         return matches[0]
     if matches:
         raise ColumnMissing(
-            f"{header.file} has {len(matches)} columns named {shown(wanted)}. Rename them, then choose one with {option}."
+            f"{header.file} has {len(matches)} columns named {shown(wanted)}. "
+            f"Rename them, then choose one with {option}."
         )
     raise ColumnMissing(
-        f"{header.file} has no column {shown(wanted)} (found: {_listed(header.names)}). Choose one with {option}."
+        f"{header.file} has no column {shown(wanted)} (found: {_listed(header.names)}). "
+        f"Choose one with {option}."
     )
 
 
@@ -162,11 +164,13 @@ def _refuse_data_as_header(header: Header) -> None:
     # Guessing on would lose the first review of a file without a header, silently.
     if len(header.names) == 1:
         raise ColumnMissing(
-            f"{header.file} has a single column, {shown(header.names[0])}, which is no usual name for a text. "
+            f"{header.file} has one column only, {shown(header.names[0])}, no usual name for a text. "
             "If every line is a review, read it with --format txt; "
             "if that is the column's name, give it with --text-column."
         )
-    if any(len(name) > _SHOWN_CHARS or len(name.split()) > 4 or _NUMBER.fullmatch(name) for name in header.names):
+    if any(
+        len(name) > _SHOWN_CHARS or len(name.split()) > 4 or _NUMBER.fullmatch(name) for name in header.names
+    ):
         raise ColumnMissing(
             f"{header.file} seems to have no header: its first line reads {_listed(header.names)}. "
             "Add a line with the columns' names, or choose the column with --text-column."

@@ -97,6 +97,7 @@ class DelimitedReader:
         # The cap is on lines and records, not on cells; the module's own is global and too low.
         csv.field_size_limit(sys.maxsize)
         reader: Any = csv.reader(lines, delimiter=self._delimiter, strict=True)
+        seen_header = False
         while True:
             start = lines.begin_record()
             try:
@@ -104,15 +105,16 @@ class DelimitedReader:
                 broken = None
             except StopIteration:
                 return
-            except (csv.Error, _RecordTooLong) as error:
+            except (csv.Error, _RecordTooLongError) as error:
                 row, broken = [], _reason(error)
                 lines.give_back()
             problem = lines.problem() if lines.problems else None
-            if row or problem or broken:
+            if problem or broken or (row if seen_header else any(cell.strip() for cell in row)):
+                seen_header = True
                 yield start, row, problem or broken
 
 
-class _RecordTooLong(Exception):
+class _RecordTooLongError(Exception):
     """A record runs over more bytes than the cap: most likely its quote is never closed."""
 
 
@@ -141,7 +143,7 @@ class _Lines:
             line = self._again.popleft()
         else:
             if self._held_chars > self._limit:
-                raise _RecordTooLong
+                raise _RecordTooLongError
             raw = next(self._lines)
             line = self._decoded(raw, self._line_no + 1)
         self._line_no += 1
@@ -163,7 +165,9 @@ class _Lines:
     def problem(self) -> str | None:
         """What is wrong with a line of the record just read."""
         first = self._line_no - len(self._held) + 1
-        return next((self.problems.pop(no) for no in sorted(self.problems) if first <= no <= self._line_no), None)
+        return next(
+            (self.problems.pop(no) for no in sorted(self.problems) if first <= no <= self._line_no), None
+        )
 
     def _decoded(self, raw: Line, line_no: int) -> str:
         if isinstance(raw, LongLine):
@@ -194,10 +198,12 @@ def _delimiter(source: Source, fmt: str, options: ReadOptions) -> tuple[str, lis
 
 def _reason(error: Exception) -> str:
     message = str(error)
-    if isinstance(error, _RecordTooLong) or "unexpected end" in message:
+    if isinstance(error, _RecordTooLongError) or "unexpected end" in message:
         return "broken line: a quote is never closed"
     if "expected after" in message:
         return "broken line: text after a closing quote"
+    if "new-line character" in message:
+        return "broken line: a carriage return outside quotes"
     return f"broken line: {message}"
 
 

@@ -98,7 +98,9 @@ def refuse_binary(name: str, head: bytes, fmt: str | None) -> None:
     if kind is not None:
         raise FileUnreadable(f"{name} is no review file but {kind}. Formats: {', '.join(FORMATS)}.")
     if fmt == "parquet":
-        raise FileUnreadable(f"{name} is no parquet file: it doesn't begin with PAR1. Choose another --format.")
+        raise FileUnreadable(
+            f"{name} is no parquet file: it doesn't begin with PAR1. Choose another --format."
+        )
 
 
 def check_text(name: str, block: bytes, encoding: str, *, has_header: bool) -> str | None:
@@ -136,7 +138,12 @@ def check_text(name: str, block: bytes, encoding: str, *, has_header: bool) -> s
     )
 
 
-def unknown_format(name: str) -> FileUnreadable:
+def unknown_format(name: str, block: bytes) -> FileUnreadable:
+    """The error for a file whose format can't be told."""
+    if block.lstrip().startswith((b"[", b"{")):
+        return FileUnreadable(
+            f"{name} looks like JSON over several lines. Write one object a line, as jsonl, and read that."
+        )
     return FileUnreadable(
         f"{name} has an unknown format: neither its name nor its first line tells. "
         f"Choose one of {', '.join(FORMATS[:-1])} with --format."

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 from worker.errors import ColumnMissing, FileUnreadable
 from worker.files.columns import Header, choose_columns, shown
 from worker.files.options import GUESS_RECORDS, ReadOptions
-from worker.files.records import as_json, as_name, checked_text, unstorable
+from worker.files.records import NOT_UTF8, as_json, as_name, checked_text, unstorable
 from worker.files.sources import FileSource, Source, spooled
 from worker.reviews import Reject, Review
 
@@ -66,7 +66,6 @@ class ParquetReader:
             )
 
     def _choose(self) -> Any:
-        import pyarrow as pa
 
         with self._file() as file:
             schema = file.schema_arrow
@@ -74,11 +73,9 @@ class ParquetReader:
         if not rows:
             raise FileUnreadable(f"{self._source.name} is empty: it has no rows.")
         texts = [field.name for field in schema if _is_text(field.type)]
-        plain = [
-            field.name for field in schema if _is_text(field.type) or not pa.types.is_nested(field.type)
-        ]
-        unique = tuple(name for name in plain if plain.count(name) == 1)
-        first = list(itertools.islice(self._rows(unique, 0), GUESS_RECORDS))
+        simple = [field.name for field in schema if _is_simple(field.type)]
+        unique = tuple(name for name in simple if schema.names.count(name) == 1)
+        first = list(itertools.islice(self._rows(unique, 0, GUESS_RECORDS), GUESS_RECORDS))
         self._position = 0
         values = {name: [cells[name] for cells in first] for name in unique}
         columns, announcements = choose_columns(
@@ -105,7 +102,9 @@ class ParquetReader:
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(error) from None
 
-    def _rows(self, names: tuple[str, ...], skip: int) -> Iterator[dict[str, Any]]:
+    def _rows(
+        self, names: tuple[str, ...], skip: int, at_once: int = MAX_BATCH_ROWS
+    ) -> Iterator[dict[str, Any]]:
         import pyarrow as pa
 
         with self._file() as file:
@@ -113,7 +112,7 @@ class ParquetReader:
             group, done = _group_of(file, skip)
             try:
                 batches = file.iter_batches(
-                    batch_size=_batch_rows(file),
+                    batch_size=min(at_once, _batch_rows(file)),
                     row_groups=list(range(group, file.num_row_groups)),
                     columns=list(names),
                 )
@@ -121,9 +120,10 @@ class ParquetReader:
                     done += batch.num_rows
                     self._position = (self._source.size_bytes or 0) * done // total
                     unread = batch.slice(max(0, batch.num_rows - (done - skip)))
-                    columns = [self._values(batch.schema.names[at], unread.column(at)) for at in range(batch.num_columns)]
+                    found = batch.schema.names
+                    columns = [self._values(name, unread.column(at)) for at, name in enumerate(found)]
                     for cells in zip(*columns, strict=True):
-                        yield dict(zip(batch.schema.names, cells, strict=True))
+                        yield dict(zip(found, cells, strict=True))
             except (pa.ArrowException, OSError) as error:
                 raise self._damaged(error) from None
 
@@ -180,14 +180,18 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def _decoded(value: bytes | None) -> str | UnreadableText | None:
+def _is_simple(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(
+        _is_text(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or kind == pa.bool_()
+    )
+
+
+def _decoded(value: bytes | None) -> Any:
     if value is None:
         return None
     try:
         return value.decode()
     except UnicodeDecodeError:
-        return UnreadableText()
-
-
-class UnreadableText:
-    """Stands for a cell whose bytes are no valid UTF-8."""
+        return NOT_UTF8

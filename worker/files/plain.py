@@ -19,7 +19,9 @@ class PlainReader:
     def __init__(self, source: Source, options: ReadOptions) -> None:
         self._source = source
         self._options = options
-        if source.repeatable and not any(isinstance(line, LongLine) or line.strip() for line in source.head()):
+        if source.repeatable and not any(
+            isinstance(line, LongLine) or line.strip() for line in source.head()
+        ):
             raise FileUnreadable(f"{source.name} is empty.")
         self.columns = Columns(text=None)
         self.announcements: list[str] = []

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from datetime import date, time, timedelta
 from typing import Any
 
+NOT_UTF8 = object()
+"""Stands for a cell whose bytes are no valid UTF-8."""
+
 NUL = "contains a NUL character"
 NO_TEXT = "no text"
 EMPTY_TEXT = "empty text"
@@ -27,6 +30,8 @@ def checked_text(value: Any, max_chars: int) -> tuple[str, str | None]:
     """A cell of any type as the text of a review, or "" and the reason why it can't be."""
     if value is None:
         return "", NO_TEXT
+    if value is NOT_UTF8:
+        return "", "not valid utf-8"
     if not isinstance(value, str):
         return "", f"the text is no string but a {type(value).__name__}"
     return value, text_problem(value, max_chars)
@@ -42,7 +47,7 @@ def as_name(value: Any) -> str | None:
 
 
 def as_json(value: Any) -> Any:
-    """A kept cell as JSON can hold it: times in ISO 8601, NaN, infinities and bytes as null, others as text."""
+    """A kept cell as JSON can hold it: times in ISO 8601; NaN, infinities and bytes as null."""
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, float):
@@ -70,6 +75,8 @@ def unstorable(value: Any) -> str | None:
         except UnicodeEncodeError:
             return NOT_UNICODE
         return None
+    if value is NOT_UTF8:
+        return "not valid utf-8"
     if isinstance(value, Mapping):
         return next((bad for pair in value.items() for part in pair if (bad := unstorable(part))), None)
     if isinstance(value, (list, tuple)):

@@ -43,9 +43,7 @@ def sample(reviews: Callable[[], Iterator[Review | Reject]], n: int, seed: int) 
         return frozenset(row_no for _, row_no in everything)
     shares = _shares(counts, n)
     return frozenset(
-        row_no
-        for label, heap in strata.items()
-        for _, row_no in heapq.nlargest(shares[label], heap)
+        row_no for label, heap in strata.items() for _, row_no in heapq.nlargest(shares[label], heap)
     )
 
 
@@ -63,7 +61,9 @@ def _shares(counts: Counter[str | None], n: int) -> dict[str | None, int]:
     if n >= total:
         return dict(counts)
     shares = {label: n * count // total for label, count in counts.items()}
-    by_remainder = sorted(counts, key=lambda label: (-(n * counts[label] % total), label is None, label or ""))
+    by_remainder = sorted(
+        counts, key=lambda label: (-(n * counts[label] % total), label is None, label or "")
+    )
     for label in by_remainder[: n - sum(shares.values())]:
         shares[label] += 1
     return shares

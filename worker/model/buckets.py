@@ -6,8 +6,8 @@ from collections.abc import Sequence
 def plan(lengths: Sequence[int], *, token_budget: int) -> list[list[int]]:
     """Micro-batches of indices into `lengths`: every index once, longest reviews first.
 
-    A micro-batch of n reviews costs n x its longest length, which is what a padded forward pass computes; that
-    product never exceeds `token_budget`. Longest first, so that a memory shortage shows at once.
+    A micro-batch of n reviews costs n x its longest length, which is what a padded forward pass computes;
+    that product never exceeds `token_budget`. Longest first, so that a memory shortage shows at once.
 
     Raises:
         ValueError: a single review is longer than the budget, or a length is below 1.

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import shutil
-import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import chain
@@ -13,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError, safe_open
+from peft import LoraConfig
 
-from worker.errors import AdapterInvalid, BaseMismatch, HeadMissing, ProbesDiffer, TrainingInvalid
+from worker.errors import AdapterInvalid, BaseMismatch, ProbesDiffer
 from worker.model.bases import find_base, weights_sha256
 from worker.model.encoding import Encoding, encode
-from worker.model.manifest import MANIFEST, WEIGHTS, Base, Manifest, Probe, file_sha256
+from worker.model.lora import check_weights, new_adapter, with_adapter
+from worker.model.manifest import MANIFEST, Base, Manifest, Probe, file_sha256
 from worker.model.pretrained import (
     HEADS,
     check_targets,
@@ -66,9 +63,7 @@ class Classifier:
         model.config.pad_token_id = self.padding_id
 
     @classmethod
-    def create(
-        cls, base_id: str, labels: Sequence[str], encoding: Encoding, lora: LoraConfig
-    ) -> Classifier:
+    def create(cls, base_id: str, labels: Sequence[str], encoding: Encoding, lora: LoraConfig) -> Classifier:
         """A base model with a fresh adapter and head, in fp32 on the CPU.
 
         Everything that the base's own weights lack is trained and saved with the adapter, not the head alone:
@@ -80,16 +75,15 @@ class Classifier:
             AdapterInvalid: the base can't be loaded or can't read that many tokens.
         """
         directory = find_base(base_id)
-        base = Base(id=base_id, revision=_revision(directory), weights_sha256=weights_sha256(directory))
+        # A directory is noted by its whole path: the adapter may be loaded from anywhere.
+        named = str(Path(base_id).resolve()) if Path(base_id).is_dir() else base_id
+        base = Base(id=named, revision=_revision(directory), weights_sha256=weights_sha256(directory))
         pretrained = load_pretrained(directory, labels)
         check_targets(pretrained.model, lora.target_modules or (), base_id)
         # PEFT adds the heads by itself.
         lora.modules_to_save = [name for name in pretrained.fresh_modules if name not in HEADS] or None
         classifier = cls(pretrained.model, load_tokenizer(directory), labels, encoding, base)
-        try:
-            classifier.model = get_peft_model(pretrained.model, lora)
-        except ValueError as error:
-            raise TrainingInvalid(f"{base_id} can't take this adapter: {error}") from error
+        classifier.model = new_adapter(pretrained.model, lora)
         return classifier
 
     @classmethod
@@ -98,9 +92,9 @@ class Classifier:
     ) -> Classifier:
         """A verified adapter, merged into its base and ready to score.
 
-        The hashes of all files and of the base are compared with the manifest, then the probes: in fp32 before
-        merging (logits within 1e-3) and on the device after merging and the cast (probabilities within 0.02).
-        `base_id` names another place for the same base, say a local directory.
+        The hashes of all files and of the base are compared with the manifest, then the probes: in fp32
+        before merging (logits within 1e-3) and on the device after merging and the cast (probabilities within
+        0.02). `base_id` names another place for the same base, say a local directory.
 
         Raises:
             AdapterInvalid: one of its subclasses names what is wrong.
@@ -109,8 +103,6 @@ class Classifier:
         manifest.verify_files(directory)
         if not manifest.probes:
             raise AdapterInvalid(f"adapter '{manifest.name}' has no probes, so it can't be verified.")
-        tensors = _tensor_shapes(directory / WEIGHTS)
-        _check_head(directory, tensors, manifest)
         base_directory = find_base(base_id or manifest.base.id, "" if base_id else manifest.base.revision)
         found = weights_sha256(base_directory)
         if found != manifest.base.weights_sha256:
@@ -120,16 +112,11 @@ class Classifier:
                 "Provide the base it was trained on, if need be with LORACLE_BASE_MODEL."
             )
         pretrained = load_pretrained(base_directory, manifest.labels)
-        lost = sorted(name for name in pretrained.fresh if f"base_model.model.{name}" not in tensors)
-        if lost:
-            raise HeadMissing(
-                f"{directory / WEIGHTS} lacks {', '.join(lost)}, which the base has no weights for: scores would "
-                "come from random numbers. Train the adapter again."
-            )
+        check_weights(directory, manifest.labels, pretrained.fresh)
         tokenizer = load_tokenizer(directory)
         classifier = cls(pretrained.model, tokenizer, manifest.labels, manifest.encoding, manifest.base)
         classifier.manifest = manifest
-        classifier.model = _with_adapter(pretrained.model, directory)
+        classifier.model = with_adapter(pretrained.model, directory)
         classifier.model.eval()
         classifier._check_probes(merged=False)
         classifier._merge(device, dtype)
@@ -199,7 +186,8 @@ class Classifier:
     def _write_files(self, directory: Path) -> None:
         self.model.eval()
         self.model.peft_config["default"].base_model_name_or_path = self.base.id
-        # Embeddings are never adapted; left to find that out, PEFT asks the hub and warns where it can't be reached.
+        # Embeddings are never adapted; left to find that out, PEFT asks the hub and warns where it can't be
+        # reached.
         self.model.save_pretrained(directory, safe_serialization=True, save_embedding_layers=False)
         self.tokenizer.save_pretrained(directory)
         (directory / "README.md").unlink(missing_ok=True)
@@ -222,7 +210,8 @@ class Classifier:
             what = f"probabilities in {self.dtype} on {self.device}" if merged else "logits in fp32"
             raise ProbesDiffer(
                 f"adapter '{manifest.name}' gives its probe sentences other {what} than when it was made "
-                f"(by {difference:.2g}, allowed {limit:g}): tokenizer, base or library don't fit it. Train it again "
+                f"(by {difference:.2g}, allowed {limit:g}): tokenizer, base or library don't fit it. "
+                f"Train it again "
                 f"with the versions installed here, or install those it was trained with."
             )
 
@@ -237,42 +226,6 @@ class Classifier:
                 # On the layers, not on the head: RoBERTa's is handed all tokens and picks the first.
                 module.register_forward_pre_hook(lambda _, inputs: tuple(value.float() for value in inputs))
         self.model.eval()
-
-
-def _tensor_shapes(weights: Path) -> dict[str, list[int]]:
-    try:
-        with safe_open(weights, framework="pt") as file:
-            return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise AdapterInvalid(f"{weights} is no safetensors file: {error}.") from error
-
-
-def _check_head(directory: Path, tensors: dict[str, list[int]], manifest: Manifest) -> None:
-    # PEFT's names: base_model.model.classifier.weight, …classifier.out_proj.weight, …score.weight.
-    rows = [
-        shape[0]
-        for key, shape in tensors.items()
-        if key.endswith(".weight") and any(head in key.split(".") for head in HEADS)
-    ]
-    if len(manifest.labels) not in rows:
-        raise HeadMissing(
-            f"{directory / WEIGHTS} holds no classification head for the {len(manifest.labels)} labels of its "
-            "manifest: scores would come from random weights. Save the adapter with task_type SEQ_CLS."
-        )
-
-
-def _with_adapter(model: Any, directory: Path) -> PeftModel:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            adapted = PeftModel.from_pretrained(model, str(directory))
-        except (ValueError, RuntimeError, KeyError, TypeError) as error:
-            raise AdapterInvalid(f"the adapter in {directory} doesn't fit its base: {error}") from error
-    # PEFT only warns of layers that the file lacks; they would stay without effect.
-    missing = next((str(warning.message) for warning in caught if "missing adapter" in str(warning.message)), "")
-    if missing:
-        raise AdapterInvalid(f"the adapter in {directory} is not whole. {missing[:300]}")
-    return adapted
 
 
 def _replace(directory: Path, partial: Path) -> None:
@@ -290,26 +243,3 @@ def _replace(directory: Path, partial: Path) -> None:
 def _revision(directory: Path) -> str:
     # Only the hub's cache has revisions: …/snapshots/<commit>.
     return directory.name if directory.parent.name == "snapshots" else ""
-
-
-def lora_config(
-    *, rank: int, alpha: int, dropout: float, targets: str | Sequence[str], **options: Any
-) -> LoraConfig:
-    """PEFT's configuration of an adapter for sequence classification; the head is always saved with it."""
-    return LoraConfig(
-        task_type="SEQ_CLS",
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        **options,
-    )
-
-
-def training_summary(lora: LoraConfig) -> dict[str, Any]:
-    """The adapter's hyper-parameters as they go into the manifest."""
-    fields = dataclasses.asdict(lora)
-    kept = {key: fields[key] for key in ("r", "lora_alpha", "lora_dropout", "target_modules")}
-    if isinstance(kept["target_modules"], set):
-        kept["target_modules"] = sorted(kept["target_modules"])
-    return json.loads(json.dumps(kept))  # type: ignore[no-any-return]

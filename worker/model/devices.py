@@ -6,7 +6,6 @@ import torch
 
 from worker.errors import DeviceUnavailable
 
-
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -29,7 +28,8 @@ def choose_device(name: str = "auto") -> torch.device:
     ):
         raise DeviceUnavailable(
             f"device '{name}' was asked for, but torch {torch.__version__} sees "
-            f"{torch.cuda.device_count()} CUDA devices. Use cpu, or install a CUDA build of torch and a driver."
+            f"{torch.cuda.device_count()} CUDA devices. Use cpu, or install a CUDA build of torch and a "
+            f"driver."
         )
     return device
 

@@ -25,9 +25,9 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 class Encoding:
     """How a text becomes at most `max_length` token ids, special tokens included.
 
-    `truncation` says which tokens of a longer text are kept: the first, the last, or the first quarter and the
-    last three quarters (Sun et al. 2019 keep 128 + 382 of 510). `cleaning` "markup" replaces HTML tags by a
-    space, resolves entities and collapses white space.
+    `truncation` says which tokens of a longer text are kept: the first, the last, or the first quarter and
+    the last three quarters (Sun et al. 2019 keep 128 + 382 of 510). `cleaning` "markup" replaces HTML tags by
+    a space, resolves entities and collapses white space.
     """
 
     max_length: int = 256
@@ -64,9 +64,7 @@ def truncate(ids: Sequence[int], room: int, truncation: Truncation) -> list[int]
     return [*ids[:head], *ids[len(ids) - (room - head) :]]
 
 
-def encode(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], encoding: Encoding
-) -> list[list[int]]:
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], encoding: Encoding) -> list[list[int]]:
     """Token ids of each text, in input order, each with the tokenizer's special tokens around it.
 
     A text that spells a special token, say "[SEP]" or "<s>", is a text: it can't end a review early. A lone
@@ -98,7 +96,9 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[in
         if 0 in mask:
             break
     else:
-        raise AdapterInvalid(f"{type(tokenizer).__name__} knows no word, so its special tokens can't be told.")
+        raise AdapterInvalid(
+            f"{type(tokenizer).__name__} knows no word, so its special tokens can't be told."
+        )
     first = mask.index(0)
     behind = next((i for i in range(first, len(mask)) if mask[i]), len(mask))
     return whole.ids[:first], whole.ids[behind:]

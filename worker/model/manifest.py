@@ -24,7 +24,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The pretrained model under an adapter: its id, its revision ("" for a local one), its weights' sha256."""
+    """The pretrained model under an adapter: id, revision ("" for a local one) and its weights' sha256."""
 
     id: str
     revision: str
@@ -62,7 +62,8 @@ class Manifest:
     def __post_init__(self) -> None:
         if self.format != FORMAT:
             raise AdapterInvalid(
-                f"the manifest of adapter '{self.name}' has format {self.format}; this version reads {FORMAT}."
+                f"the manifest of adapter '{self.name}' has format {self.format}; this version reads "
+                f"{FORMAT}."
             )
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise AdapterInvalid(f"adapter '{self.name}' needs two or more distinct labels: {self.labels}.")
@@ -120,7 +121,8 @@ class Manifest:
             raise ManifestMissing(f"there is no adapter directory {directory}.")
         if not path.is_file():
             raise ManifestMissing(
-                f"{directory} has no {MANIFEST}: it is no adapter made by `loracle train`, or part of it is missing."
+                f"{directory} has no {MANIFEST}: it is no adapter made by `loracle train`, or part of it "
+                f"is missing."
             )
         try:
             text = path.read_text(encoding="utf-8")
@@ -137,8 +139,8 @@ class Manifest:
     def verify_files(self, directory: Path) -> None:
         """Checks that the directory holds the files the manifest names, unchanged, and no other.
 
-        A file that the manifest doesn't know could change the tokenizer, or be a pickle; documentation and hidden
-        files are left alone.
+        A file that the manifest doesn't know could change the tokenizer, or be a pickle; documentation and
+        hidden files are left alone.
 
         Raises:
             AdapterInvalid: the weights are no safetensors, or the manifest forgets a file it must name.
@@ -154,7 +156,9 @@ class Manifest:
         for name in self.files:
             # Only names: a path would make this check read whatever file of this host a manifest likes.
             if name in (".", "..") or Path(name).name != name or "\\" in name:
-                raise AdapterInvalid(f"the manifest of adapter '{self.name}' names '{name}', which is no file name.")
+                raise AdapterInvalid(
+                    f"the manifest of adapter '{self.name}' names '{name}', which is no file name."
+                )
         for path in sorted(directory.iterdir()):
             documentation = path.name.startswith(".") or path.suffix in DOCUMENTATION
             if path.name not in self.files and path.name != MANIFEST and not documentation:

@@ -1,4 +1,6 @@
-"""Pretrained models and tokenizers from local directories: never remote code, never pickles, never the network."""
+"""Pretrained models and tokenizers from local directories: never remote code, never pickles, never the
+network.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,8 @@ HEADS = ("classifier", "score")
 class Pretrained:
     """A sequence classifier from a base's weights.
 
-    `fresh` names the parameters that the base's files lack: the head, sometimes a pooler or another layer before
-    the head. They begin random, so an adapter has to carry them all.
+    `fresh` names the parameters that the base's files lack: the head, sometimes a pooler or another layer
+    before the head. They begin random, so an adapter has to carry them all.
     """
 
     model: Any
@@ -46,8 +48,8 @@ def load_pretrained(directory: Path, labels: Sequence[str]) -> Pretrained:
     """
     verbosity = transformers_logging.get_verbosity()
     # The fresh head is announced as an error by transformers; here it is always meant.
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         config = AutoConfig.from_pretrained(
             directory,
@@ -95,7 +97,7 @@ def load_tokenizer(directory: Path) -> Any:
 
 
 def padding_id(model: Any, tokenizer: Any) -> int:
-    """The id that fills rows. Attention never sees it; RoBERTa's position ids need it to be the model's own."""
+    """The id that fills rows, unseen by attention. RoBERTa's position ids need it to be the model's own."""
     for found in (model.config.pad_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id):
         if found is not None:
             return int(found)
@@ -122,7 +124,9 @@ def check_targets(model: Any, targets: str | Iterable[str], base_id: str) -> Non
     """
     if isinstance(targets, str):  # "all-linear", or a pattern, which PEFT checks
         return
-    linear = [name for name, module in model.base_model.named_modules() if isinstance(module, torch.nn.Linear)]
+    linear = [
+        name for name, module in model.base_model.named_modules() if isinstance(module, torch.nn.Linear)
+    ]
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in linear):
             known = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linear}))
@@ -144,6 +148,7 @@ def _check_fresh(directory: Path, model: Any, fresh: Iterable[str]) -> None:
     lost = sorted(name for name in fresh if name.startswith(prefix) and "pooler" not in name)
     if lost:
         raise AdapterInvalid(
-            f"the weights in {directory} lack {len(lost)} parameters of {type(model).__name__} ({lost[0]}, …): its "
+            f"the weights in {directory} lack {len(lost)} parameters of {type(model).__name__} "
+            f"({lost[0]}, …): its "
             "config.json is of another architecture or size."
         )

@@ -56,7 +56,8 @@ class AdapterScorer:
         )
 
     def warm_up(self) -> None:
-        """Runs the largest micro-batch once, so that a budget over the device's memory shows before any review.
+        """Runs the largest micro-batch once, so that a budget over the device's memory shows before any
+        review.
 
         Raises:
             DeviceBroken: the device fails.
@@ -120,7 +121,7 @@ class AdapterScorer:
                 raise DeviceBroken(f"{self._classifier.device} failed: {reason}") from error
             raise
         gc.collect()
-        if torch.cuda.is_initialized():
+        if self._classifier.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
 
@@ -157,7 +158,8 @@ def load_adapter_scorer(
     if threads is not None:
         torch.set_num_threads(threads)
         os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
-    # Unset, the tokenizer warns in every child process. It reads this in native code, so it is set before first use.
+    # Unset, the tokenizer warns in every child process. It reads this in native code, so it is set before
+    # first use.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     chosen = choose_device(device)
     try:

@@ -25,8 +25,8 @@ class Scorer(Protocol):
     ) -> list[Outcome]:
         """One outcome per review, in the order of `reviews`.
 
-        `heartbeat` is called between micro-batches or requests, so that the caller can renew its lease; what it
-        raises passes through.
+        `heartbeat` is called between micro-batches or requests, so that the caller can renew its lease; what
+        it raises passes through.
 
         Raises:
             Transient: nothing was scored, the same call may succeed later.

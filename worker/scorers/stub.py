@@ -38,8 +38,9 @@ def stub_score(text: str, labels: Sequence[str] = LABELS) -> Score:
 class StubScorer:
     """Gives `stub_score` to every review.
 
-    LORACLE_STUB_DELAY_S makes each call of `score` last that many seconds, with heartbeats. A text that contains
-    "LORACLE-POISON-RAISE" raises; one with "LORACLE-POISON-KILL" kills this process if LORACLE_STUB_POISON is 1.
+    LORACLE_STUB_DELAY_S makes each call of `score` last that many seconds, with heartbeats. A text that
+    contains "LORACLE-POISON-RAISE" raises; one with "LORACLE-POISON-KILL" kills this process if
+    LORACLE_STUB_POISON is 1.
     """
 
     def __init__(self, labels: Sequence[str] = LABELS) -> None:

@@ -55,7 +55,9 @@ class AdapterShelf:
             AdapterUnknown: there is no such adapter.
         """
         with read(self._engine) as connection:
-            manifest = connection.scalar(select(Adapter.manifest).where(Adapter.id == adapter_id))
+            manifest: Mapping[str, Any] | None = connection.scalar(
+                select(Adapter.manifest).where(Adapter.id == adapter_id)
+            )
         if manifest is None:
             raise _unknown(adapter_id)
         return manifest
@@ -97,7 +99,7 @@ class AdapterShelf:
             ).one_or_none()
         if row is None:
             raise _unknown(adapter_id)
-        directory = cache / row.sha256
+        directory = cache / str(row.sha256)
         if _is_restored(directory, row.sha256):
             return directory
         with read(self._engine) as connection:
@@ -119,9 +121,7 @@ class AdapterShelf:
         def work(connection: Connection) -> int:
             connection.execute(
                 upserting(connection, Adapter)
-                .values(
-                    name=name, sha256=sha256, manifest=dict(manifest), archive=archive, created_at=now()
-                )
+                .values(name=name, sha256=sha256, manifest=dict(manifest), archive=archive, created_at=now())
                 .on_conflict_do_nothing(index_elements=["sha256"])
             )
             return connection.execute(select(Adapter.id).where(Adapter.sha256 == sha256)).scalar_one()

@@ -22,7 +22,7 @@ class BatchLife:
 
     _engine: Engine
     _max_attempts: int
-    _lease_s: float
+    lease_s: float
     _scorer_ids: dict[str, int]
 
     def claim(self, batch_id: int, *, task_id: str = "") -> BatchRow | None:
@@ -48,7 +48,7 @@ class BatchLife:
                     state="running",
                     attempts=Batch.attempts + 1,
                     lease_token=token,
-                    lease_until=now() + self._lease_s,
+                    lease_until=now() + self.lease_s,
                     claimed_at=now(),
                     task_id=task_id,
                 )
@@ -61,9 +61,7 @@ class BatchLife:
         with read(self._engine) as connection:
             adapter_id = connection.scalar(select(Job.adapter_id).where(Job.id == claimed.job_id))
             rows = connection.execute(
-                select(
-                    Review.row_no, Review.text, Review.external_id, Review.gold_label, Review.attributes
-                )
+                select(Review.row_no, Review.text, Review.external_id, Review.gold_label, Review.attributes)
                 .where(
                     Review.job_id == claimed.job_id,
                     Review.row_no.between(claimed.first_row, claimed.last_row),
@@ -89,9 +87,11 @@ class BatchLife:
         """
         renewed = write(
             self._engine,
-            lambda connection: connection.execute(
-                update(Batch).where(*_held(batch)).values(lease_until=now() + self._lease_s)
-            ).rowcount,
+            lambda connection: (
+                connection.execute(
+                    update(Batch).where(*_held(batch)).values(lease_until=now() + self.lease_s)
+                ).rowcount
+            ),
         )
         if renewed != 1:
             raise _lease_lost(batch)
@@ -149,7 +149,7 @@ class BatchLife:
         write(self._engine, work)
 
     def release(self, batch: BatchRow, error: str, *, delay_s: float = 0.0) -> None:
-        """Gives the batch back unscored: due again after `delay_s` seconds, or bisected after too many attempts.
+        """Gives the batch back unscored: due after `delay_s` seconds, or bisected after too many attempts.
 
         Raises:
             LeaseLost: another worker has the batch now.
@@ -203,9 +203,7 @@ class BatchLife:
         return self._scorer_ids[scorer.sha256]
 
 
-def give_back(
-    connection: Connection, batch_id: int, error: str, *, delay_s: float, max_attempts: int
-) -> str:
+def give_back(connection: Connection, batch_id: int, error: str, *, delay_s: float, max_attempts: int) -> str:
     """Takes a locked, running batch from its holder; the state it is in now.
 
     `queued` again while it has attempts left; then `split` in two halves, or, with a single review, `failed`
@@ -220,6 +218,7 @@ def give_back(
             Batch.last_row,
             Batch.attempts,
             Job.state.label("job_state"),
+            now().label("clock"),
         )
         .join(Job, Job.id == Batch.job_id)
         .where(Batch.id == batch_id)
@@ -247,7 +246,6 @@ def give_back(
             connection.execute(
                 insert(Batch), [_child(batch_id, batch, half, max_attempts) for half in halves]
             )
-            connection.execute(update(Batch).where(Batch.parent_id == batch_id).values(created_at=now()))
         else:
             changed |= {"state": "failed", "finished_at": now()}
             for row_no in rows:
@@ -257,8 +255,8 @@ def give_back(
 
 
 def _child(parent_id: int, parent: Any, rows: Sequence[int], max_attempts: int) -> dict[str, Any]:
-    # One attempt per further level finds the poison soon; a review alone gets two before it is given up, since
-    # its worker may have died of something else.
+    # One attempt per further level finds the poison soon; a review alone gets two before it is given up,
+    # since its worker may have died of something else.
     left = 1 if len(rows) > 1 else 2
     return {
         "job_id": parent.job_id,
@@ -270,7 +268,7 @@ def _child(parent_id: int, parent: Any, rows: Sequence[int], max_attempts: int) 
         "state": "queued",
         "attempts": max(0, max_attempts - left),
         "parent_id": parent_id,
-        "created_at": 0.0,
+        "created_at": parent.clock,
     }
 
 
@@ -286,5 +284,6 @@ def _held(batch: BatchRow) -> tuple[Any, ...]:
 
 def _lease_lost(batch: BatchRow) -> LeaseLost:
     return LeaseLost(
-        f"batch {batch.id} of job {batch.job_id} is no longer leased to this worker: its unsaved work is dropped."
+        f"batch {batch.id} of job {batch.job_id} is no longer leased to this worker: "
+        "its unsaved work is dropped."
     )

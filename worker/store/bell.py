@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, ColumnElement, Engine, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, func, or_, select, update
 
 from worker.reviews import Lane
 from worker.store.batches import give_back
@@ -81,8 +81,9 @@ class Bell:
     def sweep(self, lane: Lane, *, queue_empty: bool, ring_after_s: float = 5.0) -> Swept:
         """Expired leases go back, lost bells may ring again, jobs with nothing open are done.
 
-        A bell counts as lost when the broker's queue is empty and it rang `ring_after_s` seconds ago, or after
-        `bell_timeout_s` at the latest. One sweeper at a time; a second returns at once. Without work it only reads.
+        A bell counts as lost when the broker's queue is empty and it rang `ring_after_s` seconds ago, or
+        after `bell_timeout_s` at the latest. One sweeper at a time: a second one does nothing. Without work
+        it only reads.
         """
         silent_s = min(ring_after_s, self._bell_timeout_s) if queue_empty else self._bell_timeout_s
         with read(self._engine) as connection:

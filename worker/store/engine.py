@@ -150,7 +150,9 @@ def retrying(work: Callable[[], T], *, attempts: int = ATTEMPTS) -> T:
             if not _lost_race(error):
                 raise
             if attempt == attempts:
-                raise DatabaseBusy(f"the database stayed locked through {attempts} attempts: {error}") from error
+                raise DatabaseBusy(
+                    f"the database stayed locked through {attempts} attempts: {error}"
+                ) from error
             # Jitter parts two that would meet again.
             time.sleep(random.uniform(0.01, 0.05) * 2**attempt)
     raise ValueError(f"attempts is {attempts}; it must be at least 1")

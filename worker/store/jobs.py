@@ -16,7 +16,16 @@ from worker.store.engine import now, write
 from worker.store.queries import read_job
 from worker.store.retries import reset_failed
 from worker.store.rows import insert_reviews, queue_batches, upserting
-from worker.store.tables import ACTIVE_JOBS, OPEN_BATCHES, OPEN_REQUESTS, Agreement, Batch, Job, Reject, Request
+from worker.store.tables import (
+    ACTIVE_JOBS,
+    OPEN_BATCHES,
+    OPEN_REQUESTS,
+    Agreement,
+    Batch,
+    Job,
+    Reject,
+    Request,
+)
 
 
 class JobLife:
@@ -201,12 +210,12 @@ class JobLife:
         *,
         raters: str,
         selection: str,
-        slice: str,  # noqa: A002
+        slice: str,
         n: int,
         contingency: Mapping[str, Any],
         statistics: Mapping[str, Any],
     ) -> None:
-        """Keeps how well `raters` agree; what was kept for the same raters, selection and slice is replaced."""
+        """Keeps how well `raters` agree, in place of what was kept for the same selection and slice."""
 
         def work(connection: Connection) -> None:
             key = {"job_id": job_id, "raters": raters, "selection": selection, "slice": slice}

@@ -13,10 +13,11 @@ __all__ = ["Ledger", "Swept"]
 
 
 class Ledger(JobLife, BatchLife, Bell, AdapterShelf):
-    """What happened to every job, batch and review; each method is atomic and safe to call from many processes.
+    """What happened to every job, batch and review. Each method is atomic and safe from many processes.
 
-    `lease_s` is how long a claim holds without `renew`, `bell_timeout_s` after how long a message that nobody took
-    counts as lost, both in seconds by the database's clock. After `max_attempts` claims a batch is bisected.
+    `lease_s` is how long a claim holds without `renew`, `bell_timeout_s` after how long a message that
+    nobody took counts as lost, both in seconds by the database's clock. After `max_attempts` claims a batch
+    is bisected.
     """
 
     def __init__(
@@ -24,6 +25,6 @@ class Ledger(JobLife, BatchLife, Bell, AdapterShelf):
     ) -> None:
         self._engine = engine
         self._max_attempts = max_attempts
-        self._lease_s = lease_s
+        self.lease_s = lease_s
         self._bell_timeout_s = bell_timeout_s
         self._scorer_ids: dict[str, int] = {}

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, Row, Select, func, select
 
-from worker.errors import JobUnknown
+from worker.errors import AdapterUnknown, JobUnknown
 from worker.reviews import Job as JobRow
 from worker.reviews import JobState, Lane
 from worker.reviews import Reject as RejectRow
@@ -33,8 +33,8 @@ RATE_WINDOW_S = 60.0
 class Progress:
     """How far a job is. Times are in seconds; `rate` is reviews per second over the last minute.
 
-    `batches` counts them by state; `open_batches` are those still to be done. `seconds_left` is null while nothing
-    moves. `oldest_bell_s` is the age of the oldest message that no worker has taken yet.
+    `batches` counts them by state; `open_batches` are those still to be done. `seconds_left` is null while
+    nothing moves. `oldest_bell_s` is the age of the oldest message that no worker has taken yet.
     """
 
     job: JobRow
@@ -163,7 +163,7 @@ class Queries:
                 .group_by(Label.label)
                 .order_by(func.count().desc(), Label.label)
             )
-            return {label: count for label, count in rows}
+            return {label: int(count) for label, count in rows}
 
     def contingency(self, job_id: int) -> dict[tuple[str, str], int]:
         """How many reviews have each pair (gold label, label), of those that have both."""
@@ -189,23 +189,26 @@ class Queries:
         *,
         label: str | None = None,
         min_score: float | None = None,
-        below: float | None = None,
+        max_score: float | None = None,
         failed: bool = False,
         with_text: bool = False,
         after_row: int = 0,
+        until_row: int | None = None,
         limit: int | None = None,
         chunk: int = 2000,
     ) -> Iterator[dict[str, Any]]:
         """Rows of the view `results` in row order, as dicts; with `text` and `attributes` if asked.
 
-        `min_score` <= score < `below`; `failed` keeps the rows with an error. Memory stays flat: `chunk` rows at a
-        time, each chunk a read of its own that begins behind the last row.
+        `min_score` <= score <= `max_score`; `after_row` < row_no <= `until_row`; `failed` keeps the rows with
+        an error. Memory stays flat: `chunk` rows at a time, each chunk a read of its own.
 
         Raises:
             JobUnknown: there is no such job.
         """
         self.job_state(job_id)
-        filters = Filters(label=label, min_score=min_score, below=below, failed=failed)
+        filters = Filters(
+            label=label, min_score=min_score, max_score=max_score, failed=failed, until_row=until_row
+        )
         return iterate_results(
             self._engine, job_id, filters, with_text=with_text, after_row=after_row, limit=limit, chunk=chunk
         )
@@ -249,6 +252,43 @@ class Queries:
             )
             return [AdapterRow(*row) for row in rows]
 
+    def adapter(self, adapter_id: int) -> AdapterRow:
+        """The adapter of this id. Raises AdapterUnknown."""
+        with read(self._engine) as connection:
+            row = connection.execute(
+                select(Adapter.id, Adapter.name, Adapter.sha256, Adapter.created_at, Adapter.manifest).where(
+                    Adapter.id == adapter_id
+                )
+            ).one_or_none()
+        if row is None:
+            raise AdapterUnknown(f"there is no adapter {adapter_id} in the database.")
+        return AdapterRow(*row)
+
+    def scoring_seconds(self, job_id: int) -> float:
+        """Seconds in which at least one batch of the job was being scored: pauses don't count."""
+        with read(self._engine) as connection:
+            spans = connection.execute(
+                select(Batch.claimed_at, Batch.finished_at)
+                .where(Batch.job_id == job_id, Batch.state == "done")
+                .order_by(Batch.claimed_at)
+            ).all()
+        seconds, until = 0.0, 0.0
+        for start, end in spans:
+            if start is None or end is None:
+                continue
+            seconds += max(0.0, end - max(start, until))
+            until = max(until, end)
+        return seconds
+
+    def decided_until(self, job_id: int) -> int:
+        """The last row number before which every review has its label or its error."""
+        with read(self._engine) as connection:
+            first_open = connection.scalar(
+                select(func.min(Batch.first_row)).where(Batch.job_id == job_id, Batch.state.in_(OPEN_BATCHES))
+            )
+            last = connection.scalar(select(func.max(Batch.last_row)).where(Batch.job_id == job_id))
+        return int(first_open) - 1 if first_open is not None else int(last or 0)
+
     def count_active_batches(self, lane: Lane) -> int:
         """Batches of the lane that workers still have to do, over all jobs that run."""
         with read(self._engine) as connection:
@@ -275,7 +315,7 @@ def job_unknown(job_id: int) -> JobUnknown:
 
 def _jobs() -> Select[Any]:
     rejected = select(func.count()).where(Reject.job_id == Job.id).scalar_subquery()
-    return select(
+    columns: list[Any] = [
         Job.id,
         Job.name,
         Job.source,
@@ -292,7 +332,8 @@ def _jobs() -> Select[Any]:
         Job.sealed_at,
         Job.finished_at,
         Job.options,
-    )
+    ]
+    return select(*columns)
 
 
 def _job(row: Row[Any]) -> JobRow:

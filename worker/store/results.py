@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Double, Engine, Integer, Select, Text, column, select, table
+from sqlalchemy import BigInteger, Double, Engine, Select, Text, column, func, select, table
 
 from worker.store.engine import read
+from worker.store.rows import on_postgresql
 from worker.store.tables import Review
 
 RESULTS = table(
     "results",
-    column("job_id", Integer),
-    column("row_no", Integer),
+    column("job_id", BigInteger),
+    column("row_no", BigInteger),
     column("id", Text),
     column("label", Text),
     column("score", Double),
@@ -25,15 +26,25 @@ RESULTS = table(
 )
 """The view `results`, made by the migrations: one row per review of all jobs."""
 
+# A table just filled has no statistics yet, and without them PostgreSQL would sort the rest of the job for every
+# page. The keys give the order.
+_IN_KEY_ORDER = select(
+    *(
+        func.set_config(f"enable_{plan}", "off", True)
+        for plan in ("sort", "bitmapscan", "hashjoin", "mergejoin", "seqscan")
+    )
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which rows: this label, min_score <= score < below, only those with an error."""
+    """Which rows: this label, min_score <= score <= max_score, with an error, none behind `until_row`."""
 
     label: str | None = None
     min_score: float | None = None
-    below: float | None = None
+    max_score: float | None = None
     failed: bool = False
+    until_row: int | None = None
 
 
 def iterate_results(
@@ -52,6 +63,8 @@ def iterate_results(
     while left is None or left > 0:
         size = chunk if left is None else min(chunk, left)
         with read(engine) as connection:
+            if on_postgresql(connection):
+                connection.execute(_IN_KEY_ORDER)
             rows = connection.execute(query.where(RESULTS.c.row_no > after_row).limit(size)).all()
         for row in rows:
             yield dict(row._mapping)
@@ -72,8 +85,10 @@ def _query(job_id: int, filters: Filters, *, with_text: bool) -> Select[Any]:
         query = query.where(c.label == filters.label)
     if filters.min_score is not None:
         query = query.where(c.score >= filters.min_score)
-    if filters.below is not None:
-        query = query.where(c.score < filters.below)
+    if filters.max_score is not None:
+        query = query.where(c.score <= filters.max_score)
+    if filters.until_row is not None:
+        query = query.where(c.row_no <= filters.until_row)
     if filters.failed:
         query = query.where(c.error.is_not(None))
     return query

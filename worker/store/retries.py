@@ -64,9 +64,7 @@ def _queue_again(connection: Connection, job_id: int, states: Sequence[str]) -> 
     connection.execute(
         update(Batch)
         .where(*chosen)
-        .values(
-            state="queued", attempts=0, error=None, published_at=None, not_before=None, finished_at=None
-        )
+        .values(state="queued", attempts=0, error=None, published_at=None, not_before=None, finished_at=None)
     )
     return int(reviews or 0)
 

@@ -70,7 +70,7 @@ def _review_rows(job_id: int, reviews: Iterable[Review]) -> Iterator[tuple[Any, 
 
 
 def queue_batches(connection: Connection, job_id: int, ranges: Sequence[tuple[int, int, int]]) -> None:
-    """Queues a batch per (first row, last row, size), numbered on from the job's last. Needs the job's lock."""
+    """Queues a batch per (first row, last row, size), numbered on. The caller holds the job's row lock."""
     if not ranges:
         return
     last = connection.scalar(select(func.max(Batch.number)).where(Batch.job_id == job_id)) or 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -80,7 +78,7 @@ def alembic_config(connection: Connection | Engine | None = None) -> Config:
     """Alembic, configured in code: there is no alembic.ini in an installed package."""
     config = Config()
     # Alembic interpolates % in its options.
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent).replace("%", "%%"))
+    config.set_main_option("script_location", next(iter(migrations.__path__)).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     return config

@@ -137,10 +137,16 @@ class Batch(Table):
         _one_of("lane", LANES),
         Index(None, "job_id", "state"),
         Index(None, "job_id", "number"),
-        # The window takes queued batches in this order, the sweeper finds running ones; done ones cost neither.
+        # The window takes queued batches in this order, the sweeper finds running ones among few.
         Index("ix_batches_live", "lane", "state", "number", "job_id"),
         # Counts the messages outstanding and finds old bells without a walk over the backlog.
         Index("ix_batches_rung", "lane", "state", "published_at"),
+        Index(
+            "ix_batches_children",
+            "parent_id",
+            postgresql_where=text("parent_id IS NOT NULL"),
+            sqlite_where=text("parent_id IS NOT NULL"),
+        ),
     )
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
@@ -254,7 +260,7 @@ class Reservation(Table):
 
 
 class Bulk(Table):
-    """A submission to the OpenAI Batch API: the row is there before the upload, so a crash can't submit twice."""
+    """A submission to the OpenAI Batch API; the row comes before the upload, so none is submitted twice."""
 
     __tablename__ = "bulks"
     __table_args__ = (_one_of("state", BULK_STATES), Index(None, "state"))

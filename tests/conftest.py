@@ -1,0 +1,128 @@
+"""Fixtures for everybody.
+
+`valkey_url`      an empty real Valkey, `redis+socket://…`; one server per session, flushed for every test
+`postgres_url`    a migrated PostgreSQL database of the test's own, on one server per session
+`sqlite_url`      a migrated SQLite file of the test's own
+`database_url`    each of the two in turn: the test runs twice
+`engine`          an engine on `database_url`
+`empty_database_url`  like `database_url`, but nothing in it: for the migrations
+
+A service that is missing here skips the test; with LORACLE_REQUIRE_SERVICES=1 it fails it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+import redis
+from sqlalchemy import Engine
+
+from tests import services
+from worker.store.engine import make_engine
+from worker.store.schema import upgrade
+
+TEMPLATE = "migrated"
+
+_numbers = count(1)
+
+
+def _unavailable(error: services.ServiceUnavailableError) -> None:
+    if os.environ.get("LORACLE_REQUIRE_SERVICES") == "1":
+        pytest.fail(f"LORACLE_REQUIRE_SERVICES=1, but {error}")
+    pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of the server's database `postgres`; the database `migrated` is a template."""
+    try:
+        with services.postgres() as url:
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute(f"CREATE DATABASE {TEMPLATE}")
+            engine = make_engine(_database(url, TEMPLATE))
+            upgrade(engine)
+            engine.dispose()
+            yield url
+    except services.ServiceUnavailableError as error:
+        _unavailable(error)
+
+
+@pytest.fixture(scope="session")
+def new_postgres_database(postgres_server: str) -> Callable[[str], str]:
+    """Makes a database out of a template (`migrated` or `template0`) and gives its URL."""
+
+    def create(template: str) -> str:
+        name = f"test_{next(_numbers)}"
+        with psycopg.connect(postgres_server, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        return _database(postgres_server, name)
+
+    return create
+
+
+@pytest.fixture
+def postgres_url(new_postgres_database: Callable[[str], str]) -> str:
+    return new_postgres_database(TEMPLATE)
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("migrated") / "loracle.db"
+    engine = make_engine(f"sqlite:///{path}")
+    upgrade(engine)
+    # Closing the last connection folds the write-ahead log into the file: it may be copied.
+    engine.dispose()
+    return path
+
+
+@pytest.fixture
+def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
+    path = tmp_path / "loracle.db"
+    shutil.copyfile(migrated_sqlite, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])
+def database_url(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url"))
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'new' / 'loracle.db'}"
+    return str(request.getfixturevalue("new_postgres_database")("template0"))
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    made = make_engine(database_url)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[str]:
+    try:
+        with services.valkey() as url:
+            yield url
+    except services.ServiceUnavailableError as error:
+        _unavailable(error)
+
+
+@pytest.fixture
+def valkey_url(valkey_server: str) -> str:
+    with redis.Redis(unix_socket_path=urlsplit(valkey_server).path) as client:
+        client.flushall()
+    return valkey_server
+
+
+def _database(url: str, name: str) -> str:
+    return url.replace("/postgres?", f"/{name}?")

@@ -1,0 +1,144 @@
+"""Kill and cut, then ask the ledger: every review has its label, once."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.integration.site import (
+    Site,
+    assert_gone,
+    family,
+    kill_all,
+    reviews,
+    scoring_children,
+    site_at,
+)
+from worker.celery_app import queue_length
+from worker.embedded import EmbeddedValkey, socket_path, socket_url
+from worker.scorers.stub import KILL
+
+RUNS = int(os.environ.get("LORACLE_FAULT_RUNS", "1"))
+SWEEPER_OFF = {"LORACLE_SWEEP_INTERVAL_S": "100000"}
+
+
+def kill_at_random_until_done(site: Site, seed: int, *arguments: str) -> None:
+    """Two workers killed with all their processes at a random time, a third that ends the job."""
+    print(f"seed {seed}")  # noqa: T201 (shown when it fails)
+    chance = random.Random(seed)
+    job_id = site.enqueue(reviews(400, seed * 1000))
+    for _ in range(2):
+        worker = site.start_ready(*arguments, LORACLE_STUB_DELAY_S="0.05")
+        time.sleep(chance.uniform(0, 1.5))
+        running = family(worker.pid)
+        kill_all(worker.pid)
+        assert_gone(running)
+    site.start(*arguments)
+    site.wait(job_id)
+    site.assert_each_label_once(job_id)
+
+
+@pytest.mark.parametrize("seed", range(RUNS))
+def test_random_kills_of_all_processes_lose_and_double_nothing(site: Site, seed: int) -> None:
+    kill_at_random_until_done(site, seed, "--children", "2")
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("seed", range(1, RUNS + 1))
+def test_random_kills_on_real_servers_lose_and_double_nothing(server_site: Site, seed: int) -> None:
+    kill_at_random_until_done(server_site, seed, "--children", "2")
+
+
+def test_everything_dies_with_a_killed_supervisor(site: Site) -> None:
+    worker = site.start_ready()
+    running = family(worker.pid)
+    assert any("valkey-server" in one.name() for one in running)
+    assert len(running) >= 4
+    worker.kill()
+    worker.wait()
+    assert_gone(running)
+
+
+def test_a_killed_child_is_replaced_and_its_batch_tried_again_at_once(site: Site) -> None:
+    job_id = site.enqueue(reviews(120))
+    worker = site.start(LORACLE_STUB_DELAY_S="0.3", LORACLE_LEASE_S="300")
+    site.wait_for_labels(job_id, 20)
+    scoring_children(worker.pid)[0].kill()
+    # Well before the lease of 300 s is over.
+    site.wait(job_id)
+    site.assert_each_label_once(job_id)
+    assert "A child died" in site.said
+
+
+def test_a_wiped_redis_delays_a_job_and_loses_nothing(site: Site) -> None:
+    job_id = site.enqueue(reviews(150))
+    site.start(LORACLE_STUB_DELAY_S="0.15")
+    site.wait_for_labels(job_id, 20)
+    with redis.Redis(unix_socket_path=str(socket_path(site.home))) as client:
+        client.flushall()
+    site.wait(job_id)
+    site.assert_each_label_once(job_id)
+
+
+def test_a_review_that_kills_its_child_is_isolated_and_all_others_labelled(site: Site) -> None:
+    texts = reviews(20)
+    texts[6] = f"review {KILL}"
+    job_id = site.enqueue(texts, batch_size=4)
+    site.start(LORACLE_STUB_POISON="1", LORACLE_MAX_ATTEMPTS="2")
+    site.wait(job_id)
+    site.assert_each_label_once(job_id, without=frozenset({7}))
+    failed = list(site.store.queries.iterate_results(job_id, failed=True))
+    assert [row["row_no"] for row in failed] == [7]
+    assert failed[0]["error"]
+    assert KILL not in site.said
+
+
+def test_redis_away_at_the_start_and_crashing_later_only_delays(tmp_path: Path) -> None:
+    broker = EmbeddedValkey(tmp_path / "broker")
+    url = socket_url(tmp_path / "broker")
+    with site_at(tmp_path, DATABASE_URL="", REDIS_URL=url) as site:
+        job_id = site.enqueue(reviews(150))
+        site.start(LORACLE_STUB_DELAY_S="0.15")
+        site.until(lambda: "keeps trying" in site.said)
+        with broker:
+            site.wait_for_labels(job_id, 20)
+            assert broker._server is not None
+            broker._server.kill()
+            broker._server.wait()
+            time.sleep(1)
+            broker.poll()
+            site.wait(job_id)
+        site.assert_each_label_once(job_id)
+        assert "Redis is back." in site.said
+
+
+def test_a_message_lost_in_the_pop_window_stays_lost_without_the_sweeper(tmp_path: Path) -> None:
+    with (
+        EmbeddedValkey(tmp_path / "broker"),
+        site_at(tmp_path, REDIS_URL=socket_url(tmp_path / "broker"), LORACLE_PUBLISH_WINDOW="1000") as site,
+    ):
+        frozen = site.start_ready(**SWEEPER_OFF)
+        main = next(one for one in family(frozen.pid) if "worker.celery_worker" in one.cmdline())
+        site.until(lambda: queue_length(site.app, "adapter") == 0)
+        time.sleep(0.5)
+        main.send_signal(signal.SIGSTOP)
+        job_id = site.enqueue(reviews(60), publish=True)
+        time.sleep(0.2)
+        kill_all(frozen.pid)
+
+        blind = site.start(**SWEEPER_OFF)
+        site.until(lambda: len(site.labels(job_id)) >= 40)
+        time.sleep(2)
+        assert queue_length(site.app, "adapter") == 0
+        assert len(site.labels(job_id)) < 60
+        kill_all(blind.pid)
+
+        site.start()
+        site.wait(job_id)
+        site.assert_each_label_once(job_id)

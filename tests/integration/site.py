@@ -1,0 +1,217 @@
+"""A place where real workers run: a data directory or real servers, processes, and what the database says."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import psutil
+
+from worker.bootstrap import Store, open_store
+from worker.celery_app import make_app, publisher
+from worker.reviews import JobSpec, Review
+from worker.scorers.stub import stub_label
+from worker.settings import Settings
+
+COMMAND = [sys.executable, "-m", "worker", "worker"]
+READY = "is ready."
+
+
+class Site:
+    """Settings, their database, and the workers started for them; every one is gone after `close`."""
+
+    def __init__(self, home: Path, **variables: str) -> None:
+        self.home = home
+        self.variables = {
+            "LORACLE_HOME": str(home),
+            "LORACLE_SWEEP_INTERVAL_S": "0.2",
+            "LORACLE_RETRY_DELAY_S": "0.1",
+            "LORACLE_LEASE_S": "3",
+            "CUDA_VISIBLE_DEVICES": "",
+            **variables,
+        }
+        self.settings = Settings(
+            _env_file=None,
+            home=home,
+            database_url=variables.get("DATABASE_URL"),
+            redis_url=variables.get("REDIS_URL"),
+            lease_s=3,
+        )
+        self.store: Store = open_store(self.settings)
+        self.started: list[subprocess.Popen[bytes]] = []
+        self.app = make_app(self.settings)
+        self._texts: dict[int, list[str]] = {}
+
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[bytes]:
+        """`loracle worker` in a session of its own; its stderr is appended to `worker.err`."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("LORACLE_")}
+        with (self.home / "worker.err").open("ab") as errors:
+            worker = subprocess.Popen(
+                [*COMMAND, *arguments],
+                env={**inherited, **self.variables, **variables},
+                cwd=Path(__file__).parents[2],
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                start_new_session=True,
+            )
+        self.started.append(worker)
+        return worker
+
+    def start_ready(self, *arguments: str, **variables: str) -> subprocess.Popen[bytes]:
+        """`start`, returning when a child of it is ready."""
+        before = self.said.count(READY) if self.started else 0
+        worker = self.start(*arguments, **variables)
+        self.until(lambda: self.said.count(READY) > before)
+        return worker
+
+    @property
+    def said(self) -> str:
+        """What all workers printed so far."""
+        return (self.home / "worker.err").read_text()
+
+    def enqueue(self, texts: Sequence[str], *, batch_size: int = 10, publish: bool = False) -> int:
+        """A sealed job of these texts, straight through the ledger."""
+        ledger = self.store.ledger
+        identity = hashlib.sha256(f"{time.time_ns()}".encode()).hexdigest()
+        spec = JobSpec(
+            identity=identity,
+            name="job",
+            source="test",
+            adapter_id=ledger.register_stub(),
+            batch_size=batch_size,
+        )
+        job, _ = ledger.open_job(spec)
+        reviews = [Review(number, text) for number, text in enumerate(texts, 1)]
+        batches = [reviews[start : start + batch_size] for start in range(0, len(reviews), batch_size)]
+        ledger.append(job.id, reviews, batches=batches)
+        ledger.seal(job.id)
+        self._texts[job.id] = list(texts)
+        if publish:
+            self.ring()
+        return job.id
+
+    def ring(self, window: int = 10_000) -> list[int]:
+        """Publishes what waits, as `loracle enqueue` does."""
+        batch_ids = self.store.ledger.publishable("adapter", window=window)
+        publisher(self.app)("adapter", batch_ids)
+        return batch_ids
+
+    def labels(self, job_id: int) -> dict[int, str]:
+        """The label of every labelled row; fails on a row that has two."""
+        found: dict[int, str] = {}
+        for row in self.store.queries.iterate_results(job_id):
+            if row["label"] is not None:
+                assert row["row_no"] not in found
+                found[row["row_no"]] = row["label"]
+        return found
+
+    def wait(self, job_id: int, *, timeout_s: float = 40.0) -> None:
+        """Returns when the job is done."""
+        self.until(
+            lambda: self.store.queries.job_state(job_id) == "done",
+            timeout_s=timeout_s,
+            what=lambda: f"job {job_id}: {self.store.queries.progress(job_id)}",
+        )
+
+    def wait_for_labels(self, job_id: int, count: int) -> None:
+        """Returns when at least so many rows are labelled."""
+        self.until(lambda: self.store.queries.progress(job_id).labelled >= count)
+
+    def until(
+        self, condition: Callable[[], object], *, timeout_s: float = 40.0, what: Callable[[], str] = str
+    ) -> None:
+        """Returns when the condition holds; fails with the workers' last lines."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not within {timeout_s} s: {what()}\n{self.said[-4000:]}")
+            time.sleep(0.05)
+
+    def assert_each_label_once(self, job_id: int, *, without: frozenset[int] = frozenset()) -> None:
+        """Every row of the job has exactly the label that the stub gives to its text."""
+        expected = {
+            number: stub_label(text)
+            for number, text in enumerate(self._texts[job_id], 1)
+            if number not in without
+        }
+        assert self.labels(job_id) == expected
+
+    def close(self) -> None:
+        """Kills what still runs."""
+        for worker in self.started:
+            kill_all(worker.pid)
+            worker.wait()
+        self.app.close()
+        self.store.ledger._engine.dispose()
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """The process and all its descendants that live."""
+    try:
+        root = psutil.Process(pid)
+        return [one for one in [root, *root.children(recursive=True)] if one.status() != "zombie"]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def kill_all(pid: int) -> None:
+    """SIGKILL for a process and all its descendants, at once."""
+    for one in family(pid):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+
+
+def scoring_children(pid: int) -> list[psutil.Process]:
+    """The processes of a worker that score."""
+    found = []
+    for one in family(pid):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "--billiard-fork" in one.cmdline() and "spawn_main" in " ".join(one.cmdline()):
+                found.append(one)
+    return found
+
+
+def assert_gone(processes: Sequence[psutil.Process], *, within_s: float = 5.0) -> None:
+    """None of these processes lives on."""
+    deadline = time.monotonic() + within_s
+    alive: list[psutil.Process] = list(processes)
+    while alive and time.monotonic() < deadline:
+        alive = [one for one in alive if _alive(one)]
+        time.sleep(0.05)
+    assert not alive
+
+
+def stop(worker: subprocess.Popen[bytes], sig: int = signal.SIGTERM, *, timeout_s: float = 30.0) -> int:
+    """Sends a signal and returns the exit code."""
+    worker.send_signal(sig)
+    return worker.wait(timeout_s)
+
+
+def reviews(count: int, start: int = 0) -> list[str]:
+    """So many differing texts."""
+    return [f"review number {number}" for number in range(start, start + count)]
+
+
+@contextlib.contextmanager
+def site_at(home: Path, **variables: str) -> Iterator[Site]:
+    """A site that is closed whatever happens."""
+    site = Site(home, **variables)
+    try:
+        yield site
+    finally:
+        site.close()
+
+
+def _alive(one: psutil.Process) -> bool:
+    try:
+        return one.is_running() and one.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,77 @@
+"""A real `loracle worker` over real servers, with the stub scorer."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from tests.integration.site import Site, assert_gone, family, reviews, stop
+from worker.celery_app import publisher, workers_online
+from worker.pipeline import ring
+
+
+def test_a_job_enqueued_before_any_worker_runs_is_scored_by_the_next_one(site: Site) -> None:
+    job_id = site.enqueue(reviews(300))
+    heard = ring(site.store.ledger, publisher(site.app), "adapter", window=64)
+    assert not heard
+    assert len(site.store.ledger.publishable("adapter", window=1)) == 1
+
+    worker = site.start()
+    site.wait(job_id)
+    site.assert_each_label_once(job_id)
+
+    running = family(worker.pid)
+    second = site.start()
+    assert second.wait(30) == 2
+    assert f"pid {worker.pid} already uses" in site.said
+
+    assert stop(worker) == 0
+    assert_gone(running)
+    assert "review number" not in site.said
+
+
+@pytest.mark.services
+def test_workers_on_real_servers_share_a_job_and_label_each_row_once(server_site: Site) -> None:
+    site = server_site
+    first, second = site.start("--children", "1"), site.start("--children", "1")
+    site.until(lambda: workers_online(site.app) == 2)
+    job_id = site.enqueue(reviews(300), publish=True)
+    late = site.enqueue(reviews(100, 1000), publish=True)
+    site.wait(job_id)
+    site.wait(late)
+    site.assert_each_label_once(job_id)
+    site.assert_each_label_once(late)
+    first.send_signal(signal.SIGTERM)
+    assert stop(second) == 0
+    assert first.wait(30) == 0
+
+
+def test_sigterm_finishes_the_batch_in_flight_and_takes_no_other(site: Site) -> None:
+    job_id = site.enqueue(reviews(40))
+    worker = site.start(LORACLE_STUB_DELAY_S="1.5")
+    site.until(lambda: site.store.queries.progress(job_id).batches.get("running"))
+    running = family(worker.pid)
+    assert stop(worker) == 0
+    assert_gone(running)
+    batches = site.store.queries.progress(job_id).batches
+    assert batches.get("running", 0) == 0
+    assert batches["done"] in (1, 2)
+    assert len(site.labels(job_id)) == 10 * batches["done"]
+
+    site.start()
+    site.wait(job_id)
+    site.assert_each_label_once(job_id)
+
+
+def test_ctrl_c_stops_warmly_with_130_and_a_second_one_at_once(site: Site) -> None:
+    job_id = site.enqueue(reviews(10))
+    worker = site.start(LORACLE_STUB_DELAY_S="60")
+    site.until(lambda: site.store.queries.progress(job_id).batches.get("running"))
+    running = family(worker.pid)
+    worker.send_signal(signal.SIGINT)
+    site.until(lambda: "Stopping" in site.said)
+    assert stop(worker, signal.SIGINT, timeout_s=5) == 130
+    assert_gone(running)
+    assert json.dumps(site.labels(job_id)) == "{}"

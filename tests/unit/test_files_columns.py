@@ -1,0 +1,143 @@
+"""Columns are taken as told or guessed, and every guess is announced."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from worker.errors import ColumnMissing
+from worker.files import Columns, ReadOptions, map_gold, open_reviews
+from worker.reviews import Review
+
+LONG = "a long and winding review of a thing"
+
+
+def opened(path, data, **options):
+    path.write_text(data)
+    return open_reviews(path, ReadOptions(**options))
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        ("id,text,label", Columns("text", "label", "id")),
+        ("Review_ID,Review Text,Sentiment", Columns("Review Text", "Sentiment", "Review_ID")),
+        ("body,text,stars", Columns("text")),
+        ("comment,rating,score", Columns("comment")),
+        ("uuid,content,polarity", Columns("content", "polarity", "uuid")),
+    ],
+)
+def test_columns_are_guessed_by_their_names(tmp_path, header, columns):
+    file = opened(tmp_path / "r.csv", f"{header}\nx,{LONG},1\n")
+    assert file.columns == columns
+
+
+def test_guesses_are_announced_with_the_option_that_changes_them(tmp_path):
+    file = opened(tmp_path / "r.csv", "id;review;label\n1;fine;pos\n")
+    assert file.announcements == (
+        "delimiter: semicolon (guessed; --delimiter chooses another)",
+        "text column: 'review' (guessed; --text-column chooses another)",
+        "label column: 'label' (guessed; --label-column chooses another)",
+        "id column: 'id' (guessed; --id-column chooses another)",
+    )
+    told = opened(
+        tmp_path / "r.csv",
+        "id,review,label\n1,fine,pos\n",
+        text_column="review",
+        label_column="label",
+        id_column="id",
+        keep_columns=("label",),
+    )
+    assert told.announcements == ()
+    assert list(told.read()) == [Review(1, "fine", "1", "pos", {"label": "pos"})]
+
+
+def test_only_column_of_text_is_guessed_whatever_its_name(tmp_path):
+    assert opened(tmp_path / "r.csv", "n,stuff\n1,fine\n2,3\n").columns.text == "stuff"
+
+
+def test_clearly_longest_column_is_guessed(tmp_path):
+    assert opened(tmp_path / "r.csv", f"who,stuff\nAnn,{LONG}\nBob,{LONG}\n").columns.text == "stuff"
+    with pytest.raises(ColumnMissing, match=r"no column 'text' \(found: who, stuff\)"):
+        opened(tmp_path / "r.csv", "who,stuff\nAnna,short\nBob,brief\n")
+
+
+@pytest.mark.parametrize(
+    ("values", "guessed"),
+    [
+        (["pos", "neg"], True),
+        (["0", "1", "1.0"], True),
+        (["Positive", "", "neutral"], True),
+        (["1", "2"], False),
+        (["-1", "1"], False),
+        (["1", "4.5"], False),
+        ([f"name {n}" for n in range(11)], False),
+    ],
+)
+def test_label_column_with_values_like_ratings_is_not_gold(tmp_path, values, guessed):
+    rows = "".join(f"fine,{value}\n" for value in values)
+    file = opened(tmp_path / "r.csv", "text,label\n" + rows)
+    assert file.columns.label == ("label" if guessed else None)
+    assert any("'label'" in line for line in file.announcements)
+    assert opened(tmp_path / "r.csv", "text,label\n" + rows, label_column="label").columns.label == "label"
+
+
+def test_same_columns_are_guessed_in_jsonl_and_parquet(tmp_path):
+    rows = [{"key": n, "stuff": LONG, "label": n % 2, "score": 0.5} for n in range(3)]
+    jsonl = opened(tmp_path / "r.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "r.parquet")
+    parquet = open_reviews(tmp_path / "r.parquet")
+    assert jsonl.columns == parquet.columns == Columns("stuff", "label", "key")
+    assert list(jsonl.read()) == list(parquet.read())
+    assert next(parquet.read()) == Review(1, LONG, "0", "0")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_delimiter_is_guessed_from_the_header(tmp_path, delimiter):
+    file = opened(tmp_path / "r.csv", f"id{delimiter}text\n1{delimiter}fine\n")
+    assert next(file.read()).text == "fine"
+
+
+def test_delimiter_told_is_used_and_tab_has_a_name(tmp_path):
+    assert next(opened(tmp_path / "r.csv", "id\ttext\n1\ta,b\n", delimiter="tab").read()).text == "a,b"
+    assert next(opened(tmp_path / "r.csv", "id~text\n1~a,b\n", delimiter="~").read()).text == "a,b"
+
+
+@pytest.mark.parametrize(
+    ("data", "fmt"),
+    [('{"text": "a"}\n', "jsonl"), ("id,text\n1,a\n", "csv"), ("id\ttext\n1\ta\n", "tsv")],
+)
+def test_format_of_an_unknown_name_is_told_by_the_first_line(tmp_path, data, fmt):
+    file = opened(tmp_path / "reviews", data)
+    assert file.format == fmt
+    assert file.announcements[0] == f"format: {fmt} (guessed from the first line; --format chooses another)"
+
+
+@pytest.mark.parametrize(
+    ("labels", "cell", "label"),
+    [
+        (("negative", "positive"), "Positive", "positive"),
+        (("negative", "positive"), " POS ", "positive"),
+        (("neg", "pos"), "negative", "neg"),
+        (("NEG", "POS"), "pos", "POS"),
+        (("negative", "positive"), "0", "negative"),
+        (("negative", "positive"), "1.0", "positive"),
+        (("positive", "negative"), "1", "negative"),
+        (("negative", "positive"), "true", "positive"),
+        (("negative", "positive"), "False", "negative"),
+        (("negative", "positive"), "2", None),
+        (("negative", "positive"), "-1", None),
+        (("negative", "positive"), "0.5", None),
+        (("negative", "positive"), "neutral", None),
+        (("negative", "positive"), "", None),
+        (("negative", "positive"), None, None),
+        (("negative", "neutral", "positive"), "2", "positive"),
+        (("negative", "neutral", "positive"), "neu", "neutral"),
+        (("negative", "neutral", "positive"), "true", None),
+        (("1", "2", "3"), "1", "1"),
+        (("a", "b"), "²", None),
+    ],
+)
+def test_gold_cells_mean_labels_by_name_synonym_or_place(labels, cell, label):
+    assert map_gold(labels)(cell) == label

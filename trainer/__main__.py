@@ -1,0 +1,26 @@
+"""`python -m trainer`: train and evaluate where no service library is installed."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from trainer.cli import evaluate, train
+from worker.errors import LoracleError
+
+
+@click.group()
+def main() -> None:
+    """Make LoRA adapters for Loracle and measure them."""
+
+
+main.add_command(train)
+main.add_command(evaluate)
+
+if __name__ == "__main__":
+    try:
+        main(prog_name="python -m trainer")
+    except LoracleError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)

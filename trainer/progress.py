@@ -1,0 +1,75 @@
+"""How a training run is shown: a bar on a terminal, plain lines in a pipe, always on stderr."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as Bar
+
+from trainer.train import Progress
+
+PLAIN_INTERVAL_S = 10.0
+"""Seconds between two plain lines; the end of an epoch is always told."""
+
+
+class Display:
+    """Shows the reports of a run while it is entered."""
+
+    def __init__(self, *, terminal: bool) -> None:
+        self._bar = _bar() if terminal else None
+        self._task: TaskID | None = None
+        self._told = -PLAIN_INTERVAL_S
+
+    def __enter__(self) -> Display:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        """Takes one report."""
+        if progress.accuracy is not None:
+            line = f"epoch {progress.epoch}: validation accuracy {progress.accuracy:.2%}"
+            if self._bar is None:
+                click.echo(line, err=True)
+            else:
+                self._bar.console.print(line, highlight=False)
+            return
+        state = (
+            f"epoch {progress.epoch}, loss {progress.loss:.3f}, {progress.tokens_per_s:,.0f} tokens/s, "
+            f"{_duration(progress.seconds_left)} left"
+        )
+        if self._bar is not None:
+            if self._task is None:
+                self._task = self._bar.add_task("", total=progress.steps)
+            self._bar.update(self._task, completed=progress.step, description=state)
+        elif time.monotonic() - self._told >= PLAIN_INTERVAL_S:
+            self._told = time.monotonic()
+            click.echo(f"step {progress.step}/{progress.steps}: {state}", err=True)
+
+
+def _bar() -> Bar:
+    return Bar(
+        BarColumn(bar_width=30),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
+        TextColumn("{task.description}"),
+        console=Console(stderr=True),
+    )
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,127 @@
+"""One Celery worker: `python -m worker.celery_worker`, as the supervisor starts it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from celery import bootsteps
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning, WorkerLostError
+from celery.signals import setup_logging, task_failure
+from celery.worker.consumer import Consumer
+from celery.worker.state import maybe_shutdown
+
+from worker.bootstrap import open_store
+from worker.celery_app import LANES, announce, make_app, publisher, queue_length
+from worker.lifeline import die_with
+from worker.logs import log_lines
+from worker.reviews import Lane
+from worker.settings import read_settings
+from worker.sweeper import Sweeper
+
+log = logging.getLogger(__name__)
+
+
+class PatientConsumer(Consumer):  # type: ignore[misc]
+    """Celery's consumer, but one that tries again after at most two seconds instead of thirty."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Celery turns this warning on again while it sets up logging; the advice in it is not for us.
+        warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
+        super().__init__(*args, **kwargs)
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connects, however long it takes; the sweeper tells people about it."""
+        connected = conn.ensure_connection(
+            None, None, interval_start=0.2, interval_step=0.3, interval_max=2, callback=maybe_shutdown
+        )
+        self.first_connection_attempt = False
+        return connected
+
+
+class SweeperStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Runs the sweeper beside the event loop: hub timers fall silent while the broker is away."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, parent: Any, sweeper: Sweeper | None = None, **kwargs: Any) -> None:
+        self.enabled = sweeper is not None
+        self._sweeper = sweeper
+        super().__init__(parent, **kwargs)
+
+    def start(self, parent: Any) -> None:
+        """Starts the thread."""
+        assert self._sweeper is not None
+        task_failure.connect(self._child_lost)
+        self._sweeper.start()
+
+    def stop(self, parent: Any) -> None:
+        """Ends the thread."""
+        assert self._sweeper is not None
+        self._sweeper.stop()
+
+    terminate = stop
+
+    def _child_lost(self, task_id: str = "", exception: BaseException | None = None, **_: Any) -> None:
+        if isinstance(exception, WorkerLostError) and self._sweeper is not None:
+            log.warning("A child died while it scored a batch (%s); the batch is tried again.", exception)
+            self._sweeper.lost(task_id)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """One Celery worker until SIGTERM, which lets the batches in flight finish."""
+    parser = argparse.ArgumentParser(prog="python -m worker.celery_worker")
+    parser.add_argument("--lane", choices=LANES, default="adapter")
+    parser.add_argument("--children", type=int, default=1)
+    parser.add_argument("--parent", type=int)
+    options = parser.parse_args(arguments)
+    if options.parent:
+        die_with(options.parent)
+    # It advises against root because of pickle, which we never accept.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    settings = read_settings()
+    app = make_app(settings)
+    name = f"loracle-{os.getpid()}@{os.uname().nodename}"
+
+    def length(lane: Lane) -> int | None:
+        announce(app, name)
+        return queue_length(app, lane)
+
+    sweeper = Sweeper(
+        lambda: open_store(settings).ledger,
+        lanes=[options.lane],
+        publish=publisher(app),
+        queue_length=length,
+        window=settings.publish_window,
+        interval_s=settings.sweep_interval_s,
+    )
+    worker = app.Worker(
+        hostname=name,
+        concurrency=options.children,
+        queues=[options.lane],
+        loglevel="ERROR",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+        sweeper=sweeper,
+    )
+    worker.start()
+    return worker.exitcode or 0
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator]
+def _log_lines(**_: Any) -> None:
+    log_lines(read_settings().log_level)
+
+
+if __name__ == "__main__":
+    # Imported by its real name: the classes and signal receivers of __main__ would be others.
+    from worker.celery_worker import main as run
+
+    sys.exit(run())

@@ -1,0 +1,82 @@
+"""`loracle worker`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import ExitStack
+from types import FrameType
+
+import click
+
+from worker.bootstrap import open_store
+from worker.celery_app import broker_url, make_app, ping
+from worker.cli.common import note
+from worker.embedded import EmbeddedValkey
+from worker.errors import BrokerUnreachable
+from worker.logs import log_lines
+from worker.settings import Settings, read_settings, without_password
+from worker.supervisor import Supervisor, WorkerPlan, plan_workers
+
+TICK_S = 0.2
+INTERRUPTED = 130
+
+
+@click.command()
+@click.option("--gpus", default="all", show_default=True, help="all, none, or numbers such as 0,1.")
+@click.option("--children", type=click.IntRange(min=1), help="Processes per GPU (else 3; 1 on a CPU).")
+@click.option("--lane", type=click.Choice(["adapter"]), default="adapter", show_default=True)
+def worker(gpus: str, children: int | None, lane: str) -> int:
+    """Run the worker pool of this host until SIGTERM or Ctrl-C.
+
+    A stop lets the batches in flight finish; a second one ends them at once, and the next worker scores their
+    reviews. Without REDIS_URL it brings its own queue along and serves this machine alone.
+    """
+    settings = read_settings()
+    log_lines(settings.log_level)
+    signals = Signals()
+    plan = plan_workers(gpus, children)
+    if gpus == "all" and plan[0].gpu is None:
+        note("No GPU found: the CPU does the work.")
+    with ExitStack() as stack:
+        valkey = stack.enter_context(EmbeddedValkey(settings.home)) if settings.embedded else None
+        open_store(settings)
+        _say(settings, plan)
+        supervisor = stack.enter_context(Supervisor(settings, plan))
+        while not signals.received:
+            supervisor.poll()
+            if valkey is not None:
+                valkey.poll()
+            time.sleep(TICK_S)
+        note("Stopping: the batches in flight are finished first. Once more ends them at once.")
+        supervisor.request_stop()
+        while supervisor.running:
+            if len(signals.received) > 1:
+                supervisor.kill()
+            time.sleep(TICK_S)
+    note("Stopped.")
+    return INTERRUPTED if signal.SIGINT in signals.received else 0
+
+
+class Signals:
+    """Remembers the signals that ask for a stop; from now on they interrupt nothing."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received.append(number)
+
+
+def _say(settings: Settings, plan: list[WorkerPlan]) -> None:
+    devices = ", ".join(f"{one.device} with {one.children} child processes" for one in plan)
+    broker = "a private Valkey" if settings.embedded else without_password(broker_url(settings))
+    database = without_password(settings.database)
+    note(f"Worker {os.getpid()} on {devices}; database {database}; queue {broker}.")
+    try:
+        ping(make_app(settings))
+    except BrokerUnreachable as error:
+        note(f"{error} The worker keeps trying.")
