@@ -54,17 +54,20 @@ def postgres_server() -> Iterator[str]:
         _unavailable(error)
 
 
-@pytest.fixture(scope="session")
-def new_postgres_database(postgres_server: str) -> Callable[[str], str]:
-    """Makes a database out of a template (`migrated` or `template0`) and gives its URL."""
+@pytest.fixture
+def new_postgres_database(postgres_server: str) -> Iterator[Callable[[str], str]]:
+    """Makes a database out of a template (`migrated` or `template0`) and gives its URL; gone after the test."""
+    names: list[str] = []
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
 
-    def create(template: str) -> str:
-        name = f"test_{next(_numbers)}"
-        with psycopg.connect(postgres_server, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
-        return _database(postgres_server, name)
+        def create(template: str) -> str:
+            names.append(f"test_{next(_numbers)}")
+            connection.execute(f"CREATE DATABASE {names[-1]} TEMPLATE {template} STRATEGY file_copy")
+            return _database(postgres_server, names[-1])
 
-    return create
+        yield create
+        for name in names:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

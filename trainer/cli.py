@@ -160,7 +160,6 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Measure an adapter on labelled review files, through the scorer that the worker runs."""
-    from trainer import evaluate as evaluation
     from trainer.data import read_labelled
     from worker.model.manifest import Manifest
 
@@ -170,6 +169,9 @@ def evaluate(
     )
     for announcement in reviews.announcements:
         click.echo(announcement, err=True)
+    # Only now, since torch takes seconds: a wrong name is told at once.
+    from trainer import evaluate as evaluation
+
     measured, scores = evaluation.evaluate_file(
         adapter, reviews, device=device, dtype=dtype, token_budget=token_budget
     )

@@ -102,7 +102,7 @@ def test_a_review_that_kills_its_child_is_isolated_and_all_others_labelled(site:
 def test_redis_away_at_the_start_and_crashing_later_only_delays(tmp_path: Path) -> None:
     broker = EmbeddedValkey(tmp_path / "broker")
     url = socket_url(tmp_path / "broker")
-    with site_at(tmp_path, DATABASE_URL="", REDIS_URL=url) as site:
+    with site_at(tmp_path, REDIS_URL=url) as site:
         job_id = site.enqueue(reviews(150))
         site.start(LORACLE_STUB_DELAY_S="0.15")
         site.until(lambda: "keeps trying" in site.said)

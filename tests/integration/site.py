@@ -113,7 +113,7 @@ class Site:
                 found[row["row_no"]] = row["label"]
         return found
 
-    def wait(self, job_id: int, *, timeout_s: float = 40.0) -> None:
+    def wait(self, job_id: int, *, timeout_s: float = 120.0) -> None:
         """Returns when the job is done."""
         self.until(
             lambda: self.store.queries.job_state(job_id) == "done",
@@ -126,7 +126,7 @@ class Site:
         self.until(lambda: self.store.queries.progress(job_id).labelled >= count)
 
     def until(
-        self, condition: Callable[[], object], *, timeout_s: float = 40.0, what: Callable[[], str] = str
+        self, condition: Callable[[], object], *, timeout_s: float = 120.0, what: Callable[[], str] = str
     ) -> None:
         """Returns when the condition holds; fails with the workers' last lines."""
         deadline = time.monotonic() + timeout_s
@@ -179,7 +179,7 @@ def scoring_children(pid: int) -> list[psutil.Process]:
     return found
 
 
-def assert_gone(processes: Sequence[psutil.Process], *, within_s: float = 5.0) -> None:
+def assert_gone(processes: Sequence[psutil.Process], *, within_s: float = 20.0) -> None:
     """None of these processes lives on."""
     deadline = time.monotonic() + within_s
     alive: list[psutil.Process] = list(processes)
@@ -189,7 +189,7 @@ def assert_gone(processes: Sequence[psutil.Process], *, within_s: float = 5.0) -
     assert not alive
 
 
-def stop(worker: subprocess.Popen[bytes], sig: int = signal.SIGTERM, *, timeout_s: float = 30.0) -> int:
+def stop(worker: subprocess.Popen[bytes], sig: int = signal.SIGTERM, *, timeout_s: float = 60.0) -> int:
     """Sends a signal and returns the exit code."""
     worker.send_signal(sig)
     return worker.wait(timeout_s)

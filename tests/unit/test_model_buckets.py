@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.model import buckets
@@ -7,14 +7,18 @@ from worker.model import buckets
 LENGTHS = st.lists(st.integers(1, 512), max_size=200)
 
 
+@settings(deadline=None, max_examples=50)
 @given(LENGTHS, st.integers(512, 5000))
-def test_every_index_is_planned_once_and_no_micro_batch_exceeds_the_budget(lengths: list[int], budget: int) -> None:
+def test_every_index_is_planned_once_and_no_micro_batch_exceeds_the_budget(
+    lengths: list[int], budget: int
+) -> None:
     planned = buckets.plan(lengths, token_budget=budget)
     assert sorted(index for micro_batch in planned for index in micro_batch) == list(range(len(lengths)))
     for micro_batch in planned:
         assert len(micro_batch) * max(lengths[index] for index in micro_batch) <= budget
 
 
+@settings(deadline=None, max_examples=50)
 @given(LENGTHS, st.integers(512, 5000))
 def test_micro_batches_come_longest_first(lengths: list[int], budget: int) -> None:
     planned = buckets.plan(lengths, token_budget=budget)

@@ -3,6 +3,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from worker.model.classifier import Classifier
 from worker.model.encoding import Encoding
 from worker.model.lora import lora_config
 from worker.model.manifest import MANIFEST, WEIGHTS, Manifest, Probe, file_sha256
-from worker.model.pretrained import load_pretrained
+from worker.model.pretrained import load_pretrained, padding_id
 
 CPU = torch.device("cpu")
 TEXTS = ["the film was wonderful", "awful", "a story of an absolute delight and it was boring to the hours"]
@@ -71,6 +72,7 @@ def test_an_adapter_scores_the_same_after_saving_and_loading(tmp_path: Path, arc
     torch.testing.assert_close(half, logits(classifier).softmax(-1), atol=0.02, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 def test_plain_peft_loads_the_directory(base: Path, adapter: Path) -> None:
     plain = PeftModel.from_pretrained(load_pretrained(base, models.LABELS).model, str(adapter)).eval()
     ids = load(adapter).encode(TEXTS[:1])
@@ -100,7 +102,9 @@ def test_saving_replaces_the_adapter_and_leaves_nothing_else(base: Path, tmp_pat
     assert "rest.txt" not in manifest.files
 
 
-def test_a_failed_save_leaves_nothing_behind(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_leaves_nothing_behind(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
@@ -135,7 +139,9 @@ def test_a_changed_file_is_named(adapter: Path, name: str) -> None:
 
 @pytest.mark.parametrize("keep", ["lora", "bias"])
 def test_a_missing_head_is_named(adapter: Path, keep: str) -> None:
-    tensors = {key: value for key, value in load_file(adapter / WEIGHTS).items() if "lora" in key or keep in key}
+    tensors = {
+        key: value for key, value in load_file(adapter / WEIGHTS).items() if "lora" in key or keep in key
+    }
     save_file(tensors, adapter / WEIGHTS)
     rewrite(adapter, lambda _: None)
     with pytest.raises(HeadMissing, match="random numbers"):
@@ -238,16 +244,16 @@ def test_every_target_module_has_to_exist(base: Path) -> None:
         Classifier.create(str(base), models.LABELS, Encoding(max_length=32), lora)
 
 
-def test_a_tokenizer_without_padding_token_still_pads(base: Path, tmp_path: Path) -> None:
-    copied = shutil.copytree(base, tmp_path / "base")
-    fields = json.loads((copied / "tokenizer_config.json").read_text())
-    fields.pop("pad_token")
-    (copied / "tokenizer_config.json").write_text(json.dumps(fields))
-    classifier = models.make_classifier(copied)
-    assert classifier.tokenizer.pad_token_id is None
-    classifier.model.eval()
-    alone = torch.cat([logits(classifier, [text]) for text in TEXTS])
-    torch.testing.assert_close(logits(classifier), alone, atol=1e-4, rtol=0)
+@pytest.mark.parametrize(
+    ("in_model", "in_tokenizer", "end", "expected"),
+    [(1, 0, 2, 1), (None, 3, 2, 3), (None, None, 2, 2), (None,) * 3 + (0,)],
+)
+def test_rows_are_padded_even_without_padding_token(
+    in_model: int | None, in_tokenizer: int | None, end: int | None, expected: int
+) -> None:
+    model = SimpleNamespace(config=SimpleNamespace(pad_token_id=in_model))
+    tokenizer = SimpleNamespace(pad_token_id=in_tokenizer, eos_token_id=end)
+    assert padding_id(model, tokenizer) == expected
 
 
 def test_a_base_that_is_a_classifier_for_other_labels_gets_a_fresh_head(base: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from worker.files.options import ReadOptions
 from worker.files.parquet import ParquetReader
 from worker.files.plain import PlainReader
 from worker.files.sources import FileSource, Line, Source, StreamSource
+from worker.files.unpacking import unpacked
 from worker.reviews import Reject, Review
 
 STDIN_NAME = "stdin"
@@ -91,20 +92,22 @@ class ReviewFile:
         return self._reader.read(skip)
 
     def content_sha256(self, progress: Callable[[int], None] = lambda added: None) -> str:
-        """The hash of the bytes on disk; of all names and bytes for a directory.
+        """The hash of the file's bytes, unpacked, so that a packed copy has the same; of a directory, of all names
+        and bytes.
 
         `progress` is told how many bytes were added to the hash.
 
         Raises:
-            FileUnreadable: a stream has no such hash.
+            FileUnreadable: a stream has no such hash; packed data are truncated or damaged, which shows here,
+                before a record is read.
         """
         if isinstance(self._reader, DirectoryReader):
             return self._reader.content_sha256(progress)
         if self._path is None:
             raise FileUnreadable(f"{self.name} is a stream: its content has no hash before it is read.")
         digest = sha256()
-        with self._path.open("rb") as file:
-            while block := file.read(_HASH_BYTES):
+        with self._path.open("rb") as file, unpacked(file, self._path.name) as stream:
+            while block := stream.read(_HASH_BYTES):
                 digest.update(block)
                 progress(len(block))
         return digest.hexdigest()

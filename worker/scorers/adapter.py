@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import hashlib
 import os
 from collections import deque
@@ -20,8 +19,9 @@ from worker.model.devices import choose_device, choose_dtype, device_title, dtyp
 from worker.reviews import Failure, Outcome, Review, Score, ScorerIdentity
 from worker.scorers.base import no_heartbeat
 
-TOKEN_BUDGETS = {"cpu": 4096, "cuda": 65_536}
-"""Padded tokens of a micro-batch. On a CPU more only leaves the caches, on a GPU less leaves it waiting."""
+TOKEN_BUDGETS = {"cpu": 2048, "cuda": 65_536}
+"""Padded tokens of a micro-batch. On a CPU more leaves the caches (MiniLM in bf16: 2048 scored 1.3 times as fast as
+4096, twice as fast as 8192), on a GPU less leaves it waiting."""
 
 
 class AdapterScorer:
@@ -120,7 +120,6 @@ class AdapterScorer:
                 reason = str(error).partition("\n")[0]
                 raise DeviceBroken(f"{self._classifier.device} failed: {reason}") from error
             raise
-        gc.collect()
         if self._classifier.device.type == "cuda":
             torch.cuda.empty_cache()
         return None

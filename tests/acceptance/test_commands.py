@@ -1,0 +1,167 @@
+"""The commands around a job: results, status, cancel, retry, score, doctor, db, and a stream."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.acceptance.conftest import Loracle, left_behind
+from worker.scorers.stub import stub_label
+
+TEXTS = ["=HYPERLINK(1)", "a fine film", "a poor film", "what a bore", "lovely", "café Zoë 👍"]
+
+
+@pytest.fixture
+def scored(loracle: Loracle, tmp_path: Path) -> Loracle:
+    """`loracle` in a data directory where job 1, with a kept column, is done."""
+    with (tmp_path / "reviews.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["key", "text", "label", "shop"])
+        writer.writerows([f"k{n}", text, "positive", "Rome"] for n, text in enumerate(TEXTS))
+    done = loracle("run", "reviews.csv", "--adapter", "stub", "--keep-columns", "shop", "--json")
+    assert done.returncode == 0, done.stderr
+    return loracle
+
+
+def test_results_come_in_every_format_with_the_same_columns(scored: Loracle, tmp_path: Path) -> None:
+    columns = ["row_no", "id", "label", "score", "source", "scorer", "gold_label", "error", "text", "shop"]
+    as_csv = list(
+        csv.DictReader(io.StringIO(scored("results", "1", "--format", "csv", "--with-text").stdout))
+    )
+    as_json = [
+        json.loads(line) for line in scored("results", "1", "--json", "--with-text").stdout.splitlines()
+    ]
+    assert scored("results", "1", "-o", "labels.parquet", "--with-text").returncode == 0
+    as_parquet = pq.read_table(tmp_path / "labels.parquet").to_pylist()
+    assert list(as_csv[0]) == list(as_json[0]) == list(as_parquet[0]) == columns
+    assert [row["text"] for row in as_json] == TEXTS
+    assert [row["label"] for row in as_json] == [stub_label(text) for text in TEXTS]
+    assert as_json == as_parquet
+    assert as_csv[0]["text"] == "'=HYPERLINK(1)"  # a spreadsheet mustn't run it
+    assert "Rome" in scored("results", "1").stdout
+
+
+def test_filters_choose_rows(scored: Loracle) -> None:
+    rows = [json.loads(line) for line in scored("results", "1", "--json").stdout.splitlines()]
+    found = [
+        json.loads(line)
+        for line in scored("results", "1", "--json", "--label", "negative").stdout.splitlines()
+    ]
+    assert found == [row for row in rows if row["label"] == "negative"]
+    middle = sorted(row["score"] for row in rows)[3]
+    found = [
+        json.loads(line)
+        for line in scored(
+            "results", "1", "--json", "--min-score", str(middle), "--limit", "2"
+        ).stdout.splitlines()
+    ]
+    assert found == [row for row in rows if row["score"] >= middle][:2]
+    assert scored("results", "1", "--json", "--failed").stdout == ""
+    wrong = scored("results", "1", "--label", "neutral")
+    assert wrong.returncode == 2
+    assert "negative, positive" in wrong.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "results", "cancel", "retry"])
+def test_an_unknown_job_is_named(loracle: Loracle, command: str) -> None:
+    done = loracle(command, "7")
+    assert done.returncode == 2
+    assert "no job 7" in done.stderr
+
+
+def test_status_says_why_nothing_moves_and_cancel_and_retry_change_it(
+    loracle: Loracle, tmp_path: Path
+) -> None:
+    (tmp_path / "reviews.txt").write_text("good\nbad\n")
+    loracle("enqueue", "reviews.txt", "--adapter", "stub")
+    assert "no worker runs on this machine" in loracle("status", "1").stdout
+    assert loracle("cancel", "1").returncode == 0
+    assert json.loads(loracle("status", "1", "--json").stdout)["state"] == "cancelled"
+    assert json.loads(loracle("retry", "1", "--json").stdout) == {"job_id": 1, "reviews": 2}
+    assert json.loads(loracle("status", "1", "--json").stdout)["state"] == "running"
+
+
+def test_an_unreachable_redis_is_no_error_for_enqueue(loracle: Loracle, tmp_path: Path) -> None:
+    (tmp_path / "reviews.txt").write_text("good\n")
+    done = loracle("enqueue", "reviews.txt", "--adapter", "stub", REDIS_URL="redis://:hush@127.0.0.1:1/0")
+    assert (done.returncode, done.stdout) == (0, "1\n")
+    assert "Redis can't be reached" in done.stderr
+    assert "hush" not in done.stderr
+
+
+def test_an_unreachable_database_is_named_without_its_password(loracle: Loracle) -> None:
+    done = loracle(
+        "jobs", DATABASE_URL="postgresql://me:hush@127.0.0.1:1/db", REDIS_URL="redis://127.0.0.1:1/0"
+    )
+    assert done.returncode == 2
+    assert "127.0.0.1:1/db" in done.stderr
+    assert "hush" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_score_labels_texts_and_lines_at_once(loracle: Loracle, tmp_path: Path) -> None:
+    done = loracle("score", "--json", input="I loved every minute of it.\n\nA complete waste of money.\n")
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["label"] for one in found] == ["positive", "negative"]
+    assert all(sum(one["probabilities"].values()) == pytest.approx(1, abs=1e-5) for one in found)
+    assert not (tmp_path / "home" / "loracle.db").exists()
+
+
+def test_doctor_finds_everything_in_order_and_names_what_is_not(loracle: Loracle) -> None:
+    fine = loracle("doctor", "--json")
+    assert fine.returncode == 0, fine.stdout
+    checks = {finding["check"]: finding["state"] for finding in json.loads(fine.stdout)["findings"]}
+    assert set(checks) == {"versions", "settings", "database", "redis", "device", "adapter"}
+    broken = loracle("doctor", LORACLE_DEVICE="cuda:99", REDIS_URL="redis://127.0.0.1:1/0")
+    assert broken.returncode == 2
+    assert "cuda:99" in broken.stdout
+    assert "127.0.0.1:1" in broken.stdout
+
+
+def test_labels_of_a_stream_flow_while_it_is_open(
+    loracle: Loracle, environment: dict[str, str], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "worker"]
+    with subprocess.Popen(
+        [*command, "worker"], env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL
+    ) as worker:
+        stream = subprocess.Popen(
+            [*command, "enqueue", "-", "--adapter", "stub"],
+            env=environment,
+            cwd=tmp_path,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        with stream:
+            assert stream.stdin is not None
+            stream.stdin.write("first review\nsecond review\n")
+            stream.stdin.flush()
+            deadline = time.monotonic() + 60
+            labelled = 0
+            while labelled < 2 and time.monotonic() < deadline:
+                time.sleep(0.3)
+                shown = loracle("status", "1", "--json")
+                labelled = json.loads(shown.stdout)["labelled"] if shown.returncode == 0 else 0
+            assert labelled == 2, "no label came while the stream was open"
+            assert json.loads(shown.stdout)["state"] == "reading"
+            stream.stdin.write("third review\n")
+            stream.stdin.close()
+            assert stream.stdout is not None
+            assert stream.stdout.read() == "1\n"
+        followed = loracle("results", "1", "--follow", "--json")
+        assert [json.loads(line)["row_no"] for line in followed.stdout.splitlines()] == [1, 2, 3]
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(60) == 0
+    assert left_behind(tmp_path / "home") == []

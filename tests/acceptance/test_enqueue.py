@@ -1,0 +1,140 @@
+"""`loracle enqueue`: what goes in, what is refused, and that nothing is half-done."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import Loracle
+
+REVIEWS = 'id,body,stars\n1,"Loved it, really",5\n2,Awful,1\n'
+
+
+def _jobs(loracle: Loracle) -> list[dict[str, object]]:
+    return [json.loads(line) for line in loracle("jobs", "--json").stdout.splitlines()]
+
+
+def test_an_enqueued_file_is_a_job_whose_id_is_printed(loracle: Loracle, tmp_path: Path) -> None:
+    (tmp_path / "reviews.csv").write_text(REVIEWS)
+    done = loracle("enqueue", "reviews.csv", "--adapter", "stub")
+    assert (done.returncode, done.stdout) == (0, "1\n")
+    assert "text column: 'body'" in done.stderr
+    assert "No worker runs" in done.stderr
+    (job,) = _jobs(loracle)
+    assert (job["state"], job["reviews_read"], job["rejected"]) == ("running", 2, 0)
+
+
+def test_the_same_file_is_the_same_job_until_an_option_differs(loracle: Loracle, tmp_path: Path) -> None:
+    (tmp_path / "reviews.csv").write_text(REVIEWS)
+    (tmp_path / "copy.csv").write_text(REVIEWS)
+    stub = ("--adapter", "stub")
+    ids = [
+        loracle("enqueue", "reviews.csv", *stub).stdout,
+        loracle("enqueue", "copy.csv", *stub, "--name", "another name").stdout,
+        loracle("enqueue", "reviews.csv", *stub, "--limit", "1").stdout,
+        loracle("enqueue", "reviews.csv", *stub, "--again").stdout,
+    ]
+    assert ids == ["1\n", "1\n", "2\n", "3\n"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "message"),
+    [
+        ("reviews.csv", None, (), "reviews.csv"),
+        ("reviews.csv", REVIEWS.encode(), ("--text-column", "text"), "id, body, stars"),
+        ("reviews.csv", bytes(range(256)) * 40, (), "reviews.csv"),
+        ("reviews.parquet", b"PAR1 but not really", (), "reviews.parquet"),
+        ("reviews.csv", b"", (), "empty"),
+        ("reviews.csv.gz", gzip.compress(REVIEWS.encode() * 5000)[:-60], (), "truncated"),
+        ("reviews.csv", REVIEWS.encode(), ("--limit", "1", "--sample", "1"), "--sample"),
+        ("reviews.csv", REVIEWS.encode(), ("--keep-columns", "price"), "price"),
+        ("reviews.csv", REVIEWS.encode(), ("--adapter", "nonesuch"), "nonesuch"),
+        ("reviews.csv", REVIEWS.encode(), ("--encoding", "klingon"), "klingon"),
+    ],
+)
+def test_bad_input_is_named_and_leaves_no_job(
+    loracle: Loracle,
+    tmp_path: Path,
+    name: str,
+    content: bytes | None,
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    done = loracle("enqueue", name, *(options if "--adapter" in options else ("--adapter", "stub", *options)))
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert _jobs(loracle) == []
+
+
+def test_a_wrong_file_among_several_enqueues_none(loracle: Loracle, tmp_path: Path) -> None:
+    (tmp_path / "reviews.csv").write_text(REVIEWS)
+    done = loracle("enqueue", "reviews.csv", "nonesuch.csv", "--adapter", "stub")
+    assert done.returncode == 2
+    assert _jobs(loracle) == []
+
+
+def test_a_dry_run_tells_and_writes_nothing(loracle: Loracle, tmp_path: Path) -> None:
+    (tmp_path / "reviews.csv").write_text(REVIEWS + "3,,4\n")
+    done = loracle("enqueue", "reviews.csv", "--adapter", "stub", "--dry-run", "--json")
+    found = json.loads(done.stdout)
+    assert (found["reviews"], found["rejected"]) == (2, 1)
+    assert _jobs(loracle) == []
+
+
+def test_rejects_are_listed_with_line_and_reason(loracle: Loracle, tmp_path: Path) -> None:
+    (tmp_path / "reviews.csv").write_text(REVIEWS + "3,,4\n")
+    loracle("enqueue", "reviews.csv", "--adapter", "stub", "--max-rejects", "0.5")
+    shown = json.loads(loracle("status", "1", "--rejects", "--json").stdout)
+    assert shown["rejects"] == [{"row_no": 3, "line_no": 4, "reason": "empty text"}]
+
+
+def test_too_many_rejects_stop_the_job_and_say_so(loracle: Loracle, tmp_path: Path) -> None:
+    (tmp_path / "reviews.csv").write_text(REVIEWS + "3,,4\n")
+    done = loracle("enqueue", "reviews.csv", "--adapter", "stub", "--max-rejects", "0.2")
+    assert done.returncode == 1
+    assert "--max-rejects" in done.stderr
+    (job,) = _jobs(loracle)
+    assert job["state"] == "stopped"
+
+
+def test_a_killed_enqueue_goes_on_where_it_stopped(
+    loracle: Loracle, environment: dict[str, str], tmp_path: Path
+) -> None:
+    rows = 60_000
+    path = tmp_path / "reviews.txt"
+    path.write_text("".join(f"review number {n}\n" for n in range(rows)))
+    loracle("db", "upgrade")
+    database = tmp_path / "home" / "loracle.db"
+    command = [sys.executable, "-m", "worker", "enqueue", "reviews.txt", "--adapter", "stub"]
+    with subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL) as running:
+        while running.poll() is None and _count(database, "SELECT count(*) FROM batches") == 0:
+            time.sleep(0.002)
+        running.send_signal(signal.SIGKILL)
+    before = _count(database, "SELECT count(*) FROM reviews")
+    assert 0 < before < rows, "the kill came too late to prove anything"
+    done = loracle("enqueue", "reviews.txt", "--adapter", "stub")
+    assert done.stdout == "1\n"
+    assert f"taken up again after {before:,} records" in done.stderr
+    assert _count(database, "SELECT count(*) FROM reviews") == rows
+    assert _count(database, "SELECT count(DISTINCT text) FROM reviews") == rows
+    assert _count(database, "SELECT sum(size) FROM batches") == rows
+
+
+def _count(database: Path, query: str) -> int:
+    connection = sqlite3.connect(database, timeout=30)
+    try:
+        return int(connection.execute(query).fetchone()[0] or 0)
+    finally:
+        connection.close()

@@ -1,0 +1,85 @@
+"""`loracle run`: the README's first command."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import Loracle, left_behind
+from worker.bootstrap import SAMPLE
+
+
+def test_the_sample_file_is_scored_well_and_each_row_once(loracle: Loracle, tmp_path: Path) -> None:
+    done = loracle("run", str(SAMPLE), "--json", timeout=280)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["rows"] == summary["labelled"] == sum(summary["labels"].values()) == 260
+    assert (summary["rejected"], summary["failed"]) == (0, 0)
+    assert summary["accuracy"] >= 0.85
+    assert summary["kappa"] == pytest.approx(2 * summary["accuracy"] - 1, abs=0.03)  # both classes are half
+    assert summary["reviews_per_s"] > 0
+    assert summary["database"].endswith("loracle.db")
+    assert left_behind(tmp_path / "home") == []
+
+    listed = loracle("results", str(summary["job_id"]), "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(listed.stdout)))
+    assert [int(row["row_no"]) for row in rows] == list(range(1, 261))
+    assert {row["source"] for row in rows} == {"adapter"}
+    assert all(0.5 <= float(row["score"]) <= 1 for row in rows)
+
+    again = loracle("run", str(SAMPLE), "--json")
+    assert json.loads(again.stdout)["job_id"] == summary["job_id"]
+    assert "has these reviews already" in again.stderr
+
+
+def test_a_file_without_gold_labels_has_no_accuracy(loracle: Loracle, tmp_path: Path) -> None:
+    (tmp_path / "reviews.txt").write_text("good\nbad\n")
+    done = loracle("run", "reviews.txt", "--adapter", "stub", "--json")
+    summary = json.loads(done.stdout)
+    assert (summary["labelled"], summary["accuracy"], summary["kappa"]) == (2, None, None)
+
+
+def test_ctrl_c_leaves_a_job_that_the_same_command_takes_up(
+    loracle: Loracle, environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "reviews.txt").write_text("".join(f"review number {n}\n" for n in range(400)))
+    command = [
+        sys.executable,
+        "-m",
+        "worker",
+        "run",
+        "reviews.txt",
+        "--adapter",
+        "stub",
+        "--batch-size",
+        "20",
+    ]
+    slow = {**environment, "LORACLE_STUB_DELAY_S": "0.5"}
+    with subprocess.Popen(
+        command, env=slow, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            time.sleep(0.5)
+            shown = loracle("status", "1", "--json")
+            if shown.returncode == 0 and json.loads(shown.stdout)["labelled"] > 0:
+                break
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130, errors
+    assert "Job 1 keeps its labels" in errors
+    assert left_behind(tmp_path / "home") == []
+    labelled = json.loads(loracle("status", "1", "--json").stdout)["labelled"]
+    assert 0 < labelled < 400
+
+    done = loracle("run", "reviews.txt", "--adapter", "stub", "--batch-size", "20", "--json")
+    summary = json.loads(done.stdout)
+    assert (summary["job_id"], summary["labelled"], summary["failed"]) == (1, 400, 0)

@@ -1,0 +1,19 @@
+"""The store under test: each test runs on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import Engine
+
+from worker.store.ledger import Ledger
+from worker.store.queries import Queries
+
+
+@pytest.fixture
+def ledger(engine: Engine) -> Ledger:
+    return Ledger(engine, max_attempts=3, lease_s=30.0, bell_timeout_s=600.0)
+
+
+@pytest.fixture
+def queries(engine: Engine) -> Queries:
+    return Queries(engine)

@@ -1,0 +1,141 @@
+"""The schema on both databases: made by Alembic alone, and checked before use."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from alembic import command
+from alembic.config import Config
+
+# pytest-alembic's four built-in tests, run here on both databases.
+from pytest_alembic.tests import (  # noqa: F401
+    test_model_definitions_match_ddl,
+    test_single_head_revision,
+    test_up_down_consistency,
+    test_upgrade,
+)
+from sqlalchemy import Engine, inspect, text
+
+from worker.errors import DatabaseUnreachable, SchemaMismatch, SettingsInvalid
+from worker.store.engine import make_engine
+from worker.store.schema import alembic_config, check_schema, current_revision, head_revision, upgrade
+
+
+@pytest.fixture
+def alembic_engine(empty_database_url: str) -> Iterator[Engine]:
+    engine = make_engine(empty_database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(name="alembic_config")
+def _alembic_config() -> Config:
+    return alembic_config()
+
+
+@pytest.fixture
+def empty(alembic_engine: Engine) -> Engine:
+    return alembic_engine
+
+
+def test_an_empty_database_is_told_to_upgrade_and_then_fits(empty: Engine) -> None:
+    with pytest.raises(SchemaMismatch, match="is empty: run `loracle db upgrade`"):
+        check_schema(empty)
+    assert current_revision(empty) is None
+    upgrade(empty)
+    check_schema(empty)
+    assert current_revision(empty) == head_revision()
+    upgrade(empty)
+
+
+def test_alembic_check_finds_nothing_to_migrate(engine: Engine) -> None:
+    with engine.begin() as connection:
+        command.check(alembic_config(connection))
+
+
+def test_a_database_behind_is_told_to_upgrade(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    behind = head_revision()
+    monkeypatch.setattr("worker.store.schema.head_revision", lambda: "9999")
+    with pytest.raises(SchemaMismatch, match=rf"at revision {behind}.*needs 9999: run `loracle db upgrade`"):
+        check_schema(engine)
+
+
+def test_a_database_ahead_asks_for_a_newer_loracle_and_stays_as_it_is(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'future'"))
+    with pytest.raises(SchemaMismatch, match="upgraded by a newer Loracle"):
+        check_schema(engine)
+    with pytest.raises(SchemaMismatch, match="upgraded by a newer Loracle"):
+        upgrade(engine)
+    assert current_revision(engine) == "future"
+
+
+def test_two_upgrades_at_once_make_one_schema(empty: Engine) -> None:
+    errors: list[Exception] = []
+
+    def run() -> None:
+        engine = make_engine(empty.url.render_as_string(hide_password=False))
+        try:
+            upgrade(engine)
+        except Exception as error:
+            errors.append(error)
+        finally:
+            engine.dispose()
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    check_schema(empty)
+
+
+def test_foreign_keys_are_enforced(engine: Engine) -> None:
+    with pytest.raises(Exception, match=r"(?i)foreign key"), engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO rejects (job_id, row_no, line_no, reason) VALUES (1, 1, 1, 'x')")
+        )
+
+
+def test_results_has_a_row_per_review_and_says_who_labelled_it(engine: Engine) -> None:
+    with engine.begin() as connection:
+        for statement in (
+            "INSERT INTO adapters (id, name, sha256, manifest, created_at) VALUES (1, 'a', 'a', '{}', 0)",
+            "INSERT INTO jobs (id, identity, name, source, state, policy, adapter_id, priority, batch_size, "
+            "max_rejects, options, records_read, created_at) "
+            "VALUES (1, 'i', 'n', 's', 'running', 'adapter', 1, 0, 8, 0.1, '{}', 4, 0)",
+            "INSERT INTO scorers (id, sha256, kind, name, details, created_at) VALUES "
+            "(1, 'a', 'adapter', 'minilm', '{}', 0), (2, 'o', 'openai', 'gpt', '{}', 0)",
+            "INSERT INTO reviews (job_id, row_no, external_id, text, text_sha256, gold_label, error) VALUES "
+            "(1, 1, 'x1', 'a', '', 'pos', NULL), (1, 2, 'x2', 'b', '', NULL, NULL), "
+            "(1, 3, 'x3', 'c', '', NULL, 'poison'), (1, 4, 'x4', 'd', '', NULL, NULL)",
+            "INSERT INTO labels (job_id, row_no, scorer_id, label, score, created_at) VALUES "
+            "(1, 1, 1, 'pos', 0.9, 0), (1, 2, 2, 'neg', 0.8, 0), (1, 4, 1, 'pos', 0.7, 0), (1, 4, 2, 'neg', 1, 0)",
+        ):
+            connection.execute(text(statement))
+        rows = connection.execute(text("SELECT * FROM results WHERE job_id = 1 ORDER BY row_no")).all()
+    assert [tuple(row) for row in rows] == [
+        (1, 1, "x1", "pos", 0.9, "adapter", "minilm", "pos", None),
+        (1, 2, "x2", "neg", 0.8, "oracle", "gpt", None, None),
+        (1, 3, "x3", None, None, None, None, None, "poison"),
+        (1, 4, "x4", "pos", 0.7, "adapter", "minilm", None, None),
+    ]
+    assert [column["name"] for column in inspect(engine).get_columns("results")] == [
+        "job_id", "row_no", "id", "label", "score", "source", "scorer", "gold_label", "error",
+    ]  # fmt: skip
+
+
+def test_an_unreachable_server_is_named_without_its_password() -> None:
+    engine = make_engine("postgresql://someone:secret@127.0.0.1:1/loracle")
+    with pytest.raises(DatabaseUnreachable, match=r"127\.0\.0\.1:1/loracle can't be reached") as caught:
+        check_schema(engine)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["mysql://host/db", "sqlite://", "nonsense"])
+def test_a_url_that_is_neither_is_refused(url: str) -> None:
+    with pytest.raises(SettingsInvalid, match="DATABASE_URL"):
+        make_engine(url)

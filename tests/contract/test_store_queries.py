@@ -1,0 +1,178 @@
+"""The reads on both databases."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.contract.enqueued import enqueue, finish, spec, sql, work_off
+from worker.errors import AdapterUnknown, JobUnknown
+from worker.reviews import Reject, Review
+from worker.store.ledger import Ledger
+from worker.store.queries import Queries
+
+
+def scored(ledger: Ledger, *, failing: frozenset[int] = frozenset()) -> int:
+    """A job of ten reviews, five with gold: rows 2, 4 … are pos; gold says pos for 1 to 3 and neg for 4, 5."""
+    job, _ = ledger.open_job(spec(ledger, batch_size=5))
+    rows = [
+        Review(row_no, f"text {row_no}", f"x{row_no}", gold, {"stars": row_no} if row_no < 3 else {})
+        for row_no, gold in zip(range(1, 11), ["pos"] * 3 + ["neg"] * 2 + [None] * 5, strict=True)
+    ]
+    ledger.append(job.id, rows, batches=[rows[:5], rows[5:]])
+    ledger.seal(job.id)
+    for batch_id in ledger.publishable("adapter", window=8):
+        batch = ledger.claim(batch_id)
+        assert batch is not None
+        finish(ledger, batch, failing)
+    return job.id
+
+
+def test_progress_counts_from_batches_and_agrees_with_the_labels(
+    ledger: Ledger, queries: Queries, engine: Engine
+) -> None:
+    job, _ = ledger.open_job(spec(ledger))
+    rows = [Review(row_no, "text") for row_no in range(1, 13)]
+    ledger.append(
+        job.id, [*rows, Reject(13, 14, "no text")], batches=[rows[:4], rows[4:8], rows[8:]], after=0
+    )
+    ledger.seal(job.id)
+    at = queries.progress(job.id)
+    assert (at.reviews, at.labelled, at.failed, at.rejected, at.unlabelled) == (12, 0, 0, 1, 12)
+    assert (at.batches, at.open_batches, at.rate, at.seconds_left) == ({"queued": 3}, 3, 0.0, None)
+    assert (at.oldest_bell_s, at.last_error) == (None, None)
+
+    first, second, _third = ledger.publishable("adapter", window=8)
+    done, back = ledger.claim(first), ledger.claim(second)
+    assert done is not None
+    assert back is not None
+    finish(ledger, done, frozenset({1}))
+    ledger.release(back, "server away", delay_s=60)
+    sql(engine, "UPDATE batches SET claimed_at = claimed_at - 2 WHERE state = 'done'")
+    sql(engine, "UPDATE batches SET published_at = published_at - 9 WHERE published_at IS NOT NULL")
+    at = queries.progress(job.id)
+    assert (at.labelled, at.failed, at.unlabelled) == (3, 1, 8)
+    assert sql(engine, "SELECT count(*) FROM labels") == [(3,)]
+    assert at.batches == {"done": 1, "queued": 2}
+    assert at.last_error == "server away"
+    assert 0 < at.rate <= 2
+    assert at.seconds_left == pytest.approx(8 / at.rate)
+    assert at.oldest_bell_s is not None
+    assert 9 <= at.oldest_bell_s < 60
+    assert queries.count_active_batches("adapter") == 2
+    assert queries.count_active_batches("openai") == 0
+
+
+def test_pauses_dont_count_as_scoring(ledger: Ledger, queries: Queries, engine: Engine) -> None:
+    job_id = scored(ledger)
+    sql(engine, "UPDATE batches SET claimed_at = 100, finished_at = 110 WHERE number = 1")
+    sql(engine, "UPDATE batches SET claimed_at = 105, finished_at = 112 WHERE number = 2")
+    assert queries.scoring_seconds(job_id) == 12
+    sql(engine, "UPDATE batches SET claimed_at = 500, finished_at = 501 WHERE number = 2")
+    assert queries.scoring_seconds(job_id) == 11
+
+
+def test_jobs_are_listed_newest_first(ledger: Ledger, queries: Queries) -> None:
+    ids = [enqueue(ledger, 1).id for _ in range(3)]
+    assert [job.id for job in queries.list_jobs()] == ids[::-1]
+    assert [job.id for job in queries.list_jobs(limit=1)] == ids[2:]
+
+
+def test_labels_are_counted_alone_and_against_gold(ledger: Ledger, queries: Queries) -> None:
+    job_id = scored(ledger, failing=frozenset({3}))
+    assert queries.label_counts(job_id) == {"pos": 5, "neg": 4}
+    assert queries.contingency(job_id) == {
+        ("neg", "neg"): 1,
+        ("neg", "pos"): 1,
+        ("pos", "neg"): 1,
+        ("pos", "pos"): 1,
+    }
+    pairs = [("pos", "neg"), ("pos", "pos"), ("neg", "pos"), ("neg", "neg")]
+    assert list(queries.gold_and_scores(job_id, chunk=2)) == [(gold, label, 0.75) for gold, label in pairs]
+
+
+@pytest.mark.parametrize(
+    ("filters", "rows"),
+    [
+        ({}, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
+        ({"label": "pos"}, [2, 4, 6, 8, 10]),
+        ({"min_score": 0.75}, [1, 2, 4, 5, 6, 7, 8, 9, 10]),
+        ({"min_score": 0.76}, []),
+        ({"max_score": 0.75, "label": "neg"}, [1, 5, 7, 9]),
+        ({"max_score": 0.74}, []),
+        ({"failed": True}, [3]),
+        ({"after_row": 7}, [8, 9, 10]),
+        ({"after_row": 2, "until_row": 4}, [3, 4]),
+        ({"limit": 5}, [1, 2, 3, 4, 5]),
+        ({"limit": 2, "label": "pos", "after_row": 3}, [4, 6]),
+        ({"limit": 0}, []),
+    ],
+)
+def test_results_are_filtered_and_paged_in_row_order(
+    ledger: Ledger, queries: Queries, filters: dict[str, object], rows: list[int]
+) -> None:
+    job_id = scored(ledger, failing=frozenset({3}))
+    scored(ledger)
+    for chunk in (1, 3, 10, 2000):
+        found = queries.iterate_results(job_id, chunk=chunk, **filters)  # type: ignore[arg-type]
+        assert [row["row_no"] for row in found] == rows
+
+
+def test_results_bring_the_text_when_asked(ledger: Ledger, queries: Queries) -> None:
+    job_id = scored(ledger)
+    plain = list(queries.iterate_results(job_id))
+    full = list(queries.iterate_results(job_id, with_text=True, chunk=3))
+    assert "text" not in plain[0]
+    assert [{**row, "text": f"text {row['row_no']}"} for row in plain] == [
+        {name: value for name, value in row.items() if name != "attributes"} for row in full
+    ]
+    assert [row["attributes"] or {} for row in full[:3]] == [{"stars": 1}, {"stars": 2}, {}]
+    assert (full[0]["id"], full[0]["source"], full[0]["scorer"]) == ("x1", "adapter", "stub")
+
+
+def test_a_page_of_results_reads_only_its_own_rows(engine: Engine, ledger: Ledger, queries: Queries) -> None:
+    enqueue(ledger, 600, batch_size=200)
+    work_off(ledger)
+    page = "SELECT * FROM results WHERE job_id = 1 AND row_no > 500 ORDER BY row_no LIMIT 10"
+    explain = "EXPLAIN QUERY PLAN " if engine.dialect.name == "sqlite" else "EXPLAIN "
+    plan = " ".join(str(column) for row in sql(engine, explain + page) for column in row)
+    assert "SCAN reviews" not in plan
+    assert "SCAN labels" not in plan
+    assert "Seq Scan on reviews" not in plan
+    assert "Seq Scan on labels" not in plan
+
+
+def test_agreement_is_kept_and_replaced(ledger: Ledger, queries: Queries) -> None:
+    job = enqueue(ledger, 1)
+    for n in (5, 6):
+        ledger.save_agreement(
+            job.id,
+            raters="minilm / gold",
+            selection="all rows",
+            slice="",
+            n=n,
+            contingency={"pos": {"pos": n}},
+            statistics={"kappa": float("nan")},
+        )
+    [kept] = queries.agreements(job.id)
+    assert (kept.raters, kept.n, kept.contingency, kept.statistics) == (
+        "minilm / gold", 6, {"pos": {"pos": 6}}, {"kappa": None},
+    )  # fmt: skip
+
+
+def test_rows_are_decided_up_to_the_first_open_batch(ledger: Ledger, queries: Queries) -> None:
+    job = enqueue(ledger, 12)
+    first, second, third = ledger.publishable("adapter", window=8)
+    assert queries.decided_until(job.id) == 0
+    for batch_id, until in ((first, 4), (third, 4), (second, 12)):
+        batch = ledger.claim(batch_id)
+        assert batch is not None
+        finish(ledger, batch)
+        assert queries.decided_until(job.id) == until
+
+
+def test_what_isnt_there_is_named(queries: Queries) -> None:
+    with pytest.raises(JobUnknown, match="there is no job 7"):
+        queries.iterate_results(7)
+    with pytest.raises(AdapterUnknown, match="there is no adapter 7"):
+        queries.adapter(7)

@@ -1,0 +1,74 @@
+"""The same adapter on the CPU and on CUDA."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.unit import models
+from trainer.config import TrainConfig
+from trainer.train import train
+from worker.model.encoding import Encoding
+from worker.reviews import Outcome, Review, Score
+from worker.scorers.adapter import load_adapter_scorer
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("adapter")
+    models.make_adapter(directory / "tiny", models.make_base(directory / "base"))
+    return directory / "tiny"
+
+
+@pytest.fixture
+def little_memory() -> Iterator[None]:
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 24 * 2**20) / total)
+    yield
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def reviews(count: int) -> list[Review]:
+    return [Review(row, text) for row, text in enumerate(models.make_reviews(count)[0], start=1)]
+
+
+def positives(outcomes: list[Outcome]) -> list[float]:
+    found = [
+        outcome.probabilities for outcome in outcomes if isinstance(outcome, Score) and outcome.probabilities
+    ]
+    assert len(found) == len(outcomes)
+    return [probabilities["positive"] for probabilities in found]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 1e-4), ("bf16", 0.02), ("fp16", 0.02)])
+def test_cuda_scores_as_the_processor_does(adapter: Path, dtype: str, tolerance: float) -> None:
+    expected = positives(load_adapter_scorer(adapter, device="cpu", dtype="fp32").score(reviews(300)))
+    found = positives(load_adapter_scorer(adapter, device="cuda", dtype=dtype).score(reviews(300)))
+    assert found == pytest.approx(expected, abs=tolerance)
+
+
+def test_real_memory_shortage_halves_the_budget(adapter: Path, little_memory: None) -> None:
+    scorer = load_adapter_scorer(adapter, device="cuda", dtype="fp32", token_budget=2**22)
+    assert scorer.token_budget < 2**22
+    assert len(positives(scorer.score(reviews(3000)))) == 3000
+
+
+def test_training_runs_on_cuda(adapter: Path, tmp_path: Path) -> None:
+    texts, gold = models.make_reviews(200)
+    config = TrainConfig(
+        out=tmp_path / "adapter",
+        name="tiny",
+        base=str(adapter.parent / "base"),
+        encoding=Encoding(max_length=32),
+        epochs=6,
+        learning_rate=5e-3,
+        token_budget=256,
+        validation=0.2,
+        device="cuda",
+    )
+    assert train(config, texts, gold, models.LABELS).metrics["validation_accuracy"] > 0.8
+    load_adapter_scorer(tmp_path / "adapter", device="cpu")

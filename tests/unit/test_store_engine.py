@@ -1,0 +1,159 @@
+"""The door to the database: retries, messages, SQLite's settings."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import select, text
+from sqlalchemy.exc import OperationalError
+
+from worker.errors import DatabaseBusy, DatabaseUnreachable
+from worker.store import engine as engine_module
+from worker.store.engine import make_engine, now, read, retrying, to_json, write
+
+
+@pytest.fixture
+def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module.time, "sleep", lambda _: None)
+
+
+def _wrapped(error: Exception) -> OperationalError:
+    return OperationalError("UPDATE", None, error)
+
+
+@pytest.mark.parametrize(
+    "race",
+    [
+        psycopg.errors.DeadlockDetected(),
+        _wrapped(psycopg.errors.SerializationFailure()),
+        _wrapped(sqlite3.OperationalError("database is locked")),
+    ],
+)
+def test_a_lost_race_is_tried_again_but_not_for_ever(race: Exception, no_wait: None) -> None:
+    calls = []
+
+    def loses_twice() -> str:
+        calls.append(1)
+        if len(calls) < 3:
+            raise race
+        return "done"
+
+    def always_loses() -> None:
+        calls.append(1)
+        raise race
+
+    assert retrying(loses_twice) == "done"
+    calls.clear()
+    with pytest.raises(DatabaseBusy, match="through 4 attempts") as caught:
+        retrying(always_loses, attempts=4)
+    assert len(calls) == 4
+    assert caught.value.__cause__ is race
+
+
+def test_other_errors_are_not_tried_again() -> None:
+    calls = []
+
+    def fails() -> None:
+        calls.append(1)
+        raise _wrapped(sqlite3.OperationalError("no such table: jobs"))
+
+    with pytest.raises(OperationalError, match="no such table"):
+        retrying(fails)
+    assert len(calls) == 1
+
+
+def test_a_transaction_that_fails_is_rolled_back(tmp_path: Path) -> None:
+    engine = make_engine(f"sqlite:///{tmp_path}/x.db")
+    write(engine, lambda connection: connection.execute(text("CREATE TABLE t (n INTEGER)")))
+
+    def half(connection: object) -> None:
+        connection.execute(text("INSERT INTO t VALUES (1)"))  # type: ignore[attr-defined]
+        raise KeyError("power cut")
+
+    with pytest.raises(KeyError):
+        write(engine, half)
+    with read(engine) as connection:
+        assert connection.execute(text("SELECT count(*) FROM t")).scalar() == 0
+    engine.dispose()
+
+
+def test_sqlite_is_set_up_for_several_processes(tmp_path: Path) -> None:
+    engine = make_engine(f"sqlite:///{tmp_path}/new/folder/x.db")
+    with read(engine) as connection:
+        found = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "busy_timeout", "synchronous", "foreign_keys")
+        }
+    assert found == {"journal_mode": "wal", "busy_timeout": 30_000, "synchronous": 1, "foreign_keys": 1}
+    engine.dispose()
+
+
+def test_sqlite_readers_dont_wait_for_a_writer_and_writers_queue(tmp_path: Path) -> None:
+    engine = make_engine(f"sqlite:///{tmp_path}/x.db")
+    write(engine, lambda connection: connection.execute(text("CREATE TABLE t (n INTEGER)")))
+    order: list[str] = []
+    writing = threading.Event()
+
+    def second() -> None:
+        writing.wait()
+        write(engine, lambda connection: connection.execute(text("INSERT INTO t VALUES (2)")))
+        order.append("second")
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with engine.begin() as first:
+        first.execute(text("INSERT INTO t VALUES (1)"))
+        writing.set()
+        with read(engine) as connection:
+            assert connection.execute(text("SELECT count(*) FROM t")).scalar() == 0
+        thread.join(timeout=0.3)
+        order.append("first")
+    thread.join(timeout=10)
+    assert order == ["first", "second"]
+    engine.dispose()
+
+
+def test_the_databases_clock_gives_seconds_since_1970(tmp_path: Path) -> None:
+    engine = make_engine(f"sqlite:///{tmp_path}/x.db")
+    with read(engine) as connection:
+        ours, theirs = connection.execute(select(now(), text("strftime('%s', 'now')"))).one()
+    assert abs(ours - float(theirs)) < 2
+    engine.dispose()
+
+
+def test_a_file_that_cant_be_a_database_is_unreachable(tmp_path: Path) -> None:
+    (tmp_path / "x.db").write_bytes(b"this is no database" * 100)
+    engine = make_engine(f"sqlite:///{tmp_path}/x.db")
+    with (
+        pytest.raises(DatabaseUnreachable, match=r"x\.db can't be reached: file is not a database"),
+        read(engine) as c,
+    ):
+        c.execute(text("SELECT 1"))
+    with pytest.raises(DatabaseUnreachable, match="the folder of"):
+        make_engine(f"sqlite:///{tmp_path}/x.db/below/y.db")
+    engine.dispose()
+
+
+def test_a_full_disk_is_a_passing_trouble(tmp_path: Path) -> None:
+    engine = make_engine(f"sqlite:///{tmp_path}/x.db")
+
+    def fill(connection: object) -> None:
+        connection.exec_driver_sql("PRAGMA max_page_count = 2")  # type: ignore[attr-defined]
+        connection.exec_driver_sql("CREATE TABLE a (b)")  # type: ignore[attr-defined]
+        connection.exec_driver_sql("INSERT INTO a VALUES (zeroblob(100000))")  # type: ignore[attr-defined]
+
+    with pytest.raises(DatabaseBusy, match="disk is full"):
+        write(engine, fill)
+    engine.dispose()
+
+
+def test_json_is_what_every_database_takes() -> None:
+    odd = {"nan": float("nan"), "inf": [float("inf"), 1.5], "day": date(2026, 1, 2), "price": Decimal("1.10")}
+    assert to_json(odd) == '{"nan":null,"inf":[null,1.5],"day":"2026-01-02","price":"1.10"}'
+    assert to_json({"name": "Zoë"}) == '{"name":"Zoë"}'
