@@ -42,7 +42,9 @@ POLICY: dict[str, Any] = {
     "worker_proc_alive_timeout": 120,
     "worker_consumer": "worker.celery_worker:PatientConsumer",
     "worker_send_task_events": False,
-    "worker_enable_remote_control": False,
+    # On, though nothing here uses it: a worker whose children are all busy reads nothing but this subscription, and
+    # without it never notices a lost connection.
+    "worker_enable_remote_control": True,
     "worker_hijack_root_logger": False,
     "worker_redirect_stdouts": False,
     "worker_cancel_long_running_tasks_on_connection_loss": False,

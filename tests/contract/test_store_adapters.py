@@ -19,7 +19,12 @@ from worker.store.ledger import Ledger
 from worker.store.queries import Queries
 from worker.store.tables import Adapter
 
-FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights" * 999, "tokenizer.json": b"{}"}
+FILES = {
+    "adapter_config.json": b"{}",
+    "adapter_model.safetensors": b"weights" * 999,
+    "tokenizer.json": b"{}",
+    "tokenizer_config.json": b"{}",
+}
 
 
 def adapter_at(directory: Path, name: str = "minilm", *, temperature: float = 1.5) -> Path:

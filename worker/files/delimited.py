@@ -14,7 +14,7 @@ from worker.files.columns import Header, choose_columns
 from worker.files.detection import sniff_delimiter
 from worker.files.options import GUESS_RECORDS, ReadOptions
 from worker.files.records import LINE_TOO_LONG, NUL, text_problem
-from worker.files.sources import Line, LongLine, Source, decode_line
+from worker.files.sources import Line, LongLine, Source, decode_line, text_of
 from worker.reviews import Reject, Review
 
 Row = tuple[int, list[str], str | None]
@@ -187,10 +187,7 @@ def _delimiter(source: Source, fmt: str, options: ReadOptions) -> tuple[str, lis
         return options.delimiter, []
     if fmt == "tsv":
         return "\t", []
-    head = source.head()
-    line = head[-1] if head else b""
-    text = line.decode(source.encoding, "replace") if isinstance(line, bytes) else ""
-    delimiter = sniff_delimiter(text) or ","
+    delimiter = sniff_delimiter(text_of(source.head(), source.encoding)) or ","
     if delimiter == ",":
         return delimiter, []
     return delimiter, [f"delimiter: {_DELIMITER_NAMES[delimiter]} (guessed; --delimiter chooses another)"]

@@ -24,7 +24,7 @@ from worker.files.jsonl import JsonLinesReader
 from worker.files.options import ReadOptions
 from worker.files.parquet import ParquetReader
 from worker.files.plain import PlainReader
-from worker.files.sources import FileSource, Line, Source, StreamSource
+from worker.files.sources import FileSource, Source, StreamSource, text_of
 from worker.files.unpacking import unpacked
 from worker.reviews import Reject, Review
 
@@ -184,7 +184,7 @@ def _open_file(source: FileSource, options: ReadOptions) -> ReviewFile:
         )
         announcements += [doubt] if doubt else []
     if fmt is None:
-        fmt = format_by_line(_text_of(source.head(), source.encoding))
+        fmt = format_by_line(text_of(source.head(), source.encoding))
         if fmt is None:
             raise unknown_format(source.name, block)
         announcements.append(f"format: {fmt} (guessed from the first line; --format chooses another)")
@@ -215,7 +215,7 @@ def _open_stream(source: StreamSource, options: ReadOptions) -> ReviewFile:
         if not head:
             raise FileUnreadable(f"{source.name} is empty.")
         if fmt is None:
-            fmt = format_by_line(_text_of(head, source.encoding)) or (
+            fmt = format_by_line(text_of(head, source.encoding)) or (
                 "csv" if options.names_a_column else "txt"
             )
             announcements.append(f"format: {fmt} (guessed from the first line; --format chooses another)")
@@ -246,8 +246,3 @@ def _reader(source: Source, fmt: str, options: ReadOptions, *, packed: bool) -> 
             )
         return PlainReader(source, options)
     return DelimitedReader(source, fmt, options)
-
-
-def _text_of(head: list[Line], encoding: str) -> str:
-    line = head[-1] if head else b""
-    return line.decode(encoding, "replace") if isinstance(line, bytes) else ""

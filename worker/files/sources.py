@@ -156,6 +156,12 @@ def decode_line(line: bytes, encoding: str) -> str | None:
         return None
 
 
+def text_of(head: list[Line], encoding: str) -> str:
+    """The last line of a head, to be looked at only: bad bytes are replaced."""
+    line = head[-1] if head else b""
+    return line.decode(encoding, "replace") if isinstance(line, bytes) else ""
+
+
 def _open_counted(path: Path, name: str) -> tuple[io.BufferedReader, Counted]:
     try:
         counted = Counted(path.open("rb", buffering=0), close_source=True)
