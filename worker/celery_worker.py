@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from celery import bootsteps
@@ -16,15 +17,18 @@ from celery.signals import setup_logging, task_failure
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 
-from worker.bootstrap import open_store
+from worker.bootstrap import Store, open_store
 from worker.celery_app import LANES, announce, make_app, publisher, queue_length
 from worker.lifeline import die_with
 from worker.logs import log_lines
+from worker.pipeline import record_agreement
 from worker.reviews import Lane
 from worker.settings import read_settings
 from worker.sweeper import Sweeper
 
 log = logging.getLogger(__name__)
+
+LOOK_FOR_DEAD_S = 0.5
 
 
 class PatientConsumer(Consumer):  # type: ignore[misc]
@@ -60,6 +64,10 @@ class SweeperStep(bootsteps.StartStopStep):  # type: ignore[misc]
         task_failure.connect(self._child_lost)
         self._sweeper.start()
 
+    def register_with_event_loop(self, parent: Any, hub: Any) -> None:
+        """Looks for dead children more often: Celery misses some exits, and then looks every five seconds."""
+        hub.call_repeatedly(LOOK_FOR_DEAD_S, parent.pool.maintain_pool)
+
     def stop(self, parent: Any) -> None:
         """Ends the thread."""
         assert self._sweeper is not None
@@ -92,13 +100,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         announce(app, name)
         return queue_length(app, lane)
 
+    @cache
+    def store() -> Store:
+        return open_store(settings)
+
+    def conclude(job_id: int) -> None:
+        record_agreement(job_id, ledger=store().ledger, queries=store().queries)
+
     sweeper = Sweeper(
-        lambda: open_store(settings).ledger,
+        lambda: store().ledger,
         lanes=[options.lane],
         publish=publisher(app),
         queue_length=length,
         window=settings.publish_window,
         interval_s=settings.sweep_interval_s,
+        on_complete=conclude,
     )
     worker = app.Worker(
         hostname=name,

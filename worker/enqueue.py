@@ -181,8 +181,10 @@ def enqueue_file(
     ledger: Ledger,
     *,
     after_chunk: Callable[[int, int], None] = lambda reviews, rejects: None,
-) -> None:
+) -> bool:
     """Writes a source's records from where the job stands, one transaction per chunk, and seals it at the end.
+
+    Returns whether the job was done with that: its last batch may have been scored before.
 
     A stream's chunks are closed some seconds after their first record, so that its reviews are scored while it is
     open. `after_chunk` hears the job's reviews and rejects so far; what it raises leaves a job that can be taken up.
@@ -215,7 +217,7 @@ def enqueue_file(
         ledger.stop(job.id, str(error))
         raise
     _judge(job.id, rejects, position, max_rejects, ledger)
-    ledger.seal(job.id)
+    return ledger.seal(job.id)
 
 
 def _judge(job_id: int, rejects: int, records: int, max_rejects: float, ledger: Ledger) -> None:

@@ -6,10 +6,12 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from worker.agreement import agreement
 from worker.errors import AdapterInvalid, BrokerUnreachable, DeviceBroken, LeaseLost, Transient
 from worker.reviews import Lane
 from worker.scorers.base import Scorer
 from worker.store.ledger import Ledger
+from worker.store.queries import Queries
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +45,13 @@ def score_batch(
     window: int,
     retry_delay_s: float,
     task_id: str = "",
+    on_complete: Callable[[int], None] = lambda job_id: None,
 ) -> int:
     """Claims a batch, scores it and writes its labels; returns how many reviews were scored.
 
     A batch that is not to be had (delivered twice, cancelled) is no work and no error. A failure gives the batch
     back to the ledger, which tries it again or bisects it. Whatever happened, the window is topped up after it.
+    `on_complete` hears of a job that became done with this batch.
 
     Raises:
         DeviceBroken: the attempt is recorded; the caller should end this process.
@@ -91,6 +95,24 @@ def score_batch(
         # Only the type is logged, since a message may quote the review.
         log.error("Batch %s failed with %s.", batch.id, type(error).__name__)
         ledger.release(batch, f"{type(error).__name__} while scoring", delay_s=retry_delay_s)
-    ledger.complete(batch.job_id)
+    if ledger.complete(batch.job_id):
+        on_complete(batch.job_id)
     ring(ledger, publish, "adapter", window=window)
     return scored
+
+
+def record_agreement(job_id: int, *, ledger: Ledger, queries: Queries) -> None:
+    """Stores how well a finished job's labels agree with its gold labels, where it has any."""
+    table = queries.contingency(job_id)
+    if not table:
+        return
+    found = agreement(table)
+    ledger.save_agreement(
+        job_id,
+        raters="gold,adapter",
+        selection="all",
+        slice="all",
+        n=found.n,
+        contingency={f"{gold}|{label}": count for (gold, label), count in table.items()},
+        statistics={"observed": found.observed, "interval": found.interval, "kappa": found.kappa},
+    )

@@ -57,6 +57,10 @@ class Child:
     publish: pipeline.Publish
     tally: Tally
 
+    def conclude(self, job_id: int) -> None:
+        """What follows the end of a job."""
+        pipeline.record_agreement(job_id, ledger=self.store.ledger, queries=self.store.queries)
+
 
 @cache
 def child() -> Child:
@@ -90,6 +94,7 @@ def score_batch(self: Any, batch_id: int) -> None:
                 window=parts.settings.publish_window,
                 retry_delay_s=parts.settings.retry_delay_s,
                 task_id=self.request.id,
+                on_complete=parts.conclude,
             )
         )
 

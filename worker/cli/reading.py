@@ -14,6 +14,7 @@ from worker.cli.common import Bell, note, progress
 from worker.enqueue import Adapter, EnqueueOptions, Source, enqueue_file, open_job
 from worker.errors import Invalid
 from worker.files import ReadOptions
+from worker.pipeline import record_agreement
 from worker.reviews import Job
 from worker.settings import Settings
 
@@ -143,7 +144,8 @@ def write_job(
             bell.ring()
             tick()
 
-        enqueue_file(job, source, store.ledger, after_chunk=after_chunk)
+        if enqueue_file(job, source, store.ledger, after_chunk=after_chunk):
+            record_agreement(job.id, ledger=store.ledger, queries=store.queries)
     bell.ring()
     if source.unmapped:
         found = ", ".join(repr(value) for value in list(source.unmapped)[:5])

@@ -37,7 +37,12 @@ def score(text: tuple[str, ...], adapter: str | None, as_json: bool) -> int:
     for review, outcome in zip(reviews, scorer.score(reviews), strict=True):
         if isinstance(outcome, Failure):
             failed += 1
-            shown: dict[str, Any] = {"text": review.text, "label": None, "score": None, "error": outcome.reason}
+            shown: dict[str, Any] = {
+                "text": review.text,
+                "label": None,
+                "score": None,
+                "error": outcome.reason,
+            }
             line = f"failed: {outcome.reason}"
         else:
             shown = {
