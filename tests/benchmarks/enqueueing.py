@@ -45,7 +45,7 @@ def measure(*, rows: int) -> Iterator[dict[str, Any]]:
 
 
 def _write(path: Path, rows: int) -> None:
-    words = ("good", "bad", "film", "story", "actor", "plot", "slow", "fast", "warm", "cold", "bright", "dull")
+    words = (
         "good",
         "bad",
         "film",
@@ -58,11 +58,7 @@ def _write(path: Path, rows: int) -> None:
         "cold",
         "bright",
         "dull",
-        "ending",
-        "music",
-        "scene",
-        "camera",
-    ]
+    )
     rng = random.Random(0)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -66,7 +66,7 @@ def test_everything_dies_with_a_killed_supervisor(site: Site) -> None:
 
 
 def test_a_killed_child_is_replaced_and_its_batch_tried_again_at_once(site: Site) -> None:
-    job_id = site.enqueue(reviews(120))
+    job_id = site.enqueue(reviews(80))
     worker = site.start(LORACLE_STUB_DELAY_S="0.3", LORACLE_LEASE_S="300")
     site.wait_for_labels(job_id, 20)
     scoring_children(worker.pid)[0].kill()
@@ -142,3 +142,31 @@ def test_a_message_lost_in_the_pop_window_stays_lost_without_the_sweeper(tmp_pat
         site.start()
         site.wait(job_id)
         site.assert_each_label_once(job_id)
+
+
+BROKEN_DEVICE = """
+import os
+if "LORACLE_HOME" in os.environ:
+    from worker.errors import DeviceBroken
+    from worker.scorers.stub import StubScorer
+    sound = StubScorer.score
+    def score(self, reviews, **options):
+        broken = os.path.join(os.environ["LORACLE_HOME"], "broken")
+        if not os.path.exists(broken):
+            open(broken, "w").close()
+            raise DeviceBroken("CUDA error: misaligned address")
+        return sound(self, reviews, **options)
+    StubScorer.score = score
+"""
+
+
+def test_a_child_whose_device_breaks_is_replaced_and_its_batch_tried_again(site: Site) -> None:
+    modules = site.home / "modules"
+    modules.mkdir()
+    (modules / "sitecustomize.py").write_text(BROKEN_DEVICE)
+    job_id = site.enqueue(reviews(60))
+    site.start(PYTHONPATH=str(modules))
+    site.wait(job_id)
+    site.assert_each_label_once(job_id)
+    assert "This child ends, a new one takes over: CUDA error" in site.said
+    assert "exitcode 70" in site.said

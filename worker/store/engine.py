@@ -101,9 +101,10 @@ def _sqlite(url: str, database: str) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: sqlite3.Connection, _: Any) -> None:
-        # busy_timeout first: switching to WAL may meet another process that does the same.
+        # busy_timeout first: everything after it may meet another process.
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
-        connection.execute("PRAGMA journal_mode = WAL")
+        # Of several that switch a new file at once, some are told "locked" without the wait for busy_timeout.
+        retrying(lambda: connection.execute("PRAGMA journal_mode = WAL"), attempts=10)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
 
@@ -146,7 +147,7 @@ def retrying(work: Callable[[], T], *, attempts: int = ATTEMPTS) -> T:
     for attempt in range(1, attempts + 1):
         try:
             return work()
-        except (DBAPIError, psycopg.Error) as error:
+        except (DBAPIError, psycopg.Error, sqlite3.OperationalError) as error:
             if not _lost_race(error):
                 raise
             if attempt == attempts:
@@ -154,7 +155,7 @@ def retrying(work: Callable[[], T], *, attempts: int = ATTEMPTS) -> T:
                     f"the database stayed locked through {attempts} attempts: {error}"
                 ) from error
             # Jitter parts two that would meet again.
-            time.sleep(random.uniform(0.01, 0.05) * 2**attempt)
+            time.sleep(random.uniform(0.01, 0.05) * 2 ** min(attempt, 6))
     raise ValueError(f"attempts is {attempts}; it must be at least 1")
 
 
