@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 SOCKET_PATH_LIMIT = 107
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
-DYING_SERVER_S = 3.0
+DYING_SERVER_S = 2.0
 
 
 class EmbeddedValkey:

@@ -74,8 +74,10 @@ def test_a_database_ahead_asks_for_a_newer_loracle_and_stays_as_it_is(engine: En
 
 def test_two_upgrades_at_once_make_one_schema(empty: Engine) -> None:
     errors: list[Exception] = []
+    barrier = threading.Barrier(3)
 
     def run() -> None:
+        barrier.wait()
         engine = make_engine(empty.url.render_as_string(hide_password=False))
         try:
             upgrade(engine)

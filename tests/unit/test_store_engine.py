@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import OperationalError
 
 from worker.errors import DatabaseBusy, DatabaseUnreachable
@@ -72,8 +72,8 @@ def test_a_transaction_that_fails_is_rolled_back(tmp_path: Path) -> None:
     engine = make_engine(f"sqlite:///{tmp_path}/x.db")
     write(engine, lambda connection: connection.execute(text("CREATE TABLE t (n INTEGER)")))
 
-    def half(connection: object) -> None:
-        connection.execute(text("INSERT INTO t VALUES (1)"))  # type: ignore[attr-defined]
+    def half(connection: Connection) -> None:
+        connection.execute(text("INSERT INTO t VALUES (1)"))
         raise KeyError("power cut")
 
     with pytest.raises(KeyError):
@@ -119,6 +119,50 @@ def test_sqlite_readers_dont_wait_for_a_writer_and_writers_queue(tmp_path: Path)
     engine.dispose()
 
 
+def test_a_write_that_reads_first_never_loses_to_another(tmp_path: Path) -> None:
+    """With a deferred BEGIN the write after the read fails at once: SQLITE_BUSY_SNAPSHOT."""
+    engine = make_engine(f"sqlite:///{tmp_path}/x.db")
+    write(engine, lambda connection: connection.execute(text("CREATE TABLE t (n INTEGER)")))
+    attempts: list[int] = []
+
+    def count_and_insert(connection: Connection) -> None:
+        attempts.append(connection.execute(text("SELECT count(*) FROM t")).scalar_one())
+        if len(attempts) == 1:
+            other.start()
+            other.join(timeout=0.3)
+        connection.execute(text("INSERT INTO t VALUES (1)"))
+
+    other = threading.Thread(target=lambda: write(engine, count_and_insert))
+    write(engine, count_and_insert)
+    other.join(timeout=10)
+    assert attempts == [0, 1]
+    engine.dispose()
+
+
+def test_many_may_open_a_new_sqlite_file_at_once(tmp_path: Path) -> None:
+    """Switching to WAL met "database is locked", which busy_timeout doesn't wait for."""
+    errors: list[Exception] = []
+    barrier = threading.Barrier(4)
+
+    def open_one(number: int) -> None:
+        engine = make_engine(f"sqlite:///{tmp_path}/{number}.db")
+        barrier.wait()
+        try:
+            write(engine, lambda connection: connection.execute(text("CREATE TABLE IF NOT EXISTS t (n)")))
+        except Exception as error:
+            errors.append(error)
+        finally:
+            engine.dispose()
+
+    for number in range(25):
+        threads = [threading.Thread(target=open_one, args=(number,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+
+
 def test_the_databases_clock_gives_seconds_since_1970(tmp_path: Path) -> None:
     engine = make_engine(f"sqlite:///{tmp_path}/x.db")
     with read(engine) as connection:
@@ -143,10 +187,10 @@ def test_a_file_that_cant_be_a_database_is_unreachable(tmp_path: Path) -> None:
 def test_a_full_disk_is_a_passing_trouble(tmp_path: Path) -> None:
     engine = make_engine(f"sqlite:///{tmp_path}/x.db")
 
-    def fill(connection: object) -> None:
-        connection.exec_driver_sql("PRAGMA max_page_count = 2")  # type: ignore[attr-defined]
-        connection.exec_driver_sql("CREATE TABLE a (b)")  # type: ignore[attr-defined]
-        connection.exec_driver_sql("INSERT INTO a VALUES (zeroblob(100000))")  # type: ignore[attr-defined]
+    def fill(connection: Connection) -> None:
+        connection.exec_driver_sql("PRAGMA max_page_count = 2")
+        connection.exec_driver_sql("CREATE TABLE a (b)")
+        connection.exec_driver_sql("INSERT INTO a VALUES (zeroblob(100000))")
 
     with pytest.raises(DatabaseBusy, match="disk is full"):
         write(engine, fill)
