@@ -93,7 +93,8 @@ class EmbeddedValkey:
             return
         last_line = self._last_log_line()
         queue = self._home / "queue" / "appendonlydir"
-        if queue.exists():
+        # A server that is only slow to load is killed by us (returncode < 0) and keeps its queue.
+        if queue.exists() and self._server is not None and self._server.returncode > 0:
             aside = queue.with_name(f"appendonlydir.broken-{time.time_ns()}")
             queue.rename(aside)
             log.warning(
@@ -112,17 +113,15 @@ class EmbeddedValkey:
         self._log_path.unlink(missing_ok=True)
         self._socket.unlink(missing_ok=True)
         flags = "--port 0 --unixsocketperm 700 --appendonly yes --appendfsync everysec"
-        command = [
-            str(binary),
-            *flags.split(),
-            "--maxmemory-policy",
-            "noeviction",
-            "--save",
-            "",
+        command = [str(binary), *flags.split(), "--maxmemory-policy", "noeviction", "--save", ""]
+        command += [
             "--unixsocket",
             str(self._socket),
+            "--dir",
+            str(directory),
+            "--logfile",
+            str(self._log_path),
         ]
-        command += ["--dir", str(directory), "--logfile", str(self._log_path)]
         assert self._lock is not None
         self._close_pipe()
         self._server = subprocess.Popen(
@@ -188,11 +187,11 @@ def running_pid(home: Path) -> int | None:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
     except BlockingIOError:
         return _read_pid(descriptor)
     finally:
         os.close(descriptor)
-    return None
 
 
 def server_binary() -> Path:
@@ -238,8 +237,7 @@ def _take_lock(path: Path) -> int:
 
 
 def _read_pid(descriptor: int) -> int | None:
-    content = os.pread(descriptor, 20, 0)
-    return int(content) if content.isdigit() else None
+    return int(os.pread(descriptor, 20, 0) or 0) or None
 
 
 def _answers(path: Path) -> bool:

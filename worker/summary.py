@@ -14,7 +14,8 @@ class Summary:
 
     `rows` counts the file's records, rejects too. Accuracy and kappa are over the labelled reviews with a gold
     label (`gold` of them) and None where there are none. `reviews_per_s` is over the time in which at least one
-    batch was being scored, so pauses don't count.
+    batch was being scored, so pauses and the
+    loading of the model don't count.
     """
 
     job_id: int

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from sqlalchemy import Engine
 
-from tests.contract.enqueued import enqueue, finish, spec, sql, work_off
+from tests.contract.enqueued import enqueue, finish, reviews, spec, sql, work_off
 from worker.errors import AdapterUnknown, JobUnknown
 from worker.reviews import Reject, Review
 from worker.store.ledger import Ledger
@@ -61,6 +63,22 @@ def test_progress_counts_from_batches_and_agrees_with_the_labels(
     assert 9 <= at.oldest_bell_s < 60
     assert queries.count_active_batches("adapter") == 2
     assert queries.count_active_batches("openai") == 0
+
+
+def test_progress_is_of_one_moment(ledger: Ledger, queries: Queries) -> None:
+    job, _ = ledger.open_job(spec(ledger))
+
+    def append() -> None:
+        for first in range(1, 161, 4):
+            ledger.append(job.id, reviews(first, first + 3), batches=[reviews(first, first + 3)])
+
+    writer = threading.Thread(target=append)
+    writer.start()
+    while writer.is_alive():
+        at = queries.progress(job.id)
+        assert at.reviews == 4 * at.open_batches
+    writer.join()
+    assert queries.progress(job.id).reviews == 160
 
 
 def test_pauses_dont_count_as_scoring(ledger: Ledger, queries: Queries, engine: Engine) -> None:

@@ -66,9 +66,11 @@ def test_everything_dies_with_a_killed_supervisor(site: Site) -> None:
 
 
 def test_a_killed_child_is_replaced_and_its_batch_tried_again_at_once(site: Site) -> None:
-    job_id = site.enqueue(reviews(80))
-    worker = site.start(LORACLE_STUB_DELAY_S="0.3", LORACLE_LEASE_S="300")
+    job_id = site.enqueue(reviews(60))
+    worker = site.start(LORACLE_STUB_DELAY_S="0.6", LORACLE_LEASE_S="300")
     site.wait_for_labels(job_id, 20)
+    # Into the middle of the next batch: right after a commit the child may not have claimed it yet.
+    time.sleep(0.25)
     scoring_children(worker.pid)[0].kill()
     # Well before the lease of 300 s is over.
     site.wait(job_id)

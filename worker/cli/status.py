@@ -13,7 +13,7 @@ from worker.cli.common import duration, echo_json, json_option, open_all
 from worker.cli.waiting import OVER
 from worker.errors import BrokerUnreachable
 from worker.settings import Settings
-from worker.store.queries import Progress
+from worker.store.progress import Progress
 
 
 @click.command()

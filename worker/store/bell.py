@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, func, or_, select, update
 
 from worker.reviews import Lane
-from worker.store.batches import give_back
+from worker.store.bisecting import give_back
 from worker.store.engine import now, read, write
 from worker.store.jobs import nothing_open
 from worker.store.rows import on_postgresql
@@ -88,10 +88,15 @@ class Bell:
         silent_s = min(ring_after_s, self._bell_timeout_s) if queue_empty else self._bell_timeout_s
         with read(self._engine) as connection:
             expired = connection.scalar(select(Batch.id).where(*_expired(lane)).limit(1))
-            silent = connection.scalar(select(Batch.id).where(*_silent(lane, silent_s)).limit(1))
+            # The least one is the first in its index; looking for any would walk over the whole backlog.
+            silent = connection.scalar(
+                select(func.min(Batch.published_at) < now() - silent_s).where(
+                    Batch.lane == lane, Batch.state == "queued"
+                )
+            )
             ready = connection.scalars(select(Job.id).where(*nothing_open()).order_by(Job.id)).all()
         swept = Swept()
-        if expired is not None or silent is not None:
+        if expired is not None or silent:
             swept = write(self._engine, lambda connection: self._sweep_batches(connection, lane, silent_s))
             if swept.failed:
                 with read(self._engine) as connection:

@@ -43,7 +43,8 @@ class now(FunctionElement[float]):  # noqa: N801
 
 @compiles(now, "postgresql")
 def _now_postgresql(element: now, compiler: Any, **_: Any) -> str:
-    return "extract(epoch from clock_timestamp())::double precision"
+    # A volatile function keeps an index from being used; a subquery is computed once.
+    return "(SELECT extract(epoch from clock_timestamp())::double precision)"
 
 
 @compiles(now, "sqlite")
@@ -119,9 +120,12 @@ def _sqlite(url: str, database: str) -> Engine:
 
 @contextmanager
 def read(engine: Engine) -> Iterator[Connection]:
-    """A connection to read with; on SQLite it never takes the write lock."""
+    """A connection to read with: all its reads see one moment. On SQLite it never takes the write lock."""
     with engine.connect() as connection:
-        yield connection.execution_options(**{_READ_ONLY: True})
+        options: dict[str, Any] = {_READ_ONLY: True}
+        if engine.dialect.name == "postgresql":
+            options["isolation_level"] = "REPEATABLE READ"
+        yield connection.execution_options(**options)
 
 
 def write(engine: Engine, work: Callable[[Connection], T]) -> T:

@@ -13,7 +13,7 @@ from worker.reviews import JobSpec
 from worker.reviews import Reject as RejectRow
 from worker.reviews import Review as ReviewRow
 from worker.store.engine import now, write
-from worker.store.queries import read_job
+from worker.store.job_rows import read_job
 from worker.store.retries import reset_failed
 from worker.store.rows import insert_reviews, queue_batches, upserting
 from worker.store.tables import (

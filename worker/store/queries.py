@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from sqlalchemy import Connection, Engine, Row, Select, func, select
+from sqlalchemy import Engine, func, select
 
-from worker.errors import AdapterUnknown, JobUnknown
+from worker.errors import AdapterUnknown
 from worker.reviews import Job as JobRow
 from worker.reviews import JobState, Lane
 from worker.reviews import Reject as RejectRow
-from worker.store.engine import now, read
+from worker.store.engine import read
+from worker.store.job_rows import job_unknown, read_job, select_jobs, to_job
+from worker.store.progress import Progress, read_progress
 from worker.store.results import Filters, iterate_results
 from worker.store.tables import (
     ACTIVE_JOBS,
@@ -25,33 +27,6 @@ from worker.store.tables import (
     Reject,
     Review,
 )
-
-RATE_WINDOW_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a job is. Times are in seconds; `rate` is reviews per second over the last minute.
-
-    `batches` counts them by state; `open_batches` are those still to be done. `seconds_left` is null while
-    nothing moves. `oldest_bell_s` is the age of the oldest message that no worker has taken yet.
-    """
-
-    job: JobRow
-    reviews: int
-    labelled: int
-    failed: int
-    rejected: int
-    batches: Mapping[str, int]
-    open_batches: int
-    rate: float
-    seconds_left: float | None
-    oldest_bell_s: float | None
-    last_error: str | None
-
-    @property
-    def unlabelled(self) -> int:
-        return self.reviews - self.labelled - self.failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +67,9 @@ class Queries:
     def list_jobs(self, limit: int = 50) -> list[JobRow]:
         """The newest jobs first."""
         with read(self._engine) as connection:
-            return [_job(row) for row in connection.execute(_jobs().order_by(Job.id.desc()).limit(limit))]
+            return [
+                to_job(row) for row in connection.execute(select_jobs().order_by(Job.id.desc()).limit(limit))
+            ]
 
     def job_state(self, job_id: int) -> JobState:
         """The job's state by one read of its primary key: cheap enough to poll. Raises JobUnknown."""
@@ -105,54 +82,7 @@ class Queries:
     def progress(self, job_id: int) -> Progress:
         """How far the job is, from its batches: labels are never counted. Raises JobUnknown."""
         with read(self._engine) as connection:
-            job = read_job(connection, job_id)
-            by_state = connection.execute(
-                select(Batch.state, func.count(), func.sum(Batch.size), func.min(Batch.published_at))
-                .where(Batch.job_id == job_id, Batch.lane == "adapter")
-                .group_by(Batch.state)
-            ).all()
-            failed = connection.scalar(
-                select(func.count())
-                .select_from(Review)
-                .where(Review.job_id == job_id, Review.error.is_not(None))
-            )
-            clock = connection.execute(select(now())).scalar_one()
-            recent = connection.execute(
-                select(func.sum(Batch.size), func.min(Batch.claimed_at)).where(
-                    Batch.job_id == job_id, Batch.state == "done", Batch.finished_at > clock - RATE_WINDOW_S
-                )
-            ).one()
-            last_error = connection.scalar(
-                select(Batch.error)
-                .where(Batch.job_id == job_id, Batch.state.in_((*OPEN_BATCHES, "failed")))
-                .where(Batch.error.is_not(None))
-                .order_by(Batch.claimed_at.desc(), Batch.id.desc())
-                .limit(1)
-            )
-        counts = {state: int(count) for state, count, _, _ in by_state}
-        sizes = {state: int(size) for state, _, size, _ in by_state}
-        bells = {state: bell for state, _, _, bell in by_state}
-        # A review is in an open or cancelled batch, or it failed, or it has its label.
-        waiting = sum(sizes.get(state, 0) for state in (*OPEN_BATCHES, "cancelled"))
-        left = sum(sizes.get(state, 0) for state in OPEN_BATCHES)
-        rate = 0.0
-        if recent[0]:
-            span = min(RATE_WINDOW_S, clock - (recent[1] or clock))
-            rate = int(recent[0]) / max(span, 0.1)
-        oldest = bells.get("queued")
-        return Progress(
-            job=job,
-            reviews=job.reviews_read,
-            labelled=max(0, job.reviews_read - waiting - int(failed or 0)),
-            failed=int(failed or 0),
-            rejected=job.rejected,
-            batches=counts,
-            open_batches=sum(counts.get(state, 0) for state in OPEN_BATCHES),
-            rate=rate,
-            seconds_left=left / rate if rate > 0 else None,
-            oldest_bell_s=None if oldest is None else max(0.0, clock - oldest),
-            last_error=last_error,
-        )
+            return read_progress(connection, job_id)
 
     def label_counts(self, job_id: int) -> dict[str, int]:
         """How many reviews have each label, the most frequent first."""
@@ -265,17 +195,21 @@ class Queries:
         return AdapterRow(*row)
 
     def scoring_seconds(self, job_id: int) -> float:
-        """Seconds in which at least one batch of the job was being scored: pauses don't count."""
+        """Seconds in which at least one batch of the job was being scored or written.
+
+        Pauses and the loading of the model don't count.
+        """
         with read(self._engine) as connection:
             spans = connection.execute(
-                select(Batch.claimed_at, Batch.finished_at)
+                select(Batch.claimed_at, Batch.finished_at, Batch.timings)
                 .where(Batch.job_id == job_id, Batch.state == "done")
                 .order_by(Batch.claimed_at)
             ).all()
         seconds, until = 0.0, 0.0
-        for start, end in spans:
-            if start is None or end is None:
+        for claimed, end, timings in spans:
+            if claimed is None or end is None:
                 continue
+            start = claimed + float((timings or {}).get("load_s", 0.0))
             seconds += max(0.0, end - max(start, until))
             until = max(until, end)
         return seconds
@@ -299,42 +233,3 @@ class Queries:
                 .where(Batch.lane == lane, Batch.state.in_(OPEN_BATCHES), Job.state.in_(ACTIVE_JOBS))
             )
         return int(count or 0)
-
-
-def read_job(connection: Connection, job_id: int) -> JobRow:
-    """The job, within the caller's transaction. Raises JobUnknown."""
-    row = connection.execute(_jobs().where(Job.id == job_id)).one_or_none()
-    if row is None:
-        raise job_unknown(job_id)
-    return _job(row)
-
-
-def job_unknown(job_id: int) -> JobUnknown:
-    return JobUnknown(f"there is no job {job_id}. `loracle jobs` lists them.")
-
-
-def _jobs() -> Select[Any]:
-    rejected = select(func.count()).where(Reject.job_id == Job.id).scalar_subquery()
-    columns: list[Any] = [
-        Job.id,
-        Job.name,
-        Job.source,
-        Job.state,
-        Job.adapter_id,
-        Job.policy,
-        Job.priority,
-        Job.batch_size,
-        Job.records_read,
-        (Job.records_read - rejected).label("reviews_read"),
-        rejected.label("rejected"),
-        Job.error,
-        Job.created_at,
-        Job.sealed_at,
-        Job.finished_at,
-        Job.options,
-    ]
-    return select(*columns)
-
-
-def _job(row: Row[Any]) -> JobRow:
-    return JobRow(**row._mapping)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, exists, func, select, update
 
-from worker.store.queries import job_unknown
+from worker.store.job_rows import job_unknown
 from worker.store.rows import queue_batches
 from worker.store.tables import Batch, Job, Review
 

@@ -1,0 +1,87 @@
+"""A batch that wasn't scored: queued again, or halved until the review that does the harm stands alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from worker.store.engine import now
+from worker.store.tables import Batch, Job, Review
+
+
+def give_back(connection: Connection, batch_id: int, error: str, *, delay_s: float, max_attempts: int) -> str:
+    """Takes a locked, running batch from its holder; the state it is in now.
+
+    `queued` again while it has attempts left; then `split` in two halves, or, with a single review, `failed`
+    with `error` as the review's. `cancelled` if its job is.
+    """
+    batch = connection.execute(
+        select(
+            Batch.job_id,
+            Batch.lane,
+            Batch.number,
+            Batch.first_row,
+            Batch.last_row,
+            Batch.attempts,
+            Job.state.label("job_state"),
+            now().label("clock"),
+        )
+        .join(Job, Job.id == Batch.job_id)
+        .where(Batch.id == batch_id)
+    ).one()
+    changed: dict[str, Any] = {
+        "lease_token": None,
+        "lease_until": None,
+        "published_at": None,
+        "error": error,
+    }
+    if batch.job_state == "cancelled":
+        changed |= {"state": "cancelled", "finished_at": now()}
+    elif batch.attempts < max_attempts:
+        changed |= {"state": "queued", "not_before": now() + delay_s if delay_s > 0 else None}
+    else:
+        rows = connection.scalars(
+            select(Review.row_no)
+            .where(Review.job_id == batch.job_id, Review.row_no.between(batch.first_row, batch.last_row))
+            .order_by(Review.row_no)
+        ).all()
+        if len(rows) > 1:
+            changed |= {"state": "split", "finished_at": now()}
+            middle = len(rows) // 2
+            halves = (rows[:middle], rows[middle:])
+            connection.execute(
+                insert(Batch), [_child(batch_id, batch, half, max_attempts) for half in halves]
+            )
+        else:
+            changed |= {"state": "failed", "finished_at": now()}
+            for row_no in rows:
+                record_failure(connection, batch.job_id, row_no, error)
+    connection.execute(update(Batch).where(Batch.id == batch_id).values(**changed))
+    return str(changed["state"])
+
+
+def _child(parent_id: int, parent: Any, rows: Sequence[int], max_attempts: int) -> dict[str, Any]:
+    # One attempt per further level finds the poison soon; a review alone gets two before it is given up,
+    # since its worker may have died of something else.
+    left = 1 if len(rows) > 1 else 2
+    return {
+        "job_id": parent.job_id,
+        "lane": parent.lane,
+        "number": parent.number,
+        "first_row": rows[0],
+        "last_row": rows[-1],
+        "size": len(rows),
+        "state": "queued",
+        "attempts": max(0, max_attempts - left),
+        "parent_id": parent_id,
+        "created_at": parent.clock,
+    }
+
+
+def record_failure(connection: Connection, job_id: int, row_no: int, reason: str) -> None:
+    """Says why the review has no label."""
+    connection.execute(
+        update(Review).where(Review.job_id == job_id, Review.row_no == row_no).values(error=reason)
+    )

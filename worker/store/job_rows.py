@@ -1,0 +1,50 @@
+"""A job as the rest of the house sees it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, func, select
+
+from worker.errors import JobUnknown
+from worker.reviews import Job as JobRow
+from worker.store.tables import Job, Reject
+
+
+def read_job(connection: Connection, job_id: int) -> JobRow:
+    """The job, within the caller's transaction. Raises JobUnknown."""
+    row = connection.execute(select_jobs().where(Job.id == job_id)).one_or_none()
+    if row is None:
+        raise job_unknown(job_id)
+    return to_job(row)
+
+
+def job_unknown(job_id: int) -> JobUnknown:
+    return JobUnknown(f"there is no job {job_id}. `loracle jobs` lists them.")
+
+
+def select_jobs() -> Select[Any]:
+    rejected = select(func.count()).where(Reject.job_id == Job.id).scalar_subquery()
+    columns: list[Any] = [
+        Job.id,
+        Job.name,
+        Job.source,
+        Job.state,
+        Job.adapter_id,
+        Job.policy,
+        Job.priority,
+        Job.batch_size,
+        Job.records_read,
+        (Job.records_read - rejected).label("reviews_read"),
+        rejected.label("rejected"),
+        Job.error,
+        Job.created_at,
+        Job.sealed_at,
+        Job.finished_at,
+        Job.options,
+    ]
+    return select(*columns)
+
+
+def to_job(row: Row[Any]) -> JobRow:
+    return JobRow(**row._mapping)
