@@ -9,6 +9,7 @@ from pathlib import Path
 
 from worker.enqueue import Adapter
 from worker.errors import AdapterUnknown
+from worker.model.preflight import check_adapter
 from worker.scorers.base import Scorer
 from worker.settings import Settings
 from worker.store.engine import make_engine
@@ -69,6 +70,7 @@ def choose_adapter(store: Store, name: str) -> int:
     if name == "bundled":
         return store.ledger.register_adapter(BUNDLED)
     if Path(name).is_dir():
+        check_adapter(Path(name))
         return store.ledger.register_adapter(Path(name))
     try:
         return store.ledger.find_adapter(name)

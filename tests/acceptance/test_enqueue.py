@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -12,8 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from tests.acceptance.conftest import Loracle
+from worker.bootstrap import BUNDLED
 
 REVIEWS = 'id,body,stars\n1,"Loved it, really",5\n2,Awful,1\n'
 
@@ -75,6 +78,32 @@ def test_bad_input_is_named_and_leaves_no_job(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+    assert _jobs(loracle) == []
+
+
+@pytest.mark.parametrize("fault", ["no manifest", "changed weights", "missing head", "other base"])
+def test_a_broken_adapter_is_refused_and_leaves_no_job(loracle: Loracle, tmp_path: Path, fault: str) -> None:
+    (tmp_path / "reviews.csv").write_text(REVIEWS)
+    adapter = tmp_path / "adapter"
+    shutil.copytree(BUNDLED, adapter)
+    manifest = json.loads((adapter / "manifest.json").read_text(encoding="utf-8"))
+    weights = adapter / "adapter_model.safetensors"
+    if fault == "no manifest":
+        (adapter / "manifest.json").unlink()
+    elif fault == "changed weights":
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.write_bytes(content)
+    elif fault == "missing head":
+        tensors = {key: value for key, value in load_file(weights).items() if ".lora_" in key}
+        save_file(tensors, weights)
+    else:
+        manifest["base"]["weights_sha256"] = "0" * 64
+        (adapter / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    expected = {"no manifest": "manifest.json", "changed weights": "was changed", "missing head": "head"}
+    done = loracle("enqueue", "reviews.csv", "--adapter", "adapter")
+    assert done.returncode == 2, done.stderr
+    assert expected.get(fault, "was trained on") in done.stderr
     assert _jobs(loracle) == []
 
 
