@@ -6,7 +6,8 @@ import sys
 
 import click
 
-from trainer.cli import evaluate, train
+from trainer.cli.evaluate import evaluate
+from trainer.cli.train import train
 from worker.errors import LoracleError
 
 

@@ -26,12 +26,16 @@ class TrainConfig:
     alpha: int = 32
     lora_dropout: float = 0.0
     targets: str | tuple[str, ...] = "all-linear"
+    rslora: bool = False
+    dora: bool = False
+    lora_plus: float = 1.0
     epochs: int = 3
     learning_rate: float = 5e-4
     weight_decay: float = 0.01
     warmup: float = 0.06
     token_budget: int = 4096
     clip: float = 1.0
+    label_smoothing: float = 0.0
     validation: float = 0.05
     seed: int = 0
     device: str = "auto"

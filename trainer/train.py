@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import peft
+from peft.optimizers import create_loraplus_optimizer
 import torch
 import transformers
 from torch.nn import functional
@@ -73,7 +74,12 @@ def train(
         # Half precision would need its losses scaled; devices that are too old for bf16 train in fp32.
         dtype = torch.float32
     lora = lora_config(
-        rank=config.rank, alpha=config.alpha, dropout=config.lora_dropout, targets=config.targets
+        rank=config.rank,
+        alpha=config.alpha,
+        dropout=config.lora_dropout,
+        targets=config.targets,
+        use_rslora=config.rslora,
+        use_dora=config.dora,
     )
     classifier = Classifier.create(config.base, labels, config.encoding, lora)
     classifier.to(device)
@@ -84,7 +90,17 @@ def train(
     ]
     total = sum(map(len, epochs))
     trainable = [parameter for parameter in classifier.model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = (
+        create_loraplus_optimizer(
+            classifier.model,
+            torch.optim.AdamW,
+            lr=config.learning_rate,
+            loraplus_lr_ratio=config.lora_plus,
+            loraplus_weight_decay=config.weight_decay,
+        )
+        if config.lora_plus != 1
+        else torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
+    )
     warmup = max(1, round(total * config.warmup))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warmup, max(0.0, (total - step) / max(1, total - warmup)))
@@ -102,7 +118,7 @@ def train(
             wanted = torch.tensor([train_part.labels[row] for row in micro_batch], device=device)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 logits = classifier.logits(ids)
-            loss = functional.cross_entropy(logits, wanted)
+            loss = functional.cross_entropy(logits, wanted, label_smoothing=config.label_smoothing)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(trainable, config.clip)
             optimizer.step()

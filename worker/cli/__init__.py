@@ -22,7 +22,7 @@ COMMANDS = {
     "cancel": "worker.cli.jobs:cancel",
     "retry": "worker.cli.jobs:retry",
     "score": "worker.cli.score:score",
-    "train": "trainer.cli:train",
+    "train": "trainer.cli.train:train",
     "doctor": "worker.cli.doctor:doctor",
     "db": "worker.cli.db:db",
 }
