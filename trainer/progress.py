@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-from trainer.train import Progress
+from trainer.loop import EpochReport, Report
 
 PLAIN_INTERVAL_S = 10.0
 """Seconds between two plain lines; the end of an epoch is always told."""
@@ -35,26 +35,29 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, report: Report) -> None:
         """Takes one report."""
-        if progress.accuracy is not None:
-            line = f"epoch {progress.epoch}: validation accuracy {progress.accuracy:.2%}"
+        if isinstance(report, EpochReport):
+            line = (
+                f"epoch {report.epoch}: validation accuracy {report.validation_accuracy:.2%}, loss "
+                f"{report.validation_loss:.3f}" + (" (best so far)" if report.best else "")
+            )
             if self._bar is None:
                 click.echo(line, err=True)
             else:
                 self._bar.console.print(line, highlight=False)
             return
         state = (
-            f"epoch {progress.epoch}, loss {progress.loss:.3f}, {progress.tokens_per_s:,.0f} tokens/s, "
-            f"{_duration(progress.seconds_left)} left"
+            f"epoch {report.epoch}, loss {report.loss:.3f}, accuracy {report.accuracy:.1%}, "
+            f"{report.tokens_per_s:,.0f} tokens/s, {_duration(report.seconds_left)} left"
         )
         if self._bar is not None:
             if self._task is None:
-                self._task = self._bar.add_task("", total=progress.steps)
-            self._bar.update(self._task, completed=progress.step, description=state)
+                self._task = self._bar.add_task("", total=report.steps)
+            self._bar.update(self._task, completed=report.step, description=state)
         elif time.monotonic() - self._told >= PLAIN_INTERVAL_S:
             self._told = time.monotonic()
-            click.echo(f"step {progress.step}/{progress.steps}: {state}", err=True)
+            click.echo(f"step {report.step}/{report.steps}: {state}", err=True)
 
 
 def _bar() -> Bar:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import sys
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
 from worker.enqueue import Adapter
 from worker.errors import AdapterUnknown
+from worker.model.manifest import BUNDLED, MANIFEST, Manifest
 from worker.model.preflight import check_adapter
 from worker.scorers.base import Scorer
 from worker.settings import Settings
+from worker.store.adapter_rows import STUB, AdapterRow
 from worker.store.engine import make_engine
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
@@ -19,9 +23,8 @@ from worker.store.schema import check_schema, upgrade
 
 log = logging.getLogger(__name__)
 
-BUNDLED = Path(__file__).parent / "data" / "minilm-imdb"
 SAMPLE = Path(__file__).parent / "data" / "sample_reviews.csv"
-STUB = "stub"
+BUNDLED_NAME = "bundled"
 STUB_LABELS = ("negative", "positive")
 
 
@@ -59,7 +62,7 @@ def open_store(settings: Settings) -> Store:
 def choose_adapter(store: Store, name: str) -> int:
     """The id of the adapter that `--adapter` names, registered in the database if it is new there.
 
-    `name` is "bundled", "stub", a directory, or the name or hash of one that is already registered.
+    `name` is "bundled", "stub", a directory, or the name, id or hash of one that is already registered.
 
     Raises:
         AdapterUnknown: it is none of these.
@@ -67,28 +70,87 @@ def choose_adapter(store: Store, name: str) -> int:
     """
     if name == STUB:
         return store.ledger.register_stub()
-    if name == "bundled":
-        return store.ledger.register_adapter(BUNDLED)
-    if Path(name).is_dir():
-        check_adapter(Path(name))
-        return store.ledger.register_adapter(Path(name))
+    directory = local_directory(name)
+    if directory is None:
+        return find_registered(store, name).id
+    check_adapter(directory)
+    return store.ledger.register_adapter(directory)
+
+
+def default_adapter(store: Store, settings: Settings) -> tuple[int, str]:
+    """The adapter of new jobs that name none, and who chose it: LORACLE_ADAPTER, else the database, else nobody."""
+    if settings.adapter is not None:
+        return choose_adapter(store, settings.adapter), "LORACLE_ADAPTER"
+    activation = store.queries.activation()
+    if activation is not None and activation.adapter_id is not None:
+        return activation.adapter_id, "active"
+    return choose_adapter(store, BUNDLED_NAME), BUNDLED_NAME
+
+
+def local_directory(name: str) -> Path | None:
+    """The adapter directory that `name` means without a look into the database."""
+    if name == BUNDLED_NAME:
+        return BUNDLED
+    return Path(name) if (Path(name) / MANIFEST).is_file() else None
+
+
+def find_registered(store: Store, name: str) -> AdapterRow:
+    """The adapter in the database of this name, id or hash.
+
+    Raises:
+        AdapterUnknown: there is none, or several begin with these digits.
+        ManifestMissing: there is none, but a directory that isn't an adapter's.
+    """
     try:
-        return store.ledger.find_adapter(name)
+        return store.queries.find_adapter(name)
     except AdapterUnknown as error:
+        if Path(name).is_dir():
+            Manifest.read(Path(name))
         raise AdapterUnknown(
             f"{error} It is no directory either. Name one made by `loracle train`, or 'bundled'."
         ) from None
 
 
+def adapter_files(settings: Settings, name: str | None = None) -> Path:
+    """The directory of the adapter that `name` means, else of the one that new jobs use.
+
+    From the database it is restored into the cache. A default database that doesn't exist yet isn't made.
+
+    Raises:
+        AdapterInvalid: there is none, or it has no sound files.
+    """
+    name = name or settings.adapter
+    if name is None and settings.database_url is None and not settings.default_database.exists():
+        return BUNDLED
+    directory = local_directory(name) if name is not None else None
+    if directory is not None:
+        return directory
+    store = open_store(settings)
+    if name is not None:
+        return restore_adapter(store, settings, find_registered(store, name).id)
+    activation = store.queries.activation()
+    if activation is None or activation.adapter_id is None:
+        return BUNDLED
+    return restore_adapter(store, settings, activation.adapter_id)
+
+
+def restore_adapter(store: Store, settings: Settings, adapter_id: int) -> Path:
+    """The directory of a registered adapter in this host's cache."""
+    return store.ledger.restore_adapter(adapter_id, settings.home / "adapters")
+
+
 def adapter_of(store: Store, adapter_id: int) -> Adapter:
     """What a new job needs to know of a registered adapter."""
     row = store.queries.adapter(adapter_id)
-    labels = STUB_LABELS if row.name == STUB else tuple(row.manifest["labels"])
+    labels = STUB_LABELS if row.is_stub else tuple(row.manifest["labels"])
     return Adapter(id=row.id, sha256=row.sha256, labels=labels)
 
 
 class Scorers:
-    """The scorers of one process, loaded when first asked for, least recently used out."""
+    """The scorers of one process, loaded when first asked for, least recently used out.
+
+    A worker needs no word of a new adapter: its first batch names it.
+    """
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings = settings
@@ -101,22 +163,38 @@ class Scorers:
         Raises:
             AdapterInvalid: it can't be loaded; the error names why.
         """
-        if adapter_id in self._loaded:
-            self._loaded.move_to_end(adapter_id)
-            return self._loaded[adapter_id]
-        scorer = self._load(adapter_id)
-        self._loaded[adapter_id] = scorer
-        while len(self._loaded) > self._settings.loaded_adapters:
-            self._loaded.popitem(last=False)
-        return scorer
+        if adapter_id not in self._loaded:
+            # Before the load: `loaded_adapters` is what the device has room for.
+            self._make_room()
+            self._loaded[adapter_id] = self._load(adapter_id)
+        self._loaded.move_to_end(adapter_id)
+        return self._loaded[adapter_id]
+
+    def _make_room(self) -> None:
+        leaving = len(self._loaded) - self._settings.loaded_adapters + 1
+        if leaving <= 0:
+            return
+        for adapter_id in list(self._loaded)[:leaving]:
+            del self._loaded[adapter_id]
+            log.info("Adapter %d makes room for another (LORACLE_LOADED_ADAPTERS).", adapter_id)
+        _free_memory()
 
     def _load(self, adapter_id: int) -> Scorer:
-        if self._store.queries.adapter(adapter_id).name == STUB:
+        if self._store.queries.adapter(adapter_id).is_stub:
             from worker.scorers.stub import StubScorer
 
             return StubScorer()
-        directory = self._store.ledger.restore_adapter(adapter_id, self._settings.home / "adapters")
-        return load_directory(directory, self._settings)
+        return load_directory(restore_adapter(self._store, self._settings, adapter_id), self._settings)
+
+
+def _free_memory() -> None:
+    """Gives memory of scorers without a reference back to the device, where other children need it."""
+    # Modules and hooks of a model refer to each other in circles.
+    gc.collect()
+    # Only a process that has loaded a model has torch; this module never imports it.
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def load_directory(directory: Path, settings: Settings) -> Scorer:

@@ -124,6 +124,10 @@ class ProbesDiffer(AdapterInvalid):
     """The adapter gives other scores here than it did when it was made."""
 
 
+class AdapterUnsaved(Invalid):
+    """The adapter can't be written to disk."""
+
+
 class TrainingInvalid(Invalid):
     """These training data or options can't give an adapter."""
 

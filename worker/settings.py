@@ -25,7 +25,8 @@ class Settings(BaseSettings):
     """Where things are and how the worker behaves.
 
     Every field's variable is `LORACLE_<FIELD>`, but for the four that other tools share: DATABASE_URL,
-    REDIS_URL, OPENAI_API_KEY and OPENAI_BASE_URL. Times are in seconds.
+    REDIS_URL, OPENAI_API_KEY and OPENAI_BASE_URL. Times are in seconds. `adapter` outranks the one that is active
+    in the database; None leaves the choice to it.
     """
 
     model_config = SettingsConfigDict(
@@ -44,7 +45,7 @@ class Settings(BaseSettings):
     openai_base_url: str | None = Field(None, validation_alias=AliasChoices("OPENAI_BASE_URL"))
 
     home: Path = Field(default_factory=_default_home)
-    adapter: str = "bundled"
+    adapter: str | None = None
     base_model: str | None = None
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     dtype: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
@@ -93,7 +94,12 @@ class Settings(BaseSettings):
         """The database's URL with its password; the default is SQLite in `home`."""
         if self.database_url is not None:
             return self.database_url.get_secret_value()
-        return f"sqlite:///{self.home / 'loracle.db'}"
+        return f"sqlite:///{self.default_database}"
+
+    @property
+    def default_database(self) -> Path:
+        """Where the database is when DATABASE_URL isn't set."""
+        return self.home / "loracle.db"
 
     @property
     def embedded(self) -> bool:

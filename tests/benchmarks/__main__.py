@@ -10,18 +10,21 @@ import os
 import platform
 import sys
 
-from tests.benchmarks import enqueueing, scoring
+from tests.benchmarks import enqueueing, scoring, training
 
 
 def main() -> None:
     """Runs the benchmarks named on the command line, or all, and prints one JSON object per figure."""
-    chosen = sys.argv[1:] or ["enqueue", "score"]
+    chosen = sys.argv[1:] or ["enqueue", "score", "train"]
     print(json.dumps({"machine": platform.platform(), "cores": os.cpu_count()}))  # noqa: T201
     if "enqueue" in chosen:
         for figure in enqueueing.measure(rows=int(os.environ.get("LORACLE_BENCH_ROWS", "1000000"))):
             print(json.dumps(figure), flush=True)  # noqa: T201
     if "score" in chosen:
         for figure in scoring.measure(reviews=int(os.environ.get("LORACLE_BENCH_REVIEWS", "320"))):
+            print(json.dumps(figure), flush=True)  # noqa: T201
+    if "train" in chosen:
+        for figure in training.measure():
             print(json.dumps(figure), flush=True)  # noqa: T201
 
 

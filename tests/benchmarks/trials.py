@@ -21,7 +21,8 @@ import torch
 
 from trainer.config import TrainConfig
 from trainer.data import read_labelled, split
-from trainer.train import Progress, train
+from trainer.loop import EpochReport, Report
+from trainer.train import train
 from worker.agreement import wilson
 from worker.errors import LoracleError
 from worker.model.devices import choose_device, device_title
@@ -73,7 +74,7 @@ def main() -> None:
         found = trial(name, changes, texts, gold, reviews.labels)
         with options.log.open("a") as log:
             log.write(json.dumps(found) + "\n")
-        print(json.dumps(found), flush=True)
+        print(json.dumps(found), flush=True)  # noqa: T201
 
 
 def trial(
@@ -82,10 +83,10 @@ def trial(
     """One run, with its validation accuracy after each epoch, or with why it failed."""
     epochs: list[float] = []
 
-    def report(progress: Progress) -> None:
-        if progress.accuracy is not None:
-            epochs.append(progress.accuracy)
-            print(f"{name}: epoch {progress.epoch} {progress.accuracy:.4f}", flush=True)
+    def report(told: Report) -> None:
+        if isinstance(told, EpochReport):
+            epochs.append(told.validation_accuracy)
+            print(f"{name}: epoch {told.epoch} {told.validation_accuracy:.4f}", flush=True)  # noqa: T201
 
     found: dict[str, Any] = {
         "trial": name,

@@ -2,142 +2,216 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from trainer.cli.common import DATA, DEVICE, JSON, LABEL_COLUMN, LIMIT, TEXT_COLUMN, names
+from trainer.cli.common import DEVICE, JSON, LABEL_COLUMN, LIMIT, TEXT_COLUMN, names
+from trainer.config import RECIPES, Schedule, TrainConfig
+from worker.errors import AdapterInvalid, TrainingInvalid
+from worker.model.encoding import Cleaning, Encoding, Truncation
+
+if TYPE_CHECKING:
+    from trainer.data import LabelledReviews
+    from worker.model.manifest import Manifest
+
+DEFAULTS: Mapping[str, Any] = {
+    field.name: field.default for field in dataclasses.fields(TrainConfig)
+} | dataclasses.asdict(Encoding())
+
+
+def setting(name: str, kind: Any, text: str, *, flag: str | None = None) -> Callable[[Any], Any]:
+    """An option that overrides what the recipe says."""
+    default = DEFAULTS[name]
+    option = flag or f"--{name.replace('_', '-')}"
+    if kind is bool:
+        option = f"{option}/--no-{option.removeprefix('--')}"
+        default = "on" if default else "off"
+    shown = "none" if default is None else f"{default:g}" if isinstance(default, float) else default
+    return click.option(option, name, type=kind, default=None, help=f"{text}  [default: {shown}]")
 
 
 @click.command()
-@click.argument("data", nargs=-1, required=True, type=DATA)
+@click.argument("data", nargs=-1)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New directory of the adapter.")
+@click.option(
+    "--recipe",
+    type=click.Choice(list(RECIPES)),
+    default="default",
+    show_default=True,
+    help="Settings to begin with; the options below override them.",
+)
 @click.option("--name", help="Name of the adapter.  [default: the directory's]")
-@click.option("--base", help="Base model: a directory or an id on the hub.  [default: all-MiniLM-L6-v2]")
+@click.option(
+    "--test", "test_data", metavar="FILE", help="Labelled reviews to measure the adapter on at the end."
+)
+@setting("base", str, "Base model: a directory or an id on the hub.")
 @click.option("--labels", help="Label names in order, with commas.  [default: those of the data]")
 @TEXT_COLUMN
 @LABEL_COLUMN
-@click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=5e-4, show_default=True)
-@click.option("--rank", type=click.IntRange(min=1), default=16, show_default=True, help="Rank of LoRA.")
-@click.option("--alpha", type=click.IntRange(min=1), default=32, show_default=True, help="LoRA's scale.")
-@click.option(
-    "--targets", default="all-linear", show_default=True, help="Modules to adapt: all-linear, or query,value."
-)
-@click.option(
-    "--max-length", type=click.IntRange(min=8), default=256, show_default=True, help="Tokens that are read."
-)
-@click.option(
-    "--truncation", type=click.Choice(["head", "tail", "head+tail"]), default="head+tail", show_default=True
-)
-@click.option("--cleaning", type=click.Choice(["none", "markup"]), default="markup", show_default=True)
-@click.option(
-    "--token-budget", type=click.IntRange(min=8), default=4096, show_default=True, help="Tokens of one step."
-)
-@click.option(
-    "--validation",
-    type=click.FloatRange(0, 0.9, min_open=True),
-    default=0.05,
-    show_default=True,
-    help="Share kept aside to choose the best epoch.",
-)
-@click.option("--seed", type=int, default=0, show_default=True)
+@setting("rank", click.IntRange(min=1), "Rank of LoRA.")
+@setting("alpha", click.IntRange(min=1), "LoRA's scale.")
+@setting("lora_dropout", click.FloatRange(0, 1, max_open=True), "Dropout before LoRA's layers.")
+@setting("targets", str, "Modules to adapt: all-linear, or names with commas.")
+@setting("rslora", bool, "Scale by alpha / sqrt(rank).")
+@setting("dora", bool, "Learn magnitudes apart from directions.")
+@setting("lora_plus", click.FloatRange(min=1), "How many times as fast B learns as A.")
+@setting("base_dropout", bool, "Keep the base's own dropout; slow on a CPU.")
+@setting("max_length", click.IntRange(min=8), "Tokens of a review that are read.")
+@setting("truncation", click.Choice(get_args(Truncation)), "Which tokens of a longer review.")
+@setting("cleaning", click.Choice(get_args(Cleaning)), "What is taken out of texts.")
+@setting("epochs", click.IntRange(min=1), "Passes over the data.")
+@setting("learning_rate", click.FloatRange(min=0, min_open=True), "Of AdamW.")
+@setting("schedule", click.Choice(get_args(Schedule)), "How the learning rate falls.")
+@setting("warmup", click.FloatRange(0, 1, max_open=True), "Share of the steps in which it rises first.")
+@setting("weight_decay", click.FloatRange(min=0), "Of AdamW.")
+@setting("token_budget", click.IntRange(min=8), "Padded tokens of a micro-batch.")
+@setting("reviews_per_step", click.IntRange(min=1), "So many reviews a micro-batch instead, in random order.")
+@setting("accumulate", click.IntRange(min=1), "Micro-batches of a step.")
+@setting("clip", click.FloatRange(min=0, min_open=True), "Largest norm of a gradient.")
+@setting("label_smoothing", click.FloatRange(0, 1, max_open=True), "Share of a label given to all.")
+@setting("class_weights", bool, "Weigh rare labels up.")
+@setting("validation", click.FloatRange(0, 0.9, min_open=True), "Share kept aside to choose the best epoch.")
+@setting("patience", click.IntRange(min=1), "Epochs without a better one before it ends early.")
+@setting("seed", int, "Of the split, the order and the head.")
+@setting("deterministic", bool, "Reproducible kernels only; slower on a GPU.")
 @DEVICE
-@click.option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", show_default=True)
+@setting("dtype", click.Choice(["auto", "bf16", "fp16", "fp32"]), "Number format of the products.")
 @LIMIT
+@click.option("--restart", is_flag=True, help="Begin anew where an interrupted run left a checkpoint.")
 @JSON
 def train(
-    data: tuple[Path, ...],
+    data: tuple[str, ...],
     out: Path,
+    recipe: str,
     name: str | None,
-    base: str | None,
+    test_data: str | None,
     labels: str | None,
     text_column: str | None,
     label_column: str | None,
-    targets: str,
-    max_length: int,
-    truncation: Any,
-    cleaning: Any,
     limit: int | None,
+    restart: bool,
     as_json: bool,
-    **options: Any,
+    **settings: Any,
 ) -> None:
-    """Train a LoRA adapter on labelled review files.
+    """Train a LoRA adapter on labelled review files, or on a dataset of the Hugging Face hub by its name.
 
-    The epoch with the best validation accuracy is kept. Ctrl-C keeps the best so far.
+    The epoch with the best validation accuracy is kept. A run that was cut short leaves the best so far, and the
+    same command goes on with it; its checkpoint, metrics.jsonl and TensorBoard events are in OUT.run.
     """
     # Imported here: --help needs no torch.
-    from trainer.config import TrainConfig
     from trainer.data import read_labelled
-    from trainer.modelcard import write_model_card
-    from trainer.progress import Display
-    from trainer.train import check_out
-    from trainer.train import train as run
-    from worker.model.bases import MINILM
-    from worker.model.encoding import Encoding
+    from trainer.datasets import resolve_data
+    from trainer.train import check_out, run_directory
+    from worker.model.manifest import Manifest
 
-    config = TrainConfig(
-        out=out,
-        name=name or out.absolute().name,
-        base=base or MINILM,
-        encoding=Encoding(max_length, truncation, cleaning),
-        targets=targets if targets == "all-linear" else tuple(names(targets, "--targets")),
-        **options,
-    )
+    config = _config(out, name, recipe, settings)
     check_out(out)
-    reviews = read_labelled(
-        data,
-        labels=names(labels, "--labels") if labels else (),
-        text_column=text_column,
-        label_column=label_column,
-        limit=limit,
-    )
-    for announcement in reviews.announcements:
-        click.echo(announcement, err=True)
-    click.echo(f"{len(reviews.texts):,} reviews with labels {', '.join(reviews.labels)}", err=True)
-    display = Display(terminal=sys.stderr.isatty())
-    kept = None
-    try:
-        with display:
-            manifest = run(config, reviews.texts, reviews.gold, reviews.labels, report=display)
-        write_model_card(out, manifest)
-    except KeyboardInterrupt:
-        kept = _best_so_far(out)
-        click.echo(
-            f"Interrupted. {out} holds the best adapter so far ({_percent(kept)} on validation, epoch "
-            f"{kept['epoch']})."
-            if kept
-            else "Interrupted before the first epoch was done; nothing was written.",
-            err=True,
+    wanted = data or tuple(filter(None, [RECIPES[recipe].data]))
+    if not wanted:
+        raise TrainingInvalid(
+            "no data to train on: name one or more labelled files, or a dataset of the hub."
         )
+    found = [resolve_data(each) for each in wanted]
+    columns = {"text_column": text_column, "label_column": label_column}
+    reviews = read_labelled(
+        [path for each in found for path in each.paths],
+        labels=names(labels, "--labels") if labels else (),
+        limit=limit,
+        **columns,
+    )
+    _announce(reviews)
+    # Read before the training: a wrong name should not be told only hours later.
+    test = None
+    if test_data is not None:
+        test = read_labelled(resolve_data(test_data, "test").paths, labels=reviews.labels, **columns)
+        _announce(test, "test ")
+    about = {
+        "recipe": recipe,
+        "data": [{"name": Path(each.name).name, "revision": each.revision} for each in found],
+    }
+    if test is not None:
+        about["test_leaks"] = _leaks(reviews, test)
+    try:
+        _run(config, reviews, about, restart)
+        if test is not None:
+            _test(out, test, config.device)
+    except KeyboardInterrupt:
+        click.echo(_interrupted(out), err=True)
         raise SystemExit(130) from None
+    manifest = Manifest.read(out)
     if as_json:
         click.echo(
             json.dumps({"adapter": str(out), "sha256": manifest.sha256, "metrics": dict(manifest.metrics)})
         )
-    else:
-        click.echo(
-            f"adapter '{manifest.name}' is in {out}: {_percent(manifest.metrics)} on validation, "
-            f"epoch {manifest.metrics['epoch']}"
-        )
+        return
+    metrics = manifest.metrics
+    click.echo(
+        f"adapter '{manifest.name}' is in {out}: {metrics['validation_accuracy']:.2%} on validation, epoch "
+        f"{metrics['epoch']}"
+        + (f"; {metrics['test']['accuracy']:.2%} on {metrics['test']['n']:,} test reviews" if test else "")
+    )
+    click.echo(f"its model card is {out / 'README.md'}; the run's metrics are in {run_directory(out)}")
 
 
-def _percent(metrics: Any) -> str:
-    return f"{metrics['validation_accuracy']:.2%}"
+def _config(out: Path, name: str | None, recipe: str, settings: Mapping[str, Any]) -> TrainConfig:
+    given: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
+    chosen = {**RECIPES[recipe].settings, **given}
+    parts = {field.name for field in dataclasses.fields(Encoding)}
+    encoding = dataclasses.replace(
+        chosen.pop("encoding", Encoding()), **{key: chosen.pop(key) for key in parts & set(chosen)}
+    )
+    targets = chosen.get("targets", "all-linear")
+    if isinstance(targets, str) and targets != "all-linear":
+        chosen["targets"] = tuple(names(targets, "--targets"))
+    return TrainConfig(out=out, name=name or out.absolute().name, encoding=encoding, **chosen)
 
 
-def _best_so_far(out: Path) -> Any:
-    # Metrics of the adapter that the run has already saved; None if it was too early for one.
-    from trainer.modelcard import write_model_card
-    from worker.errors import AdapterInvalid
-    from worker.model.manifest import Manifest
+def _announce(reviews: LabelledReviews, what: str = "") -> None:
+    for announcement in reviews.announcements:
+        click.echo(announcement, err=True)
+    click.echo(f"{len(reviews.texts):,} {what}reviews with labels {', '.join(reviews.labels)}", err=True)
+
+
+def _leaks(reviews: LabelledReviews, test: LabelledReviews) -> dict[str, int]:
+    from trainer.leakage import find_leaks
+
+    leaks = find_leaks(reviews.texts, test.texts)
+    click.echo(leaks.sentence(), err=True)
+    return {"exact": len(leaks.exact), "near": len(leaks.near)}
+
+
+def _run(config: TrainConfig, reviews: LabelledReviews, about: Mapping[str, Any], restart: bool) -> None:
+    from trainer.progress import Display
+    from trainer.train import train as run
+
+    with Display(terminal=sys.stderr.isatty()) as display:
+        run(config, reviews.texts, reviews.gold, reviews.labels, about=about, report=display, restart=restart)
+
+
+def _test(out: Path, test: LabelledReviews, device: str) -> None:
+    from trainer.evaluate import evaluate_file, record, write_evaluation
+
+    measured, _ = evaluate_file(out, test, device=device)
+    write_evaluation(out, "test", measured)
+    kept = {key: measured.to_dict()[key] for key in ("n", "accuracy", "interval")}
+    record(out, metrics={"test": kept})
+
+
+def _interrupted(out: Path) -> str:
+    from trainer.train import finish
 
     try:
-        manifest = Manifest.read(out)
+        manifest: Manifest = finish(out)
     except AdapterInvalid:
-        return None
-    write_model_card(out, manifest)
-    return manifest.metrics
+        return "Interrupted before the first epoch was done: no adapter yet. The same command goes on."
+    metrics = manifest.metrics
+    return (
+        f"Interrupted. {out} holds the best adapter so far ({metrics['validation_accuracy']:.2%} on validation, "
+        f"epoch {metrics['epoch']}). The same command goes on."
+    )

@@ -23,6 +23,9 @@ COMMANDS = {
     "retry": "worker.cli.jobs:retry",
     "score": "worker.cli.score:score",
     "train": "trainer.cli.train:train",
+    "evaluate": "trainer.cli.evaluate:evaluate",
+    "compare": "trainer.cli.compare:compare",
+    "adapters": "worker.cli.adapters:adapters",
     "doctor": "worker.cli.doctor:doctor",
     "db": "worker.cli.db:db",
 }
@@ -60,6 +63,9 @@ SHORT_HELP = {
     "retry": "Score again what failed in a job.",
     "score": "Score a text at once, without a job.",
     "train": "Train an adapter on labelled reviews.",
+    "evaluate": "Measure an adapter on labelled reviews.",
+    "compare": "Compare models on the same labelled reviews.",
+    "adapters": "List, check and choose the adapters of new jobs.",
     "doctor": "Check servers, database, device and adapter.",
     "db": "Upgrade the database or show its version.",
 }

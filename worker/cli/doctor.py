@@ -7,12 +7,11 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import click
 
 from worker import __version__
-from worker.bootstrap import BUNDLED, open_store
+from worker.bootstrap import open_store
 from worker.cli.common import echo_json, json_option
 from worker.errors import LoracleError
 from worker.settings import Settings, read_settings, without_password
@@ -133,14 +132,17 @@ def _device(settings: Settings) -> Finding:
 
 
 def _adapter(settings: Settings) -> Finding:
-    from worker.bootstrap import load_directory
+    from worker.bootstrap import adapter_files, load_directory
+    from worker.store.adapter_rows import STUB
 
-    directory = BUNDLED if settings.adapter == "bundled" else Path(settings.adapter)
-    if not directory.is_dir():
+    if settings.adapter == STUB:
         return Finding(
-            "adapter", "ok", f"'{settings.adapter}' is taken from the database when a job names it"
+            "adapter", "warning", "LORACLE_ADAPTER is the stub: new jobs get labels without a model"
         )
-    scorer = load_directory(directory, settings)
+    scorer = load_directory(adapter_files(settings), settings)
+    name, sha256 = scorer.identity.name, scorer.identity.details["manifest_sha256"]
     return Finding(
-        "adapter", "ok", f"'{scorer.identity.name}' loads and gives its probe sentences their scores"
+        "adapter",
+        "ok",
+        f"new jobs use '{name}' {sha256[:12]}: it loads and gives its probe sentences their scores",
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from worker.bootstrap import Store, adapter_of, choose_adapter
+from worker.bootstrap import Store, adapter_of, choose_adapter, default_adapter
 from worker.cli.common import Bell, note, progress
 from worker.enqueue import Adapter, EnqueueOptions, Source, enqueue_file, open_job
 from worker.errors import Invalid
@@ -41,7 +41,9 @@ _OPTIONS = [
     click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Draw N reviews at random."),
     click.option("--seed", type=int, default=0, show_default=True, help="Of --sample."),
     click.option("--name", help="Name of the job (else the file's)."),
-    click.option("--adapter", metavar="NAME|DIR", help="Adapter to score with (else LORACLE_ADAPTER)."),
+    click.option(
+        "--adapter", metavar="NAME|DIR", help="Adapter to score with (else LORACLE_ADAPTER, else the active)."
+    ),
     click.option(
         "--priority", type=click.IntRange(-100, 100), default=0, show_default=True, help="Higher first."
     ),
@@ -103,8 +105,15 @@ def enqueue_options(
 
 
 def pinned_adapter(store: Store, settings: Settings, name: str | None) -> Adapter:
-    """The adapter that a new job is pinned to."""
-    return adapter_of(store, choose_adapter(store, name or settings.adapter))
+    """The adapter that a new job is pinned to; which one, and who chose it, is announced on stderr."""
+    if name:
+        adapter_id, chosen_by = choose_adapter(store, name), "--adapter"
+    else:
+        adapter_id, chosen_by = default_adapter(store, settings)
+    adapter = adapter_of(store, adapter_id)
+    row = store.queries.adapter(adapter_id)
+    note(f"Adapter '{row.name}' {row.sha256[:12]} ({chosen_by}), labels {'/'.join(adapter.labels)}.")
+    return adapter
 
 
 def open_source(path: str, options: EnqueueOptions, adapter: Adapter) -> Source:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
-from worker.bootstrap import BUNDLED, load_directory
+from worker.bootstrap import adapter_files, load_directory
 from worker.cli.common import echo_json, json_option, log_to_stderr
-from worker.errors import AdapterUnknown, Invalid
+from worker.errors import Invalid
 from worker.reviews import Failure, Review
 from worker.settings import read_settings
 
 
 @click.command()
 @click.argument("text", nargs=-1)
-@click.option("--adapter", metavar="DIR", help="Adapter directory (else LORACLE_ADAPTER).")
+@click.option(
+    "--adapter", metavar="NAME|DIR", help="Adapter to score with (else LORACLE_ADAPTER, else the active)."
+)
 @json_option
 def score(text: tuple[str, ...], adapter: str | None, as_json: bool) -> int:
     """Score each TEXT, or each line of stdin, at once; nothing is stored."""
@@ -27,11 +28,7 @@ def score(text: tuple[str, ...], adapter: str | None, as_json: bool) -> int:
     texts = [one for one in texts if one.strip()]
     if not texts:
         raise Invalid('there is no text to score. Try: loracle score "A wonderful little film."')
-    name = adapter or settings.adapter
-    directory = BUNDLED if name == "bundled" else Path(name)
-    if not directory.is_dir():
-        raise AdapterUnknown(f"there is no adapter directory '{name}'.")
-    scorer = load_directory(directory, settings)
+    scorer = load_directory(adapter_files(settings, adapter), settings)
     failed = 0
     reviews = [Review(row_no=number, text=one) for number, one in enumerate(texts, start=1)]
     for review, outcome in zip(reviews, scorer.score(reviews), strict=True):

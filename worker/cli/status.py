@@ -47,11 +47,14 @@ def status(job: int, watch: bool, show_rejects: bool, as_json: bool) -> int:
 def _report(settings: Settings, store: Store, job_id: int) -> dict[str, Any]:
     at = store.queries.progress(job_id)
     job = at.job
+    adapter = store.queries.adapter(job.adapter_id)
     return {
         "job_id": job.id,
         "name": job.name,
         "state": job.state,
         "error": job.error,
+        "adapter": adapter.name,
+        "adapter_sha256": adapter.sha256,
         "rows": job.records_read,
         "reviews": at.reviews,
         "labelled": at.labelled,
@@ -95,6 +98,7 @@ def _print(report: dict[str, Any]) -> None:
     click.echo(f"Job {report['job_id']} '{report['name']}' is {report['state']}.")
     if report["error"]:
         click.echo(f"  {report['error']}")
+    click.echo(f"  adapter  {report['adapter']} {report['adapter_sha256'][:12]}")
     click.echo(f"  labelled {report['labelled']:,} of {total:,} reviews{share}")
     click.echo(f"  failed   {report['failed']:,}")
     click.echo(f"  rejected {report['rejected']:,} of {report['rows']:,} records")

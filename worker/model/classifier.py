@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
+from safetensors import SafetensorError
 
-from worker.errors import AdapterInvalid, BaseMismatch, ProbesDiffer
+from worker.errors import AdapterInvalid, AdapterUnsaved, BaseMismatch, ProbesDiffer
 from worker.model.bases import find_base, weights_sha256
 from worker.model.encoding import Encoding, encode
 from worker.model.lora import check_weights, new_adapter, with_adapter
@@ -63,11 +64,19 @@ class Classifier:
         model.config.pad_token_id = self.padding_id
 
     @classmethod
-    def create(cls, base_id: str, labels: Sequence[str], encoding: Encoding, lora: LoraConfig) -> Classifier:
-        """A base model with a fresh adapter and head, in fp32 on the CPU.
+    def create(
+        cls,
+        base_id: str,
+        labels: Sequence[str],
+        encoding: Encoding,
+        lora: LoraConfig | None,
+        *,
+        dropout: bool = False,
+    ) -> Classifier:
+        """A base model with a fresh adapter and head, in fp32 on the CPU; without `lora`, for full fine-tuning.
 
         Everything that the base's own weights lack is trained and saved with the adapter, not the head alone:
-        DistilBERT, say, has a layer before its head that is just as random.
+        DistilBERT, say, has a layer before its head that is just as random. `dropout` keeps the base's own.
 
         Raises:
             BaseNotFound: the base model is nowhere to be found.
@@ -78,12 +87,13 @@ class Classifier:
         # A directory is noted by its whole path: the adapter may be loaded from anywhere.
         named = str(Path(base_id).resolve()) if Path(base_id).is_dir() else base_id
         base = Base(id=named, revision=_revision(directory), weights_sha256=weights_sha256(directory))
-        pretrained = load_pretrained(directory, labels)
-        check_targets(pretrained.model, lora.target_modules or (), base_id)
-        # PEFT adds the heads by itself.
-        lora.modules_to_save = [name for name in pretrained.fresh_modules if name not in HEADS] or None
+        pretrained = load_pretrained(directory, labels, dropout=dropout)
         classifier = cls(pretrained.model, load_tokenizer(directory), labels, encoding, base)
-        classifier.model = new_adapter(pretrained.model, lora)
+        if lora is not None:
+            check_targets(pretrained.model, lora.target_modules or (), base_id)
+            # PEFT adds the heads by itself.
+            lora.modules_to_save = [name for name in pretrained.fresh_modules if name not in HEADS] or None
+            classifier.model = new_adapter(pretrained.model, lora)
         return classifier
 
     @classmethod
@@ -124,18 +134,27 @@ class Classifier:
         return classifier
 
     def save(
-        self, directory: Path, *, name: str, training: dict[str, Any], metrics: dict[str, Any]
+        self,
+        directory: Path,
+        *,
+        name: str,
+        training: dict[str, Any],
+        metrics: dict[str, Any],
+        temperature: float = 1.0,
     ) -> Manifest:
         """Writes the adapter directory: PEFT's files, the tokenizer, and the manifest last.
 
         It is written under another name and renamed, so it is there whole or not at all; an adapter that was
         there is replaced.
+
+        Raises:
+            AdapterUnsaved: the disk doesn't take it.
         """
         directory = directory.absolute()
         partial = directory.with_name(directory.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
         try:
+            partial.mkdir(parents=True)
             self._write_files(partial)
             manifest = Manifest(
                 name=name,
@@ -148,11 +167,18 @@ class Classifier:
                     for text, row in zip(PROBES, self._probe_logits(PROBES), strict=True)
                 ),
                 created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                temperature=temperature,
                 training=training,
                 metrics=metrics,
             )
             (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
             _replace(directory, partial)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise AdapterUnsaved(
+                f"adapter '{name}' can't be written to {directory}: {error}. Make room, or mend the directory, "
+                "and give the same command again."
+            ) from error
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise

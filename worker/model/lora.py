@@ -37,7 +37,8 @@ def lora_config(
 def training_summary(lora: LoraConfig) -> dict[str, Any]:
     """The adapter's hyper-parameters as they go into the manifest."""
     fields = dataclasses.asdict(lora)
-    kept = {key: fields[key] for key in ("r", "lora_alpha", "lora_dropout", "target_modules")}
+    names = ("r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_dora")
+    kept = {key: fields[key] for key in names}
     if isinstance(kept["target_modules"], set):
         kept["target_modules"] = sorted(kept["target_modules"])
     return json.loads(json.dumps(kept))  # type: ignore[no-any-return]

@@ -17,9 +17,20 @@ from worker.model.encoding import Encoding
 MANIFEST = "manifest.json"
 WEIGHTS = "adapter_model.safetensors"
 REQUIRED = (WEIGHTS, "adapter_config.json", "tokenizer.json", "tokenizer_config.json")
-DOCUMENTATION = (".md",)
-"""Endings of files that may lie in an adapter directory without being part of the contract."""
+DOCUMENTATION = (".md", ".png")
+METRICS = "metrics.json"
 FORMAT = 1
+BUNDLED = Path(__file__).parent.parent / "data" / "minilm-imdb"
+"""The adapter that comes with this package."""
+
+
+def is_documentation(name: str) -> bool:
+    """Whether a file may lie in an adapter directory without being part of the contract.
+
+    Hidden files, Markdown, pictures, and of the JSON files only the measured metrics: a stray one such as
+    special_tokens_map.json could change the tokenizer.
+    """
+    return name.startswith(".") or name.endswith(DOCUMENTATION) or name == METRICS
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +171,7 @@ class Manifest:
                     f"the manifest of adapter '{self.name}' names '{name}', which is no file name."
                 )
         for path in sorted(directory.iterdir()):
-            documentation = path.name.startswith(".") or path.suffix in DOCUMENTATION
-            if path.name not in self.files and path.name != MANIFEST and not documentation:
+            if path.name not in self.files and path.name != MANIFEST and not is_documentation(path.name):
                 raise AdapterChanged(
                     f"{path} is not part of adapter '{self.name}' ({MANIFEST} doesn't name it). Remove it."
                 )

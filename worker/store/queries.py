@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 from sqlalchemy import Engine, func, select
 
-from worker.errors import AdapterUnknown
 from worker.reviews import Job as JobRow
 from worker.reviews import JobState, Lane
 from worker.reviews import Reject as RejectRow
+from worker.store.adapter_rows import (
+    ActivationRow,
+    AdapterRow,
+    AdapterUse,
+    find_adapter,
+    read_activation,
+    read_adapter,
+    read_uses,
+    select_adapters,
+)
 from worker.store.engine import read
 from worker.store.job_rows import job_unknown, read_job, select_jobs, to_job
 from worker.store.progress import Progress, read_progress
@@ -40,17 +49,6 @@ class AgreementRow:
     contingency: Mapping[str, Any]
     statistics: Mapping[str, Any]
     created_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterRow:
-    """An adapter the database holds."""
-
-    id: int
-    name: str
-    sha256: str
-    created_at: float
-    manifest: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Queries:
@@ -175,24 +173,32 @@ class Queries:
     def adapters(self) -> list[AdapterRow]:
         """All adapters, the newest first."""
         with read(self._engine) as connection:
-            rows = connection.execute(
-                select(
-                    Adapter.id, Adapter.name, Adapter.sha256, Adapter.created_at, Adapter.manifest
-                ).order_by(Adapter.id.desc())
-            )
+            rows = connection.execute(select_adapters().order_by(Adapter.id.desc()))
             return [AdapterRow(*row) for row in rows]
 
     def adapter(self, adapter_id: int) -> AdapterRow:
         """The adapter of this id. Raises AdapterUnknown."""
         with read(self._engine) as connection:
-            row = connection.execute(
-                select(Adapter.id, Adapter.name, Adapter.sha256, Adapter.created_at, Adapter.manifest).where(
-                    Adapter.id == adapter_id
-                )
-            ).one_or_none()
-        if row is None:
-            raise AdapterUnknown(f"there is no adapter {adapter_id} in the database.")
-        return AdapterRow(*row)
+            return read_adapter(connection, adapter_id)
+
+    def find_adapter(self, wanted: str) -> AdapterRow:
+        """The newest adapter of this name, or the one of this id or whose sha256 begins so (4 digits at least).
+
+        Raises:
+            AdapterUnknown: there is none, or the digits fit several.
+        """
+        with read(self._engine) as connection:
+            return find_adapter(connection, wanted)
+
+    def adapter_uses(self) -> dict[int, AdapterUse]:
+        """Size and number of jobs of every adapter, by its id."""
+        with read(self._engine) as connection:
+            return read_uses(connection)
+
+    def activation(self) -> ActivationRow | None:
+        """Which adapter new jobs use, and since when; None as long as nobody has activated one."""
+        with read(self._engine) as connection:
+            return read_activation(connection)
 
     def scoring_seconds(self, job_id: int) -> float:
         """Seconds in which at least one batch of the job was being scored or written.

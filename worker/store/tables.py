@@ -71,6 +71,18 @@ class Adapter(Table):
     created_at: Mapped[float]
 
 
+class Activation(Table):
+    """From when on new jobs use an adapter: the newest row holds, the others say who was active before.
+
+    Without an adapter it is the one bundled with the Loracle that enqueues.
+    """
+
+    __tablename__ = "activations"
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    adapter_id: Mapped[int | None] = mapped_column(ForeignKey("adapters.id"))
+    activated_at: Mapped[float]
+
+
 class Job(Table):
     """One enqueued file. `records_read` counts rejects too: an interrupted enqueue goes on behind it."""
 

@@ -1,0 +1,220 @@
+"""What an evaluation says, and how it is counted from logits. Needs no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worker import calibration, metrics
+from worker.agreement import wilson
+from worker.calibration import ReliabilityBin
+from worker.errors import TrainingInvalid
+from worker.metrics import LabelMetrics
+
+SHOWN_ERRORS = 5
+"""Wrong reviews that an evaluation keeps with their texts, as the source article shows them."""
+
+
+@dataclass(frozen=True, slots=True)
+class SliceAccuracy:
+    """Accuracy on the reviews whose texts have `shortest` to `longest` characters, with its 95 % interval."""
+
+    name: str
+    shortest: int
+    longest: int
+    n: int
+    accuracy: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class WrongReview:
+    """A review that didn't get gold's label. `number` counts the evaluated reviews from 1.
+
+    `given` is None if it got no label at all; `score` is the probability of the label given.
+    """
+
+    number: int
+    gold: str
+    given: str | None
+    score: float | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """An adapter's labels against gold. What can't be said is None, and `notes` has a sentence on why.
+
+    `accuracy` is the share of all `n` reviews whose label is gold's, with its 95 % Wilson interval; the `failed` ones
+    got none and count against it, and against the recall of their gold label. `confusion` maps gold label → given
+    label → reviews. `labels` has precision, recall and F1 of each label, `macro_f1` their mean F1. `auroc` is of the
+    second of two labels, of more the mean of each against the rest. `log_loss` is the mean of -ln p(gold) over the
+    scored reviews, in nats. `ece` is the expected calibration error at `temperature`, as the worker serves it,
+    `ece_unscaled` at temperature 1; `reliability` are the bins of the former. `by_length` is accuracy by the length
+    of the text, `wrong` the first errors. `seconds_per_review` includes encoding, not loading; None if not measured.
+    """
+
+    n: int
+    failed: int
+    accuracy: float
+    interval: tuple[float, float]
+    labels: tuple[LabelMetrics, ...]
+    macro_f1: float | None
+    confusion: dict[str, dict[str, int]]
+    auroc: float | None
+    log_loss: float | None
+    temperature: float
+    ece: float | None
+    ece_unscaled: float | None
+    reliability: tuple[ReliabilityBin, ...]
+    by_length: tuple[SliceAccuracy, ...]
+    wrong: tuple[WrongReview, ...]
+    seconds_per_review: float | None
+    notes: tuple[str, ...]
+
+    def to_dict(self, *, texts: bool = True) -> dict[str, Any]:
+        """The fields, ready for JSON; without `texts`, no text of a review is among them."""
+        fields = dataclasses.asdict(self)
+        if not texts:
+            for wrong in fields["wrong"]:
+                del wrong["text"]
+        return fields
+
+    def summary(self) -> dict[str, Any]:
+        """The few figures that a manifest records."""
+        names = (
+            "n",
+            "failed",
+            "accuracy",
+            "interval",
+            "macro_f1",
+            "auroc",
+            "log_loss",
+            "ece",
+            "ece_unscaled",
+        )
+        return {name: getattr(self, name) for name in names}
+
+
+def evaluate_logits(
+    labels: Sequence[str],
+    gold: Sequence[str],
+    texts: Sequence[str],
+    logits: np.ndarray[Any, Any],
+    temperature: float = 1.0,
+    *,
+    errors: int = SHOWN_ERRORS,
+    seconds_per_review: float | None = None,
+) -> Evaluation:
+    """The evaluation of reviews that are scored already.
+
+    `logits` are (N, labels) before temperature, in the order of `labels`; a row that isn't finite is a review that
+    got no label.
+
+    Raises:
+        TrainingInvalid: there are no reviews, or gold has a label that `labels` lacks.
+    """
+    check_gold(labels, gold)
+    sound = np.isfinite(logits).all(axis=1)
+    wanted = np.array([labels.index(label) for label in gold])
+    best = np.argmax(np.where(sound[:, None], logits, 0.0), axis=1)
+    given = [labels[place] if ok else None for place, ok in zip(best, sound, strict=True)]
+    right = sound & (best == wanted)
+
+    probabilities = calibration.softmax(logits[sound], temperature)
+    correct, scored_gold = right[sound], wanted[sound]
+    confidence = np.full(len(gold), np.nan)
+    confidence[sound] = _confidence(probabilities)
+    per_label = metrics.per_label(gold, given, labels)
+    evaluation = Evaluation(
+        n=len(gold),
+        failed=int((~sound).sum()),
+        accuracy=float(right.mean()),
+        interval=wilson(int(right.sum()), len(gold)),
+        labels=per_label,
+        macro_f1=metrics.macro_f1(per_label),
+        confusion=metrics.confusion(gold, given, labels),
+        auroc=metrics.macro_auroc(probabilities, scored_gold.tolist()),
+        log_loss=_log_loss(logits[sound], scored_gold, temperature),
+        temperature=temperature,
+        ece=_ece(confidence[sound], correct),
+        ece_unscaled=_ece(_confidence(calibration.softmax(logits[sound])), correct),
+        reliability=tuple(calibration.reliability(confidence[sound], correct)) if len(correct) else (),
+        by_length=tuple(
+            SliceAccuracy(
+                name=one.name,
+                shortest=one.shortest,
+                longest=one.longest,
+                n=one.n,
+                accuracy=one.right / one.n,
+                interval=wilson(one.right, one.n),
+            )
+            for one in metrics.by_length(texts, right.tolist())
+        ),
+        wrong=tuple(
+            WrongReview(
+                number=row + 1,
+                gold=gold[row],
+                given=given[row],
+                score=float(confidence[row]) if sound[row] else None,
+                text=texts[row],
+            )
+            for row in np.flatnonzero(~right)[:errors].tolist()
+        ),
+        seconds_per_review=seconds_per_review,
+        notes=(),
+    )
+    return dataclasses.replace(evaluation, notes=_notes(evaluation))
+
+
+def check_gold(labels: Sequence[str], gold: Sequence[str], adapter: Path | None = None) -> None:
+    """Refuses gold labels that can't be evaluated.
+
+    Raises:
+        TrainingInvalid: there are none, or `labels` lacks one of them.
+    """
+    if not gold:
+        raise TrainingInvalid("there are no labelled reviews to evaluate.")
+    unknown = sorted(set(gold) - set(labels))
+    if unknown:
+        raise TrainingInvalid(
+            f"the reviews have labels that {f'adapter {adapter}' if adapter else 'the adapter'} doesn't give: "
+            f"{', '.join(unknown[:5])} (it gives {', '.join(labels)})."
+        )
+
+
+def _log_loss(logits: np.ndarray[Any, Any], gold: np.ndarray[Any, Any], temperature: float) -> float | None:
+    if not len(gold):
+        return None
+    likely = calibration.softmax(logits, temperature)[np.arange(len(gold)), gold]
+    # A probability of exactly 0 would make one review's loss infinite.
+    return float(-np.log(np.maximum(likely, 1e-300)).mean())
+
+
+def _confidence(probabilities: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    # Clipped: a softmax in floating point may be over 1 by its last digit.
+    best: np.ndarray[Any, Any] = np.minimum(probabilities.max(axis=1), 1.0)
+    return best
+
+
+def _ece(confidence: np.ndarray[Any, Any], correct: np.ndarray[Any, Any]) -> float | None:
+    return calibration.expected_calibration_error(confidence, correct) if len(correct) else None
+
+
+def _notes(evaluation: Evaluation) -> tuple[str, ...]:
+    notes = []
+    if evaluation.failed == evaluation.n:
+        notes.append("AUROC, log loss and calibration are undefined: no review got a label.")
+    elif evaluation.auroc is None:
+        notes.append("AUROC is undefined: the scored reviews have one gold label only.")
+    for label in evaluation.labels:
+        if label.precision is None:
+            notes.append(f"Precision of {label.label} is undefined: it was never given.")
+        if label.recall is None:
+            notes.append(f"Recall of {label.label} is undefined: gold never has it.")
+    return tuple(notes)

@@ -1,0 +1,194 @@
+"""Whether texts of one set are in another: test reviews in the training data, or training in validation.
+
+Two ways to be there. Word for word: the same words once markup, case and punctuation are gone. Nearly: at least
+half of a text's sequences of 8 words, and at least 6 of them, are in a single training text, so that quotes from
+many places don't add up. Six such sequences in a row are 13 words, the length at which Brown et al. 2020
+("Language Models are Few-Shot Learners", appendix C) call an overlap contamination; half of the text, since a
+shared quotation or a retold plot makes no review known.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.model.encoding import clean
+
+WORDS = 8
+"""Words of a sequence."""
+
+LEAST_SHARED = 6
+"""Sequences that a text must share to be near another: 13 words in a row."""
+
+LEAST_SHARE = 0.5
+"""Share of a text's sequences that must be in one training text for the two to be near."""
+
+STOCK = 100
+"""A sequence that more training texts hold than this is a stock phrase, such as a disclaimer: it counts for
+nothing. This also bounds the work. So a template that was sent in more than 100 variants is found only where it is
+word for word."""
+
+_TEXTS = 10_000
+"""Training texts that are hashed together: what memory holds at once."""
+
+_JOINED = 250
+"""Test texts that are compared together."""
+
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+
+_Hashes = NDArray[np.uint64]
+_Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Leaks:
+    """What of a test set is in the training data.
+
+    `exact` and `near` are pairs of a test row and a training row, each test row at most once and in one of the
+    two: with its first word-for-word twin, else with the training text that shares the most.
+    """
+
+    test: int
+    exact: tuple[tuple[int, int], ...]
+    near: tuple[tuple[int, int], ...]
+
+    @property
+    def rows(self) -> list[int]:
+        """The test rows that are in the training data."""
+        return sorted(row for row, _ in (*self.exact, *self.near))
+
+    def sentence(self) -> str:
+        """For people."""
+        leaked = len(self.exact) + len(self.near)
+        if not leaked:
+            return f"none of {self.test:,} test reviews is in the training data"
+        verb = "is" if leaked == 1 else "are"
+        return (
+            f"{leaked:,} of {self.test:,} test reviews {verb} in the training data "
+            f"({len(self.exact):,} word for word, {len(self.near):,} nearly)"
+        )
+
+
+def find_leaks(train_texts: Sequence[str], test_texts: Sequence[str]) -> Leaks:
+    """Which test texts are in the training data, word for word or nearly."""
+    train, test = _words(train_texts), _words(test_texts)
+    twins: dict[str, int] = {}
+    for row, words in enumerate(train):
+        twins.setdefault(words, row)
+    exact = tuple((row, twins[words]) for row, words in enumerate(test) if words in twins)
+    found = {row for row, _ in exact}
+    nearest: dict[int, tuple[int, int]] = {}
+    for test_row, train_row, shared in _near(train, test):
+        if test_row not in found and shared > nearest.get(test_row, (0, 0))[0]:
+            nearest[test_row] = (shared, train_row)
+    near = tuple((row, train_row) for row, (_, train_row) in sorted(nearest.items()))
+    return Leaks(len(test_texts), exact, near)
+
+
+def leaking_rows(train_texts: Sequence[str], validation_texts: Sequence[str]) -> list[int]:
+    """The training rows, in order, to leave out so that no validation text is in the training part."""
+    train, validation = _words(train_texts), _words(validation_texts)
+    kept_aside = set(validation)
+    leaking = {row for row, words in enumerate(train) if words in kept_aside}
+    leaking.update(train_row for _, train_row, _ in _near(train, validation))
+    return sorted(leaking)
+
+
+def _words(texts: Sequence[str]) -> list[str]:
+    # Each text's words with single spaces between them. A text of signs alone stays what it is: ":-)" isn't ":-(".
+    blanks = _blanks()
+    found = []
+    for text in texts:
+        plain = clean(text, "markup").casefold()
+        found.append(" ".join(plain.translate(blanks).split()) or plain)
+    return found
+
+
+@functools.cache
+def _blanks() -> dict[int, str]:
+    # Punctuation and signs such as + or $, but not emoji and accents: those are of what a text says.
+    return {
+        code: " "
+        for code in range(sys.maxunicode + 1)
+        if unicodedata.category(chr(code)) in ("Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "Sc", "Sk", "Sm")
+    }
+
+
+def _near(train: Sequence[str], test: Sequence[str]) -> Iterator[tuple[int, int, int]]:
+    # Test row, training row and how many sequences they share: ordered by row.
+    vocabulary: dict[str, int] = {}
+    sequences, rows = _sequences(test, vocabulary)
+    known = np.unique(sequences)
+    held, holders = _held(train, vocabulary, known)
+    first = np.searchsorted(held, sequences, side="left")
+    holding = np.searchsorted(held, sequences, side="right") - first
+    counted = holding <= STOCK
+    needed = np.maximum(
+        LEAST_SHARED, np.ceil(LEAST_SHARE * np.bincount(rows[counted], minlength=len(test)))
+    ).astype(np.int64)
+    # Sequences lie row by row, so a block of rows is a slice.
+    for start in range(0, len(test), _JOINED):
+        block = slice(*np.searchsorted(rows, [start, start + _JOINED]))
+        times = np.where(counted[block], holding[block], 0)
+        ends = np.cumsum(times)
+        within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - times, times)
+        train_rows = holders[np.repeat(first[block], times) + within]
+        pairs, shared = np.unique(
+            np.repeat(rows[block], times) * len(train) + train_rows, return_counts=True
+        )
+        test_rows, train_rows = np.divmod(pairs, max(1, len(train)))
+        enough = shared >= needed[test_rows]
+        yield from zip(
+            test_rows[enough].tolist(), train_rows[enough].tolist(), shared[enough].tolist(), strict=True
+        )
+
+
+def _held(train: Sequence[str], vocabulary: dict[str, int], known: _Hashes) -> tuple[_Hashes, _Rows]:
+    # The sequences of the training texts that are among the known ones, sorted, and the row of each.
+    hashes: list[_Hashes] = []
+    rows: list[_Rows] = []
+    for start in range(0, len(train), _TEXTS):
+        found, found_rows = _sequences(train[start : start + _TEXTS], vocabulary)
+        kept = np.isin(found, known)
+        hashes.append(found[kept])
+        rows.append(found_rows[kept] + start)
+    if not hashes:
+        return np.empty(0, np.uint64), np.empty(0, np.int64)
+    held, holders = np.concatenate(hashes), np.concatenate(rows)
+    order = np.argsort(held, kind="stable")
+    return held[order], holders[order]
+
+
+def _sequences(texts: Sequence[str], vocabulary: dict[str, int]) -> tuple[_Hashes, _Rows]:
+    # The hash of each different sequence of a text, and the text's row; the vocabulary learns new words.
+    hashes = [_hashed(text.split(" "), vocabulary) for text in texts]
+    rows = np.repeat(np.arange(len(texts)), [len(found) for found in hashes])
+    return (np.concatenate(hashes) if hashes else np.empty(0, np.uint64)), rows
+
+
+def _hashed(words: Sequence[str], vocabulary: dict[str, int]) -> _Hashes:
+    # Of 64 bits: among 10 million sequences two collide with a chance of 3 in a million.
+    count = len(words) - WORDS + 1
+    if count < 1:
+        return np.empty(0, np.uint64)
+    numbers = _scattered(
+        np.fromiter((vocabulary.setdefault(word, len(vocabulary)) for word in words), np.uint64, len(words))
+    )
+    hashes = np.zeros(count, np.uint64)
+    for place in range(WORDS):
+        hashes = hashes * _MULTIPLIER + numbers[place : place + count]
+    return np.unique(hashes)
+
+
+def _scattered(numbers: _Hashes) -> _Hashes:
+    # splitmix64 (Steele, Lea and Flood 2014), which spreads small numbers over 64 bits.
+    mixed = (numbers + np.uint64(1)) * _MULTIPLIER
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
