@@ -40,6 +40,8 @@ _TEXTS = 10_000
 _JOINED = 250
 """Test texts that are compared together."""
 
+_MARK_BITS = 26
+
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 _Hashes = NDArray[np.uint64]
@@ -124,42 +126,44 @@ def _near(train: Sequence[str], test: Sequence[str]) -> Iterator[tuple[int, int,
     # Test row, training row and how many sequences they share: ordered by row.
     vocabulary: dict[str, int] = {}
     sequences, rows = _sequences(test, vocabulary)
-    known = np.unique(sequences)
-    held, holders = _held(train, vocabulary, known)
-    first = np.searchsorted(held, sequences, side="left")
-    holding = np.searchsorted(held, sequences, side="right") - first
-    counted = holding <= STOCK
-    needed = np.maximum(
-        LEAST_SHARED, np.ceil(LEAST_SHARE * np.bincount(rows[counted], minlength=len(test)))
-    ).astype(np.int64)
+    held, holders = _held(train, vocabulary, sequences)
+    if not len(held):
+        return
+    different, first, holding = np.unique(held, return_index=True, return_counts=True)
+    place = np.minimum(np.searchsorted(different, sequences), len(different) - 1)
+    shared = different[place] == sequences
+    stock = shared & (holding[place] > STOCK)
+    counted = np.bincount(rows[~stock], minlength=len(test))
+    needed = np.maximum(LEAST_SHARED, np.ceil(LEAST_SHARE * counted).astype(np.int64))
+    place, rows = place[shared & ~stock], rows[shared & ~stock]
     # Sequences lie row by row, so a block of rows is a slice.
     for start in range(0, len(test), _JOINED):
         block = slice(*np.searchsorted(rows, [start, start + _JOINED]))
-        times = np.where(counted[block], holding[block], 0)
-        ends = np.cumsum(times)
-        within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - times, times)
-        train_rows = holders[np.repeat(first[block], times) + within]
-        pairs, shared = np.unique(
-            np.repeat(rows[block], times) * len(train) + train_rows, return_counts=True
-        )
-        test_rows, train_rows = np.divmod(pairs, max(1, len(train)))
-        enough = shared >= needed[test_rows]
+        times = holding[place[block]]
+        # Each sequence as often as training texts hold it, once with each of them.
+        within = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
+        train_rows = holders[np.repeat(first[place[block]], times) + within]
+        pairs, common = np.unique(np.repeat(rows[block], times) * len(train) + train_rows, return_counts=True)
+        test_rows, train_rows = np.divmod(pairs, len(train))
+        enough = common >= needed[test_rows]
         yield from zip(
-            test_rows[enough].tolist(), train_rows[enough].tolist(), shared[enough].tolist(), strict=True
+            test_rows[enough].tolist(), train_rows[enough].tolist(), common[enough].tolist(), strict=True
         )
 
 
 def _held(train: Sequence[str], vocabulary: dict[str, int], known: _Hashes) -> tuple[_Hashes, _Rows]:
-    # The sequences of the training texts that are among the known ones, sorted, and the row of each.
-    hashes: list[_Hashes] = []
-    rows: list[_Rows] = []
+    # The sequences of the training texts that may be among the known ones, sorted, and the row of each. Marks for
+    # the first bits of a hash leave most of the others out, faster than a search would.
+    marks = np.zeros(1 << _MARK_BITS, np.bool_)
+    rest = np.uint64(64 - _MARK_BITS)
+    marks[known >> rest] = True
+    hashes = [np.empty(0, np.uint64)]
+    rows = [np.empty(0, np.int64)]
     for start in range(0, len(train), _TEXTS):
         found, found_rows = _sequences(train[start : start + _TEXTS], vocabulary)
-        kept = np.isin(found, known)
+        kept = marks[found >> rest]
         hashes.append(found[kept])
         rows.append(found_rows[kept] + start)
-    if not hashes:
-        return np.empty(0, np.uint64), np.empty(0, np.int64)
     held, holders = np.concatenate(hashes), np.concatenate(rows)
     order = np.argsort(held, kind="stable")
     return held[order], holders[order]

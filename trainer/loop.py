@@ -65,7 +65,21 @@ class EpochReport:
     seconds: float
 
 
-Report = StepReport | EpochReport
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What the whole run took: seconds with validation, tokens/s (without padding) and peak memory in bytes.
+
+    The memory is the CUDA device's where it ran on one, else what the process had more than before the run.
+    """
+
+    epoch: int
+    step: int
+    seconds: float
+    tokens_per_s: float
+    peak_memory: int
+
+
+Report = StepReport | EpochReport | RunReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +141,7 @@ def fit(
                     loss = functional.cross_entropy(
                         logits, wanted, weights, reduction="sum", label_smoothing=config.label_smoothing
                     )
-                    scaler.scale(loss / reviews).backward()
+                    scaler.scale(loss / reviews).backward()  # type: ignore[no-untyped-call]
                 meter.add(ids, loss, logits, wanted)
             scaler.unscale_(optimizer)
             torch.nn.utils.clip_grad_norm_(parameters, config.clip)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-from trainer.loop import EpochReport, Report
+from trainer.loop import EpochReport, Report, RunReport, StepReport
 
 PLAIN_INTERVAL_S = 10.0
 """Seconds between two plain lines; the end of an epoch is always told."""
@@ -37,15 +37,8 @@ class Display:
 
     def __call__(self, report: Report) -> None:
         """Takes one report."""
-        if isinstance(report, EpochReport):
-            line = (
-                f"epoch {report.epoch}: validation accuracy {report.validation_accuracy:.2%}, loss "
-                f"{report.validation_loss:.3f}" + (" (best so far)" if report.best else "")
-            )
-            if self._bar is None:
-                click.echo(line, err=True)
-            else:
-                self._bar.console.print(line, highlight=False)
+        if not isinstance(report, StepReport):
+            self._tell(_line(report))
             return
         state = (
             f"epoch {report.epoch}, loss {report.loss:.3f}, accuracy {report.accuracy:.1%}, "
@@ -58,6 +51,24 @@ class Display:
         elif time.monotonic() - self._told >= PLAIN_INTERVAL_S:
             self._told = time.monotonic()
             click.echo(f"step {report.step}/{report.steps}: {state}", err=True)
+
+    def _tell(self, line: str) -> None:
+        if self._bar is None:
+            click.echo(line, err=True)
+        else:
+            self._bar.console.print(line, highlight=False)
+
+
+def _line(report: EpochReport | RunReport) -> str:
+    if isinstance(report, EpochReport):
+        return (
+            f"epoch {report.epoch}: validation accuracy {report.validation_accuracy:.2%}, loss "
+            f"{report.validation_loss:.3f}" + (" (best so far)" if report.best else "")
+        )
+    return (
+        f"trained {report.epoch} epochs in {_duration(report.seconds)}: {report.tokens_per_s:,.0f} tokens/s with "
+        f"validation, peak memory {report.peak_memory / 2**20:,.0f} MiB"
+    )
 
 
 def _bar() -> Bar:

@@ -9,10 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from trainer.loop import EpochReport, Report
+from trainer.loop import EpochReport, Report, RunReport, StepReport
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
+_KINDS = {StepReport: "step", EpochReport: "epoch", RunReport: "run"}
 _ABOUT_TIME = {"epoch", "step", "steps", "seconds", "seconds_left", "best"}
 
 
@@ -33,7 +34,7 @@ class Record:
         except ImportError:
             pass
         else:
-            self._board = SummaryWriter(str(directory / TENSORBOARD), purge_step=step + 1)  # type: ignore[no-untyped-call]
+            self._board = SummaryWriter(str(directory / TENSORBOARD), purge_step=step + 1)
         for event in before:
             self._file.write(json.dumps(event) + "\n")
         self._file.flush()
@@ -50,7 +51,7 @@ class Record:
 
     def __call__(self, report: Report) -> None:
         """Takes one report."""
-        kind = "epoch" if isinstance(report, EpochReport) else "step"
+        kind = _KINDS[type(report)]
         event = {"kind": kind, **dataclasses.asdict(report)}
         self._file.write(json.dumps(event) + "\n")
         self._file.flush()

@@ -18,12 +18,14 @@ import transformers
 from trainer.checkpoint import INTERVAL_S, Checkpoint
 from trainer.config import TrainConfig
 from trainer.data import Examples, data_sha256, split
-from trainer.evaluate import evaluate_logits, write_evaluation
+from trainer.evaluation import evaluate_logits
+from trainer.evaluation_page import write_evaluation
 from trainer.leakage import leaking_rows
-from trainer.loop import Report, Validation, fit
+from trainer.loop import Report, RunReport, Validation, fit
+from trainer.memory import MemoryMeter
 from trainer.modelcard import write_model_card
 from trainer.optimize import trained
-from trainer.plots import draw_curves
+from trainer.plots import draw_curves, plots_available
 from trainer.record import METRICS, Record, read_events
 from worker.calibration import fit_temperature
 from worker.errors import TrainingInvalid
@@ -88,6 +90,7 @@ def train(
             use_rslora=config.rslora,
             use_dora=config.dora,
         )
+        memory = MemoryMeter(device.type)
         classifier = Classifier.create(
             config.base, labels, config.encoding, lora, dropout=config.base_dropout
         )
@@ -130,7 +133,7 @@ def train(
                 record(told)
                 report(told)
 
-            fit(
+            end = fit(
                 classifier,
                 train_part,
                 validation_part,
@@ -140,6 +143,8 @@ def train(
                 report=tell,
                 checkpoint=checkpoint,
             )
+            tokens = end.epoch * sum(map(len, train_part.ids))
+            tell(RunReport(end.epoch, end.step, end.seconds, tokens / end.seconds, memory.read().bytes))
     manifest = finish(config.out)
     checkpoint.remove()
     return manifest
@@ -148,11 +153,14 @@ def train(
 def finish(out: Path) -> Manifest:
     """Draws the curves of the run beside `out`, as far as it came, and writes the model card anew.
 
+    Without matplotlib there are no curves; metrics.jsonl has their figures all the same.
+
     Raises:
         AdapterInvalid: the run has not saved an adapter yet.
     """
     manifest = Manifest.read(out)
-    draw_curves(read_events(run_directory(out) / METRICS), out / CURVES)
+    if plots_available():
+        draw_curves(read_events(run_directory(out) / METRICS), out / CURVES)
     write_model_card(out, manifest)
     return manifest
 

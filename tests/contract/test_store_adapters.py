@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine, select, update
 
 from worker.errors import AdapterChanged, AdapterInvalid, AdapterUnknown, ManifestMissing
 from worker.model.encoding import Encoding
 from worker.model.manifest import Base, Manifest, Probe
-from worker.store import adapters
+from worker.reviews import JobSpec
+from worker.store import archives
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
-from worker.store.tables import Adapter
+from worker.store.tables import Activation, Adapter
 
 FILES = {
     "adapter_config.json": b"{}",
@@ -65,7 +68,7 @@ def test_an_adapter_comes_back_as_it_was_registered(ledger: Ledger, queries: Que
     assert {path.name: path.read_bytes() for path in restored.iterdir()} == {
         name: (source / name).read_bytes() for name in names
     }
-    assert ledger.adapter_manifest(adapter_id) == json.loads((source / "manifest.json").read_text())
+    assert queries.adapter(adapter_id).manifest == json.loads((source / "manifest.json").read_text())
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [restored.name]
     assert queries.adapters()[0].sha256 == restored.name
 
@@ -93,25 +96,105 @@ def test_the_archive_depends_on_the_adapter_alone(ledger: Ledger, engine: Engine
     second = adapter_at(tmp_path / "two")
     (second / "tokenizer.json").chmod(0o600)
     manifest = Manifest.read(first)
-    assert adapters._pack(first, manifest) == adapters._pack(second, manifest)
+    assert archives.pack(first, manifest) == archives.pack(second, manifest)
 
 
-def test_an_adapter_is_found_by_its_name_or_its_hash(ledger: Ledger, tmp_path: Path) -> None:
+def test_an_adapter_is_found_by_its_name_its_id_or_its_hash(
+    ledger: Ledger, queries: Queries, tmp_path: Path
+) -> None:
     old = ledger.register_adapter(adapter_at(tmp_path / "old", temperature=1.0))
     new = ledger.register_adapter(adapter_at(tmp_path / "new", temperature=2.0))
     sha256 = Manifest.read(tmp_path / "old").sha256
-    assert ledger.find_adapter("minilm") == new
-    assert ledger.find_adapter(sha256[:8]) == old
-    assert ledger.find_adapter(sha256.upper()) == old
-    for unknown in ("mini", "%%%%%%", "____", sha256[:3]):
-        with pytest.raises(AdapterUnknown, match=rf"no adapter '{unknown}'.*found: minilm"):
-            ledger.find_adapter(unknown)
+    assert queries.find_adapter("minilm").id == new
+    assert queries.find_adapter(sha256[:8]).id == queries.find_adapter(sha256.upper()).id == old
+    assert queries.find_adapter(str(old)).id == old
+    for unknown in ("mini", "%%%%%%", "____", sha256[:3] + "?", "77", "²", "9" * 30):
+        with pytest.raises(AdapterUnknown, match=rf"no adapter '{re.escape(unknown)}'.*found: minilm"):
+            queries.find_adapter(unknown)
+    named_like_an_id = ledger.register_adapter(adapter_at(tmp_path / "number", name=str(old)))
+    assert queries.find_adapter(str(old)).id == named_like_an_id
+
+
+def test_digits_that_fit_several_adapters_name_them(
+    ledger: Ledger, queries: Queries, engine: Engine, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        adapter_id = ledger.register_adapter(adapter_at(tmp_path / str(number), temperature=number))
+        with engine.begin() as connection:
+            connection.execute(
+                update(Adapter).where(Adapter.id == adapter_id).values(sha256=f"abcd{number}" + "0" * 59)
+            )
+    with pytest.raises(AdapterUnknown, match=r"2 adapters begin with 'abcd' \('minilm' abcd2.*more digits"):
+        queries.find_adapter("abcd")
+    assert queries.find_adapter("abcd1").sha256.startswith("abcd1")
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "tokenizer.json", "manifest.json"])
+def test_a_changed_byte_in_the_cache_is_restored_from_the_database(
+    ledger: Ledger, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    adapter_id = ledger.register_adapter(adapter_at(tmp_path / "source"))
+    restored = ledger.restore_adapter(adapter_id, tmp_path / "cache")
+    assert caplog.text == ""
+    content = (restored / name).read_bytes()
+    (restored / name).write_bytes(content[:-2] + b"?" + content[-1:])
+    (restored / "special_tokens_map.json").write_text("{}")
+    assert ledger.restore_adapter(adapter_id, tmp_path / "cache") == restored
+    assert (restored / name).read_bytes() == content
+    assert {path.name for path in restored.iterdir()} == {"manifest.json", *FILES}
+    assert "adapter 'minilm' in the cache were changed; restored" in caplog.text
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [restored.name]
+
+
+def test_an_adapter_that_was_given_the_stubs_name_is_no_stub(
+    ledger: Ledger, queries: Queries, tmp_path: Path
+) -> None:
+    adapter_id = ledger.register_adapter(adapter_at(tmp_path / "source", name="stub"))
+    assert not queries.adapter(adapter_id).is_stub
+    assert queries.adapter(ledger.register_stub()).is_stub
+
+
+def test_uses_count_jobs_and_bytes(ledger: Ledger, queries: Queries, tmp_path: Path) -> None:
+    adapter_id, stub = ledger.register_adapter(adapter_at(tmp_path / "source")), ledger.register_stub()
+    for identity in ("a", "b"):
+        ledger.open_job(JobSpec(identity=identity, name="job", source="file", adapter_id=stub))
+    uses = queries.adapter_uses()
+    assert (uses[stub].jobs, uses[stub].size_bytes) == (2, 0)
+    assert uses[adapter_id].jobs == 0
+    assert uses[adapter_id].size_bytes > len(FILES["adapter_model.safetensors"])
+
+
+def test_the_newest_activation_holds_and_the_earlier_ones_are_kept(
+    ledger: Ledger, queries: Queries, engine: Engine, tmp_path: Path
+) -> None:
+    assert queries.activation() is None
+    assert not ledger.activate_adapter(None)
+    first = ledger.register_adapter(adapter_at(tmp_path / "one", temperature=1.0))
+    second = ledger.register_adapter(adapter_at(tmp_path / "two", temperature=2.0))
+    chosen = [first, second, None, first]
+    for adapter_id in chosen:
+        assert ledger.activate_adapter(adapter_id)
+        assert not ledger.activate_adapter(adapter_id)
+        found = queries.activation()
+        assert found is not None
+        assert found.adapter_id == adapter_id
+        assert abs(found.activated_at - time.time()) < 60
+    with engine.connect() as connection:
+        kept = connection.scalars(select(Activation.adapter_id).order_by(Activation.id)).all()
+    assert kept == chosen
+
+
+def test_neither_the_stub_nor_an_unknown_adapter_becomes_everybodys(ledger: Ledger, queries: Queries) -> None:
+    with pytest.raises(AdapterInvalid, match="tests and drills"):
+        ledger.activate_adapter(ledger.register_stub())
+    with pytest.raises(AdapterUnknown, match="no adapter 77"):
+        ledger.activate_adapter(77)
+    assert queries.activation() is None
 
 
 def test_unknown_adapters_and_the_stub_cant_be_restored(ledger: Ledger, tmp_path: Path) -> None:
-    for refused in (ledger.adapter_manifest, lambda adapter: ledger.restore_adapter(adapter, tmp_path)):
-        with pytest.raises(AdapterUnknown, match="there is no adapter 77"):
-            refused(77)
+    with pytest.raises(AdapterUnknown, match="there is no adapter 77"):
+        ledger.restore_adapter(77, tmp_path)
     with pytest.raises(AdapterInvalid, match="'stub' has no files"):
         ledger.restore_adapter(ledger.register_stub(), tmp_path)
 
@@ -125,15 +208,18 @@ def test_what_is_no_whole_adapter_is_refused(
     (changed / "tokenizer.json").write_bytes(b"other")
     with pytest.raises(AdapterChanged):
         ledger.register_adapter(changed)
-    linked = adapter_at(tmp_path / "linked")
+    ledger.register_adapter(adapter_at(tmp_path / "sound"))
+    with pytest.raises(AdapterChanged):
+        ledger.register_adapter(changed)  # known by its manifest
+    linked = adapter_at(tmp_path / "linked", temperature=2.0)
     (linked / "tokenizer.json").rename(tmp_path / "elsewhere.json")
     (linked / "tokenizer.json").symlink_to(tmp_path / "elsewhere.json")
     with pytest.raises(AdapterInvalid, match="symbolic link"):
         ledger.register_adapter(linked)
-    monkeypatch.setattr(adapters, "MAX_ARCHIVE_BYTES", 1000)
+    monkeypatch.setattr(archives, "MAX_ARCHIVE_BYTES", 1000)
     with pytest.raises(AdapterInvalid, match="is larger than"):
-        ledger.register_adapter(adapter_at(tmp_path / "large"))
-    assert queries.adapters() == []
+        ledger.register_adapter(adapter_at(tmp_path / "large", temperature=3.0))
+    assert len(queries.adapters()) == 1
 
 
 @pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "sub/tokenizer.json", "extra.bin"])

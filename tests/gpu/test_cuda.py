@@ -1,5 +1,6 @@
 """The same adapter on the CPU and on CUDA."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import torch
 
 from tests.unit import models
 from trainer.config import TrainConfig
+from trainer.loop import Report
 from trainer.train import train
+from worker.errors import TrainingInvalid
 from worker.model.encoding import Encoding
 from worker.reviews import Outcome, Review, Score
 from worker.scorers.adapter import load_adapter_scorer
@@ -57,9 +60,9 @@ def test_real_memory_shortage_halves_the_budget(adapter: Path, little_memory: No
     assert len(positives(scorer.score(reviews(3000)))) == 3000
 
 
-def test_training_runs_on_cuda(adapter: Path, tmp_path: Path) -> None:
-    texts, gold = models.make_reviews(200)
-    config = TrainConfig(
+@pytest.fixture
+def config(adapter: Path, tmp_path: Path) -> TrainConfig:
+    return TrainConfig(
         out=tmp_path / "adapter",
         name="tiny",
         base=str(adapter.parent / "base"),
@@ -70,5 +73,38 @@ def test_training_runs_on_cuda(adapter: Path, tmp_path: Path) -> None:
         validation=0.2,
         device="cuda",
     )
-    assert train(config, texts, gold, models.LABELS).metrics["validation_accuracy"] > 0.8
-    load_adapter_scorer(tmp_path / "adapter", device="cpu")
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+def test_training_runs_on_cuda_and_the_processor_loads_it(config: TrainConfig, dtype: str) -> None:
+    texts, gold = models.make_reviews(200)
+    manifest = train(dataclasses.replace(config, dtype=dtype), texts, gold, models.LABELS)
+    assert manifest.metrics["validation_accuracy"] > 0.8
+    load_adapter_scorer(config.out, device="cpu")
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_in_deterministic_mode(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    texts, gold = models.make_reviews(200)
+    whole = dataclasses.replace(config, epochs=3, lora_dropout=0.2, deterministic=True)
+    train(whole, texts, gold, models.LABELS)
+
+    def interrupt(report: Report) -> None:
+        if report.epoch == 2:
+            raise KeyboardInterrupt
+
+    broken = dataclasses.replace(whole, out=tmp_path / "broken")
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, texts, gold, models.LABELS, report=interrupt)
+    train(broken, texts, gold, models.LABELS)
+    weights = "adapter_model.safetensors"
+    assert (broken.out / weights).read_bytes() == (whole.out / weights).read_bytes()
+
+
+def test_too_little_memory_for_training_is_answered_with_advice(
+    config: TrainConfig, little_memory: None
+) -> None:
+    texts, gold = models.make_reviews(3000)
+    with pytest.raises(TrainingInvalid, match="halve --token-budget"):
+        train(dataclasses.replace(config, token_budget=2**20), texts, gold, models.LABELS)

@@ -77,15 +77,22 @@ class Site:
         """What all workers printed so far."""
         return (self.home / "worker.err").read_text()
 
-    def enqueue(self, texts: Sequence[str], *, batch_size: int = 10, publish: bool = False) -> int:
-        """A sealed job of these texts, straight through the ledger."""
+    def enqueue(
+        self,
+        texts: Sequence[str],
+        *,
+        batch_size: int = 10,
+        publish: bool = False,
+        adapter_id: int | None = None,
+    ) -> int:
+        """A sealed job of these texts, straight through the ledger; for the stub unless an adapter is given."""
         ledger = self.store.ledger
         identity = hashlib.sha256(f"{time.time_ns()}".encode()).hexdigest()
         spec = JobSpec(
             identity=identity,
             name="job",
             source="test",
-            adapter_id=ledger.register_stub(),
+            adapter_id=ledger.register_stub() if adapter_id is None else adapter_id,
             batch_size=batch_size,
         )
         job, _ = ledger.open_job(spec)

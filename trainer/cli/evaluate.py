@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
 from trainer.cli.common import DATA, DEVICE, JSON, LABEL_COLUMN, LIMIT, TEXT_COLUMN
+from worker.errors import TrainingInvalid
+
+BUNDLED_NAME = "bundled"
+PLAIN_INTERVAL_S = 10.0
+"""Seconds between two plain lines of progress."""
 
 
 @click.command()
 @click.argument("adapter", type=click.Path(path_type=Path))
-@click.argument("data", nargs=-1, required=True, type=DATA)
+@click.argument("data", metavar="FILE...", nargs=-1, required=True, type=DATA)
 @TEXT_COLUMN
 @LABEL_COLUMN
+@click.option(
+    "--out",
+    metavar="DIRECTORY",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write metrics.json, evaluation.md and reliability.png there.",
+)
 @click.option("--record", "record_as", metavar="NAME", help="Write the metrics into the adapter under NAME.")
 @click.option("--fit-temperature", is_flag=True, help="Fit the temperature on these reviews and write it.")
+@click.option(
+    "--errors", type=click.IntRange(min=0), default=5, show_default=True, help="First errors to show."
+)
+@click.option("--base", help="Another place of the adapter's base model, such as a directory.")
 @click.option("--token-budget", type=click.IntRange(min=1), help="Tokens of a micro-batch.")
 @DEVICE
 @click.option(
@@ -24,23 +44,47 @@ from trainer.cli.common import DATA, DEVICE, JSON, LABEL_COLUMN, LIMIT, TEXT_COL
 )
 @LIMIT
 @JSON
-def evaluate(
+def evaluate(**options: Any) -> None:
+    """Measure an adapter on labelled review files, through the scorer that the worker runs.
+
+    ADAPTER is a directory, or `bundled` for the one that comes with Loracle. The page shows the first errors with
+    their texts. --record and --fit-temperature change the manifest, so the adapter is another one afterwards: jobs
+    that it has scored stay with the one it was.
+    """
+    try:
+        _evaluate(**options)
+    except KeyboardInterrupt:
+        click.echo("Interrupted.", err=True)
+        raise SystemExit(130) from None
+
+
+def _evaluate(
     adapter: Path,
     data: tuple[Path, ...],
+    *,
     text_column: str | None,
     label_column: str | None,
+    out: Path | None,
     record_as: str | None,
     fit_temperature: bool,
+    errors: int,
+    base: str | None,
     token_budget: int | None,
     device: str,
     dtype: str,
     limit: int | None,
     as_json: bool,
 ) -> None:
-    """Measure an adapter on labelled review files, through the scorer that the worker runs."""
     from trainer.data import read_labelled
-    from worker.model.manifest import Manifest
+    from worker.model.manifest import BUNDLED, MANIFEST, Manifest
 
+    if str(adapter) == BUNDLED_NAME:
+        if record_as or fit_temperature:
+            raise TrainingInvalid(
+                "the bundled adapter is part of the package. Copy its directory to record something in it: "
+                f"{BUNDLED}"
+            )
+        adapter = BUNDLED
     manifest = Manifest.read(adapter)
     reviews = read_labelled(
         data, labels=manifest.labels, text_column=text_column, label_column=label_column, limit=limit
@@ -49,29 +93,83 @@ def evaluate(
         click.echo(announcement, err=True)
     # Only now, since torch takes seconds: a wrong name is told at once.
     from trainer import evaluate as evaluation
+    from trainer.evaluation_page import text_page, write_evaluation
+    from trainer.modelcard import write_model_card
+    from trainer.plots import plots_available
 
-    measured, scores = evaluation.evaluate_file(
-        adapter, reviews, device=device, dtype=dtype, token_budget=token_budget
-    )
-    result = measured.to_dict()
+    with _progress(len(reviews.texts)) as scored:
+        measured, scores = evaluation.evaluate_file(
+            adapter,
+            reviews,
+            device=device,
+            dtype=dtype,
+            token_budget=token_budget,
+            base_model=base,
+            errors=errors,
+            scored=scored,
+        )
+    temperature, unfitted = None, None
     if fit_temperature:
-        result["temperature"] = evaluation.fit_temperature(scores, reviews.gold, current=manifest.temperature)
-    if record_as or fit_temperature:
-        kept = {key: result[key] for key in ("n", "accuracy", "interval")}
+        try:
+            temperature = evaluation.fit_temperature(scores, reviews.gold, current=manifest.temperature)
+        except TrainingInvalid as error:
+            # What was measured is shown and recorded all the same; only then is this an error.
+            unfitted = error
+        else:
+            measured = evaluation.evaluate_logits(
+                manifest.labels,
+                reviews.gold,
+                reviews.texts,
+                evaluation.logits_of(scores, manifest.labels, manifest.temperature),
+                temperature,
+                errors=errors,
+                seconds_per_review=measured.seconds_per_review,
+            )
+    if out is not None:
+        write_evaluation(out, record_as or ", ".join(path.name for path in data), measured)
+        if not plots_available():
+            click.echo("matplotlib isn't installed, so reliability.png is left out.", err=True)
+        if (out / MANIFEST).is_file():
+            write_model_card(out, Manifest.read(out))
+    if record_as or temperature is not None:
         evaluation.record(
-            adapter, metrics={record_as: kept} if record_as else None, temperature=result.get("temperature")
+            adapter,
+            metrics={record_as: measured.summary()} if record_as else None,
+            temperature=temperature,
         )
     if as_json:
-        click.echo(json.dumps(result))
+        click.echo(json.dumps(measured.to_dict(), allow_nan=False))
+    else:
+        click.echo(text_page(measured))
+        if temperature is not None:
+            click.echo(f"\ntemperature: {temperature:g}, was {manifest.temperature:g}")
+    if unfitted is not None:
+        raise unfitted
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    # Shows on stderr how many reviews are scored: a bar on a terminal, plain lines elsewhere.
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = TextColumn("{task.completed:,.0f}/{task.total:,.0f} reviews"), TimeRemainingColumn()
+        with Progress(BarColumn(), *columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda done: bar.update(task, completed=done)
         return
-    low, high = measured.interval
-    click.echo(
-        f"accuracy {measured.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}) on {measured.n:,} "
-        f"reviews, "
-        f"{measured.failed:,} without a label; log loss {measured.log_loss:.3f}; "
-        f"{measured.seconds_per_review * 1000:.1f} ms a review"
-    )
-    for gold, row in measured.confusion.items():
-        click.echo(f"gold {gold}: " + ", ".join(f"{count:,} {label}" for label, count in row.items()))
-    if fit_temperature:
-        click.echo(f"temperature: {result['temperature']:g}, was {manifest.temperature:g}")
+    started = told = time.monotonic()
+
+    def tell(done: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= PLAIN_INTERVAL_S:
+            told = now
+            speed = done / (now - started)
+            left_min = (total - done) / speed / 60
+            click.echo(
+                f"{done:,}/{total:,} reviews, {speed:,.1f} reviews/s, {left_min:.0f} min left", err=True
+            )
+
+    yield tell

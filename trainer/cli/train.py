@@ -118,7 +118,7 @@ def train(
             "no data to train on: name one or more labelled files, or a dataset of the hub."
         )
     found = [resolve_data(each) for each in wanted]
-    columns = {"text_column": text_column, "label_column": label_column}
+    columns: dict[str, Any] = {"text_column": text_column, "label_column": label_column}
     reviews = read_labelled(
         [path for each in found for path in each.paths],
         labels=names(labels, "--labels") if labels else (),
@@ -131,7 +131,7 @@ def train(
     if test_data is not None:
         test = read_labelled(resolve_data(test_data, "test").paths, labels=reviews.labels, **columns)
         _announce(test, "test ")
-    about = {
+    about: dict[str, Any] = {
         "recipe": recipe,
         "data": [{"name": Path(each.name).name, "revision": each.revision} for each in found],
     }
@@ -195,7 +195,8 @@ def _run(config: TrainConfig, reviews: LabelledReviews, about: Mapping[str, Any]
 
 
 def _test(out: Path, test: LabelledReviews, device: str) -> None:
-    from trainer.evaluate import evaluate_file, record, write_evaluation
+    from trainer.evaluate import evaluate_file, record
+    from trainer.evaluation_page import write_evaluation
 
     measured, _ = evaluate_file(out, test, device=device)
     write_evaluation(out, "test", measured)

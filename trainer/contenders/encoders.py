@@ -18,7 +18,6 @@ from worker.model.classifier import Classifier
 from worker.model.devices import choose_device, choose_dtype, device_title, dtype_name
 from worker.model.lora import lora_config
 
-EPOCHS = 3
 FULL_LEARNING_RATE = 5e-5
 """The largest of those that Devlin et al. 2019 (BERT, appendix A.3) recommend for fine-tuning: 2e-5 to 5e-5. The
 bases here are small, and small ones bear more."""
@@ -94,7 +93,7 @@ def _config(task: Task, out: Path, **changes: object) -> TrainConfig:
     options = {
         "base": settings.base,
         "encoding": settings.encoding,
-        "epochs": settings.epochs or EPOCHS,
+        "epochs": settings.epochs,
         "token_budget": settings.token_budget,
         "validation": settings.validation,
         "seed": settings.seed,

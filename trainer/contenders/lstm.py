@@ -23,8 +23,6 @@ from worker.model.devices import choose_device
 from worker.model.encoding import Encoding, encode
 from worker.model.pretrained import load_tokenizer
 
-EPOCHS = 8
-"""More than the encoders get, since it begins with random vectors; the validation part ends it sooner."""
 LEARNING_RATE = 2e-3
 EMBEDDING = 128
 HIDDEN = 128
@@ -84,7 +82,7 @@ def measure(task: Task, reviews: Reviews, report: Callable[[Report], None]) -> R
         name=task.contender.key,
         base=settings.base,
         encoding=settings.encoding,
-        epochs=settings.epochs or EPOCHS,
+        epochs=settings.lstm_epochs,
         learning_rate=LEARNING_RATE,
         weight_decay=0.0,
         token_budget=settings.token_budget,

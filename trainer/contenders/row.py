@@ -75,7 +75,7 @@ class Row:
     model is made until its best weights are in place, reading and encoding the reviews included;
     `test_seconds` is encoding and labelling the `n` test reviews, loading excluded. `right` of them got gold's
     label; a review that got none counts as wrong. `size` is in bytes, of what `size_of` names.
-    `dollars_per_1000` is what the labels of 1,000 reviews cost, if somebody wrote a bill.
+    `bill_per_1000` is what the labels of 1,000 reviews cost in US dollars, if somebody wrote a bill.
     """
 
     key: str
@@ -91,7 +91,7 @@ class Row:
     size_of: str = ""
     n: int | None = None
     right: int | None = None
-    dollars_per_1000: float | None = None
+    bill_per_1000: float | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -22,14 +22,15 @@ from worker.model.encoding import Encoding
 class Settings:
     """What all contenders share.
 
-    `epochs` is for all that have epochs; None leaves each its own default. `token_budget` are the padded tokens
-    of a step. `validation` is the share of the training reviews that chooses the best epoch.
+    `lstm_epochs` are more than the encoders' `epochs`, since an LSTM begins with random vectors. `token_budget` are
+    the padded tokens of a step. `validation` is the share of the training reviews that chooses the best epoch.
     """
 
     base: str = MINILM
     encoding: Encoding = field(default_factory=Encoding)
     targets: str | tuple[str, ...] = "all-linear"
-    epochs: int | None = None
+    epochs: int = 3
+    lstm_epochs: int = 8
     token_budget: int = 4096
     validation: float = 0.1
     seed: int = 0
@@ -103,13 +104,13 @@ class Reviews:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        texts = self.train.texts + self.test.texts
         columns = {
             "test": [False] * len(self.train.texts) + [True] * len(self.test.texts),
-            "text": self.train.texts + self.test.texts,
+            # Texts may hold lone surrogates, which are no UTF-8.
+            "text": [text.encode("utf-8", "surrogatepass") for text in texts],
             "gold": self.train.gold + self.test.gold,
         }
-        # Texts may hold lone surrogates, which are no UTF-8.
-        columns["text"] = [text.encode("utf-8", "surrogatepass") for text in columns["text"]]
         table = pa.table(columns).replace_schema_metadata({"labels": json.dumps(self.labels)})
         pq.write_table(table, path)
 

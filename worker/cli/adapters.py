@@ -30,7 +30,7 @@ name_argument = click.argument("name", metavar="NAME|HASH|ID|DIR|bundled")
 no_verify_option = click.option(
     "--no-verify",
     is_flag=True,
-    help="Only check files and hashes; don't load the model (a host without the base).",
+    help="Check files and hashes only; for a host that lacks the base model.",
 )
 
 
@@ -39,7 +39,7 @@ def adapters() -> None:
     """List, check and choose the adapters of new jobs."""
 
 
-@adapters.command("list")
+@adapters.command("list", short_help="List the adapters in the database.")
 @json_option
 def list_command(as_json: bool) -> None:
     """List the adapters in the database, newest first; * marks the one that new jobs use."""
@@ -58,7 +58,7 @@ def list_command(as_json: bool) -> None:
     _say_outranked(settings)
 
 
-@adapters.command()
+@adapters.command(short_help="Show what an adapter says of itself.")
 @name_argument
 @json_option
 def show(name: str, as_json: bool) -> None:
@@ -82,7 +82,7 @@ def show(name: str, as_json: bool) -> None:
         print_manifest(manifest, title=title, sha256=sha256)
 
 
-@adapters.command()
+@adapters.command(short_help="Load an adapter with every check a worker makes.")
 @name_argument
 @click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1 … (else LORACLE_DEVICE).")
 @click.option("--dtype", type=click.Choice(DTYPES), help="Number format (else LORACLE_DTYPE).")
@@ -115,7 +115,7 @@ def verify(name: str, device: str | None, dtype: str | None, as_json: bool) -> N
     )
 
 
-@adapters.command()
+@adapters.command(short_help="Put an adapter into the database.")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--activate", "activated", is_flag=True, help="New jobs use it from now on.")
 @no_verify_option
@@ -149,7 +149,7 @@ def add(directory: Path, activated: bool, no_verify: bool, as_json: bool) -> Non
         _say_outranked(settings)
 
 
-@adapters.command()
+@adapters.command(short_help="Let new jobs use an adapter.")
 @name_argument
 @no_verify_option
 @json_option

@@ -1,0 +1,149 @@
+"""Which adapter is meant, and which scorers a process keeps."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from worker import bootstrap
+from worker.bootstrap import BUNDLED, Scorers, adapter_files, default_adapter, open_store
+from worker.errors import AdapterInvalid, AdapterUnknown, ManifestMissing
+from worker.settings import Settings
+from worker.store.adapter_rows import AdapterRow
+
+
+class FakeScorer:
+    """Refers to itself, as the modules of a model do."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+class FakeStore:
+    """Every id is an adapter; none has files."""
+
+    def __init__(self) -> None:
+        self.queries = self.ledger = self
+
+    def adapter(self, adapter_id: int) -> AdapterRow:
+        return AdapterRow(adapter_id, "tiny", "0" * 64, 0.0)
+
+    def restore_adapter(self, adapter_id: int, cache: Path) -> Path:
+        return cache / str(adapter_id)
+
+
+class Loads:
+    """What was loaded, in order, and how many scorers lived when the last load began."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.alive: weakref.WeakSet[FakeScorer] = weakref.WeakSet()
+        self.alive_at_load = 0
+        self.broken: set[int] = set()
+
+    def __call__(self, directory: Path, settings: Settings) -> FakeScorer:
+        self.alive_at_load = len(self.alive)
+        if int(directory.name) in self.broken:
+            raise AdapterInvalid
+        self.ids.append(int(directory.name))
+        scorer = FakeScorer()
+        self.alive.add(scorer)
+        return scorer
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> Loads:
+    loads = Loads()
+    monkeypatch.setattr(bootstrap, "load_directory", loads)
+    return loads
+
+
+def settings(home: Path, **values: Any) -> Settings:
+    return Settings(_env_file=None, home=home, **values)
+
+
+def scorers(home: Path, loaded_adapters: int) -> Scorers:
+    fake: Any = FakeStore()
+    return Scorers(settings(home, loaded_adapters=loaded_adapters), fake)
+
+
+def test_a_scorer_is_loaded_once_and_the_least_recently_used_leaves(tmp_path: Path, loads: Loads) -> None:
+    scorer_for = scorers(tmp_path, 2)
+    first = scorer_for(1)
+    scorer_for(2)
+    assert scorer_for(1) is first
+    scorer_for(3)
+    assert loads.ids == [1, 2, 3]
+    assert scorer_for(1) is first
+    scorer_for(2)
+    assert loads.ids == [1, 2, 3, 2]
+    scorer_for(1)
+    assert loads.ids == [1, 2, 3, 2]
+
+
+def test_what_leaves_is_freed_before_the_next_one_is_loaded(
+    tmp_path: Path, loads: Loads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emptied: list[int] = []
+    cuda = SimpleNamespace(is_initialized=lambda: True, empty_cache=lambda: emptied.append(len(loads.alive)))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    scorer_for = scorers(tmp_path, 1)
+    scorer_for(1)
+    assert emptied == []
+    scorer_for(2)
+    assert loads.alive_at_load == 0
+    assert emptied == [0]
+
+
+def test_an_adapter_that_cant_be_loaded_is_asked_for_again(tmp_path: Path, loads: Loads) -> None:
+    scorer_for = scorers(tmp_path, 2)
+    loads.broken.add(1)
+    with pytest.raises(AdapterInvalid):
+        scorer_for(1)
+    loads.broken.clear()
+    scorer_for(1)
+    assert loads.ids == [1]
+
+
+def test_the_setting_outranks_the_active_adapter_and_that_the_bundled_one(tmp_path: Path) -> None:
+    fresh = settings(tmp_path)
+    assert adapter_files(fresh) == BUNDLED
+    assert not fresh.default_database.exists()
+    store = open_store(fresh)
+    bundled, chosen_by = default_adapter(store, fresh)
+    assert chosen_by == "bundled"
+    assert adapter_files(fresh) == BUNDLED
+
+    store.ledger.activate_adapter(bundled)
+    assert default_adapter(store, fresh) == (bundled, "active")
+    sha256 = store.queries.adapter(bundled).sha256
+    assert adapter_files(fresh) == tmp_path / "adapters" / sha256
+    stubbed = settings(tmp_path, adapter="stub")
+    stub, chosen_by = default_adapter(store, stubbed)
+    assert chosen_by == "LORACLE_ADAPTER"
+    assert store.queries.adapter(stub).is_stub
+    assert default_adapter(store, settings(tmp_path, adapter="bundled")) == (bundled, "LORACLE_ADAPTER")
+    assert adapter_files(settings(tmp_path, adapter="bundled")) == BUNDLED
+
+    store.ledger.activate_adapter(None)
+    assert default_adapter(store, fresh) == (bundled, "bundled")
+
+
+def test_a_folder_that_holds_no_adapter_hides_no_registered_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = settings(tmp_path / "home")
+    store = open_store(here)
+    with pytest.raises(AdapterUnknown, match=r"no adapter 'minilm-imdb'.*no directory either"):
+        adapter_files(here, "minilm-imdb")
+    Path("minilm-imdb").mkdir()
+    with pytest.raises(ManifestMissing, match=r"minilm-imdb has no manifest\.json"):
+        adapter_files(here, "minilm-imdb")
+    store.ledger.register_adapter(BUNDLED)
+    assert adapter_files(here, "minilm-imdb").parent == tmp_path / "home" / "adapters"

@@ -1,0 +1,191 @@
+"""`loracle compare`: LoRA against what else there is, on the same reviews."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trainer.cli.common import DATA, DEVICE, JSON, LABEL_COLUMN, TEXT_COLUMN, names
+from worker.errors import Invalid
+
+QUICK = {"limit": 400, "test_limit": 200, "max_length": 128, "token_budget": 1024, "ranks": "8"}
+"""What `--quick` sets where nothing else is said: small enough for two CPU cores and minutes."""
+USUAL = {"limit": None, "test_limit": None, "max_length": 256, "token_budget": 4096, "ranks": "4,16"}
+EPOCHS, QUICK_EPOCHS, LSTM_EPOCHS = 3, 1, 8
+
+
+@click.command()
+@click.argument("data", nargs=-1, required=True, type=DATA)
+@click.option(
+    "--test", "test_file", type=DATA, help="Labelled reviews to test on.  [default: a fifth of the data]"
+)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("comparison"), show_default=True)
+@click.option("--contenders", "kinds", help="Of tfidf, lstm, lora, full, oracle.  [default: all]")
+@click.option("--ranks", help="LoRA's ranks.  [default: 4,16; quick: 8]")
+@click.option(
+    "--oracle", "oracles", multiple=True, type=DATA, help="Parquet with an oracle's labels, repeatable."
+)
+@click.option("--base", help="Base model: a directory or an id on the hub.  [default: all-MiniLM-L6-v2]")
+@click.option("--targets", default="all-linear", show_default=True, help="What LoRA adapts, or query,value.")
+@click.option("--labels", help="Label names in order, with commas.  [default: those of the data]")
+@TEXT_COLUMN
+@LABEL_COLUMN
+@click.option("--limit", type=click.IntRange(min=20), help="Train on a random N only.  [quick: 400]")
+@click.option("--test-limit", type=click.IntRange(min=2), help="Test on a random N only.  [quick: 200]")
+@click.option(
+    "--quick", is_flag=True, help="A few hundred short reviews, one epoch: shows how it goes in minutes."
+)
+@click.option(
+    "--epochs", type=click.IntRange(min=1), help="Epochs of all.  [default: 3, LSTM 8; quick: 1, LSTM 8]"
+)
+@click.option(
+    "--max-length", type=click.IntRange(min=8), help="Tokens that are read.  [default: 256; quick: 128]"
+)
+@click.option(
+    "--token-budget", type=click.IntRange(min=8), help="Tokens of one step.  [default: 4096; quick: 1024]"
+)
+@click.option(
+    "--price-per-hour", type=click.FloatRange(min=0, min_open=True), help="Of this machine, in US dollars."
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@DEVICE
+@click.option("--restart", is_flag=True, help="Begin anew what is in --out.")
+@JSON
+def compare(
+    data: tuple[Path, ...],
+    test_file: Path | None,
+    out: Path,
+    kinds: str | None,
+    oracles: tuple[Path, ...],
+    base: str | None,
+    targets: str,
+    labels: str | None,
+    text_column: str | None,
+    label_column: str | None,
+    quick: bool,
+    epochs: int | None,
+    price_per_hour: float | None,
+    seed: int,
+    device: str,
+    restart: bool,
+    as_json: bool,
+    **sizes: Any,
+) -> None:
+    """Compare LoRA with TF-IDF, an LSTM, full fine-tuning and an oracle on the same reviews.
+
+    Writes comparison.json, .csv and .png into --out as soon as something is measured. The same command again goes on
+    where it stopped; other contenders on the same reviews join the table.
+    """
+    from trainer.contenders.row import KINDS, contenders
+
+    wanted = (
+        names(kinds, "--contenders") if kinds else [kind for kind in KINDS if kind != "oracle" or oracles]
+    )
+    if "oracle" in wanted and not oracles:
+        raise Invalid("the contender oracle needs --oracle FILE.parquet, which `loracle results` exports.")
+    sizes = {name: given or (QUICK if quick else USUAL)[name] for name, given in sizes.items()}
+    chosen = contenders(wanted, _ranks(sizes["ranks"]))
+
+    from trainer.contenders.oracle import read_oracles
+    from trainer.data import read_labelled
+
+    def read(files: tuple[Path, ...], names_of_labels: Any) -> Any:
+        found = read_labelled(
+            files, labels=names_of_labels, text_column=text_column, label_column=label_column
+        )
+        for announcement in found.announcements:
+            click.echo(announcement, err=True)
+        return found
+
+    reviews = read(data, names(labels, "--labels") if labels else ())
+    test = read((test_file,), reviews.labels) if test_file else None
+
+    # Only now, since torch takes seconds: a wrong name is told at once.
+    from trainer import compare as comparing
+    from trainer.comparison import Comparison
+    from trainer.comparison_table import table
+    from trainer.contenders.task import Settings
+    from worker.model.bases import MINILM, find_base
+    from worker.model.devices import choose_device, device_title
+    from worker.model.encoding import Encoding
+
+    chosen_device = choose_device(device)
+    settings = Settings(
+        base=base or MINILM,
+        encoding=Encoding(max_length=sizes["max_length"]),
+        targets=targets if targets == "all-linear" else tuple(names(targets, "--targets")),
+        epochs=epochs or (QUICK_EPOCHS if quick else EPOCHS),
+        lstm_epochs=epochs or LSTM_EPOCHS,
+        token_budget=max(sizes["token_budget"], sizes["max_length"]),
+        seed=seed,
+        device=str(chosen_device),
+    )
+    if any(contender.kind != "tfidf" for contender in chosen):
+        find_base(settings.base)
+    divided, told = comparing.divide(
+        reviews, test, limit=sizes["limit"], test_limit=sizes["test_limit"], seed=seed
+    )
+    learn, validation = divided.parts(settings)
+    counts = {"learn": len(learn), "validation": len(validation), "test": len(divided.test.texts)}
+    told.append(
+        f"{counts['learn']:,} reviews to learn from, {counts['validation']:,} to validate on, {counts['test']:,} to "
+        f"test on; labels {', '.join(divided.labels)}; {device_title(chosen_device)}"
+    )
+    for sentence in told:
+        click.echo(sentence, err=True)
+    about = {
+        "reviews": counts,
+        "test_file": str(test_file) if test_file else None,
+        "notes": told,
+        "device": device_title(chosen_device),
+        "versions": comparing.versions(),
+        "quick": quick,
+    }
+    comparison = Comparison(
+        out,
+        comparing.identity(divided, settings),
+        about=about,
+        price_per_hour=price_per_hour,
+        restart=restart,
+    )
+    if "oracle" in wanted:
+        for file in oracles:
+            for row in read_oracles(file, divided.test):
+                comparison.add(row)
+    try:
+        comparing.compare(chosen, divided, settings, comparison, tell=lambda line: click.echo(line, err=True))
+    except KeyboardInterrupt:
+        done = ", ".join(row.title for row in comparison.rows) or "nothing yet"
+        click.echo(f"Interrupted. {out} holds what was measured: {done}. The same command goes on.", err=True)
+        raise SystemExit(130) from None
+    click.echo(json.dumps(comparison.to_dict()) if as_json else table(comparison))
+    _plot(
+        comparison,
+        f"{counts['learn']:,} reviews to learn from, {counts['test']:,} to test on, {settings.base}",
+    )
+    if any(row.state == "failed" for row in comparison.rows):
+        raise SystemExit(1)
+
+
+def _ranks(text: str) -> list[int]:
+    found = names(text, "--ranks")
+    if not all(rank.isdecimal() and int(rank) > 0 for rank in found):
+        raise Invalid(f"--ranks {text!r} must be numbers of at least 1 with commas between them.")
+    return [int(rank) for rank in found]
+
+
+def _plot(comparison: Any, title: str) -> None:
+    from trainer.comparison import PLOT
+    from trainer.comparison_plot import draw
+    from trainer.contenders.row import LeftOut
+
+    path = comparison.directory / PLOT
+    try:
+        draw(comparison.rows, path, title=title)
+    except LeftOut as error:
+        click.echo(f"{path} is left out: {error}", err=True)
+    else:
+        click.echo(f"{comparison.directory} holds the table as JSON and CSV, and the plot {PLOT}", err=True)
