@@ -51,7 +51,7 @@ def draw(rows: Sequence[Row], path: Path, *, title: str) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=11)
     handles, names = left.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(path, format="png")
 
 

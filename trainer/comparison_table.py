@@ -7,19 +7,22 @@ from collections.abc import Sequence
 from trainer.comparison import Comparison
 from trainer.contenders.row import Row
 
-TITLE_WIDTH = 24
+TITLE_WIDTH = 20
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
 def table(comparison: Comparison) -> str:
     """The table: a line per contender, then the reasons of those that have one."""
     rows = comparison.rows
-    header = ["contender", "trainable", "share", "memory", "training", "reviews/s", "size", "accuracy (95 %)"]
+    header = ["contender", "trainable", "share", "memory", "training", "size", "accuracy % (95 %)"]
     lines = [[_cut(row.title), *_cells(row)] for row in rows]
     dollars = [comparison.dollars(row) for row in rows]
     if any(value is not None for both in dollars for value in both):
         header += ["to train", "per 1,000"]
         lines = [[*line, *map(_dollars, both)] for line, both in zip(lines, dollars, strict=True)]
+    else:
+        header.append("reviews/s")
+        lines = [[*line, _speed(row)] for line, row in zip(lines, rows, strict=True)]
     widths = [max(len(line[at]) for line in [header, *lines]) for at in range(len(header))]
     text = [
         "  ".join(
@@ -34,18 +37,20 @@ def table(comparison: Comparison) -> str:
 
 def _cells(row: Row) -> list[str]:
     if row.state != "measured":
-        return ["-"] * 6 + [row.state]
+        return ["-"] * 5 + [row.state]
     low, high = row.interval or (0.0, 0.0)
-    share, seconds = row.trainable_share, row.train_seconds
     return [
         "-" if row.trainable_parameters is None else f"{row.trainable_parameters:,}",
-        "-" if share is None else f"{share:.3g} %" if (share := 100 * share) < 100 else "100 %",
+        "-" if row.trainable_share is None else _percent(row.trainable_share),
         "-" if row.memory is None else size(row.memory.bytes),
-        "-" if seconds is None else duration(seconds),
-        f"{row.n / row.test_seconds:,.0f}" if row.n and row.test_seconds else "-",
+        "-" if row.train_seconds is None else duration(row.train_seconds),
         "-" if row.size is None else size(row.size),
-        f"{row.accuracy:.4f} ({low:.4f}-{high:.4f})",
+        f"{100 * (row.accuracy or 0):.2f} ({100 * low:.2f}-{100 * high:.2f})",
     ]
+
+
+def _speed(row: Row) -> str:
+    return f"{row.n / row.test_seconds:,.0f}" if row.n and row.test_seconds else "-"
 
 
 def _reason(row: Row) -> str:
@@ -89,5 +94,12 @@ def _dollars(value: float | None) -> str:
     return "-" if value is None else f"${value:.2g}" if value < 0.1 else f"${value:,.2f}"
 
 
+def _percent(share: float) -> str:
+    percent = 100 * share
+    return f"{percent:.2g} %" if percent < 10 else f"{percent:.0f} %"
+
+
 def _cut(title: str) -> str:
-    return title if len(title) <= TITLE_WIDTH else f"{title[: TITLE_WIDTH - 1]}…"
+    # In the middle: an oracle's name ends in what tells it from another, such as few-shot.
+    half = (TITLE_WIDTH - 1) // 2
+    return title if len(title) <= TITLE_WIDTH else f"{title[:half]}…{title[-(TITLE_WIDTH - 1 - half) :]}"

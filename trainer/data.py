@@ -22,7 +22,7 @@ MOST_LABELS = 50
 POLARITY = ("negative", "positive")
 """The labels of data that say 0 and 1, pos and neg, or false and true."""
 
-_NUMBER = re.compile(r"\s*[+-]?\d+([.,]\d+)?\s*")
+_NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,17 @@ def read_labelled(
     label_column: str | None = None,
     limit: int | None = None,
 ) -> LabelledReviews:
-    """Reads labelled review files, the first `limit` reviews of them; of equal texts the first one is kept.
+    """Reads labelled review files, the first `limit` reviews of them; columns that are named are those of each file.
+
+    Of equal texts the first one is kept, and none where their labels differ: nothing says which of them is
+    right, and the first is so by chance only.
 
     Without `labels` they are those of the data: negative, positive where the data say 0 and 1 or the like,
-    else the distinct values, sorted.
+    else the distinct values, whatever their case, sorted, numbers by size.
 
     Raises:
-        TrainingInvalid: there is no label column, no review, or a label that `labels` lacks.
+        TrainingInvalid: there is no label column, no review, a label that `labels` lacks, one label only where
+            `labels` names none, or a text column holds numbers.
         FileUnreadable: a file can't be read; ColumnMissing: it lacks a column.
     """
     announcements: list[str] = []
@@ -74,6 +78,7 @@ def read_labelled(
             if file.columns.label is None:
                 raise TrainingInvalid(f"{path} has no column of labels. Choose one with --label-column.")
             announcements += [f"{path.name}: {announcement}" for announcement in file.announcements]
+            before = len(reviews)
             for row in file.read():
                 if len(reviews) == limit:
                     break
@@ -83,17 +88,27 @@ def read_labelled(
                     counts["reviews without a label left out"] += 1
                 else:
                     reviews.append(row)
+            _check_texts(path, reviews[before : before + 100])
     if not reviews:
         raise TrainingInvalid("the data hold no labelled review.")
-    _check_texts(reviews)
     gold, names = _map_labels([(review.gold_label or "").strip() for review in reviews], labels)
-    kept: dict[str, str] = {}
+    if not labels and len(set(gold)) == 1:
+        cut = " If the files are sorted by label, --limit cut the others off." if limit is not None else ""
+        raise TrainingInvalid(
+            f"all {len(gold):,} reviews have the label '{gold[0]}'; training needs two labels or more.{cut}"
+        )
+    found: dict[str, set[str]] = {}
     for review, label in zip(reviews, gold, strict=True):
-        if kept.setdefault(review.text, label) != label:
-            counts["of them with another label than the first"] += 1
-    if len(kept) < len(reviews):
-        counts["exact duplicates left out"] = len(reviews) - len(kept)
-    announcements += [f"{count:,} {what}" for what, count in sorted(counts.items())]
+        found.setdefault(review.text, set()).add(label)
+    kept = {text: label for text, (label, *others) in found.items() if not others}
+    if not kept:
+        raise TrainingInvalid(
+            "every text of the data is there with different labels. Keep one label for each."
+        )
+    disputed = sum(len(found[review.text]) > 1 for review in reviews)
+    counts["reviews left out since the same text has different labels"] = disputed
+    counts["exact duplicates left out"] = len(reviews) - disputed - len(kept)
+    announcements += [f"{count:,} {what}" for what, count in sorted(counts.items()) if count]
     return LabelledReviews(list(kept), list(kept.values()), names, announcements)
 
 
@@ -114,6 +129,25 @@ def split(labels: Sequence[int], share: float, seed: int) -> tuple[list[int], li
     rng.shuffle(train)
     rng.shuffle(validation)
     return train, validation
+
+
+def class_weights(labels: Sequence[int], count: int) -> list[float]:
+    """A weight for each of `count` labels by which all of them weigh the same: n / (count · n of the label).
+
+    Their mean over the reviews is 1, so that a learning rate needs no change (King and Zeng 2001, "Logistic
+    Regression in Rare Events Data"; "balanced" in scikit-learn).
+
+    Raises:
+        TrainingInvalid: a label has no review.
+    """
+    found = Counter(labels)
+    missing = [label for label in range(count) if not found[label]]
+    if missing:
+        raise TrainingInvalid(
+            f"{len(missing)} of {count} labels have no review to train on, so they can't be weighted. Add some, "
+            f"or leave these labels out."
+        )
+    return [len(labels) / (count * found[label]) for label in range(count)]
 
 
 def steps(lengths: Sequence[int], *, token_budget: int, seed: int) -> list[list[int]]:
@@ -142,12 +176,11 @@ def data_sha256(texts: Sequence[str], labels: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _check_texts(reviews: Sequence[Review]) -> None:
-    first = reviews[:100]
-    if all(_NUMBER.fullmatch(review.text) for review in first):
+def _check_texts(path: Path, first: Sequence[Review]) -> None:
+    if first and all(_NUMBER.fullmatch(review.text) for review in first):
         raise TrainingInvalid(
-            f"the text column holds numbers (the first is {first[0].text.strip()!r}). Choose another with "
-            f"--text-column."
+            f"the text column of {path} holds numbers (the first is {first[0].text.strip()!r}). Choose another "
+            f"with --text-column."
         )
 
 
@@ -160,7 +193,7 @@ def _map_labels(found: Sequence[str], labels: Sequence[str]) -> tuple[list[str],
         if all(polarity(label) for label in distinct):
             names = POLARITY
         else:
-            names = tuple(sorted({label.casefold(): label for label in distinct}.values()))
+            names = tuple(sorted({label.casefold(): label for label in distinct}.values(), key=_by_size))
     if len(names) > MOST_LABELS:
         raise TrainingInvalid(
             f"the label column has {len(names):,} different values, so it holds no labels (the first: "
@@ -175,3 +208,9 @@ def _map_labels(found: Sequence[str], labels: Sequence[str]) -> tuple[list[str],
             f"with --labels."
         )
     return [mapping[label] or "" for label in found], names
+
+
+def _by_size(label: str) -> tuple[bool, float, str]:
+    # Numbers first, 2 before 10.
+    number = _NUMBER.fullmatch(label)
+    return not number, float(label.replace(",", ".")) if number else 0.0, label

@@ -10,8 +10,10 @@ shared quotation or a retold plot makes no review known.
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -41,11 +43,13 @@ _JOINED = 250
 """Test texts that are compared together."""
 
 _MARK_BITS = 26
+"""64 MiB of marks, of which 10 million different sequences set a seventh."""
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 _Hashes = NDArray[np.uint64]
 _Rows = NDArray[np.int64]
+_Vocabulary = defaultdict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,7 @@ def _blanks() -> dict[int, str]:
 
 def _near(train: Sequence[str], test: Sequence[str]) -> Iterator[tuple[int, int, int]]:
     # Test row, training row and how many sequences they share: ordered by row.
-    vocabulary: dict[str, int] = {}
+    vocabulary: _Vocabulary = defaultdict(itertools.count().__next__)
     sequences, rows = _sequences(test, vocabulary)
     held, holders = _held(train, vocabulary, sequences)
     if not len(held):
@@ -151,7 +155,7 @@ def _near(train: Sequence[str], test: Sequence[str]) -> Iterator[tuple[int, int,
         )
 
 
-def _held(train: Sequence[str], vocabulary: dict[str, int], known: _Hashes) -> tuple[_Hashes, _Rows]:
+def _held(train: Sequence[str], vocabulary: _Vocabulary, known: _Hashes) -> tuple[_Hashes, _Rows]:
     # The sequences of the training texts that may be among the known ones, sorted, and the row of each. Marks for
     # the first bits of a hash leave most of the others out, faster than a search would.
     marks = np.zeros(1 << _MARK_BITS, np.bool_)
@@ -169,21 +173,19 @@ def _held(train: Sequence[str], vocabulary: dict[str, int], known: _Hashes) -> t
     return held[order], holders[order]
 
 
-def _sequences(texts: Sequence[str], vocabulary: dict[str, int]) -> tuple[_Hashes, _Rows]:
+def _sequences(texts: Sequence[str], vocabulary: _Vocabulary) -> tuple[_Hashes, _Rows]:
     # The hash of each different sequence of a text, and the text's row; the vocabulary learns new words.
     hashes = [_hashed(text.split(" "), vocabulary) for text in texts]
-    rows = np.repeat(np.arange(len(texts)), [len(found) for found in hashes])
-    return (np.concatenate(hashes) if hashes else np.empty(0, np.uint64)), rows
+    rows = np.repeat(np.arange(len(texts)), np.array([len(found) for found in hashes], np.int64))
+    return np.concatenate([np.empty(0, np.uint64), *hashes]), rows
 
 
-def _hashed(words: Sequence[str], vocabulary: dict[str, int]) -> _Hashes:
-    # Of 64 bits: among 10 million sequences two collide with a chance of 3 in a million.
+def _hashed(words: Sequence[str], vocabulary: _Vocabulary) -> _Hashes:
+    # Of 64 bits: that any two of 10 million sequences collide has a chance of 3 in a million.
     count = len(words) - WORDS + 1
     if count < 1:
         return np.empty(0, np.uint64)
-    numbers = _scattered(
-        np.fromiter((vocabulary.setdefault(word, len(vocabulary)) for word in words), np.uint64, len(words))
-    )
+    numbers = _scattered(np.fromiter(map(vocabulary.__getitem__, words), np.uint64, len(words)))
     hashes = np.zeros(count, np.uint64)
     for place in range(WORDS):
         hashes = hashes * _MULTIPLIER + numbers[place : place + count]

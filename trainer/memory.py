@@ -39,7 +39,10 @@ class Memory:
 
 
 class MemoryMeter:
-    """Measures from when it is made until it is read; one at a time in a process."""
+    """Measures from when it is made until it is read.
+
+    A second one in the same process lets the first forget the peak that it has seen until then.
+    """
 
     def __init__(self, device: str = "cpu") -> None:
         self._device = device if device.startswith("cuda") else None

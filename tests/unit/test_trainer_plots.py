@@ -110,3 +110,13 @@ def test_a_failed_drawing_leaves_the_old_picture(tmp_path: Path, monkeypatch: py
         draw_curves([*STEPS, *EPOCHS], path)
     assert path.read_bytes() == before
     assert [one.name for one in tmp_path.iterdir()] == ["curves.png"]
+
+
+def test_what_is_missing_or_no_number_is_left_out_of_a_line() -> None:
+    events = [
+        {"step": 1, "loss": 0.5},
+        {"step": 2},
+        {"step": None, "loss": 1.0},
+        {"step": 4, "loss": math.nan},
+    ]
+    assert plots._points(events, "loss") == ([1.0], [0.5])

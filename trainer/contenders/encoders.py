@@ -33,6 +33,7 @@ def measure_lora(task: Task, reviews: Reviews, report: Callable[[Report], None])
     # alpha / rank scales the update: kept at 2, the ranks differ in nothing but their rank.
     config = _config(task, task.work / "adapter", rank=rank, alpha=2 * rank, targets=task.settings.targets)
     device = choose_device(config.device)
+    # `train` measures memory too, from before it makes the model, so that this peak begins there as well.
     with Training(str(device)) as training:
         manifest = train(config, reviews.train.texts, reviews.train.gold, reviews.labels, report=report)
     evaluation, scores = evaluate_file(config.out, reviews.test, device=config.device, dtype=config.dtype)
