@@ -1,4 +1,4 @@
-"""`python -m trainer`: train and evaluate where no service library is installed."""
+"""`python -m trainer`: train, evaluate and compare where no service library is installed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from trainer.cli.compare import compare
 from trainer.cli.evaluate import evaluate
 from trainer.cli.train import train
 from worker.errors import LoracleError
@@ -18,6 +19,7 @@ def main() -> None:
 
 main.add_command(train)
 main.add_command(evaluate)
+main.add_command(compare)
 
 if __name__ == "__main__":
     try:

@@ -204,8 +204,8 @@ def _map_labels(found: Sequence[str], labels: Sequence[str]) -> tuple[list[str],
     unknown = [label for label, name in mapping.items() if name is None]
     if unknown:
         raise TrainingInvalid(
-            f"the data have labels that {','.join(names)} lacks: {', '.join(unknown[:5])}. Name them all "
-            f"with --labels."
+            f"the data have labels that aren't among {', '.join(names)}: {', '.join(unknown[:5])}. When training, "
+            f"name them all with --labels; an adapter can be measured on its own labels only."
         )
     return [mapping[label] or "" for label in found], names
 

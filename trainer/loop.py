@@ -99,6 +99,7 @@ def fit(
     config: TrainConfig,
     *,
     dtype: torch.dtype,
+    label_count: int = 2,
     keep: Callable[[Validation], None],
     report: Callable[[Report], None] = lambda _: None,
     checkpoint: Checkpoint | None = None,
@@ -116,7 +117,9 @@ def fit(
     optimizer = make_optimizer(trainee.model, config)
     # fp16's small gradients would round to 0 unscaled; bf16 and fp32 have the range.
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    weights = _loss_weights(train, config, device)
+    weights = None
+    if config.class_weights:
+        weights = torch.tensor(class_weights(train.labels, label_count), device=device)
     epochs = [_plan(train, config, epoch) for epoch in range(1, config.epochs + 1)]
     total = sum(map(len, epochs))
     at = Position()
@@ -259,12 +262,6 @@ def _lengths(examples: Examples) -> list[int]:
 def _validation_budget(config: TrainConfig) -> int:
     # Without gradients there is room for more.
     return max(2 * config.token_budget, config.encoding.max_length)
-
-
-def _loss_weights(train: Examples, config: TrainConfig, device: torch.device) -> torch.Tensor | None:
-    if not config.class_weights:
-        return None
-    return torch.tensor(class_weights(train.labels, max(train.labels) + 1), device=device)
 
 
 def _precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:

@@ -139,6 +139,7 @@ def train(
                 validation_part,
                 config,
                 dtype=dtype,
+                label_count=len(labels),
                 keep=keep,
                 report=tell,
                 checkpoint=checkpoint,

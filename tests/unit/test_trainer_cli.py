@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from tests.unit import models
 from trainer.__main__ import main
 from trainer.modelcard import MODEL_CARD
-from trainer.train import Progress
+from trainer.loop import Report
 from worker.errors import TrainingInvalid
 from worker.model.manifest import Manifest
 
@@ -49,7 +49,9 @@ def test_train_then_evaluate_then_record(base: Path, data: Path, tmp_path: Path)
     assert code == 0
     result = json.loads(out)
     manifest = Manifest.read(tmp_path / "a")
-    assert manifest.metrics["test"] == {key: result[key] for key in ("n", "accuracy", "interval")}
+    recorded = manifest.metrics["test"]
+    assert recorded == {key: result[key] for key in recorded}
+    assert {"n", "accuracy", "interval", "macro_f1", "auroc", "ece"} <= set(recorded)
     assert manifest.temperature == result["temperature"] != 1.0
     assert "| test | 80 |" in (tmp_path / "a" / MODEL_CARD).read_text()
 
@@ -69,7 +71,7 @@ def test_json_is_all_that_goes_to_stdout(base: Path, data: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--labels", "good,bad"], "lacks: negative, positive"),
+        (["--labels", "good,bad"], "aren't among good, bad: negative, positive"),
         (["--labels", "good,,bad"], "--labels"),
         (["--labels", "positive,negative,positive"], "--labels"),
         (["--limit", "5"], "5 reviews are too few|has 1 review"),
@@ -87,13 +89,14 @@ def test_what_the_user_can_mend_is_named(
 
 
 @pytest.mark.parametrize(
-    ("after", "message"), [(1, "holds the best adapter so far"), (0, "nothing was written")]
+    ("after", "message"),
+    [(1, "holds the best adapter so far"), (0, "no adapter yet. The same command goes on")],
 )
 def test_interrupting_says_what_is_left(
     base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, message: str
 ) -> None:
-    def interrupt(_: object, progress: Progress) -> None:
-        if progress.epoch > after:
+    def interrupt(_: object, report: Report) -> None:
+        if report.epoch > after:
             raise KeyboardInterrupt
 
     monkeypatch.setattr("trainer.progress.Display.__call__", interrupt)

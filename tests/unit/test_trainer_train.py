@@ -98,7 +98,9 @@ def test_plain_peft_loads_what_comes_out_and_gives_the_same_logits(config: Train
     plain = AutoPeftModelForSequenceClassification.from_pretrained(str(config.out), num_labels=2).eval()
     [ids] = ours.encode(["a wonderful film"])
     with torch.inference_mode():
-        theirs = plain(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long))
+        theirs = plain(
+            input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long)
+        )
         torch.testing.assert_close(theirs.logits, ours.logits([ids]), atol=1e-4, rtol=0)
 
 
@@ -211,9 +213,7 @@ def test_a_checkpoint_of_another_run_is_refused_unless_it_begins_anew(config: Tr
 def test_a_diverging_run_stops_and_says_how_to_mend_it(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "torch.nn.functional.cross_entropy", lambda logits, *_, **__: logits.sum() * math.nan
-    )
+    monkeypatch.setattr("torch.nn.functional.cross_entropy", lambda logits, *_, **__: logits.sum() * math.nan)
     with pytest.raises(TrainingInvalid, match="loss became nan by step .* lower --learning-rate"):
         train(config, TEXTS, GOLD, models.LABELS)
     assert not config.out.exists()

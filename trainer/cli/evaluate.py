@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from trainer.cli.common import DATA, DEVICE, JSON, LABEL_COLUMN, LIMIT, TEXT_COLUMN
+from trainer.cli.common import DEVICE, JSON, LABEL_COLUMN, LIMIT, TEXT_COLUMN
 from worker.errors import TrainingInvalid
 
 BUNDLED_NAME = "bundled"
@@ -22,7 +22,7 @@ PLAIN_INTERVAL_S = 10.0
 
 @click.command()
 @click.argument("adapter", type=click.Path(path_type=Path))
-@click.argument("data", metavar="FILE...", nargs=-1, required=True, type=DATA)
+@click.argument("data", metavar="FILE...", nargs=-1, required=True)
 @TEXT_COLUMN
 @LABEL_COLUMN
 @click.option(
@@ -60,7 +60,7 @@ def evaluate(**options: Any) -> None:
 
 def _evaluate(
     adapter: Path,
-    data: tuple[Path, ...],
+    data: tuple[str, ...],
     *,
     text_column: str | None,
     label_column: str | None,
@@ -76,6 +76,7 @@ def _evaluate(
     as_json: bool,
 ) -> None:
     from trainer.data import read_labelled
+    from trainer.datasets import resolve_data
     from worker.model.manifest import BUNDLED, MANIFEST, Manifest
 
     if str(adapter) == BUNDLED_NAME:
@@ -86,8 +87,16 @@ def _evaluate(
             )
         adapter = BUNDLED
     manifest = Manifest.read(adapter)
+    found = [resolve_data(each, "test") for each in data]
+    for each in found:
+        if each.revision:
+            click.echo(each.sentence(), err=True)
     reviews = read_labelled(
-        data, labels=manifest.labels, text_column=text_column, label_column=label_column, limit=limit
+        [path for each in found for path in each.paths],
+        labels=manifest.labels,
+        text_column=text_column,
+        label_column=label_column,
+        limit=limit,
     )
     for announcement in reviews.announcements:
         click.echo(announcement, err=True)
@@ -126,7 +135,7 @@ def _evaluate(
                 seconds_per_review=measured.seconds_per_review,
             )
     if out is not None:
-        write_evaluation(out, record_as or ", ".join(path.name for path in data), measured)
+        write_evaluation(out, record_as or ", ".join(Path(name).name for name in data), measured)
         if not plots_available():
             click.echo("matplotlib isn't installed, so reliability.png is left out.", err=True)
         if (out / MANIFEST).is_file():

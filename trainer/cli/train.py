@@ -118,6 +118,9 @@ def train(
             "no data to train on: name one or more labelled files, or a dataset of the hub."
         )
     found = [resolve_data(each) for each in wanted]
+    for each in found:
+        if each.revision:
+            click.echo(each.sentence(), err=True)
     columns: dict[str, Any] = {"text_column": text_column, "label_column": label_column}
     reviews = read_labelled(
         [path for each in found for path in each.paths],
@@ -133,7 +136,10 @@ def train(
         _announce(test, "test ")
     about: dict[str, Any] = {
         "recipe": recipe,
-        "data": [{"name": Path(each.name).name, "revision": each.revision} for each in found],
+        "data": [
+            {"name": each.name if each.revision else Path(each.name).name, "revision": each.revision}
+            for each in found
+        ],
     }
     if test is not None:
         about["test_leaks"] = _leaks(reviews, test)
@@ -200,8 +206,7 @@ def _test(out: Path, test: LabelledReviews, device: str) -> None:
 
     measured, _ = evaluate_file(out, test, device=device)
     write_evaluation(out, "test", measured)
-    kept = {key: measured.to_dict()[key] for key in ("n", "accuracy", "interval")}
-    record(out, metrics={"test": kept})
+    record(out, metrics={"test": measured.summary()})
 
 
 def _interrupted(out: Path) -> str:

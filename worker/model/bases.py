@@ -64,7 +64,7 @@ def find_base(base_id: str, revision: str = "") -> Path:
         f"base model '{base_id}' is no local directory, isn't in the Hugging Face cache and can't be "
         f"downloaded "
         f"({reason}). Put its config, tokenizer and model.safetensors into a directory and name that with "
-        f"LORACLE_BASE_MODEL (for training: --base){hint}."
+        f"LORACLE_BASE_MODEL (for training and evaluate: --base){hint}."
     )
 
 
@@ -104,12 +104,15 @@ def _checked(directory: Path) -> Path:
 
 def _cached(base_id: str, revision: str) -> Path | None:
     import huggingface_hub
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import HFValidationError, IncompleteSnapshotError
 
     try:
         return Path(
             huggingface_hub.snapshot_download(base_id, revision=revision or None, local_files_only=True)
         )
+    except IncompleteSnapshotError as error:
+        # Since huggingface_hub 2 the cache knows the repository's whole list, of which FILES are only a part.
+        return Path(error.snapshot_path)
     except (OSError, HFValidationError):
         # LocalEntryNotFoundError is an OSError (FileNotFoundError), as is a cache that can't be read.
         return None
@@ -124,10 +127,11 @@ def _downloaded(base_id: str, revision: str) -> tuple[Path | None, str]:
     try:
         # Asked first, since it takes a timeout and doesn't retry; snapshot_download waits and retries for
         # longer.
-        found = huggingface_hub.HfApi().model_info(base_id, revision=revision or None, timeout=HUB_TIMEOUT_S)
+        huggingface_hub.HfApi().model_info(base_id, revision=revision or None, timeout=HUB_TIMEOUT_S)
+        # Not by the commit that was found: only for a branch's name does the cache note which commit it is.
         return Path(
             huggingface_hub.snapshot_download(
-                base_id, revision=found.sha, allow_patterns=FILES, ignore_patterns=["*/*"]
+                base_id, revision=revision or None, allow_patterns=FILES, ignore_patterns=["*/*"]
             )
         ), ""
     except OfflineModeIsEnabled:
