@@ -1,7 +1,9 @@
 import csv
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,9 @@ from click.testing import CliRunner
 
 from tests.unit import models
 from trainer.__main__ import main
-from trainer.modelcard import MODEL_CARD
 from trainer.loop import Report
-from worker.errors import TrainingInvalid
+from trainer.modelcard import MODEL_CARD
+from worker.errors import BaseNotFound, TrainingInvalid
 from worker.model.manifest import Manifest
 
 OPTIONS = ["--max-length=32", "--rank=8", "--epochs=2", "--token-budget=512", "--dtype=fp32"]
@@ -107,7 +109,97 @@ def test_interrupting_says_what_is_left(
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_interrupting_the_test_leaves_the_adapter_and_says_how_to_measure_it(
+    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trainer.evaluate.evaluate_file", interrupt)
+    code, _, err = invoke("train", data, "--out", tmp_path / "a", "--base", base, *OPTIONS, "--test", data)
+    assert code == 130
+    assert "--record test`" in err
+    assert Manifest.read(tmp_path / "a").name == "a"
+
+
+def test_a_test_set_is_measured_and_its_leaks_are_told(base: Path, data: Path, tmp_path: Path) -> None:
+    other = tmp_path / "test.csv"
+    with other.open("w", newline="") as file:
+        texts, gold = models.make_reviews(60, seed=1)
+        seen = data.read_text().splitlines()[1].split(",")
+        csv.writer(file).writerows([("text", "label"), *zip(texts, gold, strict=True), seen])
+    options = ["--rslora", "--lora-plus=2", "--schedule=cosine", "--label-smoothing=0.05", "--seed=3"]
+    code, out, err = invoke(
+        "train", data, "--test", other, "--out", tmp_path / "a", "--base", base, *OPTIONS, *options, "--json"
+    )
+    assert code == 0
+    assert "1 of 61 test reviews is in the training data (1 word for word, 0 nearly)" in err
+    assert json.loads(out)["metrics"]["test"]["n"] == 61
+    training = Manifest.read(tmp_path / "a").training
+    assert training["test_leaks"] == {"exact": 1, "near": 0}
+    assert training["data"] == [{"name": "reviews.csv", "revision": ""}]
+    assert (training["lora"]["use_rslora"], training["lora_plus"]) == (True, 2.0)
+    assert (training["schedule"], training["label_smoothing"], training["seed"]) == ("cosine", 0.05, 3)
+    page = (tmp_path / "a" / "evaluation.md").read_text()
+    assert "## validation" in page
+    assert "## test" in page
+
+
+def test_the_articles_recipe_needs_a_base_and_says_how_to_provide_it(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    recipe = ("train", data, "--recipe", "imdb-distilroberta", "--out", tmp_path / "a")
+    with pytest.raises(BaseNotFound, match=r"distilbert/distilroberta-base.*--base"):
+        invoke(*recipe)
+    # The option overrides the recipe.
+    base = models.make_base(tmp_path / "tiny", "roberta")
+    assert invoke(*recipe, "--base", base, "--max-length=32", "--epochs=1")[0] == 0
+    training = Manifest.read(tmp_path / "a").training
+    assert (training["recipe"], training["reviews_per_step"], training["base_dropout"]) == (
+        "imdb-distilroberta",
+        8,
+        True,
+    )
+    assert training["lora"]["target_modules"] == ["query", "value"]
+
+
+def test_training_without_data_or_on_nothing_says_what_to_name(tmp_path: Path) -> None:
+    with pytest.raises(TrainingInvalid, match="no data to train on"):
+        invoke("train", "--out", tmp_path / "a")
+
+
 ROOT = Path(__file__).parents[2]
+
+
+def test_a_killed_run_goes_on_where_it_was(base: Path, data: Path, tmp_path: Path) -> None:
+    options = (
+        "train",
+        data,
+        "--out",
+        tmp_path / "a",
+        "--base",
+        base,
+        *OPTIONS,
+        "--epochs=60",
+        "--patience=60",
+    )
+    command = [sys.executable, "-m", "trainer", *map(str, options)]
+    checkpoint = tmp_path / "a.run" / "checkpoint.pt"
+    running = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.kill()
+    assert running.wait() == -signal.SIGKILL
+
+    code, _, err = invoke(*options)
+    assert code == 0
+    assert "epoch 1: " not in err
+    assert "epoch 60: " in err
+    events = [json.loads(line) for line in (tmp_path / "a.run" / "metrics.jsonl").read_text().splitlines()]
+    assert [event["epoch"] for event in events if event["kind"] == "epoch"] == list(range(1, 61))
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:

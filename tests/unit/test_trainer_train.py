@@ -199,7 +199,7 @@ def test_a_checkpoint_of_another_run_is_refused_unless_it_begins_anew(config: Tr
     with pytest.raises(KeyboardInterrupt):
         train(config, TEXTS, GOLD, models.LABELS, report=interrupt_at(epoch=2))
     other = dataclasses.replace(config, learning_rate=1e-3, epochs=1)
-    with pytest.raises(TrainingInvalid, match="its epochs is 8, now it is 1.*--restart"):
+    with pytest.raises(TrainingInvalid, match=r"its epochs is 8, now it is 1.*--restart"):
         train(other, TEXTS, GOLD, models.LABELS)
     with pytest.raises(TrainingInvalid, match="data_sha256"):
         train(config, TEXTS[1:], GOLD[1:], models.LABELS)
@@ -214,7 +214,7 @@ def test_a_diverging_run_stops_and_says_how_to_mend_it(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.nn.functional.cross_entropy", lambda logits, *_, **__: logits.sum() * math.nan)
-    with pytest.raises(TrainingInvalid, match="loss became nan by step .* lower --learning-rate"):
+    with pytest.raises(TrainingInvalid, match=r"loss became nan by step .* lower --learning-rate"):
         train(config, TEXTS, GOLD, models.LABELS)
     assert not config.out.exists()
 

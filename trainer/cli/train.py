@@ -145,10 +145,15 @@ def train(
         about["test_leaks"] = _leaks(reviews, test)
     try:
         _run(config, reviews, about, restart)
+    except KeyboardInterrupt:
+        click.echo(_interrupted(out), err=True)
+        raise SystemExit(130) from None
+    try:
         if test is not None:
             _test(out, test, config.device)
     except KeyboardInterrupt:
-        click.echo(_interrupted(out), err=True)
+        again = f"loracle evaluate {out} {test_data} --record test"
+        click.echo(f"Interrupted. The adapter in {out} is whole; measure it with `{again}`.", err=True)
         raise SystemExit(130) from None
     manifest = Manifest.read(out)
     if as_json:
