@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.data import split
 from worker.model.encoding import clean
 
 WORDS = 8
@@ -104,6 +105,17 @@ def leaking_rows(train_texts: Sequence[str], validation_texts: Sequence[str]) ->
     leaking = {row for row, words in enumerate(train) if words in kept_aside}
     leaking.update(train_row for _, train_row, _ in _near(train, validation))
     return sorted(leaking)
+
+
+def split_apart(
+    texts: Sequence[str], labels: Sequence[int], share: float, seed: int
+) -> tuple[list[int], list[int], int]:
+    """Rows to train on, rows to validate on (`share` of them, stratified), and how many of the former were left
+    out because they are, word for word or nearly, one of the latter."""
+    train, validation = split(labels, share, seed)
+    leaking = set(leaking_rows([texts[row] for row in train], [texts[row] for row in validation]))
+    kept = [row for number, row in enumerate(train) if number not in leaking]
+    return kept, validation, len(leaking)
 
 
 def _words(texts: Sequence[str]) -> list[str]:

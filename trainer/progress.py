@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-from trainer.loop import EpochReport, Report, RunReport, StepReport
+from trainer.reports import EpochReport, Report, RunReport, StepReport
 
 PLAIN_INTERVAL_S = 10.0
 """Seconds between two plain lines; the end of an epoch is always told."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from trainer.loop import EpochReport, Report, RunReport, StepReport
+from trainer.reports import EpochReport, Report, RunReport, StepReport
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"

@@ -16,33 +16,26 @@ import torch
 import transformers
 
 from trainer.checkpoint import INTERVAL_S, Checkpoint
+from trainer.checks import CHECKPOINT, check_out, check_run, run_directory
 from trainer.config import TrainConfig
-from trainer.data import Examples, data_sha256, split
+from trainer.data import Examples, data_sha256
 from trainer.evaluation import evaluate_logits
 from trainer.evaluation_page import write_evaluation
-from trainer.leakage import leaking_rows
-from trainer.loop import Report, RunReport, Validation, fit
+from trainer.leakage import split_apart
+from trainer.loop import Validation, fit
 from trainer.memory import MemoryMeter
 from trainer.modelcard import write_model_card
 from trainer.optimize import trained
 from trainer.plots import draw_curves, plots_available
 from trainer.record import METRICS, Record, read_events
+from trainer.reports import Report, RunReport
 from worker.calibration import fit_temperature
-from worker.errors import TrainingInvalid
 from worker.model.classifier import Classifier
 from worker.model.devices import choose_device, choose_dtype, device_title, dtype_name
 from worker.model.lora import lora_config, training_summary
 from worker.model.manifest import Manifest
 
-MIN_REVIEWS = 10
 CURVES = "curves.png"
-CHECKPOINT = "checkpoint.pt"
-
-
-def run_directory(out: Path) -> Path:
-    """Where a run keeps its checkpoint, metrics.jsonl and TensorBoard events: beside the adapter."""
-    out = out.absolute()
-    return out.with_name(out.name + ".run")
 
 
 def train(
@@ -69,9 +62,9 @@ def train(
         AdapterInvalid: the base can't be found, loaded, or read that many tokens.
         AdapterUnsaved: the disk doesn't take the adapter.
     """
-    _check(config, texts, gold, labels)
-    run = run_directory(config.out)
+    check_run(config, texts, gold, labels)
     check_out(config.out)
+    run = run_directory(config.out)
     if restart:
         shutil.rmtree(run, ignore_errors=True)
     device = choose_device(config.device)
@@ -95,7 +88,9 @@ def train(
             config.base, labels, config.encoding, lora, dropout=config.base_dropout
         )
         classifier.to(device)
-        train_rows, validation_rows, dropped = _split(config, texts, gold, labels)
+        train_rows, validation_rows, dropped = split_apart(
+            texts, [labels.index(label) for label in gold], config.validation, config.seed
+        )
         train_part = _examples(classifier, texts, gold, train_rows)
         validation_part = _examples(classifier, texts, gold, validation_rows)
         summary |= {
@@ -164,72 +159,6 @@ def finish(out: Path) -> Manifest:
         draw_curves(read_events(run_directory(out) / METRICS), out / CURVES)
     write_model_card(out, manifest)
     return manifest
-
-
-def check_out(out: Path) -> None:
-    """Fails now rather than after the first epoch.
-
-    Raises:
-        TrainingInvalid: `out` exists, holds something and no interrupted run left it so, or can't be written.
-    """
-    interrupted = (run_directory(out) / CHECKPOINT).is_file()
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not interrupted):
-        raise TrainingInvalid(f"{out} already exists; name another directory with --out.")
-    try:
-        out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingInvalid(f"{out} can't be made: {error}. Name another directory with --out.") from error
-    if not os.access(out.absolute().parent, os.W_OK):
-        raise TrainingInvalid(f"{out} can't be made: its parent isn't writable. Name another one with --out.")
-
-
-def _check(config: TrainConfig, texts: Sequence[str], gold: Sequence[str], labels: Sequence[str]) -> None:
-    unknown = sorted(set(gold) - set(labels))
-    if unknown:
-        raise TrainingInvalid(
-            f"the data have labels that --labels {','.join(labels)} lacks: {', '.join(unknown[:5])}."
-        )
-    if len(labels) < 2:
-        raise TrainingInvalid(f"all reviews have the label '{labels[0]}'; training needs two labels or more.")
-    for label, count in ((label, gold.count(label)) for label in labels):
-        if count < 2:
-            raise TrainingInvalid(
-                f"label '{label}' has {count} {'review' if count == 1 else 'reviews'}; training needs 2 or "
-                "more. If --limit cut them off, raise it."
-            )
-    if len(texts) < MIN_REVIEWS:
-        raise TrainingInvalid(f"{len(texts)} reviews are too few to train on; {MIN_REVIEWS} is the least.")
-    if not 0 < config.validation < 1:
-        raise TrainingInvalid(f"--validation is {config.validation}; it must lie between 0 and 1.")
-    for option, number in (
-        ("epochs", config.epochs),
-        ("accumulate", config.accumulate),
-        ("patience", config.patience),
-    ):
-        if number < 1:
-            raise TrainingInvalid(f"--{option} is {number}; it must be at least 1.")
-    if config.reviews_per_step is not None:
-        if len(texts) < config.reviews_per_step:
-            raise TrainingInvalid(
-                f"{len(texts)} reviews are fewer than one step of --reviews-per-step {config.reviews_per_step}."
-            )
-    elif config.token_budget < config.encoding.max_length:
-        raise TrainingInvalid(
-            f"--token-budget {config.token_budget} has no room for a review of --max-length "
-            f"{config.encoding.max_length}."
-        )
-
-
-def _split(
-    config: TrainConfig, texts: Sequence[str], gold: Sequence[str], labels: Sequence[str]
-) -> tuple[list[int], list[int], int]:
-    # Rows to train on, rows to validate on, and how many of the former were too like one of the latter.
-    train_rows, validation_rows = split(
-        [labels.index(label) for label in gold], config.validation, config.seed
-    )
-    leaking = set(leaking_rows([texts[row] for row in train_rows], [texts[row] for row in validation_rows]))
-    kept = [row for number, row in enumerate(train_rows) if number not in leaking]
-    return kept, validation_rows, len(leaking)
 
 
 def _examples(

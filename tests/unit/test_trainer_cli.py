@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from tests.unit import models
 from trainer.__main__ import main
-from trainer.loop import Report
 from trainer.modelcard import MODEL_CARD
+from trainer.reports import Report
 from worker.errors import BaseNotFound, TrainingInvalid
 from worker.model.manifest import Manifest
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from tests.unit import models
+from trainer.checkpoint import Position
 from trainer.contenders import encoders, fitting, lstm, tfidf
 from trainer.contenders.__main__ import measure
 from trainer.contenders.row import Contender, Kind, LeftOut, Row, contenders
 from trainer.contenders.task import Reviews, Settings, Task
 from trainer.data import LabelledReviews
-from trainer.loop import Position, Validation
+from trainer.loop import Validation
 from worker.errors import TrainingInvalid
 from worker.model.encoding import Encoding
 from worker.model.manifest import Manifest

@@ -13,11 +13,13 @@ import torch
 from peft import AutoPeftModelForSequenceClassification
 
 from tests.unit import models
+from trainer.checks import run_directory
 from trainer.config import TrainConfig
 from trainer.data import Examples
-from trainer.loop import EpochReport, Report, StepReport, Validation
+from trainer.loop import Validation
 from trainer.record import read_events
-from trainer.train import run_directory, train
+from trainer.reports import EpochReport, Report, StepReport
+from trainer.train import train
 from worker.errors import BaseNotFound, TrainingInvalid
 from worker.model.classifier import Classifier
 from worker.model.encoding import Encoding

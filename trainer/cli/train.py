@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from trainer.checks import check_out, run_directory
 from trainer.cli.common import DEVICE, JSON, LABEL_COLUMN, LIMIT, TEXT_COLUMN, names
 from trainer.config import RECIPES, Schedule, TrainConfig
 from worker.errors import AdapterInvalid, TrainingInvalid
@@ -107,7 +108,6 @@ def train(
     # Imported here: --help needs no torch.
     from trainer.data import read_labelled
     from trainer.datasets import resolve_data
-    from trainer.train import check_out, run_directory
     from worker.model.manifest import Manifest
 
     config = _config(out, name, recipe, settings)

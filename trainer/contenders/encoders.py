@@ -12,7 +12,7 @@ from trainer.contenders.fitting import fit_and_test
 from trainer.contenders.row import Row
 from trainer.contenders.task import Reviews, Task, Training
 from trainer.evaluate import evaluate_file
-from trainer.loop import Report
+from trainer.reports import Report
 from trainer.train import train
 from worker.model.classifier import Classifier
 from worker.model.devices import choose_device, choose_dtype, device_title, dtype_name

@@ -14,7 +14,8 @@ from trainer.config import TrainConfig
 from trainer.contenders.row import Row
 from trainer.contenders.task import Reviews, Task, Training, indices, pick
 from trainer.data import Examples
-from trainer.loop import Report, Trainee, Validation, fit, validate
+from trainer.loop import Trainee, Validation, fit, validate
+from trainer.reports import Report
 from worker.model.devices import device_title, dtype_name
 
 

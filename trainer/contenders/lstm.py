@@ -17,7 +17,7 @@ from trainer.config import TrainConfig
 from trainer.contenders.fitting import fit_and_test
 from trainer.contenders.row import Row
 from trainer.contenders.task import Reviews, Task
-from trainer.loop import Report
+from trainer.reports import Report
 from worker.model.bases import find_base
 from worker.model.devices import choose_device
 from worker.model.encoding import Encoding, encode

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.contenders.row import Contender
-from trainer.data import LabelledReviews, split
-from trainer.leakage import leaking_rows
+from trainer.data import LabelledReviews
+from trainer.leakage import split_apart
 from trainer.memory import Memory, MemoryMeter
 from worker.model.bases import MINILM
 from worker.model.encoding import Encoding
@@ -134,11 +134,10 @@ class Reviews:
 
         The rule is `trainer.train`'s: what is too like a validation review is not learnt from.
         """
-        gold = indices(self.train)
-        learn, validation = split(gold, settings.validation, settings.seed)
-        texts = self.train.texts
-        leaking = set(leaking_rows([texts[row] for row in learn], [texts[row] for row in validation]))
-        return [row for number, row in enumerate(learn) if number not in leaking], validation
+        learn, validation, _ = split_apart(
+            self.train.texts, indices(self.train), settings.validation, settings.seed
+        )
+        return learn, validation
 
 
 def indices(reviews: LabelledReviews) -> list[int]:
