@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trainer.config import TrainConfig
 from worker.errors import TrainingInvalid
+from worker.model.manifest import MANIFEST
 
 MIN_REVIEWS = 10
 CHECKPOINT = "checkpoint.pt"
@@ -25,7 +26,7 @@ def check_out(out: Path) -> None:
     Raises:
         TrainingInvalid: `out` exists, holds something and no interrupted run left it so, or can't be written.
     """
-    interrupted = (run_directory(out) / CHECKPOINT).is_file()
+    interrupted = (run_directory(out) / CHECKPOINT).is_file() and (out / MANIFEST).is_file()
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not interrupted):
         raise TrainingInvalid(f"{out} already exists; name another directory with --out.")
     try:

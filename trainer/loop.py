@@ -84,7 +84,7 @@ def fit(
     started = time.monotonic() - at.seconds
 
     for epoch, planned in enumerate(epochs, start=1):
-        if epoch <= at.epoch or at.patience_left(config.patience) == 0:
+        if epoch <= at.epoch or at.patience_left(config.patience) <= 0:
             continue
         done = at.step - sum(map(len, epochs[: epoch - 1]))
         trainee.model.train()

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from trainer.reports import EpochReport, Report, RunReport, StepReport
+from worker.errors import TrainingInvalid
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
@@ -50,11 +51,21 @@ class Record:
             self._board.close()
 
     def __call__(self, report: Report) -> None:
-        """Takes one report."""
+        """Takes one report.
+
+        Raises:
+            TrainingInvalid: the disk doesn't take it.
+        """
         kind = _KINDS[type(report)]
         event = {"kind": kind, **dataclasses.asdict(report)}
-        self._file.write(json.dumps(event) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(event) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise TrainingInvalid(
+                f"{self._file.name} can't be written: {error}. Make room on the disk and give the same command "
+                "again: the run goes on from its last checkpoint."
+            ) from error
         if self._board is not None:
             for name, value in event.items():
                 if name not in _ABOUT_TIME and isinstance(value, float):

@@ -26,7 +26,7 @@ from trainer.loop import Validation, fit
 from trainer.memory import MemoryMeter
 from trainer.modelcard import write_model_card
 from trainer.optimize import trained
-from trainer.plots import draw_curves, plots_available
+from trainer.plots import CURVES, draw_curves, plots_available
 from trainer.record import METRICS, Record, read_events
 from trainer.reports import Report, RunReport
 from worker.calibration import fit_temperature
@@ -34,8 +34,6 @@ from worker.model.classifier import Classifier
 from worker.model.devices import choose_device, choose_dtype, device_title, dtype_name
 from worker.model.lora import lora_config, training_summary
 from worker.model.manifest import Manifest
-
-CURVES = "curves.png"
 
 
 def train(
@@ -65,7 +63,9 @@ def train(
     check_run(config, texts, gold, labels)
     check_out(config.out)
     run = run_directory(config.out)
-    if restart:
+    if restart and (run / CHECKPOINT).is_file():
+        # With the best so far of the run that is given up: check_out let nothing else be there.
+        shutil.rmtree(config.out, ignore_errors=True)
         shutil.rmtree(run, ignore_errors=True)
     device = choose_device(config.device)
     dtype = choose_dtype(device, config.dtype)

@@ -128,7 +128,14 @@ def test_a_test_set_is_measured_and_its_leaks_are_told(base: Path, data: Path, t
         texts, gold = models.make_reviews(60, seed=1)
         seen = data.read_text().splitlines()[1].split(",")
         csv.writer(file).writerows([("text", "label"), *zip(texts, gold, strict=True), seen])
-    options = ["--rslora", "--lora-plus=2", "--schedule=cosine", "--label-smoothing=0.05", "--seed=3"]
+    options = [
+        "--rslora",
+        "--lora-plus=2",
+        "--schedule=cosine",
+        "--label-smoothing=0.05",
+        "--seed=3",
+        "--language=en",
+    ]
     code, out, err = invoke(
         "train", data, "--test", other, "--out", tmp_path / "a", "--base", base, *OPTIONS, *options, "--json"
     )
@@ -140,6 +147,7 @@ def test_a_test_set_is_measured_and_its_leaks_are_told(base: Path, data: Path, t
     assert training["data"] == [{"name": "reviews.csv", "revision": ""}]
     assert (training["lora"]["use_rslora"], training["lora_plus"]) == (True, 2.0)
     assert (training["schedule"], training["label_smoothing"], training["seed"]) == ("cosine", 0.05, 3)
+    assert "language: en" in (tmp_path / "a" / MODEL_CARD).read_text().replace('"', "")
     page = (tmp_path / "a" / "evaluation.md").read_text()
     assert "## validation" in page
     assert "## test" in page
@@ -223,4 +231,5 @@ def test_training_needs_no_service_library() -> None:
 
 
 def test_help_needs_no_torch() -> None:
-    assert python("-c", "import sys, trainer.cli; sys.exit('torch' in sys.modules)").returncode == 0
+    done = python("-c", "import sys, trainer.__main__; sys.exit('torch' in sys.modules)")
+    assert done.returncode == 0, done.stderr

@@ -205,6 +205,10 @@ def test_a_checkpoint_of_another_run_is_refused_unless_it_begins_anew(config: Tr
         train(other, TEXTS, GOLD, models.LABELS)
     with pytest.raises(TrainingInvalid, match="data_sha256"):
         train(config, TEXTS[1:], GOLD[1:], models.LABELS)
+    (config.out / "manifest.json").rename(config.out / "thesis.txt")
+    with pytest.raises(TrainingInvalid, match="already exists"):
+        train(config, TEXTS, GOLD, models.LABELS, restart=True)
+    (config.out / "thesis.txt").rename(config.out / "manifest.json")
     checkpoint = run_directory(config.out) / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(TrainingInvalid, match=r"checkpoint\.pt can't be read"):

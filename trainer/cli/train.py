@@ -84,6 +84,8 @@ def setting(name: str, kind: Any, text: str, *, flag: str | None = None) -> Call
 @DEVICE
 @setting("dtype", click.Choice(["auto", "bf16", "fp16", "fp32"]), "Number format of the products.")
 @LIMIT
+@click.option("--license", "license_id", help="For the model card, such as apache-2.0.")
+@click.option("--language", help="For the model card, such as en.")
 @click.option("--restart", is_flag=True, help="Begin anew where an interrupted run left a checkpoint.")
 @JSON
 def train(
@@ -96,6 +98,8 @@ def train(
     text_column: str | None,
     label_column: str | None,
     limit: int | None,
+    license_id: str | None,
+    language: str | None,
     restart: bool,
     as_json: bool,
     **settings: Any,
@@ -140,6 +144,7 @@ def train(
             {"name": each.name if each.revision else Path(each.name).name, "revision": each.revision}
             for each in found
         ],
+        **{key: told for key, told in (("license", license_id), ("language", language)) if told},
     }
     if test is not None:
         about["test_leaks"] = _leaks(reviews, test)
