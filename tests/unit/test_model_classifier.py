@@ -15,6 +15,7 @@ from tests.unit import models
 from worker.errors import (
     AdapterChanged,
     AdapterInvalid,
+    AdapterUnsaved,
     BaseMismatch,
     BaseNotFound,
     HeadMissing,
@@ -110,7 +111,7 @@ def test_a_failed_save_leaves_nothing_behind(
 
     classifier = models.make_classifier(base)
     monkeypatch.setattr(classifier.tokenizer, "save_pretrained", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(AdapterUnsaved, match="disk full"):
         classifier.save(tmp_path / "adapter", name="tiny", training={}, metrics={})
     assert list(tmp_path.iterdir()) == []
 
