@@ -27,6 +27,7 @@ from worker.agreement import wilson
 from worker.errors import LoracleError
 from worker.model.devices import choose_device, device_title
 from worker.model.encoding import Encoding
+from worker.model.manifest import METRICS
 
 REVIEWS = 4000
 VALIDATION = 1500
@@ -110,6 +111,7 @@ def trial(
             manifest = train(config, texts, gold, labels, report=report)
         except LoracleError as error:
             return {**found, "failed": str(error)}
+        measured = json.loads((config.out / METRICS).read_text())["validation"]
     best = manifest.metrics["validation_accuracy"]
     n = manifest.metrics["validation_reviews"]
     low, high = wilson(round(best * n), n)
@@ -117,6 +119,9 @@ def trial(
         **found,
         "accuracy": best,
         "interval": [round(low, 4), round(high, 4)],
+        "loss": manifest.metrics["validation_loss"],
+        "temperature": manifest.temperature,
+        "ece": measured["ece"],
         "epochs": [round(accuracy, 4) for accuracy in epochs],
         "validation_reviews": n,
         "trainable_parameters": manifest.training["trainable_parameters"],
