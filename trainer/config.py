@@ -73,7 +73,7 @@ class Recipe:
 
 RECIPES: Mapping[str, Recipe] = {
     "default": Recipe(
-        "MiniLM-L6 with LoRA on all linear layers; chosen by the trials of tests/benchmarks.", {}
+        "MiniLM-L6 with LoRA on all linear layers; the best of the trials in tests/benchmarks so far.", {}
     ),
     "imdb-distilroberta": Recipe(
         "The source article's: distilroberta-base, LoRA on query and value, 256 tokens from the head.",
