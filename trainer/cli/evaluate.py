@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from trainer.cli.common import DEVICE, JSON, LABEL_COLUMN, LIMIT, TEXT_COLUMN
+from trainer.cli.scoring import scoring_progress
 from worker.errors import TrainingInvalid
 
 BUNDLED_NAME = "bundled"
-PLAIN_INTERVAL_S = 10.0
-"""Seconds between two plain lines of progress."""
 
 
 @click.command()
@@ -106,7 +101,7 @@ def _evaluate(
     from trainer.modelcard import write_model_card
     from trainer.plots import plots_available
 
-    with _progress(len(reviews.texts)) as scored:
+    with scoring_progress(len(reviews.texts)) as scored:
         measured, scores = evaluation.evaluate_file(
             adapter,
             reviews,
@@ -154,31 +149,3 @@ def _evaluate(
             click.echo(f"\ntemperature: {temperature:g}, was {manifest.temperature:g}")
     if unfitted is not None:
         raise unfitted
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    # Shows on stderr how many reviews are scored: a bar on a terminal, plain lines elsewhere.
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = TextColumn("{task.completed:,.0f}/{task.total:,.0f} reviews"), TimeRemainingColumn()
-        with Progress(BarColumn(), *columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("", total=total)
-            yield lambda done: bar.update(task, completed=done)
-        return
-    started = told = time.monotonic()
-
-    def tell(done: int) -> None:
-        nonlocal told
-        now = time.monotonic()
-        if now - told >= PLAIN_INTERVAL_S:
-            told = now
-            speed = done / (now - started)
-            left_min = (total - done) / speed / 60
-            click.echo(
-                f"{done:,}/{total:,} reviews, {speed:,.1f} reviews/s, {left_min:.0f} min left", err=True
-            )
-
-    yield tell

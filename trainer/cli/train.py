@@ -13,6 +13,7 @@ import click
 
 from trainer.checks import check_out, run_directory
 from trainer.cli.common import DEVICE, JSON, LABEL_COLUMN, LIMIT, TEXT_COLUMN, names
+from trainer.cli.scoring import scoring_progress
 from trainer.config import RECIPES, Schedule, TrainConfig
 from worker.errors import AdapterInvalid, TrainingInvalid
 from worker.model.encoding import Cleaning, Encoding, Truncation
@@ -214,7 +215,8 @@ def _test(out: Path, test: LabelledReviews, device: str) -> None:
     from trainer.evaluate import evaluate_file, record
     from trainer.evaluation_page import write_evaluation
 
-    measured, _ = evaluate_file(out, test, device=device)
+    with scoring_progress(len(test.texts)) as scored:
+        measured, _ = evaluate_file(out, test, device=device, scored=scored)
     write_evaluation(out, "test", measured)
     record(out, metrics={"test": measured.summary()})
 
