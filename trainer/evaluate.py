@@ -20,7 +20,7 @@ from worker.reviews import Failure, Review, Score
 from worker.scorers.adapter import AdapterScorer, load_adapter_scorer
 from worker.scorers.base import no_heartbeat
 
-__all__ = ["Evaluation", "evaluate_file", "evaluate_logits", "fit_temperature", "logits_of", "record"]
+__all__ = ["Evaluation", "evaluate_file", "evaluate_logits", "fit_scaling", "logits_of", "record"]
 
 
 def evaluate_file(
@@ -56,8 +56,8 @@ def evaluate_file(
         manifest.labels,
         reviews.gold,
         reviews.texts,
-        logits_of(scores, manifest.labels, manifest.temperature),
-        manifest.temperature,
+        logits_of(scores, manifest.labels, manifest.scaling),
+        manifest.scaling,
         errors=errors,
         seconds_per_review=seconds / len(scores),
     )
@@ -65,24 +65,25 @@ def evaluate_file(
 
 
 def logits_of(
-    scores: Sequence[Score | None], labels: Sequence[str], temperature: float
+    scores: Sequence[Score | None], labels: Sequence[str], scaling: calibration.Scaling
 ) -> np.ndarray[Any, Any]:
-    """Logits (N, labels) before `temperature` that give these scores, NaN where there is none.
+    """Logits (N, labels) before `scaling` that give these scores, NaN where there is none.
 
-    The logarithm of a probability is its logit divided by the temperature, but for a constant that the softmax
-    cancels.
+    The logarithm of a probability is its scaled logit, but for a constant that the softmax cancels.
     """
     probabilities = np.full((len(scores), len(labels)), np.nan)
     for row, score in enumerate(scores):
         if score is not None:
             found = score.probabilities or {}
             probabilities[row] = [found[label] for label in labels]
-    logits: np.ndarray[Any, Any] = np.log(np.maximum(probabilities, 1e-300)) * temperature
+    logits: np.ndarray[Any, Any] = scaling.unscale(np.log(np.maximum(probabilities, 1e-300)))
     return logits
 
 
-def fit_temperature(scores: Sequence[Score | None], gold: Sequence[str], *, current: float) -> float:
-    """The temperature that makes the scores' log loss least, given that `current` made them.
+def fit_scaling(
+    scores: Sequence[Score | None], gold: Sequence[str], *, current: calibration.Scaling
+) -> calibration.Scaling:
+    """The scaling that makes the scores' log loss least, given that `current` made them.
 
     Raises:
         TrainingInvalid: these reviews can't tell it, with the reason.
@@ -93,22 +94,24 @@ def fit_temperature(scores: Sequence[Score | None], gold: Sequence[str], *, curr
     wanted = [labels.index(label) for _, label in found]
     reason = calibration.why_not_fitted(logits, wanted)
     if reason is not None:
-        raise TrainingInvalid(f"{reason}; the temperature stays {current:g}.")
-    return calibration.fit_temperature(logits, wanted)
+        raise TrainingInvalid(f"{reason}; the temperature stays {current}.")
+    return calibration.fit_scaling(logits, wanted)
 
 
 def record(
-    adapter: Path, *, metrics: dict[str, Any] | None = None, temperature: float | None = None
+    adapter: Path, *, metrics: dict[str, Any] | None = None, scaling: calibration.Scaling | None = None
 ) -> Manifest:
-    """Writes measured metrics, or another temperature, into an adapter's manifest and its model card.
+    """Writes measured metrics, or another scaling, into an adapter's manifest and its model card.
 
     The adapter is another one afterwards: its manifest's hash is part of who gives the labels.
     """
     manifest = Manifest.read(adapter)
+    scaling = scaling or manifest.scaling
     changed = dataclasses.replace(
         manifest,
         metrics={**manifest.metrics, **(metrics or {})},
-        temperature=manifest.temperature if temperature is None else temperature,
+        temperature=scaling.temperature,
+        exponent=scaling.exponent,
     )
     changed.write(adapter)
     write_model_card(adapter, changed)

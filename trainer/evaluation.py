@@ -54,8 +54,8 @@ class Evaluation:
     got none and count against it, and against the recall of their gold label. `confusion` maps gold label → given
     label → reviews. `labels` has precision, recall and F1 of each label, `macro_f1` their mean F1. `auroc` is of the
     second of two labels, of more the mean of each against the rest. `log_loss` is the mean of -ln p(gold) over the
-    scored reviews, in nats. `ece` is the expected calibration error at `temperature`, as the worker serves it,
-    `ece_unscaled` at temperature 1; `reliability` are the bins of the former. `by_length` is accuracy by the length
+    scored reviews, in nats. `ece` is the expected calibration error as the worker serves it, with `scaling`,
+    `ece_unscaled` without; `reliability` are the bins of the former. `by_length` is accuracy by the length
     of the text, `wrong` the first errors. `seconds_per_review` includes encoding, not loading; None if not measured.
     """
 
@@ -68,7 +68,7 @@ class Evaluation:
     confusion: dict[str, dict[str, int]]
     auroc: float | None
     log_loss: float | None
-    temperature: float
+    scaling: calibration.Scaling
     ece: float | None
     ece_unscaled: float | None
     reliability: tuple[ReliabilityBin, ...]
@@ -80,6 +80,8 @@ class Evaluation:
     def to_dict(self, *, texts: bool = True) -> dict[str, Any]:
         """The fields, ready for JSON; without `texts`, no text of a review is among them."""
         fields = dataclasses.asdict(self)
+        # By the names they have in a manifest.
+        fields |= fields.pop("scaling")
         if not texts:
             for wrong in fields["wrong"]:
                 del wrong["text"]
@@ -106,14 +108,14 @@ def evaluate_logits(
     gold: Sequence[str],
     texts: Sequence[str],
     logits: np.ndarray[Any, Any],
-    temperature: float = 1.0,
+    scaling: calibration.Scaling = calibration.UNSCALED,
     *,
     errors: int = SHOWN_ERRORS,
     seconds_per_review: float | None = None,
 ) -> Evaluation:
     """The evaluation of reviews that are scored already.
 
-    `logits` are (N, labels) before temperature, in the order of `labels`; a row that isn't finite is a review that
+    `logits` are (N, labels) before scaling, in the order of `labels`; a row that isn't finite is a review that
     got no label.
 
     Raises:
@@ -126,7 +128,7 @@ def evaluate_logits(
     given = [labels[place] if ok else None for place, ok in zip(best, sound, strict=True)]
     right = sound & (best == wanted)
 
-    probabilities = calibration.softmax(logits[sound], temperature)
+    probabilities = calibration.softmax(logits[sound], scaling)
     correct, scored_gold = right[sound], wanted[sound]
     confidence = np.full(len(gold), np.nan)
     confidence[sound] = _confidence(probabilities)
@@ -140,8 +142,8 @@ def evaluate_logits(
         macro_f1=metrics.macro_f1(per_label),
         confusion=metrics.confusion(gold, given, labels),
         auroc=metrics.macro_auroc(probabilities, scored_gold.tolist()),
-        log_loss=_log_loss(logits[sound], scored_gold, temperature),
-        temperature=temperature,
+        log_loss=_log_loss(logits[sound], scored_gold, scaling),
+        scaling=scaling,
         ece=_ece(confidence[sound], correct),
         ece_unscaled=_ece(_confidence(calibration.softmax(logits[sound])), correct),
         reliability=tuple(calibration.reliability(confidence[sound], correct)) if len(correct) else (),
@@ -188,10 +190,12 @@ def check_gold(labels: Sequence[str], gold: Sequence[str], adapter: Path | None 
         )
 
 
-def _log_loss(logits: np.ndarray[Any, Any], gold: np.ndarray[Any, Any], temperature: float) -> float | None:
+def _log_loss(
+    logits: np.ndarray[Any, Any], gold: np.ndarray[Any, Any], scaling: calibration.Scaling
+) -> float | None:
     if not len(gold):
         return None
-    likely = calibration.softmax(logits, temperature)[np.arange(len(gold)), gold]
+    likely = calibration.softmax(logits, scaling)[np.arange(len(gold)), gold]
     # A probability of exactly 0 would make one review's loss infinite.
     return float(-np.log(np.maximum(likely, 1e-300)).mean())
 

@@ -97,7 +97,7 @@ def _figures(evaluation: Evaluation) -> list[str]:
     lines = [
         f"macro F1 {_figure(evaluation.macro_f1)}, AUROC {_figure(evaluation.auroc)}, "
         f"log loss {_figure(evaluation.log_loss)}",
-        f"calibration error (ECE) {_figure(evaluation.ece)} at temperature {evaluation.temperature:g}, "
+        f"calibration error (ECE) {_figure(evaluation.ece)} at temperature {evaluation.scaling}, "
         f"{_figure(evaluation.ece_unscaled)} without scaling",
     ]
     if evaluation.seconds_per_review is not None:

@@ -70,7 +70,7 @@ def model_card(manifest: Manifest, files: Collection[str] = ()) -> str:
         f"- epochs: {training.get('epochs', 'unknown')}, learning rate: "
         f"{training.get('learning_rate', 'unknown')}, seed: {training.get('seed', 'unknown')}",
         f"- text: cleaning `{encoding.cleaning}`, at most {encoding.max_length} tokens, truncation "
-        f"`{encoding.truncation}`; temperature {manifest.temperature:g}",
+        f"`{encoding.truncation}`; temperature {manifest.scaling}",
         f"- made: {manifest.created_at or 'unknown'}",
         "",
         "## Use",

@@ -29,7 +29,7 @@ from trainer.optimize import trained
 from trainer.plots import CURVES, draw_curves, plots_available
 from trainer.record import METRICS, Record, read_events
 from trainer.reports import Report, RunReport
-from worker.calibration import fit_temperature
+from worker.calibration import fit_scaling
 from worker.model.classifier import Classifier
 from worker.model.devices import choose_device, choose_dtype, device_title, dtype_name
 from worker.model.lora import lora_config, training_summary
@@ -49,7 +49,7 @@ def train(
 ) -> Manifest:
     """Trains an adapter on texts with gold labels and writes it to `config.out`.
 
-    The epoch with the best validation accuracy is kept, with the temperature that fits the validation part; it
+    The epoch with the best validation accuracy is kept, with the scaling that fits the validation part; it
     is on disk as soon as it is measured, so a run that is cut short leaves the best so far. A run that was
     killed goes on from its checkpoint when it is called with the same arguments, `restart` begins anew. The gold
     labels are among `labels`, whose order is that of the logits. `about` goes into the manifest's training.
@@ -102,7 +102,7 @@ def train(
         }
 
         def keep(found: Validation) -> None:
-            temperature = fit_temperature(found.logits, validation_part.labels)
+            scaling = fit_scaling(found.logits, validation_part.labels)
             metrics = {
                 "validation_accuracy": round(found.accuracy, 6),
                 "validation_loss": round(found.loss, 6),
@@ -110,14 +110,14 @@ def train(
                 "epoch": found.epoch,
             }
             manifest = classifier.save(
-                config.out, name=config.name, training=summary, metrics=metrics, temperature=temperature
+                config.out, name=config.name, training=summary, metrics=metrics, scaling=scaling
             )
             measured = evaluate_logits(
                 labels,
                 [gold[row] for row in validation_rows],
                 [texts[row] for row in validation_rows],
                 found.logits,
-                temperature,
+                scaling,
             )
             write_evaluation(config.out, "validation", measured)
             write_model_card(config.out, manifest)

@@ -121,6 +121,7 @@ def trial(
         "interval": [round(low, 4), round(high, 4)],
         "loss": manifest.metrics["validation_loss"],
         "temperature": manifest.temperature,
+        "exponent": manifest.exponent,
         "ece": measured["ece"],
         "epochs": [round(accuracy, 4) for accuracy in epochs],
         "validation_reviews": n,

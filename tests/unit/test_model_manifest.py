@@ -41,6 +41,7 @@ def test_all_that_can_change_a_label_changes_the_hash() -> None:
     manifest = make_manifest({})
     changes: list[dict[str, object]] = [
         {"temperature": 2.0},
+        {"exponent": 2.0},
         {"labels": ("positive", "negative")},
         {"encoding": Encoding(max_length=128)},
         {"base": Base("owner/base", "", "1" * 64)},
@@ -48,6 +49,12 @@ def test_all_that_can_change_a_label_changes_the_hash() -> None:
     ]
     hashes = {dataclasses.replace(manifest, **change).sha256 for change in changes}  # type: ignore[arg-type]
     assert len(hashes | {manifest.sha256}) == len(changes) + 1
+
+
+def test_a_manifest_without_an_exponent_keeps_its_text_and_hash() -> None:
+    text = make_manifest({}).to_json()
+    assert "exponent" not in text
+    assert Manifest.from_json(text).exponent == 1
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "..", "sub/file", "a\\b"])
@@ -100,6 +107,8 @@ def test_a_directory_without_manifest_says_so(tmp_path: Path) -> None:
         ("temperature", 0),
         ("temperature", float("inf")),
         ("temperature", "1"),
+        ("exponent", 0),
+        ("exponent", float("nan")),
         ("labels", ["positive"]),
         ("labels", ["positive", "positive"]),
         ("labels", [1, 2]),

@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -104,6 +105,17 @@ def test_the_temperature_is_applied(classifier: Classifier) -> None:
     cooled = positive(scored(AdapterScorer(classifier).score(reviews(TEXTS[:1])))[0])
     logit = torch.tensor(plain, dtype=torch.float64).logit()
     assert cooled == pytest.approx((logit / 2).sigmoid().item(), abs=1e-6)
+
+
+def test_the_exponent_is_applied_to_the_gap(classifier: Classifier) -> None:
+    assert classifier.manifest is not None
+    plain = positive(scored(AdapterScorer(classifier).score(reviews(TEXTS[:1])))[0])
+    classifier.manifest = dataclasses.replace(classifier.manifest, temperature=2.0, exponent=3.0)
+    scorer = AdapterScorer(classifier)
+    logit = torch.tensor(plain, dtype=torch.float64).logit().item()
+    expected = 1 / (1 + math.exp(-math.copysign(abs(logit) ** 3 / 2, logit)))
+    assert positive(scored(scorer.score(reviews(TEXTS[:1])))[0]) == pytest.approx(expected, abs=1e-6)
+    assert scorer.identity.details["exponent"] == 3.0
 
 
 def out_of_memory_over(limit: int, raised: list[int] | None = None) -> Callable[[Forward], Forward]:

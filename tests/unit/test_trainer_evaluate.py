@@ -9,9 +9,10 @@ from sklearn.metrics import f1_score, log_loss, roc_auc_score
 
 from tests.unit import models
 from trainer.data import LabelledReviews
-from trainer.evaluate import Evaluation, evaluate_file, evaluate_logits, fit_temperature, logits_of, record
+from trainer.evaluate import Evaluation, evaluate_file, evaluate_logits, fit_scaling, logits_of, record
 from trainer.evaluation_page import text_page, write_evaluation
 from trainer.modelcard import MODEL_CARD
+from worker.calibration import Scaling
 from worker.errors import TrainingInvalid
 from worker.model.manifest import Manifest
 from worker.reviews import Review, Score
@@ -33,7 +34,9 @@ def labelled(texts: list[str], gold: list[str]) -> LabelledReviews:
 def make_evaluation(n: int = 60, *, text: str = "a film", errors: int = 5) -> Evaluation:
     rng = np.random.default_rng(n)
     gold = [models.LABELS[row % 2] for row in range(n)]
-    return evaluate_logits(models.LABELS, gold, [text] * n, rng.normal(size=(n, 2)), 1.5, errors=errors)
+    return evaluate_logits(
+        models.LABELS, gold, [text] * n, rng.normal(size=(n, 2)), Scaling(1.5), errors=errors
+    )
 
 
 def test_an_evaluation_counts_what_the_scorer_gives(adapter: Path) -> None:
@@ -84,7 +87,7 @@ def test_an_evaluation_of_logits_equals_scikit_learn(labels: tuple[str, ...]) ->
     rng = np.random.default_rng(0)
     logits = rng.normal(scale=2, size=(300, len(labels)))
     gold = [labels[place] for place in rng.integers(len(labels), size=300)]
-    measured = evaluate_logits(labels, gold, ["x" * row for row in range(300)], logits, 2.0)
+    measured = evaluate_logits(labels, gold, ["x" * row for row in range(300)], logits, Scaling(2.0))
     powers = np.exp(logits / 2)
     chances = powers / powers.sum(axis=1, keepdims=True)
     given = [labels[place] for place in logits.argmax(axis=1)]
@@ -109,20 +112,22 @@ def test_calibration_error_is_told_as_served_and_unscaled() -> None:
         models.LABELS[int(draw > 1 / (1 + math.exp(row[1] - row[0])))]
         for draw, row in zip(rng.random(4000), truth, strict=True)
     ]
-    measured = evaluate_logits(models.LABELS, gold, [""] * 4000, truth * 3, 3.0)
+    measured = evaluate_logits(models.LABELS, gold, [""] * 4000, truth * 3, Scaling(3.0))
     assert measured.ece is not None
     assert measured.ece_unscaled is not None
     assert measured.ece < 0.03 < 0.1 < measured.ece_unscaled
 
 
 def test_logits_come_back_from_scores_but_for_a_constant(adapter: Path) -> None:
-    record(adapter, temperature=2.5)
+    record(adapter, scaling=Scaling(2.5))
     texts, gold = models.make_reviews(30)
     served, scores = evaluate_file(adapter, labelled(texts, gold), device="cpu", dtype="fp32")
-    record(adapter, temperature=1.0)
+    record(adapter, scaling=Scaling())
     plain, unscaled = evaluate_file(adapter, labelled(texts, gold), device="cpu", dtype="fp32")
     assert served.ece_unscaled == pytest.approx(plain.ece, abs=1e-6)
-    differences = logits_of(scores, models.LABELS, 2.5) - logits_of(unscaled, models.LABELS, 1.0)
+    differences = logits_of(scores, models.LABELS, Scaling(2.5)) - logits_of(
+        unscaled, models.LABELS, Scaling()
+    )
     assert np.ptp(differences, axis=1) == pytest.approx(np.zeros(30), abs=1e-5)
 
 
@@ -166,7 +171,7 @@ def test_recorded_metrics_are_in_manifest_and_card_and_change_no_score(adapter: 
 def test_a_recorded_temperature_is_applied_by_the_scorer(adapter: Path) -> None:
     review = [Review(1, "the film was superb")]
     [plain] = load_adapter_scorer(adapter, device="cpu", dtype="fp32").score(review)
-    record(adapter, temperature=3.0)
+    record(adapter, scaling=Scaling(3.0))
     [cooled] = load_adapter_scorer(adapter, device="cpu", dtype="fp32").score(review)
     assert isinstance(plain, Score)
     assert isinstance(cooled, Score)
@@ -187,15 +192,14 @@ def test_the_fitted_temperature_is_the_one_that_made_the_data(current: float) ->
     for margin in margins:
         positive = float(1 / (1 + np.exp(-margin / current)))
         scores.append(Score("positive", positive, {"negative": 1 - positive, "positive": positive}))
-    assert fit_temperature([*scores, None], [*gold, "positive"], current=current) == pytest.approx(
-        2.5, rel=0.1
-    )
+    found = fit_scaling([*scores, None], [*gold, "positive"], current=Scaling(current))
+    assert found == Scaling(pytest.approx(2.5, rel=0.1), 1.0)
 
 
 @pytest.mark.parametrize("scores", [[], [None], [Score("positive", 0.9, {"negative": 0.1, "positive": 0.9})]])
 def test_too_few_reviews_leave_the_temperature_as_it_is(scores: list[Score | None]) -> None:
     with pytest.raises(TrainingInvalid, match=r"too few .* stays 1\.8"):
-        fit_temperature(scores, ["positive"] * len(scores), current=1.8)
+        fit_scaling(scores, ["positive"] * len(scores), current=Scaling(1.8))
 
 
 def test_evaluations_are_written_beside_those_of_other_names(tmp_path: Path) -> None:

@@ -27,7 +27,11 @@ BUNDLED_NAME = "bundled"
     help="Write metrics.json, evaluation.md and reliability.png there.",
 )
 @click.option("--record", "record_as", metavar="NAME", help="Write the metrics into the adapter under NAME.")
-@click.option("--fit-temperature", is_flag=True, help="Fit the temperature on these reviews and write it.")
+@click.option(
+    "--fit-temperature",
+    is_flag=True,
+    help="Fit temperature and exponent on these reviews, write them.",
+)
 @click.option(
     "--errors", type=click.IntRange(min=0), default=5, show_default=True, help="First errors to show."
 )
@@ -112,10 +116,10 @@ def _evaluate(
             errors=errors,
             scored=scored,
         )
-    temperature, unfitted = None, None
+    scaling, unfitted = None, None
     if fit_temperature:
         try:
-            temperature = evaluation.fit_temperature(scores, reviews.gold, current=manifest.temperature)
+            scaling = evaluation.fit_scaling(scores, reviews.gold, current=manifest.scaling)
         except TrainingInvalid as error:
             # What was measured is shown and recorded all the same; only then is this an error.
             unfitted = error
@@ -124,8 +128,8 @@ def _evaluate(
                 manifest.labels,
                 reviews.gold,
                 reviews.texts,
-                evaluation.logits_of(scores, manifest.labels, manifest.temperature),
-                temperature,
+                evaluation.logits_of(scores, manifest.labels, manifest.scaling),
+                scaling,
                 errors=errors,
                 seconds_per_review=measured.seconds_per_review,
             )
@@ -135,17 +139,17 @@ def _evaluate(
             click.echo("matplotlib isn't installed, so reliability.png is left out.", err=True)
         if (out / MANIFEST).is_file():
             write_model_card(out, Manifest.read(out))
-    if record_as or temperature is not None:
+    if record_as or scaling is not None:
         evaluation.record(
             adapter,
             metrics={record_as: measured.summary()} if record_as else None,
-            temperature=temperature,
+            scaling=scaling,
         )
     if as_json:
         click.echo(json.dumps(measured.to_dict(), allow_nan=False))
     else:
         click.echo(text_page(measured))
-        if temperature is not None:
-            click.echo(f"\ntemperature: {temperature:g}, was {manifest.temperature:g}")
+        if scaling is not None:
+            click.echo(f"\ntemperature: {scaling}, was {manifest.scaling}")
     if unfitted is not None:
         raise unfitted

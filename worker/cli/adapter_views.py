@@ -131,7 +131,7 @@ def print_manifest(manifest: Manifest, *, title: str, sha256: str) -> None:
         ("base", f"{base.id}{revision}, weights {base.weights_sha256[:12]}"),
         ("labels", ", ".join(f"{number} {label}" for number, label in enumerate(manifest.labels))),
         ("encoding", f"{encoding.max_length} tokens, {encoding.truncation}, cleaning {encoding.cleaning}"),
-        ("temperature", f"{manifest.temperature:g}"),
+        ("temperature", str(manifest.scaling)),
         ("made", manifest.created_at or "unknown"),
         ("files", ", ".join(sorted(manifest.files))),
         ("probes", f"{len(manifest.probes)} sentences"),

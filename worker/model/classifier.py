@@ -13,6 +13,7 @@ import torch
 from peft import LoraConfig
 from safetensors import SafetensorError
 
+from worker.calibration import UNSCALED, Scaling
 from worker.errors import AdapterInvalid, AdapterUnsaved, BaseMismatch, ProbesDiffer
 from worker.model.bases import find_base, weights_sha256
 from worker.model.encoding import Encoding, encode
@@ -140,7 +141,7 @@ class Classifier:
         name: str,
         training: dict[str, Any],
         metrics: dict[str, Any],
-        temperature: float = 1.0,
+        scaling: Scaling = UNSCALED,
     ) -> Manifest:
         """Writes the adapter directory: PEFT's files, the tokenizer, and the manifest last.
 
@@ -167,7 +168,8 @@ class Classifier:
                     for text, row in zip(PROBES, self._probe_logits(PROBES), strict=True)
                 ),
                 created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                temperature=temperature,
+                temperature=scaling.temperature,
+                exponent=scaling.exponent,
                 training=training,
                 metrics=metrics,
             )

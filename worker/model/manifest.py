@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from worker.calibration import Scaling
 from worker.errors import AdapterChanged, AdapterInvalid, ManifestMissing
 from worker.model.encoding import Encoding
 
@@ -54,8 +55,9 @@ class Probe:
 class Manifest:
     """The contract of an adapter directory: all that can change a label, and how to check it.
 
-    `labels` are in the order of the logits. `temperature` divides the logits before the softmax. `files` maps
-    each file of the directory, but the manifest and documentation, to its sha256.
+    `labels` are in the order of the logits. Probabilities are softmax(-(largest logit - logit) ** exponent /
+    temperature): `exponent` 1 is plain temperature scaling. `files` maps each file of the directory, but the manifest
+    and documentation, to its sha256.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Manifest:
     files: Mapping[str, str]
     probes: tuple[Probe, ...]
     temperature: float = 1.0
+    exponent: float = 1.0
     created_at: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -80,6 +83,8 @@ class Manifest:
             raise AdapterInvalid(f"adapter '{self.name}' needs two or more distinct labels: {self.labels}.")
         if not 0 < self.temperature < math.inf:
             raise AdapterInvalid(f"adapter '{self.name}' has temperature {self.temperature}; it must be > 0.")
+        if not 0 < self.exponent < math.inf:
+            raise AdapterInvalid(f"adapter '{self.name}' has exponent {self.exponent}; it must be > 0.")
         if not all(isinstance(text, str) for text in (self.name, *self.labels, *self.files.values())):
             raise AdapterInvalid(f"{MANIFEST} of '{self.name}' has a number where a text belongs.")
         if any(len(probe.logits) != len(self.labels) for probe in self.probes):
@@ -87,7 +92,11 @@ class Manifest:
 
     def to_json(self) -> str:
         """The manifest as readable JSON, the same text for the same manifest."""
-        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        fields = dataclasses.asdict(self)
+        if self.exponent == 1:
+            # Manifests older than this field keep their hash.
+            del fields["exponent"]
+        return json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
@@ -113,6 +122,11 @@ class Manifest:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise AdapterInvalid(f"{MANIFEST} can't be read: {error}.") from error
+
+    @property
+    def scaling(self) -> Scaling:
+        """How this adapter's logits become probabilities."""
+        return Scaling(self.temperature, self.exponent)
 
     @property
     def sha256(self) -> str:

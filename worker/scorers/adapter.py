@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from worker.calibration import softmax
 from worker.errors import AdapterInvalid, DeviceBroken
 from worker.model import buckets
 from worker.model.classifier import Classifier
@@ -125,11 +126,11 @@ class AdapterScorer:
         return None
 
     def _outcomes(self, logits: torch.Tensor) -> list[Outcome]:
-        finite = logits.isfinite().all(-1).tolist()
-        rows = (logits / self._manifest.temperature).softmax(-1).tolist()
+        finite = logits.isfinite().all(-1)
+        rows = softmax(logits.where(finite[:, None], 0.0).numpy(), self._manifest.scaling).tolist()
         return [
             self._score(row) if sound else Failure(f"the logits are not finite in {self._classifier.dtype}")
-            for row, sound in zip(rows, finite, strict=True)
+            for row, sound in zip(rows, finite.tolist(), strict=True)
         ]
 
     def _score(self, row: Sequence[float]) -> Score:
@@ -189,6 +190,7 @@ def _identity(classifier: Classifier) -> ScorerIdentity:
             "labels": list(manifest.labels),
             "encoding": dataclasses.asdict(manifest.encoding),
             "temperature": manifest.temperature,
+            "exponent": manifest.exponent,
             "device": device_title(classifier.device),
             "dtype": number_format,
         },
