@@ -63,14 +63,14 @@ class Scaling:
         """Scaled logits (N, L), the largest of each row 0: the softmax of them gives the probabilities."""
         raw = np.asarray(logits, dtype=np.float64)
         scaled: NDArray[np.float64] = (
-            -((raw.max(axis=-1, keepdims=True) - raw) ** self.exponent) / self.temperature
+            -((raw.max(axis=-1, keepdims=True, initial=-np.inf) - raw) ** self.exponent) / self.temperature
         )
         return scaled
 
     def unscale(self, scaled: ArrayLike) -> NDArray[np.float64]:
         """The logits (N, L), but for a constant a row, of which `scale` made these, but for a constant a row."""
         given = np.asarray(scaled, dtype=np.float64)
-        gaps = (given.max(axis=-1, keepdims=True) - given) * self.temperature
+        gaps = (given.max(axis=-1, keepdims=True, initial=-np.inf) - given) * self.temperature
         logits: NDArray[np.float64] = -(gaps ** (1 / self.exponent))
         return logits
 
