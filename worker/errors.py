@@ -140,5 +140,31 @@ class DeviceBroken(Transient):
     """The device failed in a way that only a new process can mend."""
 
 
+# The oracle ------------------------------------------------------------------------------------------------
+
+
+class OracleInvalid(Invalid):
+    """The oracle can't be asked: its key, address, model or route is wrong."""
+
+
+class OracleUnavailable(Transient):
+    """The oracle doesn't answer now. `retry_after_s` is how long it asked to be left alone, where it said so."""
+
+    def __init__(self, message: str = "", *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class OracleQuotaSpent(OracleUnavailable):
+    """The account behind OPENAI_API_KEY has no quota or credit left: asking again doesn't help until it has."""
+
+
+class BudgetSpent(Transient):
+    """The next request could cost more than is left of --max-cost or LORACLE_MAX_COST."""
+
+
+# Single reviews --------------------------------------------------------------------------------------------
+
+
 class ReviewUnscorable(LoracleError):
     """A single review can't be scored."""

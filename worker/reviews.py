@@ -45,13 +45,29 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a review got no label."""
+    """Why a review got no label; `state` is what becomes of the request for it, where it was one to the oracle."""
 
     reason: str
+    state: Literal["refused", "unanswered", "failed"] = "failed"
 
 
 Outcome = Score | Failure
 """What a scorer gives for one review."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the oracle gave for one review, and what that took: the review's share of its request's tokens and cost.
+
+    `cost` is in US dollars. A review that needed several requests (bisected) has the sum; `request_id` and
+    `response_model` are the last one's.
+    """
+
+    outcome: Outcome
+    response_model: str | None = None
+    request_id: str | None = None
+    tokens: int = 0
+    cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

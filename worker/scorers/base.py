@@ -12,6 +12,22 @@ def no_heartbeat() -> None:
     """The heartbeat of a caller that holds no lease."""
 
 
+class Purse(Protocol):
+    """The money a request may take: reserved before it, settled after it. Amounts are in US dollars."""
+
+    def reserve(self, dollars: float) -> int:
+        """Sets aside the most that a request can cost; the reservation's number, committed before it returns.
+
+        Raises:
+            BudgetSpent: that much isn't left.
+        """
+        ...
+
+    def settle(self, reservation: int, dollars: float) -> None:
+        """The request cost this much. A reservation that is never settled counts as spent."""
+        ...
+
+
 class Scorer(Protocol):
     """Gives labels to reviews."""
 
