@@ -1,0 +1,114 @@
+"""Which scorers a job uses, and which of its reviews the oracle is asked about."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from worker.errors import OptionInvalid
+from worker.reviews import Outcome, Score
+
+PolicyKind = Literal["adapter", "oracle", "fallback", "cascade"]
+RequestReason = Literal["policy", "fallback", "cascade", "audit"]
+KINDS: tuple[PolicyKind, ...] = get_args(PolicyKind)
+
+_TEXT = re.compile(r"(\w+)(?: --below (\S+))?(?: --audit (\S+) --audit-seed (-?\d+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What decides a job's labels.
+
+    `adapter`: the adapter alone. `oracle`: the oracle alone. `fallback`: the adapter, and the oracle where it can't.
+    `cascade`: the oracle decides every review whose calibrated score is under `below`. With any of them, `audit` is
+    the share of reviews, drawn by `audit_seed`, that both label: for agreement, never for the final label.
+
+    Raises:
+        OptionInvalid: the parts don't fit together.
+    """
+
+    kind: PolicyKind = "adapter"
+    below: float | None = None
+    audit: float = 0.0
+    audit_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise OptionInvalid(f"there is no policy '{self.kind}'. Choose one of {', '.join(KINDS)}.")
+        if (self.kind == "cascade") != (self.below is not None):
+            raise OptionInvalid("--policy cascade needs --below P, and --below is for it alone.")
+        if self.below is not None and not 0 < self.below <= 1:
+            raise OptionInvalid(f"--below is a probability over 0, at most 1, not {self.below:g}.")
+        if not 0 <= self.audit <= 1:
+            raise OptionInvalid(f"--audit is a share between 0 and 1, not {self.audit:g}.")
+
+    def __str__(self) -> str:
+        """As it would be typed; `parse` reads it, and it is part of a job's identity."""
+        parts = [str(self.kind)]
+        if self.below is not None:
+            parts.append(f"--below {self.below!r}")
+        if self.audit:
+            parts.append(f"--audit {self.audit!r} --audit-seed {self.audit_seed}")
+        return " ".join(parts)
+
+    @classmethod
+    def parse(cls, text: str) -> Policy:
+        """Reads what `str` wrote.
+
+        Raises:
+            OptionInvalid: it is no policy.
+        """
+        found = _TEXT.fullmatch(text)
+        if found is None or found[1] not in KINDS:
+            raise OptionInvalid(f"'{text}' is no policy. Choose one of {', '.join(KINDS)}.")
+        below, audit, seed = found[2], found[3], found[4]
+        return cls(
+            kind=found[1],
+            below=None if below is None else float(below),
+            audit=0.0 if audit is None else float(audit),
+            audit_seed=0 if seed is None else int(seed),
+        )
+
+    @property
+    def names_oracle(self) -> bool:
+        """Whether reviews may leave this machine for the oracle."""
+        return self.kind != "adapter" or self.audit > 0
+
+    @property
+    def names_adapter(self) -> bool:
+        """Whether the adapter labels any review."""
+        return self.kind != "oracle" or self.audit > 0
+
+    def is_audited(self, job_id: int, row_no: int) -> bool:
+        """Whether this review is of the audited share: drawn by a hash, so it needs no order and no memory.
+
+        A review may be audited and, for another reason, asked about already: the share stays a random one.
+        """
+        if self.audit <= 0:
+            return False
+        digest = hashlib.sha256(f"audit {self.audit_seed} {job_id} {row_no}".encode()).digest()
+        return int.from_bytes(digest[:8]) < self.audit * 2**64
+
+    def requests(self, job_id: int, scored: Iterable[tuple[int, Outcome]]) -> list[tuple[int, RequestReason]]:
+        """The rows the oracle is asked about after the adapter has scored them, each once, with the reason."""
+        found: list[tuple[int, RequestReason]] = []
+        for row_no, outcome in scored:
+            reason = self._reason(outcome)
+            if reason is None and self.is_audited(job_id, row_no):
+                reason = "audit"
+            if reason is not None:
+                found.append((row_no, reason))
+        return found
+
+    def _reason(self, outcome: Outcome) -> RequestReason | None:
+        if self.kind == "oracle":
+            return "policy"
+        if self.kind in ("fallback", "cascade") and not isinstance(outcome, Score):
+            return "fallback"
+        if self.kind == "cascade" and isinstance(outcome, Score) and self.below is not None:
+            # A score that isn't known can't be trusted to be high.
+            return "cascade" if outcome.score is None or outcome.score < self.below else None
+        return None
