@@ -37,6 +37,12 @@ def test_a_share_of_nothing_is_refused() -> None:
         wilson(0, 0)
 
 
+@pytest.mark.parametrize("n", [1, 242, 499, 10**6])
+def test_none_or_all_of_the_reviews_are_the_very_end_of_their_interval(n: int) -> None:
+    assert wilson(0, n)[0] == 0.0
+    assert wilson(n, n)[1] == 1.0
+
+
 @given(st.integers(0, 500), st.integers(1, 500))
 def test_the_interval_holds_the_share_and_stays_within_0_and_1(successes: int, extra: int) -> None:
     n = successes + extra
