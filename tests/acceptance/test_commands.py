@@ -66,9 +66,21 @@ def test_filters_choose_rows(scored: Loracle) -> None:
     ]
     assert found == [row for row in rows if row["score"] >= middle][:2]
     assert scored("results", "1", "--json", "--failed").stdout == ""
-    wrong = scored("results", "1", "--label", "neutral")
-    assert wrong.returncode == 2
-    assert "negative, positive" in wrong.stderr
+    unknown = scored("results", "1", "--label", "neutral")
+    assert unknown.returncode == 2
+    assert "negative, positive" in unknown.stderr
+
+
+def test_wrong_labels_are_listed_with_their_source(scored: Loracle, tmp_path: Path) -> None:
+    listed = scored("results", "1", "--wrong", "--json", "--with-text").stdout.splitlines()
+    wrong = [json.loads(line) for line in listed]
+    assert [row["text"] for row in wrong] == [text for text in TEXTS if stub_label(text) != "positive"]
+    assert {(row["gold_label"], row["source"]) for row in wrong} == {("positive", "adapter")}
+    (tmp_path / "plain.txt").write_text("a fine film\n")
+    assert scored("run", "plain.txt", "--adapter", "stub").returncode == 0
+    nothing = scored("results", "2", "--wrong", "--json")
+    assert (nothing.returncode, nothing.stdout) == (0, "")
+    assert "gold label" in nothing.stderr
 
 
 @pytest.mark.parametrize("command", ["status", "results", "cancel", "retry"])

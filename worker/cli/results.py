@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store, adapter_of
-from worker.cli.common import open_all
+from worker.cli.common import note, open_all
 from worker.cli.waiting import OVER
 from worker.errors import Invalid
 from worker.files.results import write_results
@@ -32,6 +32,7 @@ FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "pa
 @click.option("--min-score", type=click.FloatRange(0, 1), help="Only labels at least this probable.")
 @click.option("--max-score", type=click.FloatRange(0, 1), help="Only labels at most this probable.")
 @click.option("--failed", is_flag=True, help="Only reviews that got no label, with the reason.")
+@click.option("--wrong", is_flag=True, help="Only reviews whose label differs from their gold label.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N.")
 @click.option("--with-text", is_flag=True, help="The review's text too.")
 @click.option("--follow", is_flag=True, help="Go on while the job runs; rows in order, as they are labelled.")
@@ -54,6 +55,10 @@ def results(
         known = adapter_of(store, found.adapter_id).labels
         if filters["label"] not in known:
             raise Invalid(f"job {job} has no label '{filters['label']}'; its labels are {', '.join(known)}.")
+    if filters["wrong"] and not store.queries.contingency(job):
+        note(
+            f"No review of job {job} has both a label and a gold label (--label-column): none is known to be wrong."
+        )
     chosen = format_ or ("jsonl" if as_json else None) or _by_name(output) or "table"
     if follow and chosen in ("table", "parquet"):
         if format_ or output:

@@ -119,6 +119,7 @@ class Queries:
         min_score: float | None = None,
         max_score: float | None = None,
         failed: bool = False,
+        wrong: bool = False,
         with_text: bool = False,
         after_row: int = 0,
         until_row: int | None = None,
@@ -128,14 +129,20 @@ class Queries:
         """Rows of the view `results` in row order, as dicts; with `text` and `attributes` if asked.
 
         `min_score` <= score <= `max_score`; `after_row` < row_no <= `until_row`; `failed` keeps the rows with
-        an error. Memory stays flat: `chunk` rows at a time, each chunk a read of its own.
+        an error, `wrong` those whose label isn't their gold label. Memory stays flat: `chunk` rows at a time, each
+        chunk a read of its own.
 
         Raises:
             JobUnknown: there is no such job.
         """
         self.job_state(job_id)
         filters = Filters(
-            label=label, min_score=min_score, max_score=max_score, failed=failed, until_row=until_row
+            label=label,
+            min_score=min_score,
+            max_score=max_score,
+            failed=failed,
+            wrong=wrong,
+            until_row=until_row,
         )
         return iterate_results(
             self._engine, job_id, filters, with_text=with_text, after_row=after_row, limit=limit, chunk=chunk

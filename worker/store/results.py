@@ -38,12 +38,14 @@ _IN_KEY_ORDER = select(
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which rows: this label, min_score <= score <= max_score, with an error, none behind `until_row`."""
+    """Which rows: this label, min_score <= score <= max_score, with an error, with a label other than gold's, none
+    behind `until_row`."""
 
     label: str | None = None
     min_score: float | None = None
     max_score: float | None = None
     failed: bool = False
+    wrong: bool = False
     until_row: int | None = None
 
 
@@ -89,6 +91,8 @@ def _query(job_id: int, filters: Filters, *, with_text: bool) -> Select[Any]:
         query = query.where(c.score <= filters.max_score)
     if filters.until_row is not None:
         query = query.where(c.row_no <= filters.until_row)
+    if filters.wrong:
+        query = query.where(c.label != c.gold_label)
     if filters.failed:
         query = query.where(c.error.is_not(None))
     return query
