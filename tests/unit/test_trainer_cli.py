@@ -92,7 +92,7 @@ def test_what_the_user_can_mend_is_named(
 
 @pytest.mark.parametrize(
     ("after", "message"),
-    [(1, "holds the best adapter so far"), (0, "no adapter yet. The same command goes on")],
+    [(1, "holds the best adapter so far"), (0, "no adapter yet. The same command begins anew")],
 )
 def test_interrupting_says_what_is_left(
     base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, message: str

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from trainer.checks import check_out, run_directory
+from trainer.checks import CHECKPOINT, check_out, run_directory
 from trainer.cli.common import DEVICE, JSON, LABEL_COLUMN, LIMIT, TEXT_COLUMN, names
 from trainer.cli.scoring import scoring_progress
 from trainer.config import RECIPES, Schedule, TrainConfig
@@ -227,7 +227,9 @@ def _interrupted(out: Path) -> str:
     try:
         manifest: Manifest = finish(out)
     except AdapterInvalid:
-        return "Interrupted before the first epoch was done: no adapter yet. The same command goes on."
+        saved = (run_directory(out) / CHECKPOINT).is_file()
+        way = "goes on" if saved else "begins anew: a run is first saved after a minute"
+        return f"Interrupted before the first epoch was done: no adapter yet. The same command {way}."
     metrics = manifest.metrics
     return (
         f"Interrupted. {out} holds the best adapter so far ({metrics['validation_accuracy']:.2%} on validation, "
