@@ -20,6 +20,8 @@ from worker.reviews import Lane
 from worker.settings import Settings, without_password
 
 TASK = "loracle.score_batch"
+ASK_TASK = "loracle.ask_prompt"
+TASKS: dict[Lane, str] = {"adapter": TASK, "openai": ASK_TASK}
 LANES: tuple[Lane, ...] = ("adapter", "openai")
 OLDEST_SERVER = Version("6.2")
 PUBLISH_BATCH = 500
@@ -88,7 +90,11 @@ def publisher(app: Celery) -> Publish:
                 for batch_id in batch_ids:
                     # Retrying would write its policy into the connection, and later calls would wait.
                     app.send_task(
-                        TASK, kwargs={"batch_id": batch_id}, queue=lane, producer=producer, retry=False
+                        TASKS[lane],
+                        kwargs={"batch_id": batch_id},
+                        queue=lane,
+                        producer=producer,
+                        retry=False,
                     )
         except BROKER_ERRORS as error:
             raise _unreachable(app, error) from error
@@ -106,15 +112,19 @@ def queue_length(app: Celery, lane: Lane) -> int | None:
         return None
 
 
-def announce(app: Celery, name: str) -> None:
+def announce(app: Celery, name: str, lane: Lane = "adapter") -> None:
     """Leaves word with the broker that this worker lives; a broker that is away is no error."""
     with suppress(*BROKER_ERRORS), app.connection_or_acquire() as connection:
         client = connection.default_channel.client
-        client.zadd(PRESENT, {name: client.time()[0]})
+        client.zadd(_present(lane), {name: client.time()[0]})
 
 
-def workers_online(app: Celery) -> int:
-    """How many Celery workers left word lately.
+def _present(lane: Lane) -> str:
+    return PRESENT if lane == "adapter" else f"{PRESENT}-{lane}"
+
+
+def workers_online(app: Celery, lane: Lane = "adapter") -> int:
+    """How many Celery workers of the lane left word lately.
 
     Raises:
         BrokerUnreachable: the broker is away.
@@ -124,10 +134,10 @@ def workers_online(app: Celery) -> int:
             client = connection.default_channel.client
             oldest = client.time()[0] - PRESENT_FOR_S
             # ZRANGE and ZREM: kombu's client prefixes no other command that would do.
-            seen = dict(client.zrange(PRESENT, 0, -1, withscores=True))
+            seen = dict(client.zrange(_present(lane), 0, -1, withscores=True))
             gone = [name for name, at in seen.items() if at < oldest]
             if gone:
-                client.zrem(PRESENT, *gone)
+                client.zrem(_present(lane), *gone)
             return len(seen) - len(gone)
     except BROKER_ERRORS as error:
         raise _unreachable(app, error) from error

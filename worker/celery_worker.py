@@ -17,14 +17,16 @@ from celery.signals import setup_logging, task_failure
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 
-from worker.bootstrap import Store, open_store
+from worker.bootstrap import Oracles, Store, open_store
 from worker.celery_app import LANES, announce, make_app, publisher, queue_length
 from worker.lifeline import die_with
 from worker.logs import log_lines
 from worker.pipeline import record_agreement
 from worker.reviews import Lane
 from worker.settings import read_settings
+from worker.store.ledger import Ledger
 from worker.sweeper import Sweeper
+from worker.throttle import CONCURRENCY
 
 log = logging.getLogger(__name__)
 
@@ -93,11 +95,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # It advises against root because of pickle, which we never accept.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     settings = read_settings()
+    # The openai lane waits for answers: its children are threads, some more than may have a request in flight, so
+    # that the ledger's work for one goes on beside the waiting of the others.
+    threads = options.lane == "openai"
+    children = options.children + options.children // 4 + 2 if threads else options.children
+    os.environ[CONCURRENCY] = str(options.children)
     app = make_app(settings)
     name = f"loracle-{os.getpid()}@{os.uname().nodename}"
 
     def length(lane: Lane) -> int | None:
-        announce(app, name)
+        announce(app, name, options.lane)
         return queue_length(app, lane)
 
     @cache
@@ -107,6 +114,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def conclude(job_id: int) -> None:
         record_agreement(job_id, ledger=store().ledger, queries=store().queries)
 
+    @cache
+    def oracles() -> Oracles:
+        return Oracles(settings, store())
+
+    def prepare(ledger: Ledger) -> None:
+        # A job that waits for nobody is told apart from one whose workers are slow by their claims.
+        handed = ledger.hand_over_waiting(
+            after_s=settings.fallback_after_s, room=2 * settings.publish_window * settings.batch_size
+        )
+        for job_id, count in handed.items():
+            log.warning(
+                "No adapter worker took a batch for %g s: %d batches of job %d go to the oracle.",
+                settings.fallback_after_s,
+                count,
+                job_id,
+            )
+        ledger.pack(oracles().pack_rule)
+
     sweeper = Sweeper(
         lambda: store().ledger,
         lanes=[options.lane],
@@ -115,10 +140,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         window=settings.publish_window,
         interval_s=settings.sweep_interval_s,
         on_complete=conclude,
+        before_ring=prepare if threads else None,
     )
     worker = app.Worker(
         hostname=name,
-        concurrency=options.children,
+        concurrency=children,
+        pool="threads" if threads else "prefork",
         queues=[options.lane],
         loglevel="ERROR",
         without_gossip=True,

@@ -7,13 +7,14 @@ import itertools
 import json
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from worker.chunks import chunked, chunked_by_time
 from worker.errors import FileUnreadable, Invalid, TooManyRejects
 from worker.files import ReadOptions, ReviewFile, map_gold, open_reviews, sample
+from worker.policy import Policy
 from worker.reviews import Job, JobSpec, Reject, Review
 from worker.store.ledger import Ledger
 
@@ -147,8 +148,26 @@ def preview(source: Source, *, shown: int = 5) -> Preview:
     return Preview(reviews, tuple(rejects), rejected, gold, tuple(first), characters)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which scorers a new job uses: its policy, and the oracle's key and hash where the policy names it."""
+
+    policy: Policy = field(default_factory=Policy)
+    oracle_id: int | None = None
+    oracle_sha256: str | None = None
+    max_cost: float | None = None
+
+    @property
+    def identity(self) -> str:
+        """What of it makes a job another one; a budget doesn't."""
+        return str(self.policy) if self.oracle_sha256 is None else f"{self.policy} by {self.oracle_sha256}"
+
+
+ADAPTER_ALONE = Asked()
+
+
 def open_job(
-    source: Source, adapter: Adapter, ledger: Ledger, *, policy: str = "adapter"
+    source: Source, adapter: Adapter, ledger: Ledger, *, asked: Asked = ADAPTER_ALONE
 ) -> tuple[Job, bool]:
     """The job of this source and whether it is new; one that exists is returned as it stands."""
     options = source.options
@@ -162,11 +181,13 @@ def open_job(
         "seed": options.seed if options.sample is not None else None,
     }
     spec = JobSpec(
-        identity=source.identity(adapter, policy),
+        identity=source.identity(adapter, asked.identity),
         name=options.name or source.file.name,
         source=source.file.name,
         adapter_id=adapter.id,
-        policy=policy,
+        policy=str(asked.policy),
+        oracle_id=asked.oracle_id,
+        max_cost=asked.max_cost,
         priority=options.priority,
         batch_size=options.batch_size,
         options=stored,

@@ -148,11 +148,17 @@ class OracleInvalid(Invalid):
 
 
 class OracleUnavailable(Transient):
-    """The oracle doesn't answer now. `retry_after_s` is how long it asked to be left alone, where it said so."""
+    """The oracle doesn't answer now. `retry_after_s` is how long it asked to be left alone, where it said so.
 
-    def __init__(self, message: str = "", *, retry_after_s: float | None = None) -> None:
+    `limited`: it isn't this request's fault (a rate limit, an open circuit breaker).
+    """
+
+    def __init__(
+        self, message: str = "", *, retry_after_s: float | None = None, limited: bool = False
+    ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.limited = limited
 
 
 class OracleQuotaSpent(OracleUnavailable):
@@ -160,7 +166,15 @@ class OracleQuotaSpent(OracleUnavailable):
 
 
 class BudgetSpent(Transient):
-    """The next request could cost more than is left of --max-cost or LORACLE_MAX_COST."""
+    """The next request could cost more than is left of --max-cost (of job `job_id`) or LORACLE_MAX_COST.
+
+    `final` unless calls under way may turn out cheaper than what was set aside for them.
+    """
+
+    def __init__(self, message: str = "", *, job_id: int | None = None, final: bool = True) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+        self.final = final
 
 
 # Single reviews --------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ class ScorerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """What makes a job: the same `identity` is the same job."""
+    """What makes a job: the same `identity` is the same job. `max_cost` is in US dollars."""
 
     identity: str
     name: str
@@ -93,11 +93,17 @@ class JobSpec:
     batch_size: int = 256
     options: Mapping[str, Any] = field(default_factory=dict)
     max_rejects: float = 0.05
+    oracle_id: int | None = None
+    max_cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One enqueued file, as the ledger has it. Times are seconds since 1970, `records_read` counts rejects too."""
+    """One enqueued file, as the ledger has it. Times are seconds since 1970, `records_read` counts rejects too.
+
+    `spent` is what the oracle cost so far, in US dollars, with what is set aside for requests under way;
+    `oracle_error` why it is no longer asked.
+    """
 
     id: int
     name: str
@@ -115,11 +121,18 @@ class Job:
     sealed_at: float | None
     finished_at: float | None
     options: Mapping[str, Any] = field(default_factory=dict)
+    oracle_id: int | None = None
+    max_cost: float | None = None
+    spent: float = 0.0
+    oracle_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The ledger's and the queue's unit, claimed: whoever holds `lease_token` may finish it."""
+    """The ledger's and the queue's unit, claimed: whoever holds `lease_token` may finish it.
+
+    `reviews` are those its policy wants the adapter to score.
+    """
 
     id: int
     job_id: int
@@ -128,3 +141,32 @@ class Batch:
     attempts: int
     lease_token: str
     reviews: tuple[Review, ...]
+    policy: str = "adapter"
+    oracle_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One review the oracle is asked about, and why."""
+
+    job_id: int
+    row_no: int
+    reason: str
+    text: str
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A claimed batch of the openai lane: the requests that one call, or one Bulk, shall answer."""
+
+    id: int
+    scorer_id: int
+    attempts: int
+    lease_token: str
+    requests: tuple[Request, ...]
+
+    @property
+    def job_ids(self) -> tuple[int, ...]:
+        """The jobs whose requests it holds, in order."""
+        return tuple(sorted({request.job_id for request in self.requests}))

@@ -24,6 +24,9 @@ def _default_home() -> Path:
 class Settings(BaseSettings):
     """Where things are and how the worker behaves.
 
+    `requests_per_minute` and `tokens_per_minute` bound the oracle over all workers, 0 leaves that to what its
+    server says; `max_cost` is what all jobs of the database may cost together, in US dollars; `prices` says what
+    models cost.
     Every field's variable is `LORACLE_<FIELD>`, but for the four that other tools share: DATABASE_URL,
     REDIS_URL, OPENAI_API_KEY and OPENAI_BASE_URL. Times are in seconds. `adapter` outranks the one that is active
     in the database; None leaves the choice to it.
@@ -62,6 +65,19 @@ class Settings(BaseSettings):
     bell_timeout_s: float = Field(600.0, gt=0)
     report_interval_s: float = Field(30.0, gt=0)
 
+    oracle_model: str = "gpt-6-luna"
+    oracle_timeout_s: float = Field(60.0, gt=0)
+    oracle_lease_s: float = Field(180.0, gt=0)
+    requests_per_minute: int = Field(0, ge=0)
+    tokens_per_minute: int = Field(0, ge=0)
+    max_cost: Annotated[float, Field(ge=0)] | None = None
+    prices: str | None = None
+    pack_after_s: float = Field(1.0, ge=0)
+    fallback_after_s: float = Field(60.0, gt=0)
+    bulk_size: int = Field(50_000, ge=1, le=50_000)
+    bulk_after_s: float = Field(300.0, ge=0)
+    bulk_poll_s: float = Field(60.0, gt=0)
+
     max_text_chars: int = Field(200_000, ge=1)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -79,6 +95,18 @@ class Settings(BaseSettings):
     @classmethod
     def _broker(cls, value: SecretStr | None) -> SecretStr | None:
         return _url(value, BROKERS)
+
+    @field_validator("openai_base_url")
+    @classmethod
+    def _oracle(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("the URL must begin with https:// or http://")
+        if parts.username or parts.password:
+            raise ValueError("the URL must not hold a password: set OPENAI_API_KEY")
+        return value.rstrip("/")
 
     @model_validator(mode="after")
     def _servers_fit(self) -> Settings:
@@ -100,6 +128,11 @@ class Settings(BaseSettings):
     def default_database(self) -> Path:
         """Where the database is when DATABASE_URL isn't set."""
         return self.home / "loracle.db"
+
+    @property
+    def oracle_url(self) -> str:
+        """Where the oracle is asked: OPENAI_BASE_URL, else OpenAI's own address."""
+        return self.openai_base_url or "https://api.openai.com/v1"
 
     @property
     def embedded(self) -> bool:

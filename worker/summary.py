@@ -14,8 +14,8 @@ class Summary:
 
     `rows` counts the file's records, rejects too. Accuracy and kappa are over the labelled reviews with a gold
     label (`gold` of them) and None where there are none. `reviews_per_s` is over the time in which at least one
-    batch was being scored, so pauses and the
-    loading of the model don't count.
+    batch was being scored, so pauses and the loading of the model don't count. `sources` says who gave the final
+    labels and `oracle_cost`, in US dollars, what the oracle took; both are empty for a job without one.
     """
 
     job_id: int
@@ -27,6 +27,9 @@ class Summary:
     rejected: int
     failed: int
     labels: dict[str, int]
+    sources: dict[str, int]
+    oracle_cost: float | None
+    oracle_tokens: int
     gold: int
     accuracy: float | None
     accuracy_interval: tuple[float, float] | None
@@ -50,6 +53,9 @@ def summarise(queries: Queries, job_id: int) -> Summary:
         rejected=at.rejected,
         failed=at.failed,
         labels=queries.label_counts(job_id),
+        sources=queries.source_counts(job_id) if job.oracle_id is not None else {},
+        oracle_cost=job.spent if job.oracle_id is not None else None,
+        oracle_tokens=sum(row.tokens for row in queries.costs(job_id)) if job.oracle_id is not None else 0,
         gold=against_gold.n,
         accuracy=against_gold.observed,
         accuracy_interval=against_gold.interval,

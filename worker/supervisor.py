@@ -43,7 +43,9 @@ class WorkerPlan:
 
     @property
     def device(self) -> str:
-        """The device for people: "GPU 0" or "CPU"."""
+        """The device for people: "GPU 0" or "CPU"; the openai lane has none."""
+        if self.lane == "openai":
+            return "the openai lane"
         return "CPU" if self.gpu is None else f"GPU {self.gpu}"
 
 
@@ -127,7 +129,10 @@ class Supervisor:
     ) -> None:
         self._settings = settings
         self._slots = [_Slot(worker) for worker in plan]
-        self._window = settings.publish_window * sum(worker.children for worker in plan)
+        self._windows = {
+            lane: settings.publish_window * sum(worker.children for worker in plan if worker.lane == lane)
+            for lane in {worker.lane for worker in plan}
+        }
         self._spawn = spawn or _spawn
         self._clock = clock
         self._stopping = False
@@ -200,11 +205,14 @@ class Supervisor:
         variables = {
             **os.environ,
             **environment(self._settings),
-            "LORACLE_PUBLISH_WINDOW": str(self._window),
+            "LORACLE_PUBLISH_WINDOW": str(self._windows[plan.lane]),
             "LORACLE_DEVICE": "cpu" if plan.gpu is None else "cuda",
             "CUDA_VISIBLE_DEVICES": plan.gpu or "",
             "TOKENIZERS_PARALLELISM": "true" if plan.children == 1 else "false",
         }
+        if plan.lane == "openai":
+            # A request may take a minute, and its lease is renewed only between requests.
+            variables["LORACLE_LEASE_S"] = str(self._settings.oracle_lease_s)
         if plan.threads is not None and self._settings.threads is None:
             variables["LORACLE_THREADS"] = str(plan.threads)
         command = [sys.executable, "-m", "worker.celery_worker", "--lane", plan.lane]

@@ -43,7 +43,7 @@ class Sweeper(threading.Thread):
     """Sweeps the ledger of its lanes every `interval_s` seconds, and at once when woken.
 
     It opens the ledger itself, on its own thread, and survives every error: with the database away it rests
-    longer and longer, up to ten seconds, and goes on.
+    longer and longer, up to ten seconds, and goes on. `before_ring` does what must precede publishing.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Sweeper(threading.Thread):
         window: int,
         interval_s: float,
         on_complete: Callable[[int], None] = lambda job_id: None,
+        before_ring: Callable[[Ledger], None] | None = None,
     ) -> None:
         super().__init__(name="sweeper", daemon=True)
         self._open_ledger = open_ledger
@@ -66,6 +67,7 @@ class Sweeper(threading.Thread):
         self._window = window
         self._interval_s = interval_s
         self._on_complete = on_complete
+        self._before_ring = before_ring
         self._wake = threading.Event()
         self._stopping = False
         self._lost: deque[str] = deque()
@@ -118,6 +120,8 @@ class Sweeper(threading.Thread):
         for lane in self._lanes:
             length = self._queue_length(lane)
             swept = self._ledger.sweep(lane, queue_empty=length == 0)
+            if self._before_ring is not None:
+                self._before_ring(self._ledger)
             heard = ring(self._ledger, self._publish, lane, window=self._window)
             if length is None or not heard:
                 self._redis.away()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +15,13 @@ from typing import Any
 from celery import shared_task
 from celery.signals import worker_process_init, worker_process_shutdown
 
-from worker import pipeline
-from worker.bootstrap import Scorers, Store, open_store
-from worker.celery_app import TASK, make_app, publisher
+from worker import pipeline, prompting
+from worker.bootstrap import Oracles, Scorers, Store, open_store
+from worker.celery_app import ASK_TASK, TASK, broker_url, make_app, publisher
 from worker.errors import DeviceBroken, LoracleError
+from worker.scorers.asking import OracleScorer
 from worker.settings import Settings, read_settings
+from worker.throttle import CONCURRENCY, RedisThrottle, connect
 
 log = logging.getLogger(__name__)
 
@@ -54,27 +57,55 @@ class Child:
     settings: Settings
     store: Store
     scorers: Scorers
+    oracles: Oracles
     publish: pipeline.Publish
     tally: Tally
+    gates: dict[tuple[str, str], RedisThrottle] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def gate(self, scorer: OracleScorer) -> RedisThrottle:
+        """What lets requests to this scorer's model through."""
+        key = (scorer.spec.base_url, scorer.spec.model)
+        with self.lock:
+            if key not in self.gates:
+                self.gates[key] = RedisThrottle(
+                    connect(broker_url(self.settings)),
+                    base_url=key[0],
+                    model=key[1],
+                    concurrency=int(os.environ.get(CONCURRENCY, "1")),
+                    requests_per_minute=self.settings.requests_per_minute,
+                    tokens_per_minute=self.settings.tokens_per_minute,
+                )
+            return self.gates[key]
 
     def conclude(self, job_id: int) -> None:
         """What follows the end of a job."""
         pipeline.record_agreement(job_id, ledger=self.store.ledger, queries=self.store.queries)
 
 
-@cache
+_making = threading.Lock()
+
+
 def child() -> Child:
     """The parts of this process, made at the first batch.
 
     Raises:
         DatabaseUnreachable: tried again with the next batch.
     """
+    # The openai lane's tasks are threads of one process.
+    with _making:
+        return _child()
+
+
+@cache
+def _child() -> Child:
     settings = read_settings()
     store = open_store(settings)
     return Child(
         settings,
         store,
         Scorers(settings, store),
+        Oracles(settings, store),
         publisher(make_app(settings)),
         Tally(settings.report_interval_s),
     )
@@ -93,6 +124,26 @@ def score_batch(self: Any, batch_id: int) -> None:
                 publish=parts.publish,
                 window=parts.settings.publish_window,
                 retry_delay_s=parts.settings.retry_delay_s,
+                task_id=self.request.id,
+                on_complete=parts.conclude,
+            )
+        )
+
+
+@shared_task(bind=True, name=ASK_TASK)  # type: ignore[untyped-decorator]
+def ask_prompt(self: Any, batch_id: int) -> None:
+    """Asks the oracle about one Prompt or Bulk of the ledger."""
+    with _attempt(batch_id, self.request.id):
+        parts = child()
+        parts.tally.add(
+            prompting.ask_prompt(
+                batch_id,
+                ledger=parts.store.ledger,
+                oracle_for=parts.oracles,
+                gate_for=parts.gate,
+                retry_delay_s=parts.settings.retry_delay_s,
+                poll_s=parts.settings.bulk_poll_s,
+                max_total=parts.settings.max_cost,
                 task_id=self.request.id,
                 on_complete=parts.conclude,
             )
@@ -132,5 +183,5 @@ def _born(**_: Any) -> None:
 
 @worker_process_shutdown.connect  # type: ignore[untyped-decorator]
 def _ends(**_: Any) -> None:
-    if child.cache_info().currsize:
+    if _child.cache_info().currsize:
         child().tally.say()

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from worker.cli.common import Bell, echo_json, json_option, note, open_all
+from worker.cli.oracle_options import choose_oracle, oracle_options
 from worker.cli.reading import enqueue_options, open_source, pinned_adapter, reading_options, write_job
 from worker.cli.waiting import wait_for_jobs
 from worker.enqueue import preview
@@ -16,6 +17,7 @@ from worker.enqueue import preview
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @reading_options
+@oracle_options
 @click.option("--wait", is_flag=True, help="Return when the jobs are done; exit code 1 if a review failed.")
 @click.option("--dry-run", is_flag=True, help="Read the files and say what would be enqueued; write nothing.")
 @json_option
@@ -29,6 +31,7 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
     settings, store = open_all()
     options = enqueue_options(settings, values)
     adapter = pinned_adapter(store, settings, values["adapter"])
+    asked = choose_oracle(store, settings, adapter, values)
     # Everything is opened before anything is written: a wrong name among the files leaves nothing half-done.
     sources = [open_source(path, options, adapter) for path in files]
     if dry_run:
@@ -54,7 +57,7 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
                 click.echo(f"  row {review.row_no}: {review.text[:70]!r}")
         return 0
     bell = Bell(settings, store)
-    jobs = [write_job(source, adapter, store, bell) for source in sources]
+    jobs = [write_job(source, adapter, store, bell, asked=asked) for source in sources]
     for job in jobs:
         if as_json:
             echo_json({"job_id": job.id, "name": job.name})

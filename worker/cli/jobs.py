@@ -49,11 +49,15 @@ def cancel(job: int, as_json: bool) -> None:
 
 @click.command()
 @click.argument("job", type=int)
+@click.option("--max-cost", type=click.FloatRange(min=0), metavar="DOLLARS", help="The job's new budget.")
 @json_option
-def retry(job: int, as_json: bool) -> None:
-    """Score again what failed in a job, or what a stopped or cancelled job left unscored."""
+def retry(job: int, max_cost: float | None, as_json: bool) -> None:
+    """Score again what failed in a job, or what a stopped or cancelled job left unscored.
+
+    The oracle is asked again where it gave no label; a new budget is for the whole job, with what is spent.
+    """
     settings, store = open_all()
-    reviews = store.ledger.retry(job)
+    reviews = store.ledger.retry(job, max_cost=max_cost)
     Bell(settings, store).ring()
     if as_json:
         echo_json({"job_id": job, "reviews": reviews})

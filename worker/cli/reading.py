@@ -11,7 +11,7 @@ import click
 
 from worker.bootstrap import Store, adapter_of, choose_adapter, default_adapter
 from worker.cli.common import Bell, note, progress
-from worker.enqueue import Adapter, EnqueueOptions, Source, enqueue_file, open_job
+from worker.enqueue import ADAPTER_ALONE, Adapter, Asked, EnqueueOptions, Source, enqueue_file, open_job
 from worker.errors import Invalid
 from worker.files import ReadOptions
 from worker.pipeline import record_agreement
@@ -130,17 +130,25 @@ def open_source(path: str, options: EnqueueOptions, adapter: Adapter) -> Source:
 
 
 def write_job(
-    source: Source, adapter: Adapter, store: Store, bell: Bell, *, tick: Callable[[], None] = lambda: None
+    source: Source,
+    adapter: Adapter,
+    store: Store,
+    bell: Bell,
+    *,
+    asked: Asked = ADAPTER_ALONE,
+    tick: Callable[[], None] = lambda: None,
 ) -> Job:
     """Makes the source's job, or takes up or returns the one that is there, with progress on stderr.
 
     `tick` is called after every chunk.
     """
-    job, new = open_job(source, adapter, store.ledger)
+    job, new = open_job(source, adapter, store.ledger, asked=asked)
     if not new and job.state != "reading":
         note(
             f"{source.file.name}: job {job.id} has these reviews already ({job.state}); --again makes a new one."
         )
+        if asked.max_cost is not None and asked.max_cost != job.max_cost:
+            note(f"Its budget stays as it is; `loracle retry {job.id} --max-cost DOLLARS` changes it.")
         bell.ring()
         return job
     if not new:

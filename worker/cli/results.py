@@ -17,7 +17,8 @@ from worker.errors import Invalid
 from worker.files.results import write_results
 from worker.reviews import Job
 
-COLUMNS = ("row_no", "id", "label", "score", "source", "scorer", "gold_label", "error")
+COLUMNS = ("row_no", "id", "label", "score", "source", "scorer", "gold_label", "error", "asked", "cost")
+WITHOUT_ORACLE = COLUMNS[:-2]
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "table"}
 
 
@@ -32,6 +33,11 @@ FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "pa
 @click.option("--min-score", type=click.FloatRange(0, 1), help="Only labels at least this probable.")
 @click.option("--max-score", type=click.FloatRange(0, 1), help="Only labels at most this probable.")
 @click.option("--failed", is_flag=True, help="Only reviews that got no label, with the reason.")
+@click.option(
+    "--source",
+    type=click.Choice(["adapter", "oracle", "adapter_unconfirmed"]),
+    help="Only labels from this source.",
+)
 @click.option("--wrong", is_flag=True, help="Only reviews whose label differs from their gold label.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N.")
 @click.option("--with-text", is_flag=True, help="The review's text too.")
@@ -47,7 +53,8 @@ def results(
 ) -> None:
     """Show or export a job's labels, in the order of the file: a row per review, then the kept columns.
 
-    A review that has no label yet, or failed, is shown with an empty label.
+    A review that has no label yet, or failed, is shown with an empty label. `source` says who gave the final label:
+    adapter_unconfirmed where the oracle was to decide and didn't; `asked` why the oracle was asked at all.
     """
     _, store = open_all()
     found = store.queries.get_job(job)
@@ -64,9 +71,21 @@ def results(
         if format_ or output:
             raise Invalid(f"--follow writes row by row: use csv or jsonl, not {chosen}.")
         chosen = "csv"
+    if filters["wrong"]:
+        _say_by_source(store, job)
     rows = (_follow if follow else _rows)(store, found, with_text, filters)
-    columns = [*COLUMNS, *(["text"] if with_text else []), *_kept(found)]
+    columns = [
+        *(WITHOUT_ORACLE if found.oracle_id is None else COLUMNS),
+        *(["text"] if with_text else []),
+        *_kept(found),
+    ]
     write_results(rows, columns, format=chosen, target=output if output is not None else sys.stdout)
+
+
+def _say_by_source(store: Store, job: int) -> None:
+    """How often each source is wrong, on stderr."""
+    for source, (wrong, total) in store.queries.wrong_by_source(job).items():
+        note(f"{source}: {wrong:,} of {total:,} labels with gold are wrong ({wrong / total:.1%}).")
 
 
 def _kept(job: Job) -> list[str]:

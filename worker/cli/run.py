@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from worker.cli.common import Bell, echo_json, json_option, note, open_all
+from worker.cli.oracle_options import choose_oracle, oracle_options
 from worker.cli.reading import enqueue_options, open_source, pinned_adapter, reading_options, write_job
 from worker.cli.waiting import wait_for_jobs
 from worker.errors import DataDirectoryBusy
@@ -22,23 +23,37 @@ CPU_BATCH = 64
 @click.command()
 @click.argument("file")
 @reading_options
+@oracle_options
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 1000),
+    default=8,
+    show_default=True,
+    help="Oracle requests at once.",
+)
 @click.option("--gpus", default="all", show_default=True, help="all, none, or numbers such as 0,1.")
 @click.option("--children", type=click.IntRange(min=1), help="Processes per GPU (else 3; 1 on a CPU).")
 @json_option
-def run(file: str, gpus: str, children: int | None, as_json: bool, **values: Any) -> int:
+def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: bool, **values: Any) -> int:
     """Score a review FILE on this machine with nothing configured, and sum it up.
 
-    It starts a private queue and a worker, enqueues the file, waits, and stops them again; the labels stay in the
-    database for `loracle results`. Ctrl-C leaves a job that the same command, or `loracle worker`, takes up again.
+    It starts a private queue and the workers that --policy needs, enqueues the file, waits, and stops them again; the
+    labels stay in the database for `loracle results`. Ctrl-C leaves a job that the same command, or `loracle worker`,
+    takes up again.
     """
-    from worker.supervisor import Supervisor, plan_workers
+    from worker.supervisor import Supervisor, WorkerPlan, plan_workers
 
     settings, store = open_all()
     plan = plan_workers(gpus, children)
     on_cpu = all(one.gpu is None for one in plan)
     options = enqueue_options(settings, values, batch_size=CPU_BATCH if on_cpu else None)
     adapter = pinned_adapter(store, settings, values["adapter"])
+    asked = choose_oracle(store, settings, adapter, values, asks_itself=True)
     source = open_source(file, options, adapter)
+    if not asked.policy.names_adapter:
+        plan = []
+    if asked.policy.names_oracle:
+        plan.append(WorkerPlan(None, concurrency, lane="openai"))
     job_id: int | None = None
     try:
         with ExitStack() as stack:
@@ -46,7 +61,7 @@ def run(file: str, gpus: str, children: int | None, as_json: bool, **values: Any
             if _start_queue(settings, stack):
                 supervisor = stack.enter_context(Supervisor(settings, plan))
             tick = supervisor.poll if supervisor is not None else _nothing
-            job = write_job(source, adapter, store, Bell(settings, store), tick=tick)
+            job = write_job(source, adapter, store, Bell(settings, store), asked=asked, tick=tick)
             job_id = job.id
             code = wait_for_jobs(store, [job_id], tick=tick)
     except KeyboardInterrupt:
@@ -85,6 +100,10 @@ def _print(summary: Summary, settings: Settings) -> None:
     click.echo(f"Job {summary.job_id}: {summary.labelled:,} of {summary.rows:,} records labelled.")
     for label, count in summary.labels.items():
         click.echo(f"  {label:<12} {count:>9,}  ({count / max(1, summary.labelled):.1%})")
+    for source, count in summary.sources.items():
+        click.echo(f"  by {source:<19} {count:>6,}")
+    if summary.oracle_cost is not None:
+        click.echo(f"  oracle cost  ${summary.oracle_cost:.6f}, {summary.oracle_tokens:,} tokens")
     click.echo(f"  rejected     {summary.rejected:>9,}")
     click.echo(f"  failed       {summary.failed:>9,}")
     if summary.accuracy is not None and summary.accuracy_interval is not None:

@@ -14,7 +14,7 @@ from worker.bootstrap import open_store
 from worker.celery_app import broker_url, make_app, ping
 from worker.cli.common import note
 from worker.embedded import EmbeddedValkey
-from worker.errors import BrokerUnreachable
+from worker.errors import BrokerUnreachable, OracleInvalid
 from worker.logs import log_lines
 from worker.settings import Settings, read_settings, without_password
 from worker.supervisor import Supervisor, WorkerPlan, plan_workers
@@ -26,8 +26,23 @@ INTERRUPTED = 130
 @click.command()
 @click.option("--gpus", default="all", show_default=True, help="all, none, or numbers such as 0,1.")
 @click.option("--children", type=click.IntRange(min=1), help="Processes per GPU (else 3; 1 on a CPU).")
-@click.option("--lane", type=click.Choice(["adapter"]), default="adapter", show_default=True)
-def worker(gpus: str, children: int | None, lane: str) -> int:
+@click.option(
+    "--lane",
+    "lanes",
+    type=click.Choice(["adapter", "openai"]),
+    multiple=True,
+    default=["adapter"],
+    show_default=True,
+    help="adapter scores on this host, openai asks the oracle; may be given twice.",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 1000),
+    default=8,
+    show_default=True,
+    help="Oracle requests in flight at once.",
+)
+def worker(gpus: str, children: int | None, lanes: tuple[str, ...], concurrency: int) -> int:
     """Run the worker pool of this host until SIGTERM or Ctrl-C.
 
     A stop lets the batches in flight finish; a second one ends them at once, and the next worker scores their
@@ -36,9 +51,16 @@ def worker(gpus: str, children: int | None, lane: str) -> int:
     settings = read_settings()
     log_lines(settings.log_level)
     signals = Signals()
-    plan = plan_workers(gpus, children)
-    if gpus == "all" and plan[0].gpu is None:
+    plan = plan_workers(gpus, children) if "adapter" in lanes else []
+    if gpus == "all" and plan and plan[0].gpu is None:
         note("No GPU found: the CPU does the work.")
+    if "openai" in lanes:
+        if settings.openai_api_key is None:
+            raise OracleInvalid(
+                "OPENAI_API_KEY is not set: the openai lane can't ask anybody. Set it; a server of your own "
+                "(OPENAI_BASE_URL) takes any text as key."
+            )
+        plan.append(WorkerPlan(None, concurrency, lane="openai"))
     with ExitStack() as stack:
         valkey = stack.enter_context(EmbeddedValkey(settings.home)) if settings.embedded else None
         open_store(settings)
@@ -72,7 +94,10 @@ class Signals:
 
 
 def _say(settings: Settings, plan: list[WorkerPlan]) -> None:
-    devices = ", ".join(f"{one.device} with {one.children} child processes" for one in plan)
+    devices = ", ".join(
+        f"{one.device} with {one.children} {'requests at once' if one.lane == 'openai' else 'child processes'}"
+        for one in plan
+    )
     broker = "a private Valkey" if settings.embedded else without_password(broker_url(settings))
     database = without_password(settings.database)
     note(f"Worker {os.getpid()} on {devices}; database {database}; queue {broker}.")

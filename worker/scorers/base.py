@@ -2,30 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
-from worker.reviews import Outcome, Review, ScorerIdentity
+from worker.errors import OracleUnavailable
+from worker.reviews import Answer, Outcome, Review, ScorerIdentity
 
 
 def no_heartbeat() -> None:
     """The heartbeat of a caller that holds no lease."""
 
 
-class Purse(Protocol):
-    """The money a request may take: reserved before it, settled after it. Amounts are in US dollars."""
+class Book(Protocol):
+    """What the oracle costs and answers, review by review, kept at once. Amounts are in US dollars.
 
-    def reserve(self, dollars: float) -> int:
-        """Sets aside the most that a request can cost; the reservation's number, committed before it returns.
+    Reviews are named by their position in the call of `ask`.
+    """
+
+    def reserve(self, bounds: Mapping[int, float]) -> int:
+        """Sets aside the most that a request can cost, each review's share; committed before it returns.
 
         Raises:
             BudgetSpent: that much isn't left.
         """
         ...
 
-    def settle(self, reservation: int, dollars: float) -> None:
+    def settle(self, reservation: int, costs: Mapping[int, float]) -> None:
         """The request cost this much. A reservation that is never settled counts as spent."""
         ...
+
+    def save(self, answers: Mapping[int, Answer]) -> None:
+        """These answers are final."""
+        ...
+
+
+class Throttle(Protocol):
+    """Lets requests through: so many at once, as fast as the server allows, none while it is known to be down."""
+
+    def admit(self, tokens: int, heartbeat: Callable[[], None]) -> AbstractContextManager[None]:
+        """Waits until a request of so many tokens may go out; the request is in flight until the exit.
+
+        Raises:
+            OracleUnavailable: the circuit breaker is open, or the wait would be long.
+        """
+        ...
+
+    def answered(self, headers: Mapping[str, str], *, unused: int = 0) -> None:
+        """The server answered; `headers` may say what it allows, `unused` of the admitted tokens weren't needed."""
+        ...
+
+    def failed(self, error: OracleUnavailable) -> None:
+        """The server didn't answer, or wants to be left alone for `error.retry_after_s`."""
+        ...
+
+
+class FreePass:
+    """The throttle of a caller that asks one request after the other."""
+
+    def admit(self, tokens: int, heartbeat: Callable[[], None]) -> AbstractContextManager[None]:
+        """At once."""
+        return nullcontext()
+
+    def answered(self, headers: Mapping[str, str], *, unused: int = 0) -> None:
+        """Nothing follows."""
+
+    def failed(self, error: OracleUnavailable) -> None:
+        """Nothing follows."""
+
+
+class OpenBook:
+    """A book without a limit: it keeps the answers and adds up what they cost."""
+
+    def __init__(self) -> None:
+        self.answers: dict[int, Answer] = {}
+        self.cost = 0.0
+
+    def reserve(self, bounds: Mapping[int, float]) -> int:
+        """Nothing is set aside."""
+        return 0
+
+    def settle(self, reservation: int, costs: Mapping[int, float]) -> None:
+        """Adds up."""
+        self.cost += sum(costs.values())
+
+    def save(self, answers: Mapping[int, Answer]) -> None:
+        """Keeps them."""
+        self.answers.update(answers)
 
 
 class Scorer(Protocol):

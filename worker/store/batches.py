@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Engine, exists, or_, select, text, update
+from sqlalchemy import Connection, Engine, exists, func, not_, or_, select, text, update
 
 from worker.errors import LeaseLost
+from worker.policy import Policy
 from worker.reviews import Batch as BatchRow
 from worker.reviews import Failure, Outcome, Score, ScorerIdentity
 from worker.reviews import Review as ReviewRow
-from worker.store.bisecting import give_back, record_failure
+from worker.store.bisecting import give_back, hand_over
 from worker.store.engine import now, read, write
+from worker.store.requests import insert_requests, record_failure
 from worker.store.rows import insert_labels, on_postgresql, upserting
-from worker.store.tables import ACTIVE_JOBS, LANES, Batch, Job, Review, Scorer
+from worker.store.tables import ACTIVE_JOBS, LANES, OPEN_REQUESTS, Batch, Job, Request, Review, Scorer
 
 
 class BatchLife:
@@ -29,6 +32,8 @@ class BatchLife:
     def claim(self, batch_id: int, *, task_id: str = "") -> BatchRow | None:
         """queued -> running under a fresh lease, committed before any work; with its reviews in row order.
 
+        Under the policy `oracle` these are the audited ones only.
+
         None if there is nothing to do: claimed already, over, not due yet, or its job is.
         """
         token = secrets.token_hex(16)
@@ -41,6 +46,7 @@ class BatchLife:
                 update(Batch)
                 .where(
                     Batch.id == batch_id,
+                    Batch.lane == "adapter",
                     Batch.state == "queued",
                     or_(Batch.not_before.is_(None), Batch.not_before <= now()),
                     exists().where(Job.id == Batch.job_id, Job.state.in_(ACTIVE_JOBS)),
@@ -60,7 +66,9 @@ class BatchLife:
         if claimed is None:
             return None
         with read(self._engine) as connection:
-            adapter_id = connection.scalar(select(Job.adapter_id).where(Job.id == claimed.job_id))
+            job = connection.execute(
+                select(Job.adapter_id, Job.policy, Job.oracle_id).where(Job.id == claimed.job_id)
+            ).one()
             rows = connection.execute(
                 select(Review.row_no, Review.text, Review.external_id, Review.gold_label, Review.attributes)
                 .where(
@@ -69,15 +77,22 @@ class BatchLife:
                 )
                 .order_by(Review.row_no)
             )
-            reviews = tuple(ReviewRow(r[0], r[1], r[2], r[3], r[4] or {}) for r in rows)
+            policy = Policy.parse(job.policy)
+            reviews = tuple(
+                ReviewRow(r[0], r[1], r[2], r[3], r[4] or {})
+                for r in rows
+                if policy.kind != "oracle" or policy.is_audited(claimed.job_id, r[0])
+            )
         return BatchRow(
             id=batch_id,
             job_id=claimed.job_id,
             lane=claimed.lane,
-            adapter_id=adapter_id or 0,
+            adapter_id=job.adapter_id,
             attempts=claimed.attempts,
             lease_token=token,
             reviews=reviews,
+            policy=job.policy,
+            oracle_id=job.oracle_id,
         )
 
     def renew(self, batch: BatchRow) -> None:
@@ -105,7 +120,8 @@ class BatchLife:
         *,
         timings: Mapping[str, Any],
     ) -> None:
-        """One transaction: a label per Score, an error per Failure, the batch done. Call `complete` after it.
+        """One transaction: a label per Score, an error per Failure, the requests that the job's policy makes of
+        them, the batch done. Call `complete` after it.
 
         `outcomes` are in the order of `batch.reviews`. A label that this scorer gave before stays as it is.
 
@@ -118,7 +134,9 @@ class BatchLife:
         pairs = list(zip(batch.reviews, outcomes, strict=True))
         scores = [(review.row_no, o) for review, o in pairs if isinstance(o, Score)]
         failures = sorted((review.row_no, o.reason) for review, o in pairs if isinstance(o, Failure))
-        scorer_id = self._scorer_id(scorer)
+        policy = Policy.parse(batch.policy)
+        asked = [] if policy.kind == "oracle" else policy.requests(batch.job_id, _by_row(pairs))
+        scorer_id = self.register_scorer(scorer)
 
         def work(connection: Connection) -> None:
             finished_at = connection.execute(
@@ -146,6 +164,8 @@ class BatchLife:
             )
             for row_no, reason in failures:
                 record_failure(connection, batch.job_id, row_no, reason)
+            if batch.oracle_id is not None:
+                insert_requests(connection, batch.job_id, batch.oracle_id, asked)
 
         write(self._engine, work)
 
@@ -164,6 +184,81 @@ class BatchLife:
 
         write(self._engine, work)
 
+    def hand_over(self, batch: BatchRow, reason: str) -> bool:
+        """The oracle labels this batch's reviews; False, and nothing is done, where the policy doesn't say so.
+
+        Raises:
+            LeaseLost: another worker has the batch now.
+        """
+        if batch.oracle_id is None or Policy.parse(batch.policy).kind not in ("fallback", "cascade"):
+            return False
+
+        def work(connection: Connection) -> None:
+            if connection.scalar(select(Batch.id).where(*_held(batch)).with_for_update()) is None:
+                raise _lease_lost(batch)
+            hand_over(connection, batch.id, reason)
+
+        write(self._engine, work)
+        return True
+
+    def hand_over_waiting(self, *, after_s: float, room: int) -> dict[int, int]:
+        """Batches of `fallback` jobs go to the oracle when no adapter worker has taken any batch for `after_s`.
+
+        Of each job as many as keep its open requests under `room`, so that a worker who comes back finds the rest.
+        How many batches, by job; a second adapter worker's claim ends it.
+        """
+        alive = exists().where(
+            Batch.lane == "adapter",
+            or_(
+                Batch.claimed_at > now() - after_s,
+                (Batch.state == "running") & (Batch.lease_until > now()),
+            ),
+        )
+        fallback_jobs = (
+            select(Job.id)
+            .where(
+                Job.state.in_(ACTIVE_JOBS),
+                Job.policy.like("fallback%"),
+                Job.oracle_id.is_not(None),
+                Job.oracle_error.is_(None),
+                exists().where(
+                    Batch.job_id == Job.id,
+                    Batch.lane == "adapter",
+                    Batch.state == "queued",
+                    Batch.created_at < now() - after_s,
+                ),
+                not_(alive),
+            )
+            .order_by(Job.id)
+        )
+        with read(self._engine) as connection:
+            job_ids = connection.scalars(fallback_jobs).all()
+        reason = f"no adapter worker has taken a batch for {after_s:g} s"
+
+        def work(connection: Connection, job_id: int) -> int:
+            waiting = connection.scalar(
+                select(func.count()).where(Request.job_id == job_id, Request.state.in_(OPEN_REQUESTS))
+            )
+            left = room - int(waiting or 0)
+            queued = connection.execute(
+                select(Batch.id, Batch.size)
+                .where(Batch.job_id == job_id, Batch.lane == "adapter", Batch.state == "queued")
+                .order_by(Batch.number, Batch.id)
+                .limit(100)
+                .with_for_update(skip_locked=True)
+            ).all()
+            handed = 0
+            for batch_id, size in queued:
+                if left <= 0:
+                    break
+                hand_over(connection, batch_id, reason)
+                left -= size
+                handed += 1
+            return handed
+
+        handed = {job_id: write(self._engine, partial(work, job_id=job_id)) for job_id in job_ids}
+        return {job_id: count for job_id, count in handed.items() if count}
+
     def expire_lease(self, task_id: str) -> bool:
         """The child that ran this task died: its lease ends now. Whether it held one."""
         if not task_id:
@@ -180,7 +275,7 @@ class BatchLife:
             ),
         )
 
-    def _scorer_id(self, scorer: ScorerIdentity) -> int:
+    def register_scorer(self, scorer: ScorerIdentity) -> int:
         """The scorer's key, from its own transaction: an id is remembered only once it is committed."""
         if scorer.sha256 not in self._scorer_ids:
 
@@ -202,6 +297,10 @@ class BatchLife:
 
             self._scorer_ids[scorer.sha256] = write(self._engine, work)
         return self._scorer_ids[scorer.sha256]
+
+
+def _by_row(pairs: Sequence[tuple[ReviewRow, Outcome]]) -> list[tuple[int, Outcome]]:
+    return [(review.row_no, outcome) for review, outcome in pairs]
 
 
 def _held(batch: BatchRow) -> tuple[Any, ...]:

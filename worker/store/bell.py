@@ -13,6 +13,8 @@ from worker.reviews import Lane
 from worker.store.bisecting import give_back
 from worker.store.engine import now, read, write
 from worker.store.jobs import nothing_open
+from worker.store.prompts import give_back_prompt
+from worker.store.requests import fail_stopped, stopped_with_open_requests
 from worker.store.rows import on_postgresql
 from worker.store.tables import ACTIVE_JOBS, Batch, Job
 
@@ -95,10 +97,14 @@ class Bell:
                 )
             )
             ready = connection.scalars(select(Job.id).where(*nothing_open()).order_by(Job.id)).all()
+            waited = connection.scalar(select(Batch.id).where(*_waited(lane)).limit(1))
+            stopped = connection.scalar(stopped_with_open_requests())
+        if stopped is not None:
+            write(self._engine, fail_stopped)
         swept = Swept()
-        if expired is not None or silent:
+        if expired is not None or silent or waited is not None:
             swept = write(self._engine, lambda connection: self._sweep_batches(connection, lane, silent_s))
-            if swept.failed:
+            if swept.failed or stopped is not None:
                 with read(self._engine) as connection:
                     ready = connection.scalars(select(Job.id).where(*nothing_open()).order_by(Job.id)).all()
         completed = tuple(job_id for job_id in ready if self.complete(job_id))
@@ -117,7 +123,7 @@ class Bell:
             .with_for_update(skip_locked=True)
         ).all()
         states = [
-            give_back(
+            (give_back if lane == "adapter" else give_back_prompt)(
                 connection,
                 batch_id,
                 f"the worker died or lost its lease {attempts} times while scoring it",
@@ -126,6 +132,7 @@ class Bell:
             )
             for batch_id, attempts in expired
         ]
+        connection.execute(update(Batch).where(*_waited(lane)).values(state="queued", not_before=None))
         rung = connection.execute(
             update(Batch).where(*_silent(lane, silent_s)).values(published_at=None)
         ).rowcount
@@ -133,6 +140,8 @@ class Bell:
 
 
 def _choose(connection: Connection, lane: Lane, *, window: int, lock: bool) -> list[int]:
+    if lane == "openai":
+        return _choose_prompts(connection, window=window, lock=lock)
     jobs = connection.execute(
         select(Job.id, Job.priority).where(Job.state.in_(ACTIVE_JOBS)).order_by(Job.priority.desc())
     ).all()
@@ -172,8 +181,33 @@ def _choose(connection: Connection, lane: Lane, *, window: int, lock: bool) -> l
     return chosen
 
 
+def _choose_prompts(connection: Connection, *, window: int, lock: bool) -> list[int]:
+    """As they were packed: the packer has seen to priorities and turns."""
+    queued = (Batch.lane == "openai", Batch.state == "queued")
+    outstanding = connection.scalar(select(func.count()).where(*queued, Batch.published_at.is_not(None)))
+    room = window - int(outstanding or 0)
+    if room <= 0:
+        return []
+    query = (
+        select(Batch.id)
+        .where(
+            *queued,
+            Batch.published_at.is_(None),
+            or_(Batch.not_before.is_(None), Batch.not_before <= now()),
+        )
+        .order_by(Batch.id)
+        .limit(room)
+    )
+    return list(connection.scalars(query.with_for_update(skip_locked=True) if lock else query))
+
+
 def _expired(lane: Lane) -> tuple[ColumnElement[bool], ...]:
     return (Batch.lane == lane, Batch.state == "running", Batch.lease_until < now())
+
+
+def _waited(lane: Lane) -> tuple[Any, ...]:
+    """Batches whose quota, money or Bulk may have come."""
+    return (Batch.lane == lane, Batch.state.in_(("parked", "submitted")), Batch.not_before <= now())
 
 
 def _silent(lane: Lane, silent_s: float) -> tuple[Any, ...]:

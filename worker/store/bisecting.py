@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from worker.store.engine import now
+from worker.store.requests import insert_requests, record_failure
 from worker.store.tables import Batch, Job, Review
 
 
@@ -80,8 +81,30 @@ def _child(parent_id: int, parent: Any, rows: Sequence[int], max_attempts: int) 
     }
 
 
-def record_failure(connection: Connection, job_id: int, row_no: int, reason: str) -> None:
-    """Says why the review has no label."""
+def hand_over(connection: Connection, batch_id: int, reason: str) -> None:
+    """Ends a locked batch of the adapter lane: the oracle is asked about each of its reviews."""
+    batch = connection.execute(
+        select(Batch.job_id, Batch.first_row, Batch.last_row, Job.oracle_id)
+        .join(Job, Job.id == Batch.job_id)
+        .where(Batch.id == batch_id)
+    ).one()
+    rows = connection.scalars(
+        select(Review.row_no).where(
+            Review.job_id == batch.job_id, Review.row_no.between(batch.first_row, batch.last_row)
+        )
+    )
+    insert_requests(connection, batch.job_id, batch.oracle_id, [(row_no, "fallback") for row_no in rows])
     connection.execute(
-        update(Review).where(Review.job_id == job_id, Review.row_no == row_no).values(error=reason)
+        update(Batch)
+        .where(Batch.id == batch_id)
+        .values(
+            state="done",
+            lease_token=None,
+            lease_until=None,
+            published_at=None,
+            # It says of a batch that a worker was at it.
+            claimed_at=None,
+            error=f"handed over to the oracle: {reason}",
+            finished_at=now(),
+        )
     )

@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, exists, insert, not_, select, update
+from sqlalchemy import Connection, Engine, case, delete, exists, insert, not_, select, update
 
 from worker.errors import JobStateInvalid
+from worker.policy import Policy, RequestReason
 from worker.reviews import Job as JobRow
 from worker.reviews import JobSpec
 from worker.reviews import Reject as RejectRow
 from worker.reviews import Review as ReviewRow
-from worker.store.engine import now, write
+from worker.store.engine import now, read, write
 from worker.store.job_rows import read_job
+from worker.store.requests import insert_requests, open_requests_of
 from worker.store.retries import reset_failed
 from worker.store.rows import insert_reviews, queue_batches, upserting
 from worker.store.tables import (
     ACTIVE_JOBS,
     OPEN_BATCHES,
-    OPEN_REQUESTS,
     Agreement,
     Batch,
     Job,
     Reject,
-    Request,
 )
 
 
@@ -45,6 +45,8 @@ class JobLife:
                     source=spec.source,
                     state="reading",
                     policy=spec.policy,
+                    oracle_id=spec.oracle_id,
+                    max_cost=spec.max_cost,
                     adapter_id=spec.adapter_id,
                     priority=spec.priority,
                     batch_size=spec.batch_size,
@@ -72,6 +74,8 @@ class JobLife:
     ) -> None:
         """One transaction: reviews, rejects, their queued batches, and records_read += len(records).
 
+        Under the policy `oracle` a request for every review; batches only if some of them are audited.
+
         `batches` hold every review of `records` once, in file order. With `after`, the chunk is taken only if
         exactly that many records were read before it: of two that read the same file only one goes on.
 
@@ -91,8 +95,8 @@ class JobLife:
                 .where(Job.id == job_id, Job.state == "reading")
                 .where(*([] if after is None else [Job.records_read == after]))
                 .values(records_read=Job.records_read + len(records))
-                .returning(Job.records_read)
-            ).scalar_one_or_none()
+                .returning(Job.policy, Job.oracle_id)
+            ).one_or_none()
             if advanced is None:
                 raise _not_appendable(read_job(connection, job_id), after)
             insert_reviews(connection, job_id, reviews)
@@ -103,7 +107,13 @@ class JobLife:
             ]
             if rejects:
                 connection.execute(insert(Reject), rejects)
-            queue_batches(connection, job_id, [(b[0].row_no, b[-1].row_no, len(b)) for b in batches if b])
+            policy = Policy.parse(advanced.policy)
+            if policy.kind == "oracle" and advanced.oracle_id is not None:
+                asked: list[tuple[int, RequestReason]] = [(r.row_no, "policy") for r in reviews]
+                insert_requests(connection, job_id, advanced.oracle_id, asked)
+            if policy.names_adapter:
+                ranges = [(b[0].row_no, b[-1].row_no, len(b)) for b in batches if b]
+                queue_batches(connection, job_id, ranges)
 
         write(self._engine, work)
 
@@ -134,15 +144,26 @@ class JobLife:
     def complete(self, job_id: int) -> bool:
         """running -> done if the job is sealed and nothing of it is open; whether this call did it.
 
+        -> stopped, with the reason, if the oracle couldn't be asked to the end.
+
         Must follow the commit of `finish`: of two last batches that finish at the same time, neither sees the
         other's end from within its own transaction.
         """
+
+        with read(self._engine) as connection:
+            # Most calls find something open, and these must not queue for the write lock.
+            if connection.scalar(select(Job.id).where(Job.id == job_id, *nothing_open())) is None:
+                return False
 
         def work(connection: Connection) -> bool:
             done = connection.execute(
                 update(Job)
                 .where(Job.id == job_id, *nothing_open())
-                .values(state="done", finished_at=now(), error=None)
+                .values(
+                    state=case((Job.oracle_error.is_(None), "done"), else_="stopped"),
+                    finished_at=now(),
+                    error=Job.oracle_error,
+                )
             )
             return done.rowcount == 1
 
@@ -169,6 +190,8 @@ class JobLife:
     def cancel(self, job_id: int) -> JobRow:
         """Queued batches are cancelled, running ones finish, labels are kept. Cancelling twice is like once.
 
+        The oracle isn't asked about its reviews any more, but for a call or Bulk under way.
+
         Raises:
             JobUnknown: there is no such job.
             JobStateInvalid: the job is done already.
@@ -185,24 +208,25 @@ class JobLife:
                 raise JobStateInvalid(f"job {job_id} is {job.state}: there is nothing left to cancel.")
             connection.execute(
                 update(Batch)
-                .where(Batch.job_id == job_id, Batch.state.in_(("queued", "parked")))
+                .where(Batch.job_id == job_id, Batch.lane == "adapter", Batch.state == "queued")
                 .values(state="cancelled", published_at=None, finished_at=now())
             )
             return job
 
         return write(self._engine, work)
 
-    def retry(self, job_id: int) -> int:
+    def retry(self, job_id: int, *, max_cost: float | None = None) -> int:
         """Queues again what failed or was cancelled, and lets a stopped job go on; labels stay.
 
-        A job whose file wasn't read to its end goes back to `reading`: enqueue the file again to read on.
+        The oracle is asked again where it gave no label; `max_cost` is the job's new limit in US dollars. A job
+        whose file wasn't read to its end goes back to `reading`: enqueue the file again to read on.
         Returns how many reviews will be scored that would not have been without it.
 
         Raises:
             JobUnknown: there is no such job.
         """
 
-        return write(self._engine, lambda connection: reset_failed(connection, job_id))
+        return write(self._engine, lambda connection: reset_failed(connection, job_id, max_cost))
 
     def save_agreement(
         self,
@@ -234,8 +258,9 @@ def nothing_open() -> list[Any]:
     return [
         Job.state == "running",
         Job.sealed_at.is_not(None),
-        not_(exists().where(Batch.job_id == Job.id, Batch.state.in_(OPEN_BATCHES))),
-        not_(exists().where(Request.job_id == Job.id, Request.state.in_(OPEN_REQUESTS))),
+        # A Prompt may hold requests of several jobs: what a job waits for there are its requests.
+        not_(exists().where(Batch.job_id == Job.id, Batch.lane == "adapter", Batch.state.in_(OPEN_BATCHES))),
+        not_(open_requests_of(Job.id)),
     ]
 
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Connection, Engine, func, select
 
+from worker.errors import OracleInvalid
 from worker.reviews import Job as JobRow
-from worker.reviews import JobState, Lane
+from worker.reviews import JobState, Lane, ScorerIdentity
 from worker.reviews import Reject as RejectRow
 from worker.store.adapter_rows import (
     ActivationRow,
@@ -23,18 +24,22 @@ from worker.store.adapter_rows import (
 )
 from worker.store.engine import read
 from worker.store.job_rows import job_unknown, read_job, select_jobs, to_job
+from worker.store.oracle_queries import OracleQueries
 from worker.store.progress import Progress, read_progress
-from worker.store.results import Filters, iterate_results
+from worker.store.results import RESULTS, Filters, iterate_results
 from worker.store.tables import (
     ACTIVE_JOBS,
     OPEN_BATCHES,
+    OPEN_REQUESTS,
     Adapter,
     Agreement,
     Batch,
     Job,
     Label,
     Reject,
+    Request,
     Review,
+    Scorer,
 )
 
 
@@ -51,7 +56,7 @@ class AgreementRow:
     created_at: float
 
 
-class Queries:
+class Queries(OracleQueries):
     """The reads of a store; each opens a connection of its own and never waits for a writer."""
 
     def __init__(self, engine: Engine) -> None:
@@ -83,25 +88,27 @@ class Queries:
             return read_progress(connection, job_id)
 
     def label_counts(self, job_id: int) -> dict[str, int]:
-        """How many reviews have each label, the most frequent first."""
+        """How many reviews have each final label, the most frequent first."""
         with read(self._engine) as connection:
+            c = _final(connection, job_id)
             rows = connection.execute(
-                select(Label.label, func.count())
-                .where(Label.job_id == job_id)
-                .group_by(Label.label)
-                .order_by(func.count().desc(), Label.label)
+                select(c.label, func.count())
+                .where(c.job_id == job_id, c.label.is_not(None))
+                .group_by(c.label)
+                .order_by(func.count().desc(), c.label)
             )
             return {label: int(count) for label, count in rows}
 
     def contingency(self, job_id: int) -> dict[tuple[str, str], int]:
-        """How many reviews have each pair (gold label, label), of those that have both."""
+        """How many reviews have each pair (gold label, final label), of those that have both."""
         with read(self._engine) as connection:
+            c = _final(connection, job_id)
             rows = connection.execute(
-                select(Review.gold_label, Label.label, func.count())
-                .join(Label, (Label.job_id == Review.job_id) & (Label.row_no == Review.row_no))
-                .where(Review.job_id == job_id, Review.gold_label.is_not(None))
-                .group_by(Review.gold_label, Label.label)
-                .order_by(Review.gold_label, Label.label)
+                select(Review.gold_label, c.label, func.count())
+                .join(Review, (c.job_id == Review.job_id) & (c.row_no == Review.row_no))
+                .where(Review.job_id == job_id, Review.gold_label.is_not(None), c.label.is_not(None))
+                .group_by(Review.gold_label, c.label)
+                .order_by(Review.gold_label, c.label)
             )
             return {(str(gold), label): count for gold, label, count in rows}
 
@@ -120,6 +127,7 @@ class Queries:
         max_score: float | None = None,
         failed: bool = False,
         wrong: bool = False,
+        source: str | None = None,
         with_text: bool = False,
         after_row: int = 0,
         until_row: int | None = None,
@@ -129,8 +137,8 @@ class Queries:
         """Rows of the view `results` in row order, as dicts; with `text` and `attributes` if asked.
 
         `min_score` <= score <= `max_score`; `after_row` < row_no <= `until_row`; `failed` keeps the rows with
-        an error, `wrong` those whose label isn't their gold label. Memory stays flat: `chunk` rows at a time, each
-        chunk a read of its own.
+        an error, `wrong` those whose label isn't their gold label, `source` those it labelled. Memory stays flat:
+        `chunk` rows at a time, each chunk a read of its own.
 
         Raises:
             JobUnknown: there is no such job.
@@ -142,6 +150,7 @@ class Queries:
             max_score=max_score,
             failed=failed,
             wrong=wrong,
+            source=source,
             until_row=until_row,
         )
         return iterate_results(
@@ -207,6 +216,20 @@ class Queries:
         with read(self._engine) as connection:
             return read_activation(connection)
 
+    def scorer(self, scorer_id: int) -> ScorerIdentity:
+        """Who gives labels under this key.
+
+        Raises:
+            OracleInvalid: nobody.
+        """
+        with read(self._engine) as connection:
+            row = connection.execute(
+                select(Scorer.kind, Scorer.name, Scorer.sha256, Scorer.details).where(Scorer.id == scorer_id)
+            ).one_or_none()
+        if row is None:
+            raise OracleInvalid(f"the database has no scorer {scorer_id}.")
+        return ScorerIdentity(row.kind, row.name, row.sha256, row.details)
+
     def scoring_seconds(self, job_id: int) -> float:
         """Seconds in which at least one batch of the job was being scored or written.
 
@@ -230,11 +253,19 @@ class Queries:
     def decided_until(self, job_id: int) -> int:
         """The last row number before which every review has its label or its error."""
         with read(self._engine) as connection:
-            first_open = connection.scalar(
-                select(func.min(Batch.first_row)).where(Batch.job_id == job_id, Batch.state.in_(OPEN_BATCHES))
+            first_batch = connection.scalar(
+                select(func.min(Batch.first_row)).where(
+                    Batch.job_id == job_id, Batch.lane == "adapter", Batch.state.in_(OPEN_BATCHES)
+                )
             )
-            last = connection.scalar(select(func.max(Batch.last_row)).where(Batch.job_id == job_id))
-        return int(first_open) - 1 if first_open is not None else int(last or 0)
+            first_request = connection.scalar(
+                select(func.min(Request.row_no)).where(
+                    Request.job_id == job_id, Request.state.in_(OPEN_REQUESTS), Request.reason != "audit"
+                )
+            )
+            last = connection.scalar(select(func.max(Review.row_no)).where(Review.job_id == job_id))
+        open_rows = [row for row in (first_batch, first_request) if row is not None]
+        return min(open_rows) - 1 if open_rows else int(last or 0)
 
     def count_active_batches(self, lane: Lane) -> int:
         """Batches of the lane that workers still have to do, over all jobs that run."""
@@ -246,3 +277,9 @@ class Queries:
                 .where(Batch.lane == lane, Batch.state.in_(OPEN_BATCHES), Job.state.in_(ACTIVE_JOBS))
             )
         return int(count or 0)
+
+
+def _final(connection: Connection, job_id: int) -> Any:
+    """The columns job_id, row_no and label of the final labels; without an oracle these are the labels themselves."""
+    oracle = connection.scalar(select(Job.oracle_id).where(Job.id == job_id))
+    return RESULTS.c if oracle is not None else Label

@@ -23,6 +23,8 @@ RESULTS = table(
     column("scorer", Text),
     column("gold_label", Text),
     column("error", Text),
+    column("asked", Text),
+    column("cost", Double),
 )
 """The view `results`, made by the migrations: one row per review of all jobs."""
 
@@ -38,14 +40,15 @@ _IN_KEY_ORDER = select(
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which rows: this label, min_score <= score <= max_score, with an error, with a label other than gold's, none
-    behind `until_row`."""
+    """Which rows: this label, min_score <= score <= max_score, with an error, with a label other than gold's,
+    labelled by this source, none behind `until_row`."""
 
     label: str | None = None
     min_score: float | None = None
     max_score: float | None = None
     failed: bool = False
     wrong: bool = False
+    source: str | None = None
     until_row: int | None = None
 
 
@@ -93,6 +96,8 @@ def _query(job_id: int, filters: Filters, *, with_text: bool) -> Select[Any]:
         query = query.where(c.row_no <= filters.until_row)
     if filters.wrong:
         query = query.where(c.label != c.gold_label)
+    if filters.source is not None:
+        query = query.where(c.source == filters.source)
     if filters.failed:
         query = query.where(c.error.is_not(None))
     return query

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, exists, func, select, update
+from sqlalchemy import Connection, exists, func, not_, select, update
 
 from worker.store.job_rows import job_unknown
+from worker.store.requests import reopen
 from worker.store.rows import queue_batches
-from worker.store.tables import Batch, Job, Review
+from worker.store.tables import Batch, Job, Request, Review
 
 
-def reset_failed(connection: Connection, job_id: int) -> int:
+def reset_failed(connection: Connection, job_id: int, max_cost: float | None = None) -> int:
     """Queues again all that failed or was cancelled and sets the job going; how many reviews that is.
 
     Raises:
@@ -23,7 +24,11 @@ def reset_failed(connection: Connection, job_id: int) -> int:
     ).one_or_none()
     if job is None:
         raise job_unknown(job_id)
-    reviews = _queue_failed_batches(connection, job_id) + _queue_unscored_reviews(
+    if max_cost is not None:
+        connection.execute(update(Job).where(Job.id == job_id).values(max_cost=max_cost))
+    # First, since what it takes over is no longer a failed review of the adapter's.
+    reviews = reopen(connection, job_id)
+    reviews += _queue_failed_batches(connection, job_id) + _queue_unscored_reviews(
         connection, job_id, job.batch_size
     )
     if job.state in ("stopped", "cancelled"):
@@ -31,7 +36,9 @@ def reset_failed(connection: Connection, job_id: int) -> int:
     if reviews or job.state in ("stopped", "cancelled"):
         state = "reading" if job.sealed_at is None else "running"
         connection.execute(
-            update(Job).where(Job.id == job_id).values(state=state, error=None, finished_at=None)
+            update(Job)
+            .where(Job.id == job_id)
+            .values(state=state, error=None, oracle_error=None, finished_at=None)
         )
     return reviews
 
@@ -40,6 +47,7 @@ def _queue_failed_batches(connection: Connection, job_id: int) -> int:
     """Batches that failed hold one review each: what is left of bisecting."""
     failed = exists().where(
         Batch.job_id == job_id,
+        Batch.lane == "adapter",
         Batch.state == "failed",
         Batch.first_row <= Review.row_no,
         Batch.last_row >= Review.row_no,
@@ -59,7 +67,17 @@ def _queue_waiting_batches(connection: Connection, job_id: int) -> int:
 
 
 def _queue_again(connection: Connection, job_id: int, states: Sequence[str]) -> int:
-    chosen = (Batch.job_id == job_id, Batch.state.in_(states))
+    oracle_has_it = exists().where(
+        Batch.state == "failed",
+        Request.job_id == Batch.job_id,
+        Request.row_no.between(Batch.first_row, Batch.last_row),
+    )
+    chosen = (
+        Batch.job_id == job_id,
+        Batch.lane == "adapter",
+        Batch.state.in_(states),
+        not_(oracle_has_it),
+    )
     reviews = connection.scalar(select(func.coalesce(func.sum(Batch.size), 0)).where(*chosen))
     connection.execute(
         update(Batch)

@@ -12,9 +12,9 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from worker.errors import DatabaseUnreachable
-from worker.reviews import Review, Score
+from worker.reviews import Answer, Review, Score
 from worker.store.engine import now, to_json
-from worker.store.tables import Batch, Table
+from worker.store.tables import Batch, Label, Table
 
 _REVIEW_COLUMNS = "job_id, row_no, external_id, text, text_sha256, gold_label, attributes"
 _LABEL_COLUMNS = "job_id, row_no, scorer_id, batch_id, created_at, label, score, probabilities"
@@ -133,6 +133,37 @@ def insert_labels(
             (job_id, row_no, scorer_id, batch_id, created_at, score.label, score.score, json)
             for (row_no, score), json in zip(ordered, probabilities, strict=True)
         ],
+    )
+
+
+def insert_answers(
+    connection: Connection, *, scorer_id: int, batch_id: int, answers: Sequence[tuple[int, int, Answer]]
+) -> None:
+    """Inserts the label of every (job_id, row_no, answer) with what it took; one that exists stays as it is."""
+    created_at = connection.scalar(select(now()))
+    rows = []
+    for job_id, row_no, answer in sorted(answers, key=lambda item: item[:2]):
+        score = answer.outcome
+        assert isinstance(score, Score)
+        rows.append(
+            {
+                "job_id": job_id,
+                "row_no": row_no,
+                "scorer_id": scorer_id,
+                "label": score.label,
+                "score": score.score,
+                "probabilities": None if score.probabilities is None else dict(score.probabilities),
+                "batch_id": batch_id,
+                "response_model": answer.response_model,
+                "request_id": answer.request_id,
+                "tokens": answer.tokens,
+                "cost": answer.cost,
+                "created_at": created_at,
+            }
+        )
+    connection.execute(
+        upserting(connection, Label).on_conflict_do_nothing(index_elements=["job_id", "row_no", "scorer_id"]),
+        rows,
     )
 
 

@@ -84,7 +84,12 @@ class Activation(Table):
 
 
 class Job(Table):
-    """One enqueued file. `records_read` counts rejects too: an interrupted enqueue goes on behind it."""
+    """One enqueued file. `records_read` counts rejects too: an interrupted enqueue goes on behind it.
+
+    `oracle_id` is the scorer that its policy asks. `spent` is the sum of its reservations, each at its cost once
+    settled; a reservation adds to it only as far as `max_cost` allows. `oracle_error` says why the oracle is no
+    longer asked.
+    """
 
     __tablename__ = "jobs"
     __table_args__ = (_one_of("state", JOB_STATES), Index(None, "state"))
@@ -95,6 +100,10 @@ class Job(Table):
     state: Mapped[str]
     policy: Mapped[str]
     adapter_id: Mapped[int] = mapped_column(ForeignKey("adapters.id"))
+    oracle_id: Mapped[int | None]
+    max_cost: Mapped[float | None]
+    spent: Mapped[float] = mapped_column(server_default=text("0"))
+    oracle_error: Mapped[str | None]
     priority: Mapped[int]
     batch_size: Mapped[int]
     max_rejects: Mapped[float]
@@ -141,7 +150,12 @@ class Reject(Table):
 
 
 class Batch(Table):
-    """The unit of the ledger and the queue: the job's reviews with first_row <= row_no <= last_row."""
+    """The unit of the ledger and the queue.
+
+    On the adapter lane the job's reviews with first_row <= row_no <= last_row. On the openai lane a Prompt or Bulk
+    for the scorer `scorer_id`: the requests that name it, of which some may belong to other jobs than the first
+    one's; its rows say nothing.
+    """
 
     __tablename__ = "batches"
     __table_args__ = (
@@ -163,6 +177,7 @@ class Batch(Table):
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     lane: Mapped[str]
+    scorer_id: Mapped[int | None]
     number: Mapped[int]
     first_row: Mapped[int]
     last_row: Mapped[int]
@@ -233,14 +248,17 @@ class Agreement(Table):
 
 
 class Request(Table):
-    """One review the oracle is asked about, and why. `batch_id` is the Prompt or Bulk it was packed into."""
+    """One review the oracle is asked about, and why. `batch_id` is the Prompt or Bulk it was packed into.
+
+    `attempts` counts the Bulks that gave no answer to it.
+    """
 
     __tablename__ = "requests"
     __table_args__ = (
         _one_of("state", REQUEST_STATES),
         _one_of("reason", REQUEST_REASONS),
         ForeignKeyConstraint(["job_id", "row_no"], ["reviews.job_id", "reviews.row_no"], ondelete="CASCADE"),
-        Index(None, "job_id", "state"),
+        Index(None, "job_id", "state", "row_no"),
         Index(None, "scorer_id", "state", "created_at"),
         Index(None, "batch_id"),
     )
@@ -249,6 +267,7 @@ class Request(Table):
     scorer_id: Mapped[int] = mapped_column(ForeignKey("scorers.id"), primary_key=True)
     reason: Mapped[str]
     state: Mapped[str]
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
     detail: Mapped[str | None]
     batch_id: Mapped[int | None] = mapped_column(ForeignKey("batches.id", ondelete="SET NULL"))
     created_at: Mapped[float]
@@ -280,6 +299,7 @@ class Bulk(Table):
         ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
     )
     state: Mapped[str]
+    client_key: Mapped[str] = mapped_column(server_default=text("''"))
     file_id: Mapped[str | None]
     remote_id: Mapped[str | None] = mapped_column(unique=True)
     error: Mapped[str | None]

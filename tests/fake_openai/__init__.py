@@ -1,0 +1,8 @@
+"""A fake OpenAI server: a real socket, real HTTP, scripted faults. Its answers come from simple word rules."""
+
+from tests.fake_openai.faults import Fault
+from tests.fake_openai.files import BatchPlan
+from tests.fake_openai.rules import rule_label
+from tests.fake_openai.server import Call, FakeOpenAI
+
+__all__ = ["BatchPlan", "Call", "FakeOpenAI", "Fault", "rule_label"]

@@ -1,0 +1,85 @@
+"""What a request may cost: prices, and an upper bound on its tokens that needs no vocabulary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from worker.errors import SettingsInvalid
+
+MILLION = 1_000_000
+BULK_DISCOUNT = 0.5
+MESSAGE_OVERHEAD = 64
+"""Tokens that a server adds for roles and framing, generously: chat formats take 3 to 10 per message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """US dollars per million tokens."""
+
+    input: float
+    output: float
+
+    def cost(self, input_tokens: float, output_tokens: float) -> float:
+        """What so many tokens cost."""
+        return (input_tokens * self.input + output_tokens * self.output) / MILLION
+
+    def halved(self) -> Price:
+        """The Batch API's price."""
+        return Price(self.input * BULK_DISCOUNT, self.output * BULK_DISCOUNT)
+
+
+PRICES = {"gpt-6-luna": Price(0.10, 0.0)}
+"""Known prices, as of 2026-11. A model that isn't here has no price until LORACLE_PRICES gives it one."""
+
+
+def parse_prices(text: str | None) -> dict[str, Price]:
+    """The known prices with those of LORACLE_PRICES: {"model": {"input": 0.1, "output": 0.4}} in dollars per million.
+
+    Raises:
+        SettingsInvalid: it isn't that.
+    """
+    prices = dict(PRICES)
+    if not text:
+        return prices
+    example = 'like {"my-model": {"input": 0.10, "output": 0.40}}, in dollars per million tokens'
+    try:
+        given = json.loads(text)
+        for model, price in given.items():
+            found = Price(float(price["input"]), float(price["output"]))
+            if found.input < 0 or found.output < 0:
+                raise ValueError("a price is negative")
+            prices[str(model)] = found
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise SettingsInvalid(f"LORACLE_PRICES must be {example} ({error}).") from error
+    return prices
+
+
+def price_of(model: str, prices: Mapping[str, Price]) -> Price:
+    """The price of a model; a dated version (name-2026-10-06) has its model's.
+
+    Raises:
+        SettingsInvalid: nobody said what it costs.
+    """
+    if model in prices:
+        return prices[model]
+    for known in sorted(prices, key=len, reverse=True):
+        if model.startswith(f"{known}-20"):
+            return prices[known]
+    raise SettingsInvalid(
+        f"the price of the model '{model}' isn't known, so no budget could hold. Say it with "
+        f'LORACLE_PRICES=\'{{"{model}": {{"input": 0.10, "output": 0.40}}}}\', in dollars per million tokens; '
+        "a server of your own may cost 0."
+    )
+
+
+def token_bound(body: Mapping[str, Any]) -> int:
+    """More tokens than the request's text can have: every token stands for at least one byte."""
+    return len(json.dumps(body, ensure_ascii=False).encode()) + MESSAGE_OVERHEAD
+
+
+def price_details(price: Price) -> dict[str, float]:
+    """The price as it is stored with what it was applied to."""
+    return asdict(price)

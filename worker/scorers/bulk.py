@@ -1,0 +1,259 @@
+"""The Batch API: many prompts in one file at half the price, answered within a day."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from openai import OpenAI
+from openai.types import Batch
+from openai.types.chat import ChatCompletion
+
+from worker.errors import OracleInvalid, OracleUnavailable
+from worker.oracle.money import Price
+from worker.oracle.prompts import fixed_ids
+from worker.oracle.redaction import redact
+from worker.oracle.spec import OracleSpec
+from worker.reviews import Answer, Failure, Outcome, Review, ScorerIdentity
+from worker.scorers.asking import Reply
+from worker.scorers.base import no_heartbeat
+from worker.scorers.chat import ChatRoute, read_completion
+from worker.scorers.openai_client import raise_for, unavailable
+
+MOST_LINES = 50_000
+MOST_BYTES = 200_000_000
+WINDOW: Literal["24h"] = "24h"
+KEEP_OUTPUT_S = 7 * 24 * 3600
+OVER = ("completed", "failed", "expired", "cancelled")
+POLL_S = 15.0
+CLIENT_KEY = "client_key"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One prompt of a Bulk: the positions of its reviews, and their ids in the text."""
+
+    custom_id: str
+    positions: tuple[int, ...]
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What came back: answers by position, with each one's cost; what is missing must be asked again."""
+
+    answers: Mapping[int, Answer]
+    cost: Mapping[int, float]
+
+
+class BulkScorer:
+    """Asks by the Batch API. `score` waits for the answer; workers submit, remember and collect instead."""
+
+    def __init__(self, spec: OracleSpec, client: OpenAI, price: Price, *, poll_s: float = POLL_S) -> None:
+        self._spec = spec
+        self._client = client
+        self._price = price.halved()
+        self._route = ChatRoute(client, spec)
+        self._poll_s = poll_s
+
+    @property
+    def identity(self) -> ScorerIdentity:
+        """The model with its prompt, window and route."""
+        return self._spec.identity
+
+    @property
+    def spec(self) -> OracleSpec:
+        """How it is asked."""
+        return self._spec
+
+    def score(
+        self, reviews: Sequence[Review], *, heartbeat: Callable[[], None] = no_heartbeat
+    ) -> list[Outcome]:
+        """One outcome per review, in the order of `reviews`, after the Bulk is over: this can take a day.
+
+        Raises:
+            OracleInvalid: key, model or route are wrong.
+            OracleUnavailable: the server doesn't answer now.
+        """
+        texts = [review.text for review in reviews]
+        lines = self.plan("score", [False] * len(texts))
+        remote_id = self.submit(self.upload(lines, texts), "")
+        while True:
+            batch = self.look(remote_id)
+            if batch.status in OVER:
+                break
+            end = time.monotonic() + self._poll_s
+            while time.monotonic() < end:
+                time.sleep(min(0.5, self._poll_s))
+                heartbeat()
+        found = self.collect(batch, lines).answers
+        nothing = Failure(f"the Bulk ended as {batch.status} without a valid answer", "unanswered")
+        return [found[index].outcome if index in found else nothing for index in range(len(texts))]
+
+    def plan(self, key: str, alone: Sequence[bool]) -> list[Line]:
+        """The lines for so many reviews, the same for the same arguments; those `alone` get a line of their own."""
+        size = self._spec.reviews_per_prompt
+        together = [index for index, single in enumerate(alone) if not single]
+        parts = [tuple(together[start : start + size]) for start in range(0, len(together), size)]
+        parts += [(index,) for index, single in enumerate(alone) if single]
+        return [
+            Line(f"{key}-{number}", part, tuple(fixed_ids(f"{key}-{number}", len(part))))
+            for number, part in enumerate(parts)
+        ]
+
+    def body(self, line: Line, texts: Sequence[str]) -> dict[str, Any]:
+        """The request of a line."""
+        return self._route.body(line.ids, [self._prepare(texts[index]) for index in line.positions])
+
+    def bounds(self, lines: Iterable[Line], texts: Sequence[str]) -> dict[int, float]:
+        """The most that each review can cost, in US dollars."""
+        bounds: dict[int, float] = {}
+        for line in lines:
+            cost = self._price.cost(*self._route.bound(self.body(line, texts)))
+            bounds.update(dict.fromkeys(line.positions, cost / len(line.positions)))
+        return bounds
+
+    def upload(self, lines: Sequence[Line], texts: Sequence[str]) -> str:
+        """Uploads the lines; the file's id.
+
+        Raises:
+            OracleInvalid, OracleUnavailable, OracleQuotaSpent: it couldn't.
+        """
+        content = io.BytesIO()
+        for line in lines:
+            request = {
+                "custom_id": line.custom_id,
+                "method": "POST",
+                "url": "/v1/chat/completions",
+                "body": self.body(line, texts),
+            }
+            content.write(json.dumps(request, ensure_ascii=False).encode() + b"\n")
+        if len(lines) > MOST_LINES or content.tell() > MOST_BYTES:
+            raise OracleInvalid(
+                f"a Bulk has {len(lines):,} lines in {content.tell():,} bytes; the Batch API takes "
+                f"{MOST_LINES:,} in {MOST_BYTES:,}. Lower LORACLE_BULK_SIZE."
+            )
+        content.seek(0)
+        with _translated(self):
+            return self._client.files.create(file=("reviews.jsonl", content), purpose="batch").id
+
+    def submit(self, file_id: str, client_key: str) -> str:
+        """Submits an uploaded file under our key; the id of OpenAI's batch."""
+        with _translated(self):
+            return self._client.batches.create(
+                input_file_id=file_id,
+                endpoint="/v1/chat/completions",
+                completion_window=WINDOW,
+                metadata={CLIENT_KEY: client_key},
+                output_expires_after={"anchor": "created_at", "seconds": KEEP_OUTPUT_S},
+            ).id
+
+    def find(self, client_key: str) -> str | None:
+        """The batch that was submitted under this key before somebody died; None if there is none."""
+        with _translated(self):
+            for batch in self._client.batches.list(limit=100):
+                if (batch.metadata or {}).get(CLIENT_KEY) == client_key:
+                    return batch.id
+        return None
+
+    def look(self, remote_id: str) -> Batch:
+        """How far OpenAI is."""
+        with _translated(self):
+            return self._client.batches.retrieve(remote_id)
+
+    def cancel(self, remote_id: str) -> None:
+        """Asks OpenAI to stop; what was finished is still collected."""
+        with _translated(self):
+            self._client.batches.cancel(remote_id)
+
+    def collect(self, batch: Batch, lines: Sequence[Line]) -> Collected:
+        """Reads both result files, whatever the batch ended as; lines belong to prompts by custom_id alone."""
+        by_id = {line.custom_id: line for line in lines}
+        answers: dict[int, Answer] = {}
+        cost: dict[int, float] = {}
+        for file_id in (batch.output_file_id, batch.error_file_id):
+            for custom_id, status, body, request_id in self._results(file_id):
+                line = by_id.pop(custom_id, None)
+                if line is None:
+                    continue
+                if status == 200 and body is not None:
+                    reply = self._read(body, line, request_id)
+                    self._take(line, reply, answers, cost)
+        return Collected(answers, cost)
+
+    def clean_up(self, batch: Batch) -> None:
+        """Deletes the uploaded reviews; one that is gone already is no error."""
+        if batch.input_file_id:
+            try:
+                self._client.files.delete(batch.input_file_id)
+            except Exception as error:
+                trouble = self._route.explain(error)
+                if trouble.kind not in ("invalid", "retry", "wait", "bisect"):
+                    raise
+
+    def _results(self, file_id: str | None) -> Iterator[tuple[str, int, dict[str, Any] | None, str | None]]:
+        if not file_id:
+            return
+        with _translated(self):
+            content = self._client.files.content(file_id).content
+        for raw in content.splitlines():
+            try:
+                result = json.loads(raw)
+                response = result.get("response") or {}
+                yield (
+                    str(result.get("custom_id")),
+                    int(response.get("status_code") or 0),
+                    response.get("body"),
+                    response.get("request_id"),
+                )
+            except (ValueError, AttributeError, TypeError):
+                # A line cut in half: its reviews are asked again.
+                continue
+
+    def _read(self, body: dict[str, Any], line: Line, request_id: str | None) -> Reply:
+        completion = ChatCompletion.model_construct(None, **body)
+        return read_completion(completion, line.ids, self._spec.labels, headers={}, request_id=request_id)
+
+    def _take(self, line: Line, reply: Reply, answers: dict[int, Answer], cost: dict[int, float]) -> None:
+        share = len(line.positions)
+        tokens = (reply.input_tokens or 0) + (reply.output_tokens or 0)
+        paid = self._price.cost(reply.input_tokens or 0, reply.output_tokens or 0) / share
+        for place, (position, outcome) in enumerate(zip(line.positions, reply.outcomes, strict=True)):
+            cost[position] = paid
+            whole, rest = divmod(tokens, share)
+            if outcome is None:
+                if share > 1:
+                    # Asked again, in a line of its own.
+                    continue
+                outcome = Failure(reply.trouble, reply.state)
+            answers[position] = Answer(outcome, reply.model, reply.request_id, whole + (place < rest), paid)
+
+    def _prepare(self, text: str) -> str:
+        return self._spec.window.cut(redact(text) if self._spec.redacted else text)
+
+
+class _translated:  # noqa: N801
+    """Turns the client's errors into the project's own."""
+
+    def __init__(self, scorer: BulkScorer) -> None:
+        self._scorer = scorer
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if (
+            error is None
+            or not isinstance(error, Exception)
+            or isinstance(error, OracleInvalid | OracleUnavailable)
+        ):
+            return
+        trouble = self._scorer._route.explain(error)
+        raise_for(trouble)
+        if trouble.kind in ("bisect", "drop"):
+            raise OracleInvalid(f"{trouble.reason}: the Batch API doesn't take this submission") from error
+        raise unavailable(trouble) from error

@@ -1,0 +1,106 @@
+"""OpenAI's Decisions: typed questions, answered with probabilities and no generated text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from openai import OpenAI
+from openai.types import Decision
+
+from worker.oracle.money import token_bound
+from worker.oracle.prompts import messages, questions, review_lines
+from worker.oracle.spec import OracleSpec
+from worker.reviews import Outcome, Score
+from worker.scorers.asking import Reply
+from worker.scorers.openai_client import Trouble, explain
+
+SUM_TOLERANCE = 0.02
+
+
+class DecisionsRoute:
+    """One `choice` question per review; its probability is the score. Output tokens are free."""
+
+    def __init__(self, client: OpenAI, spec: OracleSpec) -> None:
+        self._client = client
+        self._spec = spec
+        self._system = spec.template.fill(spec.labels)
+
+    def body(self, ids: Sequence[str], texts: Sequence[str], *, roomy: bool = False) -> dict[str, Any]:
+        """The request for these reviews; the answer needs no room."""
+        return {
+            "model": self._spec.model,
+            "input": messages(self._system, review_lines(ids, texts)),
+            "questions": questions(ids, self._spec.labels),
+        }
+
+    def bound(self, body: Mapping[str, Any]) -> tuple[int, int]:
+        """The most input and output tokens it can take."""
+        return token_bound(body), 64 * len(body["questions"])
+
+    def send(self, body: Mapping[str, Any], ids: Sequence[str]) -> Reply:
+        """Asks. Raises whatever the client raises."""
+        raw = self._client.decisions.with_raw_response.create(**body)
+        decision = raw.parse()
+        outcomes, trouble = read_decision(decision, ids, self._spec.labels)
+        usage = decision.usage
+        return Reply(
+            outcomes,
+            usage.input_tokens if usage else None,
+            usage.output_tokens if usage else None,
+            decision.model,
+            raw.headers.get("x-request-id"),
+            raw.headers,
+            trouble=trouble,
+            state="refused" if trouble.startswith("the model refused") else "unanswered",
+        )
+
+    def explain(self, error: Exception) -> Trouble:
+        """What to do about an error of `send`."""
+        return explain(error, self._spec.model, self._spec.base_url)
+
+    def drop(self, param: str) -> bool:
+        """Every parameter is needed."""
+        return False
+
+
+def read_decision(
+    decision: Decision, ids: Sequence[str], labels: Sequence[str]
+) -> tuple[list[Outcome | None], str]:
+    """An outcome per id, None where there is no valid answer, and what was wrong.
+
+    Answers belong to questions by name; with a name missing, double or foreign none of them is believed.
+    """
+    nothing: list[Outcome | None] = [None] * len(ids)
+    answers = getattr(decision, "answers", None)
+    if not isinstance(answers, list):
+        return nothing, "the answer holds no decisions"
+    if sorted(str(getattr(answer, "name", None)) for answer in answers) != sorted(ids):
+        return nothing, f"the answer has {len(answers)} decisions that aren't those asked for"
+    by_name = {answer.name: answer for answer in answers}
+    trouble = "the model refused to answer"
+    outcomes: list[Outcome | None] = []
+    for key in ids:
+        answer = by_name[key]
+        if answer.type == "refusal":
+            outcomes.append(None)
+            continue
+        score = _score(answer, labels)
+        if score is None:
+            trouble = "the decision names another label, or its probabilities aren't any"
+        outcomes.append(score)
+    return outcomes, trouble
+
+
+def _score(answer: Any, labels: Sequence[str]) -> Score | None:
+    if answer.type != "choice" or answer.choice not in labels:
+        return None
+    try:
+        found = {one.value: float(one.probability) for one in answer.probabilities}
+    except (TypeError, ValueError, AttributeError):
+        return None
+    sound = all(math.isfinite(p) and 0 <= p <= 1 for p in found.values())
+    if not sound or set(found) != set(labels) or abs(sum(found.values()) - 1) > SUM_TOLERANCE:
+        return None
+    return Score(answer.choice, found[answer.choice], {label: found[label] for label in labels})

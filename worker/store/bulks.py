@@ -1,0 +1,160 @@
+"""A Bulk's life: written before it is uploaded, remembered while OpenAI works on it, collected once."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, select, update
+
+from worker.reviews import Answer, Prompt
+from worker.store.engine import now, read, write
+from worker.store.prompts import close_batch, hold, leave_bulk, settle_answers
+from worker.store.tables import Batch, Bulk
+
+
+@dataclass(frozen=True, slots=True)
+class BulkRow:
+    """A Bulk as the ledger has it. Times are seconds since 1970."""
+
+    batch_id: int
+    state: str
+    batch_state: str
+    size: int
+    client_key: str
+    file_id: str | None
+    remote_id: str | None
+    error: str | None
+    created_at: float
+    submitted_at: float | None
+    collected_at: float | None
+
+
+class BulkLife:
+    """The part of the ledger that writes submissions to the Batch API."""
+
+    _engine: Engine
+
+    def bulk(self, batch_id: int) -> BulkRow | None:
+        """The Bulk of this batch; None if the batch is a Prompt."""
+        with read(self._engine) as connection:
+            row = connection.execute(_select_bulks().where(Bulk.batch_id == batch_id)).one_or_none()
+        return None if row is None else BulkRow(*row)
+
+    def bulks(self, *, open_only: bool = False) -> list[BulkRow]:
+        """All Bulks, the newest first."""
+        query = _select_bulks().order_by(Bulk.batch_id.desc())
+        if open_only:
+            query = query.where(Bulk.state.in_(("packed", "submitted")))
+        with read(self._engine) as connection:
+            return [BulkRow(*row) for row in connection.execute(query)]
+
+    def note_upload(self, prompt: Prompt, file_id: str) -> None:
+        """The Bulk's lines are uploaded. Raises LeaseLost."""
+        self._change(prompt, {"file_id": file_id})
+
+    def note_submission(self, prompt: Prompt, remote_id: str, *, poll_after_s: float) -> None:
+        """OpenAI has it: it waits, without a lease, until it is asked about again. Raises LeaseLost."""
+
+        def work(connection: Connection) -> None:
+            _wait(connection, prompt, poll_after_s, None)
+            connection.execute(
+                update(Bulk)
+                .where(Bulk.batch_id == prompt.id, Bulk.submitted_at.is_(None))
+                .values(submitted_at=now())
+            )
+            connection.execute(
+                update(Bulk).where(Bulk.batch_id == prompt.id).values(state="submitted", remote_id=remote_id)
+            )
+
+        write(self._engine, work)
+
+    def wait_on(self, prompt: Prompt, *, poll_after_s: float, said: str | None = None) -> None:
+        """OpenAI isn't done with it: asked about again after `poll_after_s` seconds. Raises LeaseLost."""
+        write(self._engine, lambda connection: _wait(connection, prompt, poll_after_s, said))
+
+    def collect(
+        self, prompt: Prompt, answers: Mapping[int, Answer], *, costs: Mapping[int, float], error: str | None
+    ) -> int:
+        """One transaction: the answers saved, the reservations settled, the Bulk over; how many are asked again.
+
+        A request without an answer is open again; after three Bulks it ends as `unanswered`.
+
+        Raises:
+            LeaseLost: another worker collects it; nothing was written.
+        """
+
+        def work(connection: Connection) -> int:
+            hold(connection, prompt)
+            settle_answers(connection, prompt, answers, costs)
+            left = [one for index, one in enumerate(prompt.requests) if index not in answers]
+            again = leave_bulk(connection, prompt.id, prompt.scorer_id, left, error)
+            close_batch(connection, prompt.id, "failed" if error and not answers else "done")
+            return again
+
+        return write(self._engine, work)
+
+    def submit_again(self, prompt: Prompt, reason: str, *, delay_s: float) -> None:
+        """OpenAI took it and then didn't want it now: uploaded anew, under a new key, later. Raises LeaseLost."""
+
+        def work(connection: Connection) -> None:
+            _wait(connection, prompt, delay_s, reason)
+            connection.execute(
+                update(Bulk)
+                .where(Bulk.batch_id == prompt.id)
+                .values(state="packed", file_id=None, remote_id=None, client_key=secrets.token_hex(16))
+            )
+
+        write(self._engine, work)
+
+    def due_now(self, batch_ids: Sequence[int]) -> int:
+        """Bulks that wait are asked about at the next sweep; how many."""
+        return write(
+            self._engine,
+            lambda connection: (
+                connection.execute(
+                    update(Batch)
+                    .where(Batch.id.in_(batch_ids), Batch.state == "submitted")
+                    .values(state="queued", not_before=None, published_at=None)
+                ).rowcount
+            ),
+        )
+
+    def _change(self, prompt: Prompt, values: Mapping[str, Any]) -> None:
+        def work(connection: Connection) -> None:
+            hold(connection, prompt)
+            connection.execute(update(Bulk).where(Bulk.batch_id == prompt.id).values(**values))
+
+        write(self._engine, work)
+
+
+def _wait(connection: Connection, prompt: Prompt, poll_after_s: float, said: str | None) -> None:
+    hold(
+        connection,
+        prompt,
+        state="submitted",
+        attempts=0,
+        lease_token=None,
+        lease_until=None,
+        published_at=None,
+        not_before=now() + poll_after_s,
+        error=said,
+    )
+
+
+def _select_bulks() -> Any:
+    return select(
+        Bulk.batch_id,
+        Bulk.state,
+        Batch.state.label("batch_state"),
+        Batch.size,
+        Bulk.client_key,
+        Bulk.file_id,
+        Bulk.remote_id,
+        Bulk.error,
+        Bulk.created_at,
+        Bulk.submitted_at,
+        Bulk.collected_at,
+    ).join(Batch, Batch.id == Bulk.batch_id)

@@ -1,0 +1,137 @@
+"""Requests: the reviews the oracle is asked about, written in the transactions of others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, and_, exists, or_, select, update
+
+from worker.policy import Policy, RequestReason
+from worker.store.engine import now
+from worker.store.rows import upserting
+from worker.store.tables import OPEN_REQUESTS, Job, Request, Review
+
+DECISIVE = ("policy", "fallback")
+"""Reasons for which a review without an answer has no label at all."""
+
+
+def insert_requests(
+    connection: Connection, job_id: int, oracle_id: int, asked: Sequence[tuple[int, RequestReason]]
+) -> None:
+    """Opens a request per (row_no, reason); one that exists already stays as it is."""
+    if not asked:
+        return
+    created_at = connection.scalar(select(now()))
+    connection.execute(
+        upserting(connection, Request).on_conflict_do_nothing(
+            index_elements=["job_id", "row_no", "scorer_id"]
+        ),
+        [
+            {
+                "job_id": job_id,
+                "row_no": row_no,
+                "scorer_id": oracle_id,
+                "reason": reason,
+                "state": "open",
+                "attempts": 0,
+                "created_at": created_at,
+            }
+            for row_no, reason in sorted(asked)
+        ],
+    )
+
+
+def record_failure(connection: Connection, job_id: int, row_no: int, reason: str) -> None:
+    """The adapter couldn't score the review: the oracle is asked where the policy says so, else it says why."""
+    job = connection.execute(select(Job.policy, Job.oracle_id).where(Job.id == job_id)).one()
+    policy = Policy.parse(job.policy)
+    if policy.kind == "oracle":
+        # The adapter only audits here; the label is the oracle's.
+        return
+    if job.oracle_id is not None and policy.kind in ("fallback", "cascade"):
+        insert_requests(connection, job_id, job.oracle_id, [(row_no, "fallback")])
+        return
+    _say_why(connection, job_id, [row_no], reason)
+
+
+def resolve(
+    connection: Connection,
+    requests: Iterable[tuple[int, int, str]],
+    *,
+    scorer_id: int,
+    state: str,
+    detail: str,
+) -> None:
+    """Ends requests, given as (job_id, row_no, reason), without a label, and says why."""
+    for job_id, row_no, reason in sorted(requests):
+        connection.execute(
+            update(Request)
+            .where(Request.job_id == job_id, Request.row_no == row_no, Request.scorer_id == scorer_id)
+            .values(state=state, detail=detail)
+        )
+        if reason in DECISIVE:
+            _say_why(connection, job_id, [row_no], detail)
+
+
+def fail_stopped(connection: Connection) -> int:
+    """Ends the open requests of jobs whose oracle lane was stopped, with that reason; how many."""
+    stopped = connection.execute(
+        select(Job.id, Job.oracle_error)
+        .where(
+            Job.oracle_error.is_not(None), exists().where(Request.job_id == Job.id, Request.state == "open")
+        )
+        .order_by(Job.id)
+    ).all()
+    ended = 0
+    for job_id, error in stopped:
+        open_ones = and_(Request.job_id == job_id, Request.state == "open")
+        decisive = exists().where(open_ones, Request.row_no == Review.row_no, Request.reason.in_(DECISIVE))
+        connection.execute(
+            update(Review)
+            .where(Review.job_id == job_id, decisive)
+            .values(error=f"not asked: {error}")
+            .execution_options(synchronize_session=False)
+        )
+        ended += connection.execute(
+            update(Request).where(open_ones).values(state="failed", detail=f"not asked: {error}")
+        ).rowcount
+    return ended
+
+
+def reopen(connection: Connection, job_id: int) -> int:
+    """Opens again what the oracle gave no label to; how many."""
+    ended = and_(Request.job_id == job_id, Request.state.in_(("refused", "unanswered", "failed")))
+    asked_again = exists().where(ended, Request.row_no == Review.row_no)
+    connection.execute(
+        update(Review)
+        .where(Review.job_id == job_id, Review.error.is_not(None), asked_again)
+        .values(error=None)
+        .execution_options(synchronize_session=False)
+    )
+    return connection.execute(
+        update(Request).where(ended).values(state="open", detail=None, batch_id=None, attempts=0)
+    ).rowcount
+
+
+def stopped_with_open_requests() -> Any:
+    """A query for a job whose oracle lane was stopped while requests of it are open."""
+    return (
+        select(Job.id)
+        .where(
+            Job.oracle_error.is_not(None),
+            exists().where(Request.job_id == Job.id, Request.state == "open"),
+        )
+        .limit(1)
+    )
+
+
+def open_requests_of(job_id: Any) -> Any:
+    """Whether a job has requests that wait for an answer."""
+    return exists().where(Request.job_id == job_id, or_(*(Request.state == s for s in OPEN_REQUESTS)))
+
+
+def _say_why(connection: Connection, job_id: int, rows: Sequence[int], reason: str) -> None:
+    connection.execute(
+        update(Review).where(Review.job_id == job_id, Review.row_no.in_(rows)).values(error=reason)
+    )
