@@ -12,11 +12,17 @@ def log_lines(level: int | str) -> None:
     lines.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     lines.addFilter(_without_foreign_tracebacks)
     logging.basicConfig(level=level, handlers=[lines], force=True)
-    for name in ("celery", "kombu", "alembic", "httpx"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    hush()
     # A lost connection or child is told by us, once and in words.
     for name in ("celery.worker.consumer", "celery.app.trace", "celery.worker.request", "multiprocessing"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def hush() -> None:
+    """Keeps other libraries' chatter down at every level of ours: at DEBUG the OpenAI client logs whole requests, and
+    so reviews."""
+    for name in ("celery", "kombu", "alembic", "openai", "httpx", "httpx2", "httpcore", "httpcore2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _without_foreign_tracebacks(record: logging.LogRecord) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from worker.errors import (
     BudgetSpent,
     LeaseLost,
+    LoracleError,
     OracleInvalid,
     OracleQuotaSpent,
     OracleUnavailable,
@@ -153,6 +154,38 @@ def ask_prompt(
         if ledger.complete(job_id):
             on_complete(job_id)
     return book.answered
+
+
+def advance_bulks(
+    batch_ids: Sequence[int],
+    *,
+    ledger: Ledger,
+    oracle_for: Callable[[int], OracleScorer | BulkScorer],
+    poll_s: float,
+    max_total: float | None,
+) -> int:
+    """Brings these Bulks a step further, without a worker; how many requests got an answer.
+
+    Raises:
+        OracleInvalid, OracleUnavailable, BudgetSpent: the first that can't get on; it goes back to the ledger.
+    """
+    answered = 0
+    for batch_id in batch_ids:
+        bulk = ledger.bulk(batch_id)
+        prompt = ledger.claim_prompt(batch_id)
+        if bulk is None or prompt is None:
+            continue
+        book = PromptBook(ledger, prompt, max_total=max_total)
+        try:
+            scorer = oracle_for(prompt.scorer_id)
+            assert isinstance(scorer, BulkScorer)
+            answered += _advance_bulk(ledger, prompt, bulk, scorer, book, poll_s)
+        except LoracleError as error:
+            ledger.release_prompt(prompt, str(error), delay_s=0.0, counts=False)
+            raise
+        for job_id in prompt.job_ids:
+            ledger.complete(job_id)
+    return answered
 
 
 def _without_money(ledger: Ledger, prompt: Prompt, error: BudgetSpent) -> None:

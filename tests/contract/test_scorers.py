@@ -1,12 +1,13 @@
 """What every scorer promises, whoever gives the labels."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.unit import models
+from tests.fake_openai import FakeOpenAI
+from tests.unit import models, oracles
 from worker.reviews import Outcome, Review, Score
 from worker.scorers.base import Scorer
 from worker.scorers.stub import StubScorer
@@ -19,11 +20,21 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "tiny"
 
 
-@pytest.fixture(scope="module", params=["stub", "adapter-fp32", "adapter-bf16"])
-def make_scorer(request: pytest.FixtureRequest, adapter: Path) -> Callable[[], Scorer]:
+@pytest.fixture(scope="module")
+def server() -> Iterator[FakeOpenAI]:
+    with FakeOpenAI() as one:
+        yield one
+
+
+@pytest.fixture(scope="module", params=["stub", "adapter-fp32", "adapter-bf16", "decisions", "chat", "bulk"])
+def make_scorer(request: pytest.FixtureRequest, adapter: Path, server: FakeOpenAI) -> Callable[[], Scorer]:
     def make() -> Scorer:
         if request.param == "stub":
             return StubScorer()
+        if request.param == "bulk":
+            return oracles.bulk(server)
+        if request.param in ("decisions", "chat"):
+            return oracles.oracle(server, request.param)
         from worker.scorers.adapter import load_adapter_scorer
 
         return load_adapter_scorer(
@@ -66,6 +77,10 @@ def test_outcomes_come_in_the_order_of_the_reviews(scorer: Scorer, reviews: list
 def test_the_score_is_the_probability_of_the_label(scorer: Scorer, reviews: list[Review]) -> None:
     for outcome in scorer.score(reviews):
         assert isinstance(outcome, Score)
+        if scorer.identity.details.get("route") in ("chat", "bulk"):
+            # The route gives none, and none is invented.
+            assert (outcome.score, outcome.probabilities) == (None, None)
+            continue
         assert outcome.probabilities is not None
         assert sum(outcome.probabilities.values()) == pytest.approx(1, abs=1e-9)
         assert outcome.label == max(outcome.probabilities, key=outcome.probabilities.__getitem__)

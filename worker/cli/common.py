@@ -14,6 +14,7 @@ import click
 
 from worker.bootstrap import Store, open_store
 from worker.errors import BrokerUnreachable
+from worker.logs import hush
 from worker.pipeline import Publish, ring
 from worker.settings import Settings, read_settings
 
@@ -45,6 +46,7 @@ def log_to_stderr(level: str) -> None:
         stream=sys.stderr,
         force=True,
     )
+    hush()
 
 
 class Bell:

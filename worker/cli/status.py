@@ -10,6 +10,7 @@ import click
 
 from worker.bootstrap import Store
 from worker.cli.common import duration, echo_json, json_option, open_all
+from worker.cli.oracle_views import oracle_report, oracle_waiting_for, print_oracle
 from worker.cli.waiting import OVER
 from worker.errors import BrokerUnreachable
 from worker.settings import Settings
@@ -48,13 +49,28 @@ def _report(settings: Settings, store: Store, job_id: int) -> dict[str, Any]:
     at = store.queries.progress(job_id)
     job = at.job
     adapter = store.queries.adapter(job.adapter_id)
+    report = _adapter_report(at, adapter.name, adapter.sha256)
+    oracle = None if job.oracle_id is None else oracle_report(settings, store, at)
+    over = job.state in OVER
+    report["oracle"] = oracle
+    waits = None if over else _waiting_for(settings, at)
+    report["waiting_for"] = waits
+    report["oracle_waiting_for"] = (
+        None if over or oracle is None else oracle_waiting_for(settings, at, oracle)
+    )
+    return report
+
+
+def _adapter_report(at: Progress, adapter: str, sha256: str) -> dict[str, Any]:
+    job = at.job
     return {
         "job_id": job.id,
         "name": job.name,
         "state": job.state,
         "error": job.error,
-        "adapter": adapter.name,
-        "adapter_sha256": adapter.sha256,
+        "policy": job.policy,
+        "adapter": adapter,
+        "adapter_sha256": sha256,
         "rows": job.records_read,
         "reviews": at.reviews,
         "labelled": at.labelled,
@@ -63,7 +79,6 @@ def _report(settings: Settings, store: Store, job_id: int) -> dict[str, Any]:
         "batches": dict(at.batches),
         "reviews_per_s": at.rate,
         "seconds_left": at.seconds_left,
-        "waiting_for": None if job.state in OVER else _waiting_for(settings, at),
         "last_error": at.last_error,
     }
 
@@ -73,6 +88,8 @@ def _waiting_for(settings: Settings, at: Progress) -> str | None:
     if at.batches.get("running"):
         return None
     if not at.batches.get("queued"):
+        if at.open_requests:
+            return None
         return (
             "the file is still being read, and what was read is scored" if at.job.state == "reading" else None
         )
@@ -110,7 +127,12 @@ def _print(report: dict[str, Any]) -> None:
         )
         click.echo(f"  rate     {rate}, time left {duration(report['seconds_left'])}")
         states = ", ".join(f"{count:,} {state}" for state, count in sorted(report["batches"].items()))
-        click.echo(f"  batches  {states or 'none yet'}")
+        if report["batches"] or not report["oracle"]:
+            click.echo(f"  batches  {states or 'none yet'}")
+    if report["oracle"]:
+        print_oracle(report["oracle"], report["policy"])
+    if report["oracle_waiting_for"]:
+        click.echo(f"  the oracle waits: {report['oracle_waiting_for']}.")
     if report["waiting_for"]:
         click.echo(f"  waiting: {report['waiting_for']}.")
     if report["last_error"] and report["state"] != "done":

@@ -178,6 +178,9 @@ def _widths(columns: Sequence[str], cells: Sequence[Sequence[str]], available: i
 def _cell(value: Any) -> str:
     if value is None:
         return ""
+    # Scores to four places; what a label cost has less before them.
+    if isinstance(value, float) and 0 < abs(value) < 0.001:
+        return f"{value:.2g}"
     return f"{value:.4f}" if isinstance(value, float) else _one_line(_as_text(value))
 
 

@@ -12,6 +12,7 @@ import openai
 from openai import OpenAI
 
 from worker.errors import OracleInvalid, OracleQuotaSpent, OracleUnavailable
+from worker.logs import hush
 
 TIMEOUT_S = 60.0
 LONGEST_REASON = 200
@@ -51,6 +52,8 @@ def make_client(api_key: str | None, base_url: str, *, timeout_s: float = TIMEOU
             "OPENAI_API_KEY is not set: the oracle can't be asked. Set it for the worker; a server of your own "
             "takes any text as key."
         )
+    # OPENAI_LOG=debug, read when the library is imported, would log whole requests.
+    hush()
     return OpenAI(api_key=api_key, base_url=base_url, max_retries=0, timeout=timeout_s)
 
 

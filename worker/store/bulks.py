@@ -51,6 +51,11 @@ class BulkLife:
         with read(self._engine) as connection:
             return [BulkRow(*row) for row in connection.execute(query)]
 
+    def bulk_scorer(self, batch_id: int) -> int:
+        """The scorer that a Bulk asks."""
+        with read(self._engine) as connection:
+            return int(connection.scalar(select(Batch.scorer_id).where(Batch.id == batch_id)) or 0)
+
     def note_upload(self, prompt: Prompt, file_id: str) -> None:
         """The Bulk's lines are uploaded. Raises LeaseLost."""
         self._change(prompt, {"file_id": file_id})

@@ -157,6 +157,7 @@ class OracleQueries:
                 Review.gold_label,
                 oracle.c.label.label("oracle"),
             )
+            .select_from(Review)
             .join(
                 adapter,
                 (adapter.c.job_id == Review.job_id)

@@ -1,0 +1,103 @@
+"""Jobs that ask an oracle, for the ledger's tests: no server, the answers are made up here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from tests.contract.enqueued import expected, in_batches, reviews, spec
+from worker.reviews import Answer, Failure, Job, Prompt, Review, Score, ScorerIdentity
+from worker.store.ledger import Ledger
+from worker.store.packing import PackRule
+
+ORACLE = ScorerIdentity("openai", "gpt", "1" * 64, {"route": "chat"})
+
+
+def ask(
+    ledger: Ledger,
+    count: int,
+    *,
+    policy: str = "oracle",
+    texts: Sequence[str] | None = None,
+    max_cost: float | None = None,
+    batch_size: int = 4,
+    oracle: ScorerIdentity = ORACLE,
+    priority: int = 0,
+    sealed: bool = True,
+) -> Job:
+    """A sealed job of `count` reviews under a policy that names the oracle."""
+    made = dataclasses.replace(
+        spec(ledger, batch_size=batch_size, priority=priority),
+        policy=policy,
+        oracle_id=ledger.register_scorer(oracle),
+        max_cost=max_cost,
+    )
+    job, _ = ledger.open_job(made)
+    rows = reviews(1, count)
+    if texts is not None:
+        rows = [Review(row.row_no, text) for row, text in zip(rows, texts, strict=True)]
+    else:
+        # Every job has texts of its own, or the first one's labels would do for all.
+        rows = [Review(row.row_no, f"{row.text} of job {job.id}") for row in rows]
+    ledger.append(job.id, rows, batches=in_batches(rows, batch_size))
+    if sealed:
+        ledger.seal(job.id)
+    return job
+
+
+def pack(
+    ledger: Ledger, *, size: int = 4, waiting: int = 1000, after_s: float = 0.0, bulk: bool = False
+) -> int:
+    """Packs what is due; by default everything is."""
+    return ledger.pack(lambda scorer_id: PackRule(size, waiting, after_s, bulk))
+
+
+def claim_next(ledger: Ledger) -> Prompt | None:
+    """The next Prompt, published and claimed."""
+    for batch_id in ledger.publishable("openai", window=1000):
+        prompt = ledger.claim_prompt(batch_id, task_id=f"task {batch_id}")
+        if prompt is not None:
+            ledger.unpublish([])
+            return prompt
+    return None
+
+
+def claim_all(ledger: Ledger) -> list[Prompt]:
+    """All Prompts there are."""
+    found = (ledger.claim_prompt(batch_id) for batch_id in ledger.publishable("openai", window=1000))
+    return [prompt for prompt in found if prompt is not None]
+
+
+def answers(
+    prompt: Prompt, failing: frozenset[int] = frozenset(), *, cost: float = 0.01
+) -> dict[int, Answer]:
+    """An answer per request: the label follows from the row."""
+    return {
+        index: Answer(
+            Failure("it wouldn't say", "refused")
+            if request.row_no in failing
+            else Score(expected(Review(request.row_no, "")).label, 0.9),
+            "gpt-1",
+            "req-1",
+            12,
+            cost,
+        )
+        for index, request in enumerate(prompt.requests)
+    }
+
+
+def answer_all(ledger: Ledger, failing: frozenset[int] = frozenset()) -> int:
+    """Packs, claims and answers until nothing is left; how many requests were asked."""
+    asked = 0
+    while True:
+        pack(ledger)
+        prompts = claim_all(ledger)
+        if not prompts:
+            # What was copied alone makes no Prompt that could end the job.
+            ledger.sweep("openai", queue_empty=False)
+            return asked
+        for prompt in prompts:
+            asked += len(prompt.requests)
+            ledger.save_answers(prompt, answers(prompt, failing), costs={}, done=True)
+            for job_id in prompt.job_ids:
+                ledger.complete(job_id)

@@ -1,0 +1,123 @@
+"""Bulks in the ledger: written before they are sent, waited for without a lease, collected once."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.contract.asking import answers, ask, claim_all, pack
+from tests.contract.enqueued import sql
+from worker.errors import LeaseLost
+from worker.reviews import Prompt
+from worker.store.ledger import Ledger
+from worker.store.queries import Queries
+
+
+def claimed(ledger: Ledger, count: int = 6) -> Prompt:
+    ask(ledger, count)
+    pack(ledger, size=100, bulk=True)
+    (prompt,) = claim_all(ledger)
+    return prompt
+
+
+def due(ledger: Ledger, engine: Engine) -> Prompt:
+    """The Bulk, claimed when its time has come."""
+    sql(engine, "UPDATE batches SET not_before = 0 WHERE state = 'submitted'")
+    ledger.sweep("openai", queue_empty=True)
+    (prompt,) = claim_all(ledger)
+    return prompt
+
+
+def test_a_bulk_waits_without_a_lease_and_is_collected(
+    ledger: Ledger, queries: Queries, engine: Engine
+) -> None:
+    prompt = claimed(ledger)
+    (job_id,) = prompt.job_ids
+    row = ledger.bulk(prompt.id)
+    assert row is not None
+    assert (row.state, row.file_id, row.remote_id, len(row.client_key)) == ("packed", None, None, 32)
+    number = ledger.reserve(prompt.id, {job_id: 1.0})[job_id]
+    assert ledger.outstanding(prompt.id) == {job_id: (number, 1.0)}
+    ledger.note_upload(prompt, "file-1")
+    ledger.note_submission(prompt, "batch-1", poll_after_s=60)
+    assert claim_all(ledger) == []
+    for _ in range(5):
+        prompt = due(ledger, engine)
+        # Looking doesn't wear it out.
+        assert prompt.attempts == 1
+        ledger.wait_on(prompt, poll_after_s=60)
+    prompt = due(ledger, engine)
+    assert ledger.collect(prompt, answers(prompt), costs={number: 0.25}, error=None) == 0
+    assert ledger.complete(job_id)
+    assert queries.get_job(job_id).spent == pytest.approx(0.25)
+    assert [one.state for one in ledger.bulks()] == ["collected"]
+    assert ledger.bulks(open_only=True) == []
+
+
+def test_what_a_bulk_left_out_is_asked_again_three_times(
+    ledger: Ledger, queries: Queries, engine: Engine
+) -> None:
+    prompt = claimed(ledger)
+    (job_id,) = prompt.job_ids
+    for attempt in range(3):
+        assert [request.attempts for request in prompt.requests] == [attempt] * len(prompt.requests)
+        ledger.note_submission(prompt, f"batch-{attempt}", poll_after_s=0)
+        prompt = due(ledger, engine)
+        found = {index: a for index, a in answers(prompt).items() if prompt.requests[index].row_no != 2}
+        again = ledger.collect(prompt, found, costs={}, error=None)
+        assert again == (1 if attempt < 2 else 0)
+        if again:
+            pack(ledger, size=100, bulk=True)
+            (prompt,) = claim_all(ledger)
+    assert ledger.complete(job_id)
+    rows = list(queries.iterate_results(job_id))
+    assert [row["label"] for row in rows].count(None) == 1
+    assert "3 Bulks gave no valid answer" in rows[1]["error"]
+
+
+def test_once_uploaded_no_request_leaves_a_bulk(ledger: Ledger, engine: Engine) -> None:
+    prompt = claimed(ledger)
+    ledger.note_upload(prompt, "file-1")
+    ledger.note_submission(prompt, "batch-1", poll_after_s=0)
+    ledger.cancel(prompt.job_ids[0])
+    assert len(due(ledger, engine).requests) == 6
+
+
+def test_a_submitted_bulk_is_waited_for_however_often_its_worker_dies(ledger: Ledger, engine: Engine) -> None:
+    prompt = claimed(ledger)
+    ledger.note_submission(prompt, "batch-1", poll_after_s=0)
+    prompt = due(ledger, engine)
+    for _ in range(6):
+        sql(engine, "UPDATE batches SET lease_until = 0")
+        assert ledger.sweep("openai", queue_empty=True).requeued == 1
+        (prompt,) = claim_all(ledger)
+    with pytest.raises(LeaseLost):
+        ledger.wait_on(Prompt(prompt.id, prompt.scorer_id, 1, "an old lease", ()), poll_after_s=1)
+
+
+def test_a_bulk_that_cannot_be_submitted_is_not_halved(ledger: Ledger, engine: Engine) -> None:
+    prompt = claimed(ledger)
+    for _ in range(3):
+        ledger.release_prompt(prompt, "KeyError while asking", delay_s=0.0)
+        found = claim_all(ledger)
+        if not found:
+            break
+        (prompt,) = found
+    assert sql(engine, "SELECT state FROM batches WHERE lane = 'openai'") == [("failed",)]
+    assert sql(engine, "SELECT DISTINCT state, attempts FROM requests") == [("open", 1)]
+
+
+def test_a_full_queue_at_openai_means_later(ledger: Ledger, engine: Engine) -> None:
+    prompt = claimed(ledger)
+    before = ledger.bulk(prompt.id)
+    ledger.note_upload(prompt, "file-1")
+    ledger.note_submission(prompt, "batch-1", poll_after_s=0)
+    prompt = due(ledger, engine)
+    ledger.submit_again(prompt, "token_limit_exceeded", delay_s=600)
+    after = ledger.bulk(prompt.id)
+    assert before is not None
+    assert after is not None
+    assert (after.state, after.file_id, after.remote_id) == ("packed", None, None)
+    assert after.client_key != before.client_key
+    assert ledger.due_now([prompt.id]) == 1
+    assert len(claim_all(ledger)) == 1

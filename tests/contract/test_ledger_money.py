@@ -1,0 +1,162 @@
+"""Money: no job and no database ever spends more than it may, whoever calls at the same time and whatever dies."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.contract.asking import answers, ask, claim_all, pack
+from tests.contract.enqueued import sql
+from worker.errors import BudgetSpent
+from worker.reviews import Prompt
+from worker.store.ledger import Ledger
+from worker.store.queries import Queries
+
+
+def claimed(ledger: Ledger, count: int = 4, **options: object) -> Prompt:
+    ask(ledger, count, **options)  # type: ignore[arg-type]
+    pack(ledger, size=count)
+    (prompt,) = claim_all(ledger)
+    return prompt
+
+
+def settle(ledger: Ledger, prompt: Prompt, costs: dict[int, float]) -> None:
+    ledger.save_answers(prompt, {}, costs=costs)
+
+
+def sums_agree(engine: Engine) -> bool:
+    """What every job has spent is the sum of its reservations."""
+    rows = sql(
+        engine,
+        "SELECT jobs.spent, coalesce((SELECT sum(coalesce(cost, reserved)) FROM reservations "
+        "WHERE job_id = jobs.id), 0.0) FROM jobs",
+    )
+    return all(spent == pytest.approx(summed) for spent, summed in rows)
+
+
+def test_a_reservation_counts_until_it_is_settled(ledger: Ledger, queries: Queries, engine: Engine) -> None:
+    prompt = claimed(ledger, max_cost=1.0)
+    (job_id,) = prompt.job_ids
+    number = ledger.reserve(prompt.id, {job_id: 0.8})[job_id]
+    assert queries.get_job(job_id).spent == pytest.approx(0.8)
+    with pytest.raises(BudgetSpent, match=r"budget of job .* is \$1\.0000, of which \$0\.8000"):
+        ledger.reserve(prompt.id, {job_id: 0.3})
+    settle(ledger, prompt, {number: 0.1})
+    assert queries.get_job(job_id).spent == pytest.approx(0.1)
+    # Settled once: what comes later changes nothing.
+    settle(ledger, prompt, {number: 0.7})
+    assert queries.get_job(job_id).spent == pytest.approx(0.1)
+    ledger.reserve(prompt.id, {job_id: 0.9})
+    assert sums_agree(engine)
+
+
+def test_the_shares_of_several_jobs_are_taken_all_or_none(
+    ledger: Ledger, queries: Queries, engine: Engine
+) -> None:
+    rich, poor = ask(ledger, 2, max_cost=10), ask(ledger, 2, max_cost=0.1)
+    pack(ledger, size=4)
+    (prompt,) = claim_all(ledger)
+    with pytest.raises(BudgetSpent) as caught:
+        ledger.reserve(prompt.id, {rich.id: 0.5, poor.id: 0.5})
+    assert caught.value.job_id == poor.id
+    assert caught.value.final
+    assert queries.get_job(rich.id).spent == 0
+    assert sums_agree(engine)
+
+
+def test_money_under_way_may_come_back(ledger: Ledger, engine: Engine) -> None:
+    job = ask(ledger, 8, max_cost=1.0)
+    pack(ledger, size=4)
+    first, second = claim_all(ledger)
+    ledger.reserve(first.id, {job.id: 0.9})
+    with pytest.raises(BudgetSpent) as caught:
+        ledger.reserve(second.id, {job.id: 0.5})
+    assert not caught.value.final
+    # The first one's worker dies: nobody will ever settle that.
+    sql(engine, "UPDATE batches SET lease_until = 0 WHERE id = :id", id=first.id)
+    ledger.sweep("openai", queue_empty=True)
+    with pytest.raises(BudgetSpent) as caught:
+        ledger.reserve(second.id, {job.id: 0.5})
+    assert caught.value.final
+    # Nor when it is claimed again.
+    claim_all(ledger)
+    sql(engine, "UPDATE reservations SET created_at = created_at - 10")
+    with pytest.raises(BudgetSpent) as caught:
+        ledger.reserve(second.id, {job.id: 0.5})
+    assert caught.value.final
+
+
+def test_a_batch_s_own_lost_reservation_is_spent(ledger: Ledger) -> None:
+    prompt = claimed(ledger, max_cost=1.0)
+    (job_id,) = prompt.job_ids
+    ledger.reserve(prompt.id, {job_id: 0.9})
+    with pytest.raises(BudgetSpent) as caught:
+        ledger.reserve(prompt.id, {job_id: 0.5})
+    assert caught.value.final
+
+
+def test_the_cap_of_all_jobs_holds_over_them(ledger: Ledger) -> None:
+    first, second = claimed(ledger), claimed(ledger)
+    ledger.reserve(first.id, {first.job_ids[0]: 0.6}, max_total=1.0)
+    with pytest.raises(BudgetSpent, match="LORACLE_MAX_COST") as caught:
+        ledger.reserve(second.id, {second.job_ids[0]: 0.6}, max_total=1.0)
+    assert caught.value.job_id is None
+    ledger.reserve(second.id, {second.job_ids[0]: 0.4}, max_total=1.0)
+
+
+def test_retry_takes_a_new_budget(ledger: Ledger, queries: Queries) -> None:
+    prompt = claimed(ledger, max_cost=0.1)
+    (job_id,) = prompt.job_ids
+    ledger.stop_oracle([job_id], "the budget is spent")
+    ledger.release_prompt(prompt, "no money", delay_s=0.0, counts=False)
+    assert claim_all(ledger) == []
+    assert ledger.retry(job_id, max_cost=5.0) == 4
+    assert queries.get_job(job_id).max_cost == 5.0
+    pack(ledger)
+    (again,) = claim_all(ledger)
+    ledger.reserve(again.id, {job_id: 4.0})
+
+
+def test_a_budget_holds_under_concurrency(ledger: Ledger, queries: Queries, engine: Engine) -> None:
+    job = ask(ledger, 40, max_cost=1.0)
+    pack(ledger, size=2)
+    prompts = claim_all(ledger)
+    highest: list[float] = []
+    errors: list[Exception] = []
+
+    def spend(mine: list[Prompt], seed: int) -> None:
+        generator = random.Random(seed)
+        try:
+            for prompt in mine:
+                try:
+                    number = ledger.reserve(prompt.id, {job.id: generator.uniform(0.05, 0.3)})[job.id]
+                except BudgetSpent:
+                    continue
+                highest.append(queries.get_job(job.id).spent)
+                if generator.random() < 0.7:
+                    settle(ledger, prompt, {number: generator.uniform(0.0, 0.05)})
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=spend, args=(prompts[i::4], i)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert len(highest) > 4
+    assert max(highest) <= 1.0
+    assert sums_agree(engine)
+
+
+def test_the_cost_of_every_label_is_in_sql(ledger: Ledger, queries: Queries) -> None:
+    prompt = claimed(ledger)
+    (job_id,) = prompt.job_ids
+    number = ledger.reserve(prompt.id, {job_id: 1.0})[job_id]
+    ledger.save_answers(prompt, answers(prompt, cost=0.02), costs={number: 0.08}, done=True)
+    (cost,) = queries.costs(job_id)
+    assert cost.cost == pytest.approx(queries.get_job(job_id).spent) == pytest.approx(0.08)
+    assert [row["cost"] for row in queries.iterate_results(job_id)] == [0.02] * 4

@@ -1,0 +1,186 @@
+"""`loracle plan` and `loracle threshold`: what the oracle would cost and give, before it is asked."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import click
+
+from worker.cli.common import duration, echo_json, json_option, note, open_all
+from worker.cli.oracle_options import oracle_options, read_policy, read_spec
+from worker.cli.reading import enqueue_options, open_source, pinned_adapter, reading_options
+from worker.errors import Invalid
+from worker.oracle.money import parse_prices, price_of
+from worker.planning import plan as make_plan
+from worker.policy import Policy
+from worker.thresholds import Known, Share, thresholds
+
+
+@click.command()
+@click.argument("file")
+@reading_options
+@oracle_options
+@click.option(
+    "--asked",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Share that a cascade or fallback will ask about.",
+)
+@click.option("--concurrency", type=click.IntRange(1), default=8, show_default=True, help="Requests at once.")
+@click.option(
+    "--seconds-per-request",
+    type=click.FloatRange(min=0.001),
+    default=1.0,
+    show_default=True,
+    help="How long the server takes, for the time.",
+)
+@json_option
+def plan(
+    file: str,
+    asked: float | None,
+    concurrency: int,
+    seconds_per_request: float,
+    as_json: bool,
+    **values: Any,
+) -> int:
+    """Estimate what a job's oracle would take: rows, duplicates, tokens, cost and time. Nothing is sent or written.
+
+    Tokens are estimated at four bytes each, and bounded by one byte each: budgets hold by the bound. Of a cascade the
+    share below the threshold isn't known beforehand: `loracle threshold JOB` measures it on a job like this one.
+    """
+    settings, store = open_all()
+    policy = read_policy(values)
+    if not policy.names_oracle:
+        raise Invalid("--policy adapter asks no oracle: it costs nothing. Choose another policy, or --audit.")
+    adapter = pinned_adapter(store, settings, values["adapter"])
+    spec = read_spec(settings, adapter.labels, values)
+    share = _share(policy, asked)
+    source = open_source(file, enqueue_options(settings, values), adapter)
+    found = make_plan(source, spec, price_of(spec.model, parse_prices(settings.prices)), share)
+    seconds = found.requests / concurrency * seconds_per_request
+    for per_minute, amount in (
+        (settings.requests_per_minute, found.requests),
+        (settings.tokens_per_minute, found.tokens),
+    ):
+        if per_minute:
+            seconds = max(seconds, amount / per_minute * 60)
+    report = {
+        "file": source.file.name,
+        "policy": str(policy),
+        "oracle": spec.identity.name,
+        "route": spec.route,
+        "share": share,
+        **dataclasses.asdict(found),
+        "seconds": None if spec.route == "bulk" else seconds,
+    }
+    if as_json:
+        echo_json(report)
+        return 0
+    click.echo(f"{source.file.name} under --policy {policy}, asking {spec.identity.name} by {spec.route}:")
+    click.echo(
+        f"  reviews    {found.reviews:>12,}  ({found.duplicates:,} with a text that came before, asked once)"
+    )
+    click.echo(f"  rejects    {found.rejected:>12,}")
+    click.echo(f"  asked      {found.asked:>12,}  (share {share:.1%}, in {found.requests:,} requests)")
+    click.echo(f"  tokens     {found.tokens:>12,}  (at most {found.most_tokens:,})")
+    click.echo(
+        f"  cost       ${found.cost:>11.4f}  (at most ${found.most_cost:.4f}; --max-cost makes it hold)"
+    )
+    when = (
+        "within 24 h"
+        if spec.route == "bulk"
+        else f"about {duration(seconds)} with {concurrency} requests at once"
+    )
+    click.echo(f"  time       {when}")
+    if policy.kind in ("cascade", "fallback") and asked is None:
+        note(
+            "How many reviews the oracle gets isn't known beforehand: this is for all of them. Say it with --asked."
+        )
+    return 0
+
+
+def _share(policy: Policy, asked: float | None) -> float:
+    """The share of reviews that the oracle is asked about."""
+    if policy.kind == "oracle":
+        return 1.0
+    if policy.kind == "adapter":
+        return policy.audit
+    deciding = 1.0 if asked is None else asked
+    return deciding + (1 - deciding) * policy.audit
+
+
+@click.command()
+@click.argument("job", type=int)
+@json_option
+def threshold(job: int, as_json: bool) -> int:
+    """Show what each --below of a cascade would ask, cost and give, measured on a JOB with gold labels or an --audit.
+
+    `kept` is what the adapter would still decide, `all` the labels after the cascade. Accuracy is against gold
+    labels, agreement against the oracle on the audited reviews; each with its 95 % interval.
+    """
+    _, store = open_all()
+    found = store.queries.get_job(job)
+    policy = Policy.parse(found.policy)
+    pairs = store.queries.iterate_pairs(job)
+    rows = thresholds(
+        Known(pair.label, pair.score, pair.gold, pair.oracle, policy.is_audited(job, pair.row_no))
+        for pair in pairs
+    )
+    if not rows:
+        raise Invalid(f"no review of job {job} has an adapter's label yet: there is nothing to choose from.")
+    known = max(max(row.kept_accuracy.n, row.kept_agreement.n, row.accuracy.n) for row in rows)
+    if not known:
+        raise Invalid(
+            f"job {job} has neither gold labels (--label-column) nor audited ones (--audit SHARE): what a "
+            "threshold gives can't be known. Enqueue a sample with one of them."
+        )
+    paid = [row for row in store.queries.costs(job) if row.paid_labels]
+    each = sum(row.cost for row in paid) / sum(row.paid_labels for row in paid) if paid else None
+    reviews = found.reviews_read
+    report = [
+        {
+            "below": row.below,
+            "asked": row.asked,
+            "cost": None if each is None else each * row.asked * reviews,
+            **{
+                name: {"value": share.value, "n": share.n, "interval": share.interval}
+                for name, share in (
+                    ("kept_accuracy", row.kept_accuracy),
+                    ("accuracy", row.accuracy),
+                    ("kept_agreement", row.kept_agreement),
+                )
+            },
+        }
+        for row in rows
+    ]
+    if as_json:
+        echo_json({"job_id": job, "reviews": reviews, "cost_per_label": each, "thresholds": report})
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        "--below", "asked", "cost", "kept: accuracy", "kept: agreement", "all: accuracy",
+        box=None, header_style="bold",
+    )  # fmt: skip
+    for row in rows:
+        table.add_row(
+            f"{row.below:g}",
+            f"{row.asked:.1%}",
+            "?" if each is None else f"${each * row.asked * reviews:.4f}",
+            _shown(row.kept_accuracy),
+            _shown(row.kept_agreement),
+            _shown(row.accuracy),
+        )
+    Console(soft_wrap=True).print(table)
+    if each is None:
+        note("The oracle has labelled nothing in this job, so its price isn't known: see `loracle plan`.")
+    return 0
+
+
+def _shown(share: Share) -> str:
+    if share.value is None or share.interval is None:
+        return "-"
+    low, high = share.interval
+    return f"{share.value:.4f} ({low:.3f}-{high:.3f}, {share.n:,})"
