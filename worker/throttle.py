@@ -12,7 +12,9 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from worker.errors import OracleQuotaSpent, OracleUnavailable
 
@@ -123,7 +125,12 @@ class BreakerState:
 
 def connect(url: str) -> redis.Redis:
     """A client for `redis://`, `rediss://` or kombu's `redis+socket://`; it connects on first use."""
-    options: dict[str, Any] = {"socket_timeout": 10, "socket_connect_timeout": 5}
+    # Redis' own retries would hold a request's thread for half a minute; the ledger asks again.
+    options: dict[str, Any] = {
+        "socket_timeout": 10,
+        "socket_connect_timeout": 5,
+        "retry": Retry(NoBackoff(), 1),
+    }
     parts = urlsplit(url)
     if parts.scheme == "redis+socket":
         database = parse_qs(parts.query).get("virtual_host", ["0"])[0]
@@ -221,8 +228,8 @@ class RedisThrottle:
                 raise OracleUnavailable(
                     "the rate limit leaves no room now", retry_after_s=seconds, limited=True
                 )
-            time.sleep(min(TICK_S, seconds))
             heartbeat()
+            time.sleep(min(TICK_S, seconds))
 
 
 def read_breaker(client: redis.Redis, *, base_url: str, model: str) -> BreakerState | None:

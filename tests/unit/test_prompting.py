@@ -1,0 +1,328 @@
+"""A Prompt's way through ledger and oracle: real database, real socket, no broker."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import pytest
+
+from tests.contract.asking import ask, pack
+from tests.contract.enqueued import sql
+from tests.fake_openai import BatchPlan, FakeOpenAI, Fault, rule_label
+from tests.unit import oracles
+from worker import prompting
+from worker.errors import OracleInvalid, OracleUnavailable
+from worker.prompting import advance_bulks, ask_prompt
+from worker.scorers.asking import OracleScorer
+from worker.scorers.bulk import BulkScorer
+from worker.store.engine import make_engine
+from worker.store.ledger import Ledger
+from worker.store.queries import Queries
+
+
+class Gate:
+    """Lets everything through; open when a test says so."""
+
+    def __init__(self) -> None:
+        self.open = False
+
+    def admit(self, tokens: int, heartbeat: object) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def answered(self, headers: object, *, unused: int = 0) -> None:
+        pass
+
+    def failed(self, error: OracleUnavailable) -> None:
+        pass
+
+    def is_open(self) -> bool:
+        return self.open
+
+
+class Site:
+    """A database and an oracle's scorer."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = make_engine(url)
+        self.ledger = Ledger(self.engine, max_attempts=3, lease_s=60)
+        self.queries = Queries(self.engine)
+        self.gate = Gate()
+        self.scorer: OracleScorer | BulkScorer | None = None
+        self.done: list[int] = []
+
+    def oracle_for(self, scorer_id: int) -> OracleScorer | BulkScorer:
+        assert self.scorer is not None
+        return self.scorer
+
+    def ask(self, count: int, scorer: OracleScorer | BulkScorer, **options: Any) -> int:
+        self.scorer = scorer
+        return ask(self.ledger, count, oracle=scorer.identity, **options).id
+
+    def step(self, *, rounds: int = 20, max_total: float | None = None, size: int = 10) -> int:
+        """Packs and asks until nothing is due; how many requests were answered."""
+        answered = 0
+        for _ in range(rounds):
+            pack(self.ledger, size=size, bulk=isinstance(self.scorer, BulkScorer))
+            self.ledger.sweep("openai", queue_empty=True)
+            batch_ids = self.ledger.publishable("openai", window=1000)
+            if not batch_ids:
+                break
+            for batch_id in batch_ids:
+                answered += ask_prompt(
+                    batch_id,
+                    ledger=self.ledger,
+                    oracle_for=self.oracle_for,
+                    gate_for=lambda scorer: self.gate,
+                    retry_delay_s=0.0,
+                    poll_s=0.0,
+                    max_total=max_total,
+                    on_complete=self.done.append,
+                )
+        return answered
+
+    def labels(self, job_id: int) -> list[str | None]:
+        return [row["label"] for row in self.queries.iterate_results(job_id)]
+
+    def errors(self, job_id: int) -> list[str | None]:
+        return [row["error"] for row in self.queries.iterate_results(job_id)]
+
+    def texts(self, job_id: int) -> list[str]:
+        rows = sql(self.engine, "SELECT text FROM reviews WHERE job_id = :job ORDER BY row_no", job=job_id)
+        return [str(text) for (text,) in rows]
+
+    def expected(self, job_id: int) -> list[str]:
+        return [rule_label(text, oracles.LABELS)[0] for text in self.texts(job_id)]
+
+
+@pytest.fixture
+def site(sqlite_url: str) -> Iterator[Site]:
+    made = Site(sqlite_url)
+    yield made
+    made.engine.dispose()
+
+
+def test_a_job_is_labelled_and_done(site: Site) -> None:
+    with FakeOpenAI() as server:
+        job_id = site.ask(25, oracles.oracle(server, "decisions"))
+        assert site.step() == 25
+        assert site.labels(job_id) == site.expected(job_id)
+        assert site.done == [job_id]
+        assert len(server.calls) == 3
+        spent = site.queries.get_job(job_id).spent
+        assert spent == pytest.approx(oracles.PRICE.cost(*server.billed))
+        assert sum(row.cost for row in site.queries.costs(job_id)) == pytest.approx(spent)
+
+
+def test_a_budget_ends_the_oracle_and_every_review_says_why(site: Site) -> None:
+    with FakeOpenAI() as server:
+        scorer = oracles.oracle(server)
+        job_id = site.ask(40, scorer, max_cost=0.0045)
+        site.step()
+        found = site.queries.get_job(job_id)
+        assert found.state == "stopped"
+        assert "--max-cost" in str(found.error)
+        assert 0 < found.spent <= 0.0045
+        assert oracles.PRICE.cost(*server.billed) <= 0.0045
+        labels, errors = site.labels(job_id), site.errors(job_id)
+        assert 0 < labels.count(None) < 40
+        assert all(
+            (label is None) == (error is not None) for label, error in zip(labels, errors, strict=True)
+        )
+        # Nothing that was answered is asked again with more money.
+        calls = len(server.calls)
+        assert site.ledger.retry(job_id, max_cost=1.0) == labels.count(None)
+        site.step()
+        assert site.labels(job_id) == site.expected(job_id)
+        assert sum(len(call.texts) for call in server.calls[calls:]) == labels.count(None)
+        assert max(server.answered.values()) == 1
+
+
+def test_one_job_s_budget_leaves_the_others_alone(site: Site) -> None:
+    with FakeOpenAI() as server:
+        scorer = oracles.oracle(server)
+        poor = site.ask(5, scorer, max_cost=1e-6)
+        rich = site.ask(5, scorer)
+        site.step()
+        assert site.queries.job_state(poor) == "stopped"
+        assert site.queries.job_state(rich) == "done"
+        assert site.labels(rich) == site.expected(rich)
+        assert all(not set(call.texts) & set(site.texts(poor)) for call in server.calls)
+
+
+def test_the_global_cap_parks(site: Site) -> None:
+    with FakeOpenAI() as server:
+        job_id = site.ask(5, oracles.oracle(server))
+        site.step(max_total=1e-6)
+        assert server.calls == []
+        assert sql(site.engine, "SELECT state FROM batches") == [("parked",)]
+        assert "LORACLE_MAX_COST" in str(site.queries.prompt_error(1))
+        sql(site.engine, "UPDATE batches SET not_before = 0")
+        site.step(max_total=10.0)
+        assert site.queries.job_state(job_id) == "done"
+
+
+def test_without_quota_the_prompt_is_parked(site: Site) -> None:
+    with FakeOpenAI(tape=[Fault("quota")]) as server:
+        job_id = site.ask(5, oracles.oracle(server))
+        site.step()
+        assert len(server.calls) == 1
+        assert sql(site.engine, "SELECT state, attempts FROM batches") == [("parked", 0)]
+        sql(site.engine, "UPDATE batches SET not_before = 0")
+        site.step()
+        assert site.labels(job_id) == site.expected(job_id)
+
+
+def test_a_wrong_key_stops_the_job_with_a_clear_error(site: Site) -> None:
+    with FakeOpenAI(tape=[Fault("status", status=401)]) as server:
+        job_id = site.ask(25, oracles.oracle(server))
+        site.step()
+        found = site.queries.get_job(job_id)
+        assert found.state == "stopped"
+        assert "OPENAI_API_KEY" in str(found.error)
+        assert len(server.calls) == 1
+        assert site.labels(job_id) == [None] * 25
+        assert all("not asked" in str(error) for error in site.errors(job_id))
+
+
+def test_a_scorer_that_cannot_be_made_stops_the_job(site: Site) -> None:
+    with FakeOpenAI() as server:
+        job_id = site.ask(3, oracles.oracle(server))
+
+        def nobody(scorer_id: int) -> OracleScorer:
+            raise OracleInvalid("OPENAI_API_KEY is not set")
+
+        site.oracle_for = nobody  # type: ignore[method-assign]
+        site.step()
+        assert "OPENAI_API_KEY is not set" in str(site.queries.get_job(job_id).error)
+
+
+def test_a_review_that_breaks_the_server_stands_alone_at_last(site: Site) -> None:
+    with FakeOpenAI(poison={"review 7 ": Fault("status", status=500)}) as server:
+        job_id = site.ask(10, oracles.oracle(server))
+        site.step(rounds=60)
+        labels, expected = site.labels(job_id), site.expected(job_id)
+        assert labels[6] is None
+        assert "answered 500" in str(site.errors(job_id)[6])
+        assert labels[:6] + labels[7:] == expected[:6] + expected[7:]
+
+
+def test_an_outage_wears_nobody_out(site: Site) -> None:
+    with FakeOpenAI(tape=[Fault("status")] * 40) as server:
+        job_id = site.ask(10, oracles.oracle(server))
+        site.gate.open = True
+        site.step(rounds=10)
+        assert sql(site.engine, "SELECT state, attempts FROM batches") == [("queued", 0)]
+        site.step()
+        assert site.labels(job_id) == site.expected(job_id)
+
+
+def test_foreign_errors_are_named_without_their_words(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with FakeOpenAI() as server:
+        job_id = site.ask(1, oracles.oracle(server))
+
+        def broken(*_: object, **__: object) -> None:
+            raise KeyError("review 1 of job 1")
+
+        monkeypatch.setattr(OracleScorer, "ask", broken)
+        site.step(rounds=10)
+        assert site.errors(job_id) == ["KeyError while asking"]
+        assert "review 1" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "plans",
+    [
+        [BatchPlan()],
+        [BatchPlan(polls=3)],
+        [BatchPlan(drop=2), BatchPlan()],
+        [BatchPlan(fail_lines=2), BatchPlan(fail_lines=1), BatchPlan()],
+        [BatchPlan(status="expired", answered=0.5), BatchPlan()],
+        [BatchPlan(status="cancelled", answered=0.3), BatchPlan()],
+        [BatchPlan(output_file=False), BatchPlan()],
+        [BatchPlan(status="failed", errors=("invalid_json_line",)), BatchPlan()],
+        [BatchPlan(status="failed", errors=("token_limit_exceeded",)), BatchPlan()],
+    ],
+    ids=["good", "slow", "dropped", "failed-lines", "expired", "cancelled", "no-output", "failed", "token-limit"],
+)  # fmt: skip
+def test_a_bulk_s_results_are_resolved_row_by_row(
+    site: Site, plans: list[BatchPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompting, "TOKEN_LIMIT_S", 0.0)
+    with FakeOpenAI(batches=plans) as server:
+        job_id = site.ask(20, oracles.bulk(server, reviews_per_prompt=3))
+        site.step(rounds=60, size=1000)
+        assert site.labels(job_id) == site.expected(job_id)
+        assert site.queries.job_state(job_id) == "done"
+        # Nobody is asked again whose answer came back (in the case without an output file none did).
+        if plans[0].output_file:
+            assert max(server.asked.values()) == 1
+            # At half the price, and every reservation settled.
+            spent = site.queries.get_job(job_id).spent
+            assert spent == pytest.approx(oracles.PRICE.halved().cost(*server.billed))
+        assert sql(site.engine, "SELECT count(*) FROM reservations WHERE cost IS NULL") == [(0,)]
+        # What was uploaded is deleted.
+        uploaded = {batch["input_file_id"] for batch in server.shelf.batches.values()}
+        assert set(server.shelf.deleted_files) | (uploaded if len(plans) > 1 else set()) >= uploaded
+
+
+@pytest.mark.parametrize("dies_in", ["note_upload", "note_submission", "collect"])
+def test_a_worker_that_dies_on_the_way_never_submits_twice(
+    site: Site, dies_in: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """The process is gone."""
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    with FakeOpenAI() as server:
+        job_id = site.ask(6, oracles.bulk(server, reviews_per_prompt=3), max_cost=0.05)
+        with monkeypatch.context() as patched:
+            patched.setattr(Ledger, dies_in, die)
+            with pytest.raises(Killed):
+                site.step(size=1000)
+        sql(site.engine, "UPDATE batches SET lease_until = 0 WHERE state = 'running'")
+        site.step(size=1000)
+        assert site.labels(job_id) == site.expected(job_id)
+        assert len(server.shelf.batches) == 1
+        assert site.queries.get_job(job_id).spent <= 0.05
+
+
+def test_bulks_advance_without_a_worker(site: Site) -> None:
+    with FakeOpenAI() as server:
+        job_id = site.ask(6, oracles.bulk(server, reviews_per_prompt=3))
+        pack(site.ledger, size=100, bulk=True)
+
+        def advance() -> int:
+            found = [one.batch_id for one in site.ledger.bulks(open_only=True)]
+            site.ledger.due_now(found)
+            return advance_bulks(
+                found, ledger=site.ledger, oracle_for=site.oracle_for, poll_s=60, max_total=None
+            )
+
+        assert [advance() for _ in range(4)] == [0, 0, 6, 0]
+        assert site.queries.job_state(job_id) == "done"
+
+
+def test_a_bulk_without_money_is_not_sent(site: Site) -> None:
+    with FakeOpenAI() as server:
+        job_id = site.ask(6, oracles.bulk(server), max_cost=1e-6)
+        site.step(size=1000)
+        assert server.shelf.files == {}
+        assert site.queries.get_job(job_id).state == "stopped"
+
+
+def test_the_scorer_is_rebuilt_from_the_database_alone(site: Site) -> None:
+    with FakeOpenAI() as server:
+        made = oracles.spec(server, "decisions", redacted=True, window="head+tail:300")
+        number = site.ledger.register_scorer(made.identity)
+        again = type(made).parse(site.queries.scorer(number).details)
+        assert again == made
+        assert again.identity == made.identity
+        for change in ({"model": "other"}, {"redacted": False}, {"reviews_per_prompt": 3}, {"route": "chat"}):
+            assert dataclasses.replace(made, **change).identity.sha256 != made.identity.sha256  # type: ignore[arg-type]

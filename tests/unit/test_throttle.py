@@ -1,0 +1,209 @@
+"""The throttle on a real server: limits over all workers, and the circuit breaker."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from worker import throttle as module
+from worker.errors import LeaseLost, OracleQuotaSpent, OracleUnavailable
+from worker.throttle import RedisThrottle, connect, read_breaker
+
+pytestmark = pytest.mark.services
+URL, MODEL = "http://oracle/v1", "gpt"
+
+
+@pytest.fixture
+def client(valkey_url: str) -> Iterator[redis.Redis]:
+    with connect(valkey_url) as made:
+        yield made
+
+
+def make(client: redis.Redis, *, concurrency: int = 8, requests: int = 0, tokens: int = 0) -> RedisThrottle:
+    return RedisThrottle(
+        client,
+        base_url=URL,
+        model=MODEL,
+        concurrency=concurrency,
+        requests_per_minute=requests,
+        tokens_per_minute=tokens,
+    )
+
+
+def admitted(throttle: RedisThrottle, tokens: int = 1) -> bool:
+    """Whether a request may go out at once."""
+
+    def no_time() -> None:
+        raise LeaseLost("waits")
+
+    try:
+        with throttle.admit(tokens, no_time):
+            return True
+    except (LeaseLost, OracleUnavailable):
+        return False
+
+
+def fail(throttle: RedisThrottle, times: int = module.BREAKER_FAILURES) -> None:
+    for _ in range(times):
+        throttle.failed(OracleUnavailable("http://oracle/v1 answered 500"))
+
+
+def test_without_limits_everything_passes(client: redis.Redis) -> None:
+    throttle = make(client)
+    assert all(admitted(throttle, 100_000) for _ in range(50))
+
+
+def test_requests_per_minute_hold_over_all_workers(client: redis.Redis) -> None:
+    workers = [make(client, requests=600) for _ in range(3)]
+    # A tenth of a minute's share at once, then it trickles.
+    passed = sum(admitted(workers[number % 3]) for number in range(200))
+    assert 60 <= passed <= 75
+
+
+def test_tokens_per_minute_hold_and_what_was_not_needed_comes_back(client: redis.Redis) -> None:
+    throttle = make(client, tokens=6000)
+    assert admitted(throttle, 500)
+    assert not admitted(throttle, 500)
+    throttle.answered({}, unused=450)
+    assert admitted(throttle, 500)
+
+
+def test_a_request_larger_than_the_bucket_leaves_a_debt(client: redis.Redis) -> None:
+    throttle = make(client, tokens=6000)
+    assert admitted(throttle, 3000)
+    assert not admitted(throttle, 1)
+
+
+def test_the_server_s_headers_lower_the_limits(client: redis.Redis) -> None:
+    throttle = make(client)
+    throttle.answered({"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "59"})
+    assert sum(admitted(throttle) for _ in range(30)) <= 8
+    throttle.answered({"x-ratelimit-limit-requests": "soon", "x-ratelimit-remaining-tokens": ""})
+
+
+def test_what_the_server_says_remains_is_believed(client: redis.Redis) -> None:
+    throttle = make(client, requests=6000)
+    assert admitted(throttle)
+    throttle.answered({"x-ratelimit-limit-requests": "6000", "x-ratelimit-remaining-requests": "0"})
+    assert not admitted(throttle)
+
+
+def test_retry_after_holds_every_worker(client: redis.Redis) -> None:
+    one, other = make(client), make(client)
+    one.failed(OracleUnavailable("429", retry_after_s=0.4, limited=True))
+    assert not admitted(other)
+    time.sleep(0.45)
+    assert admitted(other)
+
+
+def test_a_long_wait_is_the_ledger_s(client: redis.Redis) -> None:
+    throttle = make(client)
+    throttle.failed(OracleUnavailable("429", retry_after_s=300, limited=True))
+    with pytest.raises(OracleUnavailable) as caught, throttle.admit(1, lambda: None):
+        pass
+    assert caught.value.limited
+    assert caught.value.retry_after_s == pytest.approx(300, abs=5)
+
+
+def test_ten_failures_in_a_row_open_the_breaker_for_all(client: redis.Redis) -> None:
+    one, other = make(client), make(client)
+    fail(one, module.BREAKER_FAILURES - 1)
+    one.answered({})
+    fail(one, module.BREAKER_FAILURES - 1)
+    assert not other.is_open()
+    fail(other, 1)
+    assert one.is_open()
+    said = "breaker is open: http://oracle/v1 answered 500"
+    with pytest.raises(OracleUnavailable, match=said) as caught, one.admit(1, lambda: None):
+        pass
+    assert caught.value.limited
+    assert caught.value.retry_after_s == pytest.approx(module.FIRST_PAUSE_S, abs=1)
+    state = read_breaker(client, base_url=URL, model=MODEL)
+    assert state is not None
+    assert state.is_open
+    assert state.reason == "http://oracle/v1 answered 500"
+    assert read_breaker(client, base_url=URL, model="another") is not None
+
+
+def test_a_half_open_breaker_lets_one_probe_through(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.2)
+    throttle = make(client)
+    fail(throttle)
+    time.sleep(0.25)
+    assert admitted(throttle)
+    assert not admitted(throttle)
+    # The probe fails: closed for twice as long.
+    fail(throttle, 1)
+    state = read_breaker(client, base_url=URL, model=MODEL)
+    assert state is not None
+    assert state.retry_in_s == pytest.approx(0.4, abs=0.15)
+    time.sleep(0.45)
+    assert admitted(throttle)
+    throttle.answered({})
+    assert admitted(throttle)
+    assert not throttle.is_open()
+
+
+def test_without_quota_the_breaker_opens_at_once(client: redis.Redis) -> None:
+    throttle = make(client)
+    throttle.failed(OracleQuotaSpent("insufficient_quota"))
+    state = read_breaker(client, base_url=URL, model=MODEL)
+    assert state is not None
+    assert state.retry_in_s == pytest.approx(module.QUOTA_PAUSE_S, abs=2)
+
+
+def test_only_so_many_are_in_flight(client: redis.Redis) -> None:
+    throttle = make(client, concurrency=3)
+    now, peak = 0, 0
+    lock = threading.Lock()
+
+    def ask() -> None:
+        nonlocal now, peak
+        with throttle.admit(1, lambda: None):
+            with lock:
+                now += 1
+                peak = max(peak, now)
+            time.sleep(0.02)
+            with lock:
+                now -= 1
+
+    threads = [threading.Thread(target=ask) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert peak == 3
+
+
+def test_waiting_keeps_the_lease_alive_and_ends_with_it(client: redis.Redis) -> None:
+    throttle = make(client, concurrency=1)
+    beats = []
+
+    def heartbeat() -> None:
+        beats.append(1)
+        if len(beats) == 2:
+            raise LeaseLost
+
+    with throttle.admit(1, lambda: None), pytest.raises(LeaseLost), throttle.admit(1, heartbeat):
+        pass
+    # The slot of the one that gave up is free.
+    assert admitted(throttle)
+
+
+def test_without_redis_nothing_goes_out() -> None:
+    away = connect("redis+socket:///nowhere/valkey.sock")
+    throttle = make(away)
+    assert throttle.is_open()
+    said = "nothing is sent without its rate limits"
+    with pytest.raises(OracleUnavailable, match=said), throttle.admit(1, lambda: None):
+        pass
+    throttle.answered({})
+    throttle.failed(OracleUnavailable("500"))
+    assert read_breaker(away, base_url=URL, model=MODEL) is None
+    assert admitted(throttle) is False
