@@ -1,0 +1,203 @@
+"""One seeded drill of the openai lane: threads ask a faulty server, die at random, and the ledger is audited.
+
+`Killed` stands for a process that is gone: nothing after it runs, and its lease is left to run out.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.contract.asking import ask
+from tests.contract.enqueued import sql
+from tests.fake_openai import FakeOpenAI, Fault, rule_label
+from tests.fake_openai.faults import QUOTA_CODES, TRANSIENT
+from tests.unit import oracles
+from worker.prompting import ask_prompt
+from worker.reviews import Answer, Prompt
+from worker.scorers.asking import OracleScorer
+from worker.store.engine import make_engine
+from worker.store.ledger import Ledger
+from worker.store.packing import PackRule
+from worker.store.queries import Queries
+from worker.throttle import RedisThrottle, connect
+
+FAULTS = (
+    *TRANSIENT,
+    Fault("hang", seconds=5),
+    Fault("rate_limit", retry_after_ms="20"),
+    Fault("rate_limit", code="slow_down"),
+    Fault("refusal"),
+    Fault("refuse_one"),
+    Fault("content_filter"),
+    Fault("length"),
+    Fault("extra_one"),
+    Fault("wrong_label"),
+    Fault("shuffled"),
+    Fault("bad_request"),
+    Fault("unsupported", param="store"),
+    Fault("unsupported", param="reasoning_effort"),
+    *(Fault("quota", code=code) for code in QUOTA_CODES),
+)
+POISONS = (
+    Fault("refusal"),
+    Fault("content_filter"),
+    Fault("wrong_keys"),
+    Fault("bad_request"),
+    Fault("status"),
+)
+REVIEWS = 60
+WORKERS = 3
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class DyingLedger(Ledger):
+    """Dies before or after the commit of what matters, and writes down what was saved when."""
+
+    def arm(self, chance: random.Random, share: float, server: FakeOpenAI) -> None:
+        self.chance, self.share, self.server = chance, share, server
+        self.saved_at: dict[str, int] = {}
+        self.kills = 0
+        self.watch = threading.Lock()
+
+    def _maybe_die(self) -> None:
+        with self.watch:
+            dead = self.chance.random() < self.share
+            self.kills += dead
+        if dead:
+            raise Killed
+
+    def reserve(self, *arguments: Any, **options: Any) -> dict[int, int]:
+        self._maybe_die()
+        found = super().reserve(*arguments, **options)
+        self._maybe_die()
+        return found
+
+    def save_answers(
+        self, prompt: Prompt, answers: Mapping[int, Answer], *, costs: Mapping[int, float], done: bool = False
+    ) -> None:
+        self._maybe_die()
+        super().save_answers(prompt, answers, costs=costs, done=done)
+        with self.watch, self.server.lock:
+            for index in answers:
+                self.saved_at[prompt.requests[index].text] = len(self.server.calls)
+        self._maybe_die()
+
+
+class Drill:
+    """A database, a server, a throttle and some threads, all from one seed."""
+
+    def __init__(self, seed: int, database: Path, valkey_url: str) -> None:
+        self.chance = random.Random(seed)
+        self.route = self.chance.choice(("decisions", "chat"))
+        self.max_cost = self.chance.choice((None, None, 0.2, 0.02))
+        tape = [
+            self.chance.choice(FAULTS) if self.chance.random() < 0.5 else None
+            for _ in range(self.chance.randrange(10, 60))
+        ]
+        poison = {f"review {self.chance.randrange(1, REVIEWS + 1)} ": self.chance.choice(POISONS)}
+        self.server = FakeOpenAI(
+            tape=tape, fail=self.chance.choice((0.0, 0.2)), seed=seed, poison=poison,
+        )  # fmt: skip
+        self.poison = next(iter(poison))
+        self.engine = make_engine(f"sqlite:///{database}")
+        self.ledger = DyingLedger(self.engine, max_attempts=3, lease_s=0.6)
+        self.ledger.arm(self.chance, self.chance.choice((0.0, 0.05)), self.server)
+        self.queries = Queries(self.engine)
+        self.client = connect(valkey_url)
+        self.failures: list[BaseException] = []
+
+    def run(self) -> None:
+        """Until the job is over; then everything is looked at."""
+        with self.server:
+            scorer = oracles.oracle(
+                self.server, self.route, timeout_s=0.5, reviews_per_prompt=10
+            )  # fmt: skip
+            gate = RedisThrottle(
+                self.client, base_url=self.server.url, model="gpt-6-luna", concurrency=WORKERS
+            )
+            job = ask(self.ledger, REVIEWS, oracle=scorer.identity, max_cost=self.max_cost)
+            stop = threading.Event()
+            threads = [threading.Thread(target=self._work, args=(scorer, gate, stop)) for _ in range(WORKERS)]
+            for thread in threads:
+                thread.start()
+            try:
+                self._sweep_until(lambda: self.queries.job_state(job.id) in ("done", "stopped"))
+            finally:
+                stop.set()
+                for thread in threads:
+                    thread.join()
+            if self.failures:
+                raise self.failures[0]
+            self._audit(job.id)
+        self.client.close()
+        self.engine.dispose()
+
+    def _sweep_until(self, over: Callable[[], bool]) -> None:
+        for _ in range(3000):
+            if over():
+                return
+            self.ledger.pack(lambda scorer_id: PackRule(10, 1000, 0.0))
+            self.ledger.sweep("openai", queue_empty=True, ring_after_s=0.3)
+            threading.Event().wait(0.02)
+        raise AssertionError(f"the job never ended: {self.queries.progress(1)}")
+
+    def _work(self, scorer: OracleScorer, gate: RedisThrottle, stop: threading.Event) -> None:
+        while not stop.is_set():
+            batch_ids = self.ledger.publishable("openai", window=1)
+            for batch_id in batch_ids:
+                try:
+                    ask_prompt(
+                        batch_id,
+                        ledger=self.ledger,
+                        oracle_for=lambda scorer_id: scorer,
+                        gate_for=lambda scorer: gate,
+                        retry_delay_s=0.05,
+                    )
+                except Killed:
+                    continue
+                except Exception as error:
+                    self.failures.append(error)
+                    return
+            stop.wait(0.02)
+
+    def _audit(self, job_id: int) -> None:
+        rows = list(self.queries.iterate_results(job_id, with_text=True))
+        assert len(rows) == REVIEWS
+        job = self.queries.get_job(job_id)
+        for row in rows:
+            if row["label"] is None:
+                assert row["error"], f"row {row['row_no']} has neither a label nor a reason"
+            else:
+                assert row["label"] == rule_label(row["text"], oracles.LABELS)[0], "a guess"
+                assert row["error"] is None
+        unlabelled = [row for row in rows if row["label"] is None]
+        if job.state == "done":
+            # Only the poisonous one, and what a fault hit again when it stood alone.
+            assert len(unlabelled) <= 8
+            assert any(self.poison in row["text"] for row in unlabelled)
+        else:
+            assert self.max_cost is not None
+            assert "budget" in str(job.error)
+        billed = oracles.PRICE.cost(*self.server.billed)
+        assert job.spent >= billed - 1e-9, "more was billed than the ledger knows"
+        if self.max_cost is not None:
+            assert job.spent <= self.max_cost
+            assert billed <= self.max_cost
+        reserved = sql(self.engine, "SELECT sum(coalesce(cost, reserved)) FROM reservations")[0][0]
+        assert abs(float(str(reserved or 0.0)) - job.spent) < 1e-9
+        later: Counter[str] = Counter()
+        for number, call in enumerate(self.server.calls):
+            later.update(
+                text
+                for text in call.texts
+                if number >= self.ledger.saved_at.get(text, len(self.server.calls))
+            )
+        assert not later, f"asked again after it was saved: {later}"

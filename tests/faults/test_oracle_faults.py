@@ -1,0 +1,32 @@
+"""Everything that can go wrong with the oracle, at random: `make faults` runs 300 seeds, the tests ten."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.faults.oracle_drill import Drill
+from worker import prompting, throttle
+from worker.scorers import asking
+
+RUNS = int(os.environ.get("LORACLE_ORACLE_RUNS", "10"))
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("seed", range(RUNS))
+def test_every_review_ends_with_a_label_or_a_reason_and_within_budget(
+    seed: int, tmp_path: Path, migrated_sqlite: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The same waits as in production, but shorter.
+    monkeypatch.setattr(throttle, "FIRST_PAUSE_S", 0.1)
+    monkeypatch.setattr(throttle, "LONGEST_PAUSE_S", 0.3)
+    monkeypatch.setattr(throttle, "QUOTA_PAUSE_S", 0.2)
+    monkeypatch.setattr(prompting, "PARKED_S", 0.1)
+    monkeypatch.setattr(prompting, "MONEY_UNDER_WAY_S", 0.05)
+    monkeypatch.setattr(asking, "LONGEST_WAIT_S", 0.05)
+    database = tmp_path / "drill.db"
+    shutil.copyfile(migrated_sqlite, database)
+    Drill(seed, database, valkey_url).run()
