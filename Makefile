@@ -27,7 +27,7 @@ bench: $(VENV)/ready
 	$(BIN)/python -m tests.benchmarks
 
 faults: $(VENV)/ready
-	LORACLE_FAULT_RUNS=30 $(BIN)/python -m pytest tests/faults
+	LORACLE_FAULT_RUNS=30 LORACLE_ORACLE_RUNS=300 $(BIN)/python -m pytest tests/faults
 
 clean:
 	rm -rf $(VENV) $(DEMO_HOME)

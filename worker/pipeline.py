@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from worker.agreement import agreement
-from worker.errors import AdapterInvalid, BrokerUnreachable, DeviceBroken, LeaseLost, Transient
+from worker.errors import (
+    AdapterInvalid,
+    BrokerUnreachable,
+    DeviceBroken,
+    DeviceUnavailable,
+    LeaseLost,
+    Transient,
+)
+from worker.policy import Policy
 from worker.reviews import Lane
 from worker.scorers.base import Scorer
 from worker.store.ledger import Ledger
@@ -80,12 +88,17 @@ def score_batch(
         scored = len(outcomes)
     except LeaseLost:
         log.warning("Lease of batch %s lost; its unsaved labels are dropped.", batch.id)
-    except AdapterInvalid as error:
-        ledger.stop(batch.job_id, str(error))
-        ledger.release(batch, str(error))
-        log.error("Job %s stopped: %s", batch.job_id, error)
+    except (AdapterInvalid, DeviceUnavailable) as error:
+        if ledger.hand_over(batch, str(error)):
+            log.warning("Batch %s of job %s goes to the oracle: %s", batch.id, batch.job_id, error)
+        else:
+            ledger.stop(batch.job_id, str(error))
+            ledger.release(batch, str(error))
+            log.error("Job %s stopped: %s", batch.job_id, error)
     except DeviceBroken as error:
-        ledger.release(batch, str(error), delay_s=retry_delay_s)
+        # A new process may mend it, twice; then it is the device's fault, and halving the batch finds nothing.
+        if batch.attempts < ledger.max_attempts or not ledger.hand_over(batch, str(error)):
+            ledger.release(batch, str(error), delay_s=retry_delay_s)
         raise
     except Transient as error:
         log.warning("Batch %s will be tried again: %s", batch.id, error)
@@ -102,17 +115,35 @@ def score_batch(
 
 
 def record_agreement(job_id: int, *, ledger: Ledger, queries: Queries) -> None:
-    """Stores how well a finished job's labels agree with its gold labels, where it has any."""
-    table = queries.contingency(job_id)
+    """Stores how well a finished job's labels agree with gold, and adapter and oracle with each other.
+
+    For the latter only audited reviews count: those asked about because the adapter was unsure say little of others.
+    """
+    job = queries.get_job(job_id)
+    raters = "gold,adapter" if job.oracle_id is None else "gold,final"
+    _save(job_id, queries.contingency(job_id), raters, "all", ledger)
+    policy = Policy.parse(job.policy)
+    if policy.audit:
+        table: dict[tuple[str, str], int] = {}
+        for pair in queries.iterate_pairs(job_id):
+            if pair.oracle is not None and policy.is_audited(job_id, pair.row_no):
+                key = (pair.label, pair.oracle)
+                table[key] = table.get(key, 0) + 1
+        _save(job_id, table, "adapter,oracle", "audit", ledger)
+
+
+def _save(
+    job_id: int, table: Mapping[tuple[str, str], int], raters: str, selection: str, ledger: Ledger
+) -> None:
     if not table:
         return
     found = agreement(table)
     ledger.save_agreement(
         job_id,
-        raters="gold,adapter",
-        selection="all",
+        raters=raters,
+        selection=selection,
         slice="all",
         n=found.n,
-        contingency={f"{gold}|{label}": count for (gold, label), count in table.items()},
+        contingency={f"{first}|{second}": count for (first, second), count in table.items()},
         statistics={"observed": found.observed, "interval": found.interval, "kappa": found.kappa},
     )

@@ -24,6 +24,8 @@ BREAKER_FAILURES = 10
 """Failures in a row, over all workers, that open the breaker."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 15.0, 300.0
 QUOTA_PAUSE_S = 600.0
+PROBE_S = 90.0
+"""How long the one request of a half-open breaker is waited for: longer than it can take; its worker may have died."""
 PATIENCE_S = 30.0
 """A longer wait is the ledger's: the batch goes back and is due after it."""
 TICK_S = 0.5
@@ -46,7 +48,7 @@ local blocked_until = number('blocked_until')
 if now < blocked_until then return {'wait', blocked_until - now, ''} end
 if number('failures') >= threshold then
     if now < number('probe_until') then return {'wait', 500, ''} end
-    set('probe_until', now + 90000)
+    set('probe_until', now + tonumber(ARGV[5]))
 end
 local wait, levels = 0, {}
 for i, kind in ipairs({'requests', 'tokens'}) do
@@ -208,7 +210,7 @@ class RedisThrottle:
         while True:
             try:
                 answer, milliseconds, reason = self._admit(
-                    keys=[self._key], args=[tokens, *self._limits, BREAKER_FAILURES]
+                    keys=[self._key], args=[tokens, *self._limits, BREAKER_FAILURES, int(PROBE_S * 1000)]
                 )
             except RedisError as error:
                 raise OracleUnavailable(

@@ -24,6 +24,7 @@ def test_every_review_ends_with_a_label_or_a_reason_and_within_budget(
     monkeypatch.setattr(throttle, "FIRST_PAUSE_S", 0.1)
     monkeypatch.setattr(throttle, "LONGEST_PAUSE_S", 0.3)
     monkeypatch.setattr(throttle, "QUOTA_PAUSE_S", 0.2)
+    monkeypatch.setattr(throttle, "PROBE_S", 1.0)
     monkeypatch.setattr(prompting, "PARKED_S", 0.1)
     monkeypatch.setattr(prompting, "MONEY_UNDER_WAY_S", 0.05)
     monkeypatch.setattr(asking, "LONGEST_WAIT_S", 0.05)

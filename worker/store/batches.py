@@ -25,7 +25,7 @@ class BatchLife:
     """The part of the ledger that writes batches and labels."""
 
     _engine: Engine
-    _max_attempts: int
+    max_attempts: int
     lease_s: float
     _scorer_ids: dict[str, int]
 
@@ -180,7 +180,7 @@ class BatchLife:
             held = connection.execute(select(Batch.id).where(*_held(batch)).with_for_update())
             if held.one_or_none() is None:
                 raise _lease_lost(batch)
-            give_back(connection, batch.id, error, delay_s=delay_s, max_attempts=self._max_attempts)
+            give_back(connection, batch.id, error, delay_s=delay_s, max_attempts=self.max_attempts)
 
         write(self._engine, work)
 

@@ -41,7 +41,7 @@ class Bell:
     """The part of the ledger that decides what is published, and notices what went missing."""
 
     _engine: Engine
-    _max_attempts: int
+    max_attempts: int
     _bell_timeout_s: float
 
     def complete(self, job_id: int) -> bool:
@@ -128,7 +128,7 @@ class Bell:
                 batch_id,
                 f"the worker died or lost its lease {attempts} times while scoring it",
                 delay_s=0.0,
-                max_attempts=self._max_attempts,
+                max_attempts=self.max_attempts,
             )
             for batch_id, attempts in expired
         ]

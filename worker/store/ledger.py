@@ -28,7 +28,7 @@ class Ledger(JobLife, BatchLife, PromptLife, BulkLife, Packer, Treasury, Bell, A
         self, engine: Engine, *, max_attempts: int = 3, lease_s: float = 60.0, bell_timeout_s: float = 600.0
     ) -> None:
         self._engine = engine
-        self._max_attempts = max_attempts
+        self.max_attempts = max_attempts
         self.lease_s = lease_s
         self._bell_timeout_s = bell_timeout_s
         self._scorer_ids: dict[str, int] = {}

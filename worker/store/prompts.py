@@ -25,7 +25,7 @@ class PromptLife:
     """The part of the ledger that writes the openai lane's batches and what the oracle answers."""
 
     _engine: Engine
-    _max_attempts: int
+    max_attempts: int
     lease_s: float
 
     def claim_prompt(self, batch_id: int, *, task_id: str = "") -> Prompt | None:
@@ -115,7 +115,7 @@ class PromptLife:
                 connection.execute(
                     update(Batch).where(Batch.id == prompt.id).values(attempts=Batch.attempts - 1)
                 )
-            give_back_prompt(connection, prompt.id, error, delay_s=delay_s, max_attempts=self._max_attempts)
+            give_back_prompt(connection, prompt.id, error, delay_s=delay_s, max_attempts=self.max_attempts)
 
         write(self._engine, work)
 
