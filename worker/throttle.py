@@ -25,7 +25,7 @@ BREAKER_FAILURES = 10
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 15.0, 300.0
 QUOTA_PAUSE_S = 600.0
 PROBE_S = 90.0
-"""How long the one request of a half-open breaker is waited for: longer than it can take; its worker may have died."""
+"""How long the one request of a half-open breaker is waited for, longer than it can take: its worker may be dead."""
 PATIENCE_S = 30.0
 """A longer wait is the ledger's: the batch goes back and is due after it."""
 TICK_S = 0.5

@@ -1,0 +1,192 @@
+"""The openai lane with real processes: a cascade over a faulty server, workers killed, money counted."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.fake_openai import FakeOpenAI, rule_label
+from tests.integration.site import Site, family, kill_all, site_at, stop
+from worker.scorers.stub import LABELS, stub_score
+
+LANES = ("--lane", "adapter", "--lane", "openai")
+BELOW = 0.9
+
+
+def write_reviews(path: Path, count: int, seed: int = 1) -> list[str]:
+    """A csv with words that the fake's rules know, and a gold label by these rules."""
+    chance = random.Random(seed)
+    words = ["great", "awful", "lovely", "boring", "excellent", "broken", "plain", "late"]
+    texts = [f"{chance.choice(words)} and {chance.choice(words)}, number {number}" for number in range(count)]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows((text, rule_label(text, LABELS)[0]) for text in texts)
+    return texts
+
+
+def loracle(site: Site, *arguments: str, code: int = 0) -> str:
+    """Runs a command in the site; its stdout."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("LORACLE_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "worker", *arguments],
+        env={**inherited, **site.variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr[-3000:]
+    return done.stdout
+
+
+def status(site: Site, job_id: int) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(loracle(site, "status", str(job_id), "--json"))
+    return found
+
+
+def oracle_site(home: Path, server: FakeOpenAI, **variables: str) -> Any:
+    return site_at(
+        home,
+        OPENAI_BASE_URL=server.url,
+        OPENAI_API_KEY="any",
+        LORACLE_ADAPTER="stub",
+        LORACLE_ORACLE_LEASE_S="3",
+        **variables,
+    )
+
+
+def enqueue(site: Site, file: Path, *options: str) -> int:
+    return int(loracle(site, "enqueue", str(file), "--label-column", "label", *options))
+
+
+@pytest.mark.services
+def test_a_cascade_survives_a_bad_server_and_two_kills(
+    tmp_path: Path, valkey_url: str, postgres_url: str
+) -> None:
+    texts = write_reviews(tmp_path / "reviews.csv", 1000)
+    with (
+        FakeOpenAI(fail=0.2, seed=5) as server,
+        oracle_site(tmp_path, server, DATABASE_URL=postgres_url, REDIS_URL=valkey_url) as site,
+    ):
+        job_id = enqueue(
+            site, tmp_path / "reviews.csv", "--policy", "cascade", "--below", str(BELOW), "--audit", "0.05",
+            "--max-cost", "0.5", "--route", "decisions", "--reviews-per-prompt", "5", "--batch-size", "50",
+        )  # fmt: skip
+        # Both kinds of worker, killed with all their children in the middle of it, and started again.
+        adapter = site.start("--children", "1", LORACLE_STUB_DELAY_S="0.1")
+        oracle = site.start("--lane", "openai", "--concurrency", "4")
+        site.until(lambda: sum(server.answered.values()) > 50, timeout_s=60)
+        kill_all(oracle.pid)
+        kill_all(adapter.pid)
+        at = status(site, job_id)
+        assert at["state"] == "running"
+        assert at["oracle"]["spent"] > 0
+        site.start("--children", "1")
+        last = site.start("--lane", "openai", "--concurrency", "4")
+        site.wait(job_id)
+        over = status(site, job_id)
+        rows = list(site.store.queries.iterate_results(job_id))
+        assert len(rows) == 1000
+        asked = 0
+        for text, row in zip(texts, rows, strict=True):
+            adapter_score = stub_score(text)
+            assert adapter_score.score is not None
+            if adapter_score.score < BELOW:
+                asked += 1
+                # The oracle decided, and what it said is what the server's rules say: nothing is guessed.
+                assert (row["source"], row["label"]) == ("oracle", rule_label(text, LABELS)[0])
+            else:
+                assert (row["source"], row["label"]) == ("adapter", adapter_score.label)
+            assert row["error"] is None
+        assert over["oracle"]["sources"] == {"adapter": 1000 - asked, "oracle": asked}
+        assert over["oracle"]["reasons"]["cascade"] == asked
+        assert 0 < over["oracle"]["reasons"]["audit"] < 30
+        assert set(over["oracle"]["requests"]) == {"labelled"}
+        job = site.store.queries.get_job(job_id)
+        assert job.spent <= 0.5
+        # 10 cents a million input tokens is the real price of the default model.
+        assert job.spent >= 0.1 * server.billed[0] / 1e6 - 1e-9
+        kept = {row.raters: row.n for row in site.store.queries.agreements(job_id)}
+        assert kept["gold,final"] == 1000
+        assert kept["adapter,oracle"] > 10
+        story = loracle(site, "status", str(job_id))
+        assert re.search(r"labels +by \d+ adapter, \d+ oracle", story)
+        assert "of $0.5" in story
+        assert stop(last) == 0
+        for text in texts:
+            assert text not in site.said
+
+
+def test_the_openai_lane_never_imports_torch(tmp_path: Path) -> None:
+    write_reviews(tmp_path / "reviews.csv", 20)
+    with FakeOpenAI() as server, oracle_site(tmp_path, server) as site:
+        job_id = enqueue(site, tmp_path / "reviews.csv", "--policy", "oracle")
+        worker = site.start("--lane", "openai", "--concurrency", "2")
+        site.wait(job_id)
+        for one in family(worker.pid):
+            maps = Path(f"/proc/{one.pid}/maps")
+            if maps.exists():
+                assert "torch" not in maps.read_text()
+        assert stop(worker) == 0
+        assert site.store.queries.progress(job_id).labelled == 20
+        assert server.peak_in_flight <= 2
+
+
+def test_fallback_begins_by_itself_and_says_so(tmp_path: Path) -> None:
+    write_reviews(tmp_path / "reviews.csv", 30)
+    with (
+        FakeOpenAI() as server,
+        oracle_site(tmp_path, server, LORACLE_FALLBACK_AFTER_S="8") as site,
+    ):
+        job_id = enqueue(site, tmp_path / "reviews.csv", "--policy", "fallback")
+        site.start("--lane", "openai")
+        site.until(
+            lambda: "it takes over when" in str(status(site, job_id)["oracle_waiting_for"]), timeout_s=30
+        )
+        site.wait(job_id)
+        assert {row["source"] for row in site.store.queries.iterate_results(job_id)} == {"oracle"}
+        assert "No adapter worker took a batch for 8 s" in site.said
+        assert "no adapter worker has taken a batch for 8 s" in status(site, job_id)["oracle"]["handed_over"]
+
+
+def test_status_says_what_the_oracle_waits_for(tmp_path: Path, valkey_url: str, sqlite_url: str) -> None:
+    write_reviews(tmp_path / "reviews.csv", 10)
+    from tests.fake_openai import Fault
+
+    with (
+        FakeOpenAI(tape=[Fault("quota")]) as server,
+        oracle_site(tmp_path, server, REDIS_URL=valkey_url, DATABASE_URL=sqlite_url) as site,
+    ):
+        job_id = enqueue(site, tmp_path / "reviews.csv", "--policy", "oracle")
+        assert "no openai worker answers" in status(site, job_id)["oracle_waiting_for"]
+        site.start("--lane", "openai")
+        site.until(
+            lambda: "circuit breaker is open" in str(status(site, job_id)["oracle_waiting_for"]), timeout_s=30
+        )
+        said = status(site, job_id)["oracle_waiting_for"]
+        assert "insufficient_quota" in said
+        assert "tried again in" in said
+
+
+def test_both_lanes_in_one_worker_and_memory_stays(tmp_path: Path) -> None:
+    write_reviews(tmp_path / "reviews.csv", 600)
+    with FakeOpenAI() as server, oracle_site(tmp_path, server) as site:
+        job_id = enqueue(site, tmp_path / "reviews.csv", "--policy", "cascade", "--below", "0.7")
+        worker = site.start(*LANES, "--concurrency", "8")
+        site.wait(job_id)
+        sizes = [psutil.Process(one.pid).memory_info().rss for one in family(worker.pid)]
+        assert max(sizes) < 400e6
+        time.sleep(0.2)
+        assert stop(worker) == 0
