@@ -7,12 +7,20 @@ UV := $(shell command -v uv 2>/dev/null)
 # The demo leaves its database here, so that `results` works on it afterwards.
 DEMO_HOME := $(CURDIR)/.demo
 
-.PHONY: demo test lint bench faults clean
+.PHONY: demo demo-oracle test lint bench faults clean
 
 demo: $(VENV)/ready
 	LORACLE_HOME=$(DEMO_HOME) $(BIN)/loracle run worker/data/sample_reviews.csv
 	@echo
 	@echo "See the labels:  LORACLE_HOME=$(DEMO_HOME) $(BIN)/loracle results 1 --limit 10"
+
+# A cascade against a fake OpenAI on this machine: no key, no network. It fails every fifth request on purpose.
+demo-oracle: $(VENV)/ready
+	LORACLE_HOME=$(DEMO_HOME) $(BIN)/python -m tests.fake_openai --fail 0.2 -- \
+	  $(BIN)/loracle run worker/data/sample_reviews.csv --policy cascade --below 0.9 --audit 0.1 \
+	  --route decisions --max-cost 0.01
+	@echo
+	@echo "The oracle's labels here come from word lists: they show the way, not the quality."
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest

@@ -112,6 +112,27 @@ def ask_prompt(
             renewed = now
 
     book = PromptBook(ledger, prompt, max_total=max_total)
+    try:
+        _ask(ledger, prompt, book, oracle_for, gate_for, retry_delay_s, poll_s, heartbeat)
+    except LeaseLost:
+        log.warning("Lease of Prompt %s lost; its unsaved answers are dropped.", prompt.id)
+    for job_id in prompt.job_ids:
+        if ledger.complete(job_id):
+            on_complete(job_id)
+    return book.answered
+
+
+def _ask(
+    ledger: Ledger,
+    prompt: Prompt,
+    book: PromptBook,
+    oracle_for: Callable[[int], OracleScorer | BulkScorer],
+    gate_for: Callable[[OracleScorer], Gate],
+    retry_delay_s: float,
+    poll_s: float,
+    heartbeat: Callable[[], None],
+) -> None:
+    """Asks; what goes wrong is the ledger's from here. Raises LeaseLost."""
     bulk = gate = None
     try:
         scorer = oracle_for(prompt.scorer_id)
@@ -128,7 +149,7 @@ def ask_prompt(
             finally:
                 book.flush()
     except LeaseLost:
-        log.warning("Lease of Prompt %s lost; its unsaved answers are dropped.", prompt.id)
+        raise
     except BudgetSpent as error:
         _without_money(ledger, prompt, error)
     except OracleQuotaSpent as error:
@@ -150,10 +171,6 @@ def ask_prompt(
         # Only the type is logged, since a message may quote the review.
         log.error("Prompt %s failed with %s.", prompt.id, type(error).__name__)
         ledger.release_prompt(prompt, f"{type(error).__name__} while asking", delay_s=retry_delay_s)
-    for job_id in prompt.job_ids:
-        if ledger.complete(job_id):
-            on_complete(job_id)
-    return book.answered
 
 
 def advance_bulks(

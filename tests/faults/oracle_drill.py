@@ -142,7 +142,7 @@ class Drill:
 
     def _sweep_until(self, over: Callable[[], bool]) -> None:
         for _ in range(3000):
-            if over():
+            if over() or self.failures:
                 return
             self.ledger.pack(lambda scorer_id: PackRule(10, 1000, 0.0))
             self.ledger.sweep("openai", queue_empty=True, ring_after_s=0.3)

@@ -173,7 +173,11 @@ def threshold(job: int, as_json: bool) -> int:
             _shown(row.kept_agreement),
             _shown(row.accuracy),
         )
-    Console(soft_wrap=True).print(table)
+    Console(width=100).print(table)
+    gold, drawn = max(row.kept_accuracy.n for row in rows), max(row.kept_agreement.n for row in rows)
+    note(
+        f"Measured on {gold:,} reviews with gold labels and {drawn:,} audited ones; intervals are 95 % (Wilson)."
+    )
     if each is None:
         note("The oracle has labelled nothing in this job, so its price isn't known: see `loracle plan`.")
     return 0
@@ -183,4 +187,4 @@ def _shown(share: Share) -> str:
     if share.value is None or share.interval is None:
         return "-"
     low, high = share.interval
-    return f"{share.value:.4f} ({low:.3f}-{high:.3f}, {share.n:,})"
+    return f"{share.value:.3f} {low:.3f}-{high:.3f}"
