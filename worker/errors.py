@@ -147,6 +147,10 @@ class OracleInvalid(Invalid):
     """The oracle can't be asked: its key, address, model or route is wrong."""
 
 
+class BulkTooLarge(Invalid):
+    """The Batch API takes no Bulk of this size: it has to be halved."""
+
+
 class OracleUnavailable(Transient):
     """The oracle doesn't answer now. `retry_after_s` is how long it asked to be left alone, where it said so.
 

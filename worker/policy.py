@@ -97,7 +97,8 @@ class Policy:
         found: list[tuple[int, RequestReason]] = []
         for row_no, outcome in scored:
             reason = self._reason(outcome)
-            if reason is None and self.is_audited(job_id, row_no):
+            # A review that the adapter couldn't label can't be compared.
+            if reason is None and isinstance(outcome, Score) and self.is_audited(job_id, row_no):
                 reason = "audit"
             if reason is not None:
                 found.append((row_no, reason))

@@ -147,13 +147,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One review the oracle is asked about, and why."""
+    """One review the oracle is asked about, and why; `text_sha256` is that of its text."""
 
     job_id: int
     row_no: int
     reason: str
     text: str
     attempts: int = 0
+    text_sha256: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

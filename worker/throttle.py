@@ -48,7 +48,6 @@ local blocked_until = number('blocked_until')
 if now < blocked_until then return {'wait', blocked_until - now, ''} end
 if number('failures') >= threshold then
     if now < number('probe_until') then return {'wait', 500, ''} end
-    set('probe_until', now + tonumber(ARGV[5]))
 end
 local wait, levels = 0, {}
 for i, kind in ipairs({'requests', 'tokens'}) do
@@ -69,13 +68,20 @@ for i, kind in ipairs({'requests', 'tokens'}) do
 end
 if wait > 0 then return {'wait', math.ceil(wait), ''} end
 for kind, level in pairs(levels) do set(kind .. '_level', tostring(level), kind .. '_at', now) end
+if number('failures') >= threshold then
+    set('probe_until', now + tonumber(ARGV[5]))
+    return {'probe', 0, ''}
+end
 return {'go', 0, ''}
 """
 )
 _ANSWERED = (
     _COMMON
     + """
-redis.call('HDEL', KEYS[1], 'failures', 'opened', 'open_until', 'probe_until', 'reason', 'blocked_until')
+-- An answer that was under way when the breaker opened says nothing of what the server does since.
+if now >= number('open_until') then
+    redis.call('HDEL', KEYS[1], 'failures', 'opened', 'open_until', 'probe_until', 'reason')
+end
 for i, kind in ipairs({'requests', 'tokens'}) do
     local told, left, back = tonumber(ARGV[i * 3 - 2]), tonumber(ARGV[i * 3 - 1]), tonumber(ARGV[i * 3])
     if told > 0 then set(kind .. '_limit', told) end
@@ -94,6 +100,7 @@ _FAILED = (
 local kind, pause, threshold = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 if kind == 'wait' then
     set('blocked_until', math.max(number('blocked_until'), now + pause))
+    redis.call('HDEL', KEYS[1], 'probe_until')
 elseif kind == 'quota' then
     set('failures', threshold, 'open_until', now + pause, 'reason', ARGV[4])
     redis.call('HDEL', KEYS[1], 'probe_until')
@@ -163,8 +170,9 @@ class RedisThrottle:
         self._failed = client.register_script(_FAILED)
 
     @contextmanager
-    def admit(self, tokens: int, heartbeat: Callable[[], None]) -> Iterator[None]:
-        """Waits until a request of so many tokens may go out; it is in flight until the exit.
+    def admit(self, tokens: int, heartbeat: Callable[[], None]) -> Iterator[bool]:
+        """Waits until a request of so many tokens may go out; it is in flight until the exit. True if it is the one
+        that a half-open breaker lets through.
 
         Raises:
             OracleUnavailable: the breaker is open, Redis is away, or the wait would be long.
@@ -172,15 +180,9 @@ class RedisThrottle:
         while not self._slots.acquire(timeout=TICK_S):
             heartbeat()
         try:
-            self._wait(tokens, heartbeat)
-            yield
+            yield self._wait(tokens, heartbeat)
         finally:
             self._slots.release()
-
-    def is_open(self) -> bool:
-        """Whether the circuit breaker is open, or Redis away."""
-        state = breaker_at(self._client, self._key)
-        return state is None or state.is_open
 
     def answered(self, headers: Mapping[str, str], *, unused: int = 0) -> None:
         """The server answered; `unused` of the tokens it was admitted with are given back."""
@@ -205,7 +207,7 @@ class RedisThrottle:
                 args=[kind, int(pause_s * 1000), BREAKER_FAILURES, str(error), int(LONGEST_PAUSE_S * 1000)],
             )
 
-    def _wait(self, tokens: int, heartbeat: Callable[[], None]) -> None:
+    def _wait(self, tokens: int, heartbeat: Callable[[], None]) -> bool:
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
@@ -218,8 +220,8 @@ class RedisThrottle:
                     limited=True,
                 ) from error
             seconds = float(milliseconds) / 1000
-            if answer == b"go":
-                return
+            if answer in (b"go", b"probe"):
+                return bool(answer == b"probe")
             if answer == b"open":
                 raise OracleUnavailable(
                     f"the circuit breaker is open: {reason.decode(errors='replace')}",
@@ -236,13 +238,8 @@ class RedisThrottle:
 
 def read_breaker(client: redis.Redis, *, base_url: str, model: str) -> BreakerState | None:
     """Whether the oracle is asked at all; None while Redis is away."""
-    return breaker_at(client, key_of(base_url, model))
-
-
-def breaker_at(client: redis.Redis, key: str) -> BreakerState | None:
-    """The breaker under this key; None while Redis is away."""
     try:
-        found: dict[bytes, bytes] = client.hgetall(key)  # type: ignore[assignment]
+        found: dict[bytes, bytes] = client.hgetall(key_of(base_url, model))  # type: ignore[assignment]
         seconds, micros = client.time()
     except RedisError:
         return None

@@ -117,9 +117,13 @@ def upgrade() -> None:
     for table, columns in _columns().items():
         for column in columns:
             op.add_column(table, column)
-    # The packer takes a job's first open requests without sorting the rest.
+    # The packer takes a job's first open requests without sorting the rest, and looks for equal texts.
     op.drop_index("ix_requests_job_id_state", "requests")
     op.create_index("ix_requests_job_id_state_row_no", "requests", ["job_id", "state", "row_no"])
+    op.drop_index("ix_requests_scorer_id_state_created_at", "requests")
+    op.create_index(
+        "ix_requests_scorer_id_text_sha256_state", "requests", ["scorer_id", "text_sha256", "state"]
+    )
     op.execute(RESULTS.format(joins=JOINS_POSTGRESQL if _on_postgresql() else JOINS_SQLITE))
     op.execute(COSTS)
 
@@ -129,6 +133,10 @@ def downgrade() -> None:
     op.execute("DROP VIEW results")
     op.drop_index("ix_requests_job_id_state_row_no", "requests")
     op.create_index("ix_requests_job_id_state", "requests", ["job_id", "state"])
+    op.drop_index("ix_requests_scorer_id_text_sha256_state", "requests")
+    op.create_index(
+        "ix_requests_scorer_id_state_created_at", "requests", ["scorer_id", "state", "created_at"]
+    )
     for table, columns in _columns().items():
         for column in columns:
             op.drop_column(table, column.name)
@@ -152,11 +160,18 @@ def _columns() -> dict[str, list[sa.Column[Any]]]:
             sa.Column("oracle_error", sa.Text(), nullable=True),
         ],
         "batches": [sa.Column("scorer_id", INTEGER, nullable=True)],
-        "requests": [sa.Column("attempts", INTEGER, server_default=sa.text("0"), nullable=False)],
+        "requests": [
+            sa.Column("attempts", INTEGER, server_default=sa.text("0"), nullable=False),
+            sa.Column("text_sha256", sa.LargeBinary(), server_default=sa.text("''"), nullable=False),
+            sa.Column("follows", sa.Boolean(), server_default=sa.false(), nullable=False),
+        ],
         "reservations": [
             sa.Column("tokens", INTEGER, nullable=True),
             sa.Column("input_price", sa.Double(), nullable=True),
             sa.Column("output_price", sa.Double(), nullable=True),
         ],
-        "bulks": [sa.Column("client_key", sa.Text(), server_default=sa.text("''"), nullable=False)],
+        "bulks": [
+            sa.Column("client_key", sa.Text(), server_default=sa.text("''"), nullable=False),
+            sa.Column("creating_at", sa.Double(), nullable=True),
+        ],
     }

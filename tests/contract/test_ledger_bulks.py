@@ -96,16 +96,66 @@ def test_a_submitted_bulk_is_waited_for_however_often_its_worker_dies(ledger: Le
         ledger.wait_on(Prompt(prompt.id, prompt.scorer_id, 1, "an old lease", ()), poll_after_s=1)
 
 
-def test_a_bulk_that_cannot_be_submitted_is_not_halved(ledger: Ledger, engine: Engine) -> None:
+def test_a_bulk_that_kills_its_workers_before_it_is_out_is_halved_and_costs_nothing(
+    ledger: Ledger, queries: Queries, engine: Engine
+) -> None:
     prompt = claimed(ledger)
-    for _ in range(3):
+    (job_id,) = prompt.job_ids
+    for attempt in range(3):
+        ledger.reserve(prompt.id, {job_id: 1.0}, price=PRICE)
         ledger.release_prompt(prompt, "KeyError while asking", delay_s=0.0)
-        found = claim_all(ledger)
-        if not found:
-            break
-        (prompt,) = found
-    assert sql(engine, "SELECT state FROM batches WHERE lane = 'openai'") == [("failed",)]
-    assert sql(engine, "SELECT DISTINCT state, attempts FROM requests") == [("open", 1)]
+        if attempt < 2:
+            (prompt,) = claim_all(ledger)
+    states = sql(engine, "SELECT state, size FROM batches WHERE lane = 'openai' ORDER BY id")
+    assert states == [("split", 6), ("queued", 3), ("queued", 3)]
+    assert [one.state for one in ledger.bulks()] == ["packed", "packed", "failed"]
+    assert queries.get_job(job_id).spent == 0
+    assert [len(half.requests) for half in claim_all(ledger)] == [3, 3]
+
+
+def test_a_bulk_that_may_be_out_is_never_given_up(ledger: Ledger, engine: Engine) -> None:
+    prompt = claimed(ledger)
+    ledger.note_upload(prompt, "file-1")
+    for _ in range(6):
+        sql(engine, "UPDATE batches SET lease_until = 0")
+        assert ledger.sweep("openai", queue_empty=True).requeued == 1
+        (prompt,) = claim_all(ledger)
+    ledger.cancel(prompt.job_ids[0])
+    sql(engine, "UPDATE batches SET lease_until = 0")
+    ledger.sweep("openai", queue_empty=True)
+    (again,) = claim_all(ledger)
+    # OpenAI may be at work on exactly these lines.
+    assert len(again.requests) == 6
+
+
+def test_a_bulk_of_a_cancelled_job_is_not_sent_and_its_money_comes_back(
+    ledger: Ledger, queries: Queries, engine: Engine
+) -> None:
+    prompt = claimed(ledger)
+    (job_id,) = prompt.job_ids
+    ledger.reserve(prompt.id, {job_id: 1.0}, price=PRICE)
+    ledger.release_prompt(prompt, "the connection broke", delay_s=0.0)
+    ledger.cancel(job_id)
+    assert claim_all(ledger) == []
+    assert [one.state for one in ledger.bulks()] == ["failed"]
+    assert queries.get_job(job_id).spent == 0
+
+
+def test_an_abandoned_bulk_opens_its_requests(ledger: Ledger, queries: Queries, engine: Engine) -> None:
+    prompt = claimed(ledger)
+    (job_id,) = prompt.job_ids
+    ledger.reserve(prompt.id, {job_id: 1.0}, price=PRICE)
+    ledger.note_upload(prompt, "file-1")
+    ledger.note_submission(prompt, "batch-1", poll_after_s=0)
+    prompt = due(ledger, engine)
+    ledger.abandon_bulk(prompt, "answered 404")
+    ledger.stop_oracle([job_id], "answered 404")
+    assert ledger.complete(job_id)
+    # It was out: what it cost nobody knows.
+    assert queries.get_job(job_id).spent == 1.0
+    assert sql(engine, "SELECT DISTINCT state, detail FROM requests") == [
+        ("failed", "not asked: answered 404")
+    ]
 
 
 def test_a_full_queue_at_openai_means_later(ledger: Ledger, engine: Engine) -> None:

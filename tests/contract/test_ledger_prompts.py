@@ -205,12 +205,74 @@ def test_equal_texts_are_paid_once(ledger: Ledger, queries: Queries) -> None:
     assert answer_all(ledger) == 2
 
 
-def test_a_text_whose_first_copy_was_refused_is_asked_again(ledger: Ledger, queries: Queries) -> None:
-    job = ask(ledger, 3, texts=["a", "a", "b"])
+def test_a_text_that_was_refused_once_is_refused_for_all_who_wait(
+    ledger: Ledger, queries: Queries, engine: Engine
+) -> None:
+    job = ask(ledger, 40, texts=["a"] * 39 + ["b"])
+    other = ask(ledger, 2, texts=["a", "c"])
+    # Four at once: most of the equal ones are still open when the first is answered.
     assert answer_all(ledger, failing=frozenset({1})) == 3
     rows = final(queries, job.id)
-    assert rows[0] == (None, None, "it wouldn't say")
-    assert rows[1] == ("pos", "oracle", None)
+    assert rows[:39] == [(None, None, "it wouldn't say")] * 39
+    assert rows[39][1] == "oracle"
+    assert [row[0] is None for row in final(queries, other.id)] == [True, False]
+    assert queries.job_state(job.id) == queries.job_state(other.id) == "done"
+    # Of another day it is asked anew.
+    later = ask(ledger, 1, texts=["a"])
+    assert answer_all(ledger) == 1
+    assert queries.job_state(later.id) == "done"
+
+
+def test_equal_texts_follow_the_one_that_is_asked_wherever_it_goes(
+    ledger: Ledger, queries: Queries, engine: Engine
+) -> None:
+    first = ask(ledger, 4, texts=["a", "b", "a", "c"])
+    pack(ledger)
+    (prompt,) = claim_all(ledger)
+    assert [request.text for request in prompt.requests] == ["a", "b", "c"]
+    # While the Prompt is under way another job asks the same.
+    second = ask(ledger, 3, texts=["c", "a", "d"])
+    pack(ledger)
+    (fresh,) = claim_all(ledger)
+    assert [request.text for request in fresh.requests] == ["d"]
+    for _ in range(3):
+        ledger.release_prompt(prompt, "answered 500", delay_s=0.0)
+        found = claim_all(ledger)
+        prompt = found[0]
+    assert [request.text for request in prompt.requests] == ["a"]
+    ledger.save_answers(prompt, answers(prompt), charges={}, done=True)
+    ledger.save_answers(fresh, answers(fresh), charges={}, done=True)
+    labelled = {row_no for row_no, _, state, _ in requests(engine, second.id) if state == "labelled"}
+    assert labelled == {2, 3}
+    # The one who asks goes away: who followed is asked instead.
+    ledger.cancel(first.id)
+    half = found[1]
+    ledger.release_prompt(half, "answered 500", delay_s=0.0, counts=False)
+    (half,) = claim_all(ledger)
+    assert [(request.job_id, request.text) for request in half.requests] == [(second.id, "c")]
+    ledger.save_answers(half, answers(half), charges={}, done=True)
+    assert ledger.complete(second.id)
+    assert [source for _, source, _ in final(queries, second.id)] == ["oracle"] * 3
+
+
+def test_what_the_adapter_failed_at_is_not_audited_and_its_reason_survives_a_retry(
+    ledger: Ledger, queries: Queries
+) -> None:
+    job = ask(ledger, 2, policy="adapter --audit 1.0 --audit-seed 0")
+    (batch_id,) = ledger.publishable("adapter", window=10)
+    batch = ledger.claim(batch_id)
+    assert batch is not None
+    ledger.finish(
+        batch, STUB, [Score("pos", 0.9), Failure("no words in it")], timings={}
+    )  # fmt: skip
+    assert answer_all(ledger, failing=frozenset({1})) == 1
+    assert queries.job_state(job.id) == "done"
+    assert [row[2] for row in final(queries, job.id)] == [None, "no words in it"]
+    assert ledger.retry(job.id) == 2
+    (batch_id,) = ledger.publishable("adapter", window=10)
+    batch = ledger.claim(batch_id)
+    assert batch is not None
+    assert [review.row_no for review in batch.reviews] == [2]
 
 
 def test_answers_are_saved_as_they_come_and_never_asked_again(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,12 +13,14 @@ from typing import Any
 from tests.fake_openai.answers import Body, RequestRejectedError
 
 Answer = Callable[[Body], Body]
+ODD = ("a text", None, {"choices": ["x"]}, {"choices": [{"message": None}]}, {"choices": [{}]})
 
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
     """How a batch shall end. `answered` is the share of lines with an answer, `drop` how many lines are in no file,
-    `fail_lines` how many have an error, `polls` how often it is looked at before it is over."""
+    `fail_lines` how many have an error, `polls` how often it is looked at before it is over; `odd_lines` have a body
+    that is no completion, and without `usage` none says what it took."""
 
     status: str = "completed"
     answered: float = 1.0
@@ -27,6 +30,8 @@ class BatchPlan:
     output_file: bool = True
     errors: tuple[str, ...] = ()
     polls: int = 1
+    odd_lines: int = 0
+    usage: bool = True
 
 
 @dataclass
@@ -70,7 +75,7 @@ class Shelf:
         self.looks[key] = 0
         self.batches[key] = {
             "id": key, "object": "batch", "endpoint": body["endpoint"], "completion_window": "24h",
-            "input_file_id": body["input_file_id"], "status": "validating", "created_at": 1_790_000_000,
+            "input_file_id": body["input_file_id"], "status": "validating", "created_at": int(time.time()),
             "metadata": body.get("metadata"), "output_file_id": None, "error_file_id": None, "errors": None,
         }  # fmt: skip
         return self.batches[key]
@@ -106,6 +111,10 @@ class Shelf:
         answered = round(len(lines) * plan.answered)
         good, rest = lines[plan.fail_lines : answered], lines[answered:]
         output = [_line(line, 200, answer(line["body"])) for line in good]
+        for number, line in enumerate(output[: plan.odd_lines]):
+            line["response"]["body"] = ODD[number % len(ODD)]
+        for line in output if not plan.usage else ():
+            line["response"]["body"].pop("usage")
         errors = [
             _line(line, plan.fail_status, {"error": {"message": "no"}}) for line in lines[: plan.fail_lines]
         ]

@@ -28,6 +28,7 @@ from tests.fake_openai.faults import Fault, draw
 from tests.fake_openai.files import BatchPlan, Shelf
 
 ASK = ("/v1/chat/completions", "/v1/decisions")
+_ID = r"(?<=/)(file-|batch_)\d+"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class FakeOpenAI:
 
     `tape` has an entry per model request, in the order of arrival: a fault, or None for a good answer; behind its end
     a share `fail` gets a transient fault, by `seed`. A text that contains a key of `poison` always gets that fault.
+    `shelf_faults` is a tape for each route of files and batches ("POST /v1/batches"; {} stands for an id); there
+    `reset` does what was asked and then breaks the connection.
     """
 
     def __init__(
@@ -59,12 +62,14 @@ class FakeOpenAI:
         rejected: Sequence[str] = (),
         decisions: bool = True,
         batches: Sequence[BatchPlan] = (),
+        shelf_faults: Mapping[str, Sequence[Fault | None]] | None = None,
         port: int = 0,
     ) -> None:
         self.lock = threading.Lock()
         self.tape, self.fail, self.poison = list(tape), fail, dict(poison or {})
         self.latency_s, self.headers, self.rejected = latency_s, dict(headers or {}), tuple(rejected)
         self.decisions = decisions
+        self.shelf_faults = {route: list(tape) for route, tape in (shelf_faults or {}).items()}
         self.generator = random.Random(seed)
         self.shelf = Shelf(list(batches), random.Random(seed))
         self.calls: list[Call] = []
@@ -186,7 +191,14 @@ class _Handler(BaseHTTPRequestHandler):
                 self._ask(path, json.loads(raw))
                 return
             with fake.lock:
+                tape = fake.shelf_faults.get(f"{method} {re.sub(_ID, '{}', path)}")
+                fault = tape.pop(0) if tape else None
+                if fault is not None and fault.kind == "status":
+                    raise RequestRejectedError("said the fake", status=fault.status, code=fault.code)
                 answer = self._files(method, path, query, raw)
+            if fault is not None and fault.kind == "reset":
+                self._reset()
+                return
             if isinstance(answer, bytes):
                 self._send(200, answer, "application/octet-stream")
             else:
@@ -243,9 +255,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return True
         elif fault.kind == "reset":
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.connection.close()
-            self.close_connection = True
+            self._reset()
             return True
         elif fault.kind == "status":
             self._send_error(fault.status, "said the fake", fault.code, fault.param, fault)
@@ -263,6 +273,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_error(400, "Unsupported parameter", "unsupported_parameter", fault.param or "store")
             return True
         return False
+
+    def _reset(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
 
     def _files(self, method: str, path: str, query: str, raw: bytes) -> Body | bytes:
         fake = self.server.fake

@@ -75,7 +75,7 @@ def test_a_bulk_s_lines_and_its_submission_are_the_sdk_s_own_types() -> None:
     with FakeOpenAI() as server:
         scorer = oracles.bulk(server, reviews_per_prompt=2)
         lines = scorer.plan("b1", [False] * len(TEXTS))
-        file_id = scorer.upload(lines, TEXTS)
+        file_id = scorer.upload(scorer.content(lines, TEXTS))
         sent = [json.loads(line) for line in io.BytesIO(server.shelf.files[file_id])]
         remote_id = scorer.submit(file_id, "key")
         batch = server.shelf.batches[remote_id]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -13,9 +14,11 @@ from tests.contract.asking import ask, pack
 from tests.contract.enqueued import sql
 from tests.fake_openai import BatchPlan, FakeOpenAI, Fault, rule_label
 from tests.unit import oracles
-from worker import prompting
-from worker.errors import OracleInvalid, OracleUnavailable
-from worker.prompting import advance_bulks, ask_prompt
+from worker import bulking, prompt_book
+from worker.bulking import advance_bulks
+from worker.errors import DatabaseBusy, OracleInvalid, OracleUnavailable
+from worker.prompting import ask_prompt
+from worker.scorers import asking, bulk
 from worker.scorers.asking import OracleScorer
 from worker.scorers.bulk import BulkScorer
 from worker.store.engine import make_engine
@@ -24,22 +27,19 @@ from worker.store.queries import Queries
 
 
 class Gate:
-    """Lets everything through; open when a test says so."""
+    """Lets everything through; what it lets through is a probe when a test says so."""
 
     def __init__(self) -> None:
-        self.open = False
+        self.probing = False
 
-    def admit(self, tokens: int, heartbeat: object) -> AbstractContextManager[None]:
-        return nullcontext()
+    def admit(self, tokens: int, heartbeat: object) -> AbstractContextManager[bool]:
+        return nullcontext(self.probing)
 
     def answered(self, headers: object, *, unused: int = 0) -> None:
         pass
 
     def failed(self, error: OracleUnavailable) -> None:
         pass
-
-    def is_open(self) -> bool:
-        return self.open
 
 
 class Site:
@@ -210,11 +210,13 @@ def test_a_review_that_breaks_the_server_stands_alone_at_last(site: Site) -> Non
 
 
 def test_an_outage_wears_nobody_out(site: Site) -> None:
-    with FakeOpenAI(tape=[Fault("status")] * 40) as server:
+    with FakeOpenAI(tape=[Fault("status")] * 15) as server:
         job_id = site.ask(10, oracles.oracle(server))
-        site.gate.open = True
+        # The breaker is half-open: a question of our own goes ahead.
+        site.gate.probing = True
         site.step(rounds=10)
         assert sql(site.engine, "SELECT state, attempts FROM batches") == [("queued", 0)]
+        assert {text for call in server.calls for text in call.texts} == {asking.PROBE_TEXT}
         site.step()
         assert site.labels(job_id) == site.expected(job_id)
 
@@ -252,7 +254,7 @@ def test_foreign_errors_are_named_without_their_words(
 def test_a_bulk_s_results_are_resolved_row_by_row(
     site: Site, plans: list[BatchPlan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prompting, "TOKEN_LIMIT_S", 0.0)
+    monkeypatch.setattr(bulking, "TOKEN_LIMIT_S", 0.0)
     with FakeOpenAI(batches=plans) as server:
         job_id = site.ask(20, oracles.bulk(server, reviews_per_prompt=3))
         site.step(rounds=60, size=1000)
@@ -326,3 +328,146 @@ def test_the_scorer_is_rebuilt_from_the_database_alone(site: Site) -> None:
         assert again.identity == made.identity
         for change in ({"model": "other"}, {"redacted": False}, {"reviews_per_prompt": 3}, {"route": "chat"}):
             assert dataclasses.replace(made, **change).identity.sha256 != made.identity.sha256  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "route", ["POST /v1/files", "POST /v1/batches", "GET /v1/batches/{}", "GET /v1/files/{}/content"]
+)
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+def test_a_batch_api_that_says_never_ends_the_job(site: Site, route: str, status: int) -> None:
+    refusals = [Fault("status", status=status)] * 100
+    with FakeOpenAI(shelf_faults={route: refusals}) as server:
+        job_id = site.ask(6, oracles.bulk(server))
+        site.step(rounds=30, size=1000)
+        found = site.queries.get_job(job_id)
+        assert found.state == "stopped"
+        assert f"answered {status}" in str(found.error)
+        assert all(f"answered {status}" in str(error) for error in site.errors(job_id))
+        assert len(refusals) - len(server.shelf_faults[route]) == 1
+        # What wasn't submitted costs nothing.
+        assert (found.spent > 0) == route.startswith("GET")
+        # Nothing is left lying there.
+        if route.startswith("POST"):
+            assert server.shelf.files == {}
+        # Once it is mended, `retry` goes on.
+        server.shelf_faults = {}
+        site.ledger.retry(job_id)
+        site.step(rounds=30, size=1000)
+        assert site.labels(job_id) == site.expected(job_id)
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_submission_of_which_nobody_heard_is_looked_for_before_it_is_made_again(
+    site: Site, heard: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = Fault("reset") if heard else Fault("status", status=503)
+    with FakeOpenAI(shelf_faults={"POST /v1/batches": [broken]}) as server:
+        job_id = site.ask(6, oracles.bulk(server))
+        site.step(rounds=1, size=1000)
+        if not heard:
+            # OpenAI may only be slow to list it.
+            assert site.step(rounds=3, size=1000) == 0
+            assert server.shelf.batches == {}
+            monkeypatch.setattr(bulking, "GRACE_S", 0.0)
+        sql(site.engine, "UPDATE batches SET not_before = 0")
+        site.step(rounds=30, size=1000)
+        assert site.labels(job_id) == site.expected(job_id)
+        assert len(server.shelf.batches) == 1
+        assert sql(site.engine, "SELECT count(*) FROM reservations WHERE cost IS NULL") == [(0,)]
+
+
+def test_odd_lines_of_a_bulk_are_asked_again_and_the_others_saved(site: Site) -> None:
+    with FakeOpenAI(batches=[BatchPlan(odd_lines=5)]) as server:
+        job_id = site.ask(8, oracles.bulk(server, reviews_per_prompt=1))
+        site.step(rounds=30, size=1000)
+        assert site.labels(job_id) == site.expected(job_id)
+        assert sorted(server.asked.values()) == [1, 1, 1, 2, 2, 2, 2, 2]
+
+
+def test_a_bulk_that_does_not_say_what_it_took_is_taken_to_have_used_all(site: Site) -> None:
+    with FakeOpenAI(batches=[BatchPlan(usage=False)]) as server:
+        job_id = site.ask(8, oracles.bulk(server, reviews_per_prompt=2))
+        site.step(rounds=30, size=1000)
+        reserved = sql(site.engine, "SELECT sum(reserved) FROM reservations")[0][0]
+        assert site.queries.get_job(job_id).spent == pytest.approx(reserved)
+
+
+def test_a_bulk_larger_than_its_budget_is_sent_in_parts(site: Site) -> None:
+    with FakeOpenAI() as server:
+        # All 40 could cost 0.0058 at most, and do cost a third of it.
+        job_id = site.ask(40, oracles.bulk(server, reviews_per_prompt=5), max_cost=0.004)
+        for _ in range(12):
+            site.step(rounds=20, size=1000)
+            sql(site.engine, "UPDATE batches SET not_before = 0 WHERE state = 'parked'")
+        assert site.labels(job_id) == site.expected(job_id)
+        assert len(server.shelf.batches) > 1
+        assert site.queries.get_job(job_id).spent <= 0.004
+
+
+def test_a_file_too_large_for_the_batch_api_is_halved(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "MOST_BYTES", 20_000)
+    with FakeOpenAI() as server:
+        job_id = site.ask(60, oracles.bulk(server, reviews_per_prompt=2))
+        site.step(rounds=60, size=1000)
+        assert site.labels(job_id) == site.expected(job_id)
+        assert len(server.shelf.batches) > 1
+        assert sql(site.engine, "SELECT count(*) FROM reservations WHERE cost IS NULL") == [(0,)]
+
+
+def test_what_a_server_says_in_words_is_kept_nowhere(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    plan = BatchPlan(status="failed", errors=("line 3: 'SECRET review'", "invalid_json_line"))
+    with FakeOpenAI(batches=[plan] * 3) as server:
+        job_id = site.ask(2, oracles.bulk(server))
+        site.step(rounds=60, size=1000)
+        assert all("invalid_json_line" in str(error) for error in site.errors(job_id))
+        for table in ("bulks", "batches", "reviews"):
+            assert "SECRET" not in str(sql(site.engine, f"SELECT error FROM {table}"))
+        assert "SECRET" not in caplog.text
+
+
+def test_a_lease_is_kept_while_a_call_takes_longer(site: Site) -> None:
+    site.ledger.lease_s = 0.3
+    with FakeOpenAI(latency_s=1.0) as server:
+        job_id = site.ask(1, oracles.oracle(server))
+        pack(site.ledger)
+        (batch_id,) = site.ledger.publishable("openai", window=10)
+        stop = threading.Event()
+
+        def sweep() -> None:
+            while not stop.wait(0.05):
+                site.ledger.sweep("openai", queue_empty=True)
+
+        sweeper = threading.Thread(target=sweep)
+        sweeper.start()
+        try:
+            ask_prompt(
+                batch_id,
+                ledger=site.ledger,
+                oracle_for=site.oracle_for,
+                gate_for=lambda scorer: site.gate,
+                retry_delay_s=0.0,
+            )
+        finally:
+            stop.set()
+            sweeper.join()
+        assert len(server.calls) == 1
+        assert site.labels(job_id) == site.expected(job_id)
+
+
+def test_paid_answers_outlive_a_database_that_is_away_for_a_moment(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompt_book, "SAVE_AGAIN_S", 0.0)
+    save, away = Ledger.save_answers, [DatabaseBusy("locked"), DatabaseBusy("locked")]
+
+    def unlucky(*arguments: Any, **options: Any) -> None:
+        if away:
+            raise away.pop()
+        save(*arguments, **options)
+
+    monkeypatch.setattr(Ledger, "save_answers", unlucky)
+    with FakeOpenAI() as server:
+        job_id = site.ask(5, oracles.oracle(server))
+        site.step()
+        assert site.labels(job_id) == site.expected(job_id)
+        assert len(server.calls) == 1

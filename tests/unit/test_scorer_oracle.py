@@ -66,9 +66,9 @@ class Gate:
         self.headers: list[Mapping[str, str]] = []
         self.admitted: list[int] = []
 
-    def admit(self, tokens: int, heartbeat: Callable[[], None]) -> AbstractContextManager[None]:
+    def admit(self, tokens: int, heartbeat: Callable[[], None]) -> AbstractContextManager[bool]:
         self.admitted.append(tokens)
-        return nullcontext()
+        return nullcontext(False)
 
     def answered(self, headers: Mapping[str, str], *, unused: int = 0) -> None:
         assert unused >= 0

@@ -47,6 +47,11 @@ def admitted(throttle: RedisThrottle, tokens: int = 1) -> bool:
         return False
 
 
+def is_open(client: redis.Redis) -> bool:
+    state = read_breaker(client, base_url=URL, model=MODEL)
+    return state is None or state.is_open
+
+
 def fail(throttle: RedisThrottle, times: int = module.BREAKER_FAILURES) -> None:
     for _ in range(times):
         throttle.failed(OracleUnavailable("http://oracle/v1 answered 500"))
@@ -114,9 +119,9 @@ def test_ten_failures_in_a_row_open_the_breaker_for_all(client: redis.Redis) -> 
     fail(one, module.BREAKER_FAILURES - 1)
     one.answered({})
     fail(one, module.BREAKER_FAILURES - 1)
-    assert not other.is_open()
+    assert not is_open(client)
     fail(other, 1)
-    assert one.is_open()
+    assert is_open(client)
     said = "breaker is open: http://oracle/v1 answered 500"
     with pytest.raises(OracleUnavailable, match=said) as caught, one.admit(1, lambda: None):
         pass
@@ -147,7 +152,7 @@ def test_a_half_open_breaker_lets_one_probe_through(
     assert admitted(throttle)
     throttle.answered({})
     assert admitted(throttle)
-    assert not throttle.is_open()
+    assert not is_open(client)
 
 
 def test_without_quota_the_breaker_opens_at_once(client: redis.Redis) -> None:
@@ -199,7 +204,6 @@ def test_waiting_keeps_the_lease_alive_and_ends_with_it(client: redis.Redis) -> 
 def test_without_redis_nothing_goes_out() -> None:
     away = connect("redis+socket:///nowhere/valkey.sock")
     throttle = make(away)
-    assert throttle.is_open()
     said = "nothing is sent without its rate limits"
     with pytest.raises(OracleUnavailable, match=said), throttle.admit(1, lambda: None):
         pass

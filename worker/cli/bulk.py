@@ -8,9 +8,10 @@ import time
 import click
 
 from worker.bootstrap import Oracles, Store
+from worker.bulking import advance_bulks
 from worker.cli.common import echo_json, json_option, note, open_all
 from worker.errors import Invalid
-from worker.prompting import advance_bulks
+from worker.pipeline import record_agreement
 from worker.scorers.bulk import BulkScorer
 from worker.settings import Settings
 
@@ -94,6 +95,7 @@ def _advance(
         oracle_for=oracles,
         poll_s=settings.bulk_poll_s,
         max_total=settings.max_cost,
+        on_complete=lambda job_id: record_agreement(job_id, ledger=store.ledger, queries=store.queries),
     )
     after = [store.ledger.bulk(one.batch_id) for one in before]
     if as_json:

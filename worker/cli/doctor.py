@@ -156,7 +156,9 @@ def _oracle(settings: Settings) -> Finding:
     if settings.openai_api_key is None:
         return Finding("oracle", "ok", "OPENAI_API_KEY isn't set: this host asks no oracle")
     price = price_of(settings.oracle_model, parse_prices(settings.prices))
-    cap = "no LORACLE_MAX_COST" if settings.max_cost is None else f"${settings.max_cost:g} at most for all jobs"
+    cap = (
+        "no LORACLE_MAX_COST" if settings.max_cost is None else f"${settings.max_cost:g} at most for all jobs"
+    )
     return Finding(
         "oracle",
         "ok",

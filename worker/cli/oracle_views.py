@@ -83,7 +83,7 @@ def oracle_waiting_for(settings: Settings, at: Progress, oracle: dict[str, Any])
         return "no openai worker answers: start `loracle worker --lane openai`"
     prompts = oracle["prompts"]
     if prompts.get("parked"):
-        return f"{prompts['parked']:,} requests are parked: {oracle['last_error']}"
+        return f"{prompts['parked']:,} Prompts are parked: {oracle['last_error']}"
     if prompts.get("submitted") and not prompts.get("running"):
         return "OpenAI works on a Bulk (`loracle bulk status`)"
     return None

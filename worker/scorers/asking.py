@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from worker.errors import LoracleError, OracleUnavailable
-from worker.oracle.money import NOTHING, Charge, Price
+from worker.oracle.money import NOTHING, Charge, Price, token_bound
 from worker.oracle.prompts import new_ids
 from worker.oracle.redaction import redact
 from worker.oracle.spec import OracleSpec
@@ -23,6 +23,11 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 8.0
 PATIENCE_S = 45.0
 """The longest that a call waits for a rate limit, all its waits together."""
 TICK_S = 0.5
+PROBE_TEXT = "A good film."
+"""What a half-open breaker is tried with: whether the server is down must not depend on what a review does to it."""
+
+MOST_BYTES_PER_TOKEN = 8.0
+"""No text in earnest has more; so a request of more bytes than this per allowed token can never pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +195,7 @@ class _Call:
         """
         texts = [self._texts[index] for index in part]
         wait_s, tries, roomy = self._first_wait_s, 0, False
+        failed: Trouble | None = None
         while True:
             ids = new_ids(len(part))
             body = self._route.body(ids, texts, roomy=roomy)
@@ -197,11 +203,16 @@ class _Call:
             bound = self._price.cost(*most) / len(part)
             reservation = self._book.reserve(dict.fromkeys(part, bound), self._price)
             try:
-                with self._throttle.admit(sum(most), self._heartbeat):
+                with self._throttle.admit(sum(most), self._heartbeat) as is_probe:
+                    if is_probe:
+                        self._try_out(part[0])
                     reply = self._route.send(body, ids)
-            except LoracleError:
+            except LoracleError as error:
                 # From the throttle or the heartbeat: nothing went out.
                 self._book.settle(reservation, dict.fromkeys(part, NOTHING))
+                if failed is not None and isinstance(error, OracleUnavailable) and error.limited:
+                    # This request went wrong itself before the breaker opened.
+                    raise unavailable(failed, retry_after_s=error.retry_after_s) from error
                 raise
             except Exception as error:
                 trouble = self._route.explain(error)
@@ -212,14 +223,15 @@ class _Call:
                 else:
                     self._throttle.answered({})
                 raise_for(trouble)
-                if trouble.kind == "drop" and self._route.drop(trouble.param or ""):
+                if trouble.kind == "drop" and self._left_out(trouble.param or "", body, ids, texts):
                     continue
-                if trouble.kind in ("bisect", "drop"):
+                if trouble.kind in ("bisect", "drop") or _too_large(body, trouble):
                     state: Literal["refused", "unanswered"] = "refused" if trouble.refused else "unanswered"
                     return Reply(
                         [None] * len(part), None, None, None, None, trouble=trouble.reason, state=state
                     )
-                tries += trouble.kind == "retry"
+                if trouble.kind == "retry":
+                    tries, failed = tries + 1, trouble
                 pause_s = max(trouble.retry_after_s or 0.0, random.uniform(wait_s / 2, wait_s))
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)
                 self._patience_s -= pause_s
@@ -234,6 +246,44 @@ class _Call:
                 roomy = True
                 continue
             return reply
+
+    def _try_out(self, index: int) -> None:
+        """Asks about a text of our own, at the cost of this review's job.
+
+        Raises:
+            OracleUnavailable: the server is still down, which is no review's fault.
+        """
+        ids = new_ids(1)
+        body = self._route.body(ids, [PROBE_TEXT])
+        reservation = self._book.reserve({index: self._price.cost(*self._route.bound(body))}, self._price)
+        try:
+            reply = self._route.send(body, ids)
+        except Exception as error:
+            trouble = self._route.explain(error)
+            if not trouble.billed:
+                self._book.settle(reservation, {index: NOTHING})
+            if trouble.kind not in ("wait", "retry", "quota"):
+                # It answers: what it has against the request is told by the request itself.
+                self._throttle.answered({})
+                return
+            self._throttle.failed(_as_error(trouble))
+            raise_for(trouble)
+            raise OracleUnavailable(
+                trouble.reason, retry_after_s=trouble.retry_after_s, limited=True
+            ) from error
+        if reply.input_tokens is not None and reply.output_tokens is not None:
+            cost = self._price.cost(reply.input_tokens, reply.output_tokens)
+            tokens = reply.input_tokens + reply.output_tokens
+            self._book.settle(reservation, {index: Charge(cost, tokens)})
+        self._throttle.answered(reply.headers)
+
+    def _left_out(
+        self, param: str, body: Mapping[str, Any], ids: Sequence[str], texts: Sequence[str]
+    ) -> bool:
+        """Whether the next request goes without this parameter; another thread may have seen to it meanwhile."""
+        if param not in body:
+            return False
+        return self._route.drop(param) or param not in self._route.body(ids, texts)
 
     def _pay(self, part: Sequence[int], reservation: int, reply: Reply, bound: float) -> None:
         if reply.input_tokens is None or reply.output_tokens is None:
@@ -253,6 +303,13 @@ class _Call:
         while (left := end - time.monotonic()) > 0:
             time.sleep(min(TICK_S, left))
             self._heartbeat()
+
+
+def _too_large(body: Mapping[str, Any], trouble: Trouble) -> bool:
+    """Whether the server's limit of tokens per minute is less than this one request has."""
+    if trouble.kind != "wait" or not trouble.most_tokens:
+        return False
+    return token_bound(body) > trouble.most_tokens * MOST_BYTES_PER_TOKEN
 
 
 def _as_error(trouble: Trouble) -> OracleUnavailable:

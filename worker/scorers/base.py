@@ -41,8 +41,10 @@ class Book(Protocol):
 class Throttle(Protocol):
     """Lets requests through: so many at once, as fast as the server allows, none while it is known to be down."""
 
-    def admit(self, tokens: int, heartbeat: Callable[[], None]) -> AbstractContextManager[None]:
+    def admit(self, tokens: int, heartbeat: Callable[[], None]) -> AbstractContextManager[bool]:
         """Waits until a request of so many tokens may go out; the request is in flight until the exit.
+
+        The context says whether it is the one that a half-open breaker lets through, to see how the server is.
 
         Raises:
             OracleUnavailable: the circuit breaker is open, or the wait would be long.
@@ -61,9 +63,9 @@ class Throttle(Protocol):
 class FreePass:
     """The throttle of a caller that asks one request after the other."""
 
-    def admit(self, tokens: int, heartbeat: Callable[[], None]) -> AbstractContextManager[None]:
+    def admit(self, tokens: int, heartbeat: Callable[[], None]) -> AbstractContextManager[bool]:
         """At once."""
-        return nullcontext()
+        return nullcontext(False)
 
     def answered(self, headers: Mapping[str, str], *, unused: int = 0) -> None:
         """Nothing follows."""

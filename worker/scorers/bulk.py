@@ -6,14 +6,17 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import openai
 from openai import OpenAI
 from openai.types import Batch
 from openai.types.chat import ChatCompletion
+from pydantic import ValidationError
 
-from worker.errors import OracleInvalid, OracleUnavailable
+from worker.errors import BulkTooLarge, OracleInvalid, OracleUnavailable
 from worker.oracle.money import Charge, Price
 from worker.oracle.prompts import fixed_ids
 from worker.oracle.redaction import redact
@@ -28,6 +31,9 @@ MOST_LINES = 50_000
 MOST_BYTES = 200_000_000
 WINDOW: Literal["24h"] = "24h"
 KEEP_OUTPUT_S = 7 * 24 * 3600
+KEEP_INPUT_S = 3 * 24 * 3600
+LOOK_BACK_S = 24 * 3600
+"""How far before its row was written a submission is looked for: clocks differ."""
 OVER = ("completed", "failed", "expired", "cancelled")
 POLL_S = 15.0
 CLIENT_KEY = "client_key"
@@ -86,7 +92,7 @@ class BulkScorer:
         """
         texts = [review.text for review in reviews]
         lines = self.plan("score", [False] * len(texts))
-        remote_id = self.submit(self.upload(lines, texts), "")
+        remote_id = self.submit(self.upload(self.content(lines, texts)), "")
         while True:
             batch = self.look(remote_id)
             if batch.status in OVER:
@@ -95,7 +101,7 @@ class BulkScorer:
             while time.monotonic() < end:
                 time.sleep(min(0.5, self._poll_s))
                 heartbeat()
-        found = self.collect(batch, lines).answers
+        found = self.collect(batch, lines, texts).answers
         nothing = Failure(f"the Bulk ended as {batch.status} without a valid answer", "unanswered")
         return [found[index].outcome if index in found else nothing for index in range(len(texts))]
 
@@ -122,11 +128,11 @@ class BulkScorer:
             bounds.update(dict.fromkeys(line.positions, cost / len(line.positions)))
         return bounds
 
-    def upload(self, lines: Sequence[Line], texts: Sequence[str]) -> str:
-        """Uploads the lines; the file's id.
+    def content(self, lines: Sequence[Line], texts: Sequence[str]) -> bytes:
+        """The file to upload.
 
         Raises:
-            OracleInvalid, OracleUnavailable, OracleQuotaSpent: it couldn't.
+            BulkTooLarge: the Batch API takes no such file.
         """
         content = io.BytesIO()
         for line in lines:
@@ -137,14 +143,27 @@ class BulkScorer:
                 "body": self.body(line, texts),
             }
             content.write(json.dumps(request, ensure_ascii=False).encode() + b"\n")
+            if content.tell() > MOST_BYTES:
+                break
         if len(lines) > MOST_LINES or content.tell() > MOST_BYTES:
-            raise OracleInvalid(
-                f"a Bulk has {len(lines):,} lines in {content.tell():,} bytes; the Batch API takes "
-                f"{MOST_LINES:,} in {MOST_BYTES:,}. Lower LORACLE_BULK_SIZE."
+            raise BulkTooLarge(
+                f"a Bulk of {len(lines):,} lines is larger than the {MOST_LINES:,} lines and {MOST_BYTES:,} bytes "
+                "that the Batch API takes"
             )
-        content.seek(0)
+        return content.getvalue()
+
+    def upload(self, content: bytes) -> str:
+        """Uploads the lines; the file's id. OpenAI forgets it after three days, should nobody delete it.
+
+        Raises:
+            OracleInvalid, OracleUnavailable, OracleQuotaSpent: it couldn't.
+        """
         with _translated(self):
-            return self._client.files.create(file=("reviews.jsonl", content), purpose="batch").id
+            return self._client.files.create(
+                file=("reviews.jsonl", content),
+                purpose="batch",
+                expires_after={"anchor": "created_at", "seconds": KEEP_INPUT_S},
+            ).id
 
     def submit(self, file_id: str, client_key: str) -> str:
         """Submits an uploaded file under our key; the id of OpenAI's batch."""
@@ -157,12 +176,17 @@ class BulkScorer:
                 output_expires_after={"anchor": "created_at", "seconds": KEEP_OUTPUT_S},
             ).id
 
-    def find(self, client_key: str) -> str | None:
-        """The batch that was submitted under this key before somebody died; None if there is none."""
+    def find(self, client_key: str, *, since: float) -> str | None:
+        """The batch that was submitted under this key before somebody died; None if there is none.
+
+        They come newest first; those made before `since`, in seconds since 1970, aren't looked at.
+        """
         with _translated(self):
             for batch in self._client.batches.list(limit=100):
                 if (batch.metadata or {}).get(CLIENT_KEY) == client_key:
                     return batch.id
+                if batch.created_at < since - LOOK_BACK_S:
+                    return None
         return None
 
     def look(self, remote_id: str) -> Batch:
@@ -175,7 +199,7 @@ class BulkScorer:
         with _translated(self):
             self._client.batches.cancel(remote_id)
 
-    def collect(self, batch: Batch, lines: Sequence[Line]) -> Collected:
+    def collect(self, batch: Batch, lines: Sequence[Line], texts: Sequence[str]) -> Collected:
         """Reads both result files, whatever the batch ended as; lines belong to prompts by custom_id alone."""
         by_id = {line.custom_id: line for line in lines}
         answers: dict[int, Answer] = {}
@@ -185,22 +209,18 @@ class BulkScorer:
                 line = by_id.pop(custom_id, None)
                 if line is None:
                     continue
-                if status == 200 and body is not None:
+                if status == 200:
                     reply = self._read(body, line, request_id)
-                    self._take(line, reply, answers, charges)
+                    self._take(line, reply, answers, charges, most=self.bounds([line], texts))
         return Collected(answers, charges)
 
-    def clean_up(self, batch: Batch) -> None:
-        """Deletes the uploaded reviews; one that is gone already is no error."""
-        if batch.input_file_id:
-            try:
-                self._client.files.delete(batch.input_file_id)
-            except Exception as error:
-                trouble = self._route.explain(error)
-                if trouble.kind not in ("invalid", "retry", "wait", "bisect"):
-                    raise
+    def forget(self, file_id: str | None) -> None:
+        """Deletes uploaded reviews. What can't be deleted now goes by itself."""
+        if file_id:
+            with suppress(openai.OpenAIError):
+                self._client.files.delete(file_id)
 
-    def _results(self, file_id: str | None) -> Iterator[tuple[str, int, dict[str, Any] | None, str | None]]:
+    def _results(self, file_id: str | None) -> Iterator[tuple[str, int, Any, str | None]]:
         if not file_id:
             return
         with _translated(self):
@@ -219,20 +239,38 @@ class BulkScorer:
                 # A line cut in half: its reviews are asked again.
                 continue
 
-    def _read(self, body: dict[str, Any], line: Line, request_id: str | None) -> Reply:
-        completion = ChatCompletion.model_construct(None, **body)
+    def _read(self, body: object, line: Line, request_id: str | None) -> Reply:
+        try:
+            completion = ChatCompletion.model_validate(body)
+        except ValidationError:
+            # Whatever it is, it is nobody's label.
+            return Reply(
+                [None] * len(line.ids), None, None, None, request_id, trouble="the answer isn't a completion"
+            )
         return read_completion(completion, line.ids, self._spec.labels, headers={}, request_id=request_id)
 
-    def _take(self, line: Line, reply: Reply, answers: dict[int, Answer], charges: dict[int, Charge]) -> None:
+    def _take(
+        self,
+        line: Line,
+        reply: Reply,
+        answers: dict[int, Answer],
+        charges: dict[int, Charge],
+        *,
+        most: Mapping[int, float],
+    ) -> None:
         share = len(line.positions)
         tokens = (reply.input_tokens or 0) + (reply.output_tokens or 0)
-        paid = self._price.cost(reply.input_tokens or 0, reply.output_tokens or 0) / share
+        if reply.input_tokens is None or reply.output_tokens is None:
+            # An answer that doesn't say what it took is taken to have used all.
+            paid = most[line.positions[0]]
+        else:
+            paid = self._price.cost(reply.input_tokens, reply.output_tokens) / share
         for place, (position, outcome) in enumerate(zip(line.positions, reply.outcomes, strict=True)):
             whole, rest = divmod(tokens, share)
             charges[position] = Charge(paid, whole + (place < rest))
             if outcome is None:
-                if share > 1:
-                    # Asked again, in a line of its own.
+                if share > 1 or reply.state != "refused":
+                    # Asked again, in a line of its own; the ledger counts how often.
                     continue
                 outcome = Failure(reply.trouble, reply.state)
             answers[position] = Answer(outcome, reply.model, reply.request_id, charges[position].tokens, paid)

@@ -87,23 +87,23 @@ def read_completion(
     trouble, refused, too_long = "the answer holds no choice", False, False
     choices = getattr(completion, "choices", None)
     if isinstance(choices, list) and choices:
-        choice = choices[0]
-        message = choice.message
-        if choice.finish_reason == "length":
+        message = getattr(choices[0], "message", None)
+        finish = getattr(choices[0], "finish_reason", None)
+        if finish == "length":
             trouble, too_long = "the answer was cut off", True
-        elif choice.finish_reason == "content_filter":
+        elif finish == "content_filter":
             trouble, refused = "the server's content filter stopped the answer", True
         elif getattr(message, "refusal", None):
             trouble, refused = "the model refused to answer", True
         else:
-            found = read_labels(message.content, ids, labels)
+            found = read_labels(getattr(message, "content", None), ids, labels)
             trouble = "the answer doesn't have exactly the labels asked for"
             if found is not None:
                 outcomes = [Score(label, None) for label in found]
     return Reply(
         outcomes,
-        usage.prompt_tokens if usage else None,
-        usage.completion_tokens if usage else None,
+        getattr(usage, "prompt_tokens", None),
+        getattr(usage, "completion_tokens", None),
         getattr(completion, "model", None),
         request_id,
         headers,

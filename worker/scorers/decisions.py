@@ -44,12 +44,12 @@ class DecisionsRoute:
         raw = self._client.decisions.with_raw_response.create(**body)
         decision = raw.parse()
         outcomes, trouble = read_decision(decision, ids, self._spec.labels)
-        usage = decision.usage
+        usage = getattr(decision, "usage", None)
         return Reply(
             outcomes,
-            usage.input_tokens if usage else None,
-            usage.output_tokens if usage else None,
-            decision.model,
+            getattr(usage, "input_tokens", None),
+            getattr(usage, "output_tokens", None),
+            getattr(decision, "model", None),
             raw.headers.get("x-request-id"),
             raw.headers,
             trouble=trouble,
@@ -78,12 +78,12 @@ def read_decision(
         return nothing, "the answer holds no decisions"
     if sorted(str(getattr(answer, "name", None)) for answer in answers) != sorted(ids):
         return nothing, f"the answer has {len(answers)} decisions that aren't those asked for"
-    by_name = {answer.name: answer for answer in answers}
+    by_name = {str(answer.name): answer for answer in answers}
     trouble = "the model refused to answer"
     outcomes: list[Outcome | None] = []
     for key in ids:
         answer = by_name[key]
-        if answer.type == "refusal":
+        if getattr(answer, "type", None) == "refusal":
             outcomes.append(None)
             continue
         score = _score(answer, labels)
@@ -94,13 +94,15 @@ def read_decision(
 
 
 def _score(answer: Any, labels: Sequence[str]) -> Score | None:
-    if answer.type != "choice" or answer.choice not in labels:
+    if getattr(answer, "type", None) != "choice" or getattr(answer, "choice", None) not in labels:
         return None
     try:
         found = {one.value: float(one.probability) for one in answer.probabilities}
     except (TypeError, ValueError, AttributeError):
         return None
     sound = all(math.isfinite(p) and 0 <= p <= 1 for p in found.values())
-    if not sound or set(found) != set(labels) or abs(sum(found.values()) - 1) > SUM_TOLERANCE:
+    if not sound or set(found) != set(labels) or len(answer.probabilities) != len(labels):
+        return None
+    if abs(sum(found.values()) - 1) > SUM_TOLERANCE or found[answer.choice] < max(found.values()):
         return None
     return Score(answer.choice, found[answer.choice], {label: found[label] for label in labels})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -15,11 +16,12 @@ from worker.errors import OracleInvalid, OracleQuotaSpent, OracleUnavailable
 from worker.logs import hush
 
 TIMEOUT_S = 60.0
-LONGEST_REASON = 200
 
 QUOTA_CODES = ("insufficient_quota", "credit_balance_exhausted")
 QUOTA_ENDINGS = ("_spend_limit_exceeded", "_usage_limit_exceeded", "_hard_limit_reached")
 UNSUPPORTED_CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
+
+_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 Kind = Literal["wait", "retry", "quota", "invalid", "drop", "bisect"]
 
@@ -30,7 +32,7 @@ class Trouble:
 
     `wait`: the server's rate limit, not our fault. `retry`: it may work next time. `quota`: it won't until somebody
     pays. `invalid`: it never will. `drop`: without the parameter `param`. `bisect`: with fewer reviews.
-    `billed` unless the server said that it did nothing.
+    `billed` unless the server said that it did nothing. `most_tokens` is its limit per minute, where it said so.
     """
 
     kind: Kind
@@ -39,6 +41,7 @@ class Trouble:
     param: str | None = None
     billed: bool = False
     refused: bool = False
+    most_tokens: int | None = None
 
 
 def make_client(api_key: str | None, base_url: str, *, timeout_s: float = TIMEOUT_S) -> OpenAI:
@@ -58,10 +61,8 @@ def make_client(api_key: str | None, base_url: str, *, timeout_s: float = TIMEOU
 
 
 def explain(error: Exception, model: str, base_url: str) -> Trouble:
-    """What to do about an error of the client. The table is in the project's notes on the API.
-
-    Server messages are cut, and none of them is repeated where it may quote a review.
-    """
+    """What to do about an error of the client. Of what the server says its code alone is repeated: a message may
+    quote a review."""
     if isinstance(error, openai.APIConnectionError):
         what = "no answer in time" if isinstance(error, openai.APITimeoutError) else "the connection broke"
         # The server may have done the work all the same.
@@ -70,12 +71,17 @@ def explain(error: Exception, model: str, base_url: str) -> Trouble:
         return Trouble("retry", f"{base_url} sent an answer that isn't JSON", billed=True)
     if not isinstance(error, openai.APIStatusError):
         return Trouble("retry", f"{type(error).__name__} while asking {base_url}", billed=True)
-    status, code = error.status_code, error.code or ""
+    status, code = error.status_code, plain_code(error.code)
     said = f"{base_url} answered {status}{f' {code}' if code else ''}"
     if status == 429:
         if code in QUOTA_CODES or code.endswith(QUOTA_ENDINGS):
             return Trouble("quota", f"{said}: the account has no quota or credit left")
-        return Trouble("wait", said, retry_after_s=retry_after(error.response.headers))
+        return Trouble(
+            "wait",
+            said,
+            retry_after_s=retry_after(error.response.headers),
+            most_tokens=_whole(error.response.headers.get("x-ratelimit-limit-tokens")),
+        )
     if status in (401, 403):
         return Trouble("invalid", f"{said}: OPENAI_API_KEY isn't accepted for the model {model}")
     if status in (404, 405):
@@ -88,6 +94,11 @@ def explain(error: Exception, model: str, base_url: str) -> Trouble:
     if status == 400 and code in UNSUPPORTED_CODES and error.param:
         return Trouble("drop", said, param=str(error.param))
     return Trouble("bisect", said, refused=code in ("content_policy_violation", "content_filter"))
+
+
+def plain_code(code: object) -> str:
+    """The code, if it is one: a word that can't quote a review."""
+    return code if isinstance(code, str) and _CODE.fullmatch(code) else ""
 
 
 def raise_for(trouble: Trouble) -> None:
@@ -103,11 +114,19 @@ def raise_for(trouble: Trouble) -> None:
         raise OracleQuotaSpent(trouble.reason)
 
 
-def unavailable(trouble: Trouble) -> OracleUnavailable:
+def unavailable(trouble: Trouble, *, retry_after_s: float | None = None) -> OracleUnavailable:
     """The error of a call that was tried often enough."""
     return OracleUnavailable(
-        trouble.reason, retry_after_s=trouble.retry_after_s, limited=trouble.kind == "wait"
+        trouble.reason,
+        retry_after_s=retry_after_s if retry_after_s is not None else trouble.retry_after_s,
+        limited=trouble.kind == "wait",
     )
+
+
+def _whole(text: str | None) -> int | None:
+    with contextlib.suppress(TypeError, ValueError):
+        return int(float(str(text)))
+    return None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -187,10 +187,12 @@ class BatchLife:
     def hand_over(self, batch: BatchRow, reason: str) -> bool:
         """The oracle labels this batch's reviews; False, and nothing is done, where the policy doesn't say so.
 
+        Under the policy `oracle` it does anyway, and only the audit is given up.
+
         Raises:
             LeaseLost: another worker has the batch now.
         """
-        if batch.oracle_id is None or Policy.parse(batch.policy).kind not in ("fallback", "cascade"):
+        if batch.oracle_id is None or Policy.parse(batch.policy).kind == "adapter":
             return False
 
         def work(connection: Connection) -> None:

@@ -7,18 +7,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy import Connection, Engine, not_, select, update
 
 from worker.oracle.money import Charge
 from worker.reviews import Answer, Prompt
+from worker.store.answers import settle_answers
 from worker.store.engine import now, read, write
-from worker.store.prompts import close_batch, hold, leave_bulk, settle_answers
-from worker.store.tables import Batch, Bulk
+from worker.store.money import settle, settle_unsent
+from worker.store.packed import insert_bulk, reopen_packed, split_prompt
+from worker.store.prompts import close_batch, close_unsent, hold
+from worker.store.requests import of_same_text, resolve
+from worker.store.tables import Batch, Bulk, Request
+
+MAX_ROUNDS = 3
+"""Bulks that may leave a request without an answer before it is given up."""
 
 
 @dataclass(frozen=True, slots=True)
 class BulkRow:
-    """A Bulk as the ledger has it. Times are seconds since 1970."""
+    """A Bulk as the ledger has it. Times are seconds since 1970; `creating_s` is how long ago OpenAI was told to
+    begin, None if it wasn't."""
 
     batch_id: int
     state: str
@@ -26,6 +34,7 @@ class BulkRow:
     size: int
     client_key: str
     file_id: str | None
+    creating_s: float | None
     remote_id: str | None
     error: str | None
     created_at: float
@@ -37,6 +46,7 @@ class BulkLife:
     """The part of the ledger that writes submissions to the Batch API."""
 
     _engine: Engine
+    lease_s: float
 
     def bulk(self, batch_id: int) -> BulkRow | None:
         """The Bulk of this batch; None if the batch is a Prompt."""
@@ -57,9 +67,28 @@ class BulkLife:
         with read(self._engine) as connection:
             return int(connection.scalar(select(Batch.scorer_id).where(Batch.id == batch_id)) or 0)
 
+    def begin_bulk(self, prompt: Prompt) -> None:
+        """It is uploaded anew: what was set aside for it before wasn't spent. Raises LeaseLost."""
+
+        def work(connection: Connection) -> None:
+            hold(connection, prompt)
+            settle_unsent(connection, prompt.id)
+            connection.execute(
+                update(Bulk).where(Bulk.batch_id == prompt.id).values(file_id=None, creating_at=None)
+            )
+
+        write(self._engine, work)
+
     def note_upload(self, prompt: Prompt, file_id: str) -> None:
-        """The Bulk's lines are uploaded. Raises LeaseLost."""
-        self._change(prompt, {"file_id": file_id})
+        """The Bulk's lines are uploaded: from now on a submission of it may exist. Raises LeaseLost."""
+
+        def work(connection: Connection) -> None:
+            hold(connection, prompt, lease_until=now() + self.lease_s)
+            connection.execute(
+                update(Bulk).where(Bulk.batch_id == prompt.id).values(file_id=file_id, creating_at=now())
+            )
+
+        write(self._engine, work)
 
     def note_submission(self, prompt: Prompt, remote_id: str, *, poll_after_s: float) -> None:
         """OpenAI has it: it waits, without a lease, until it is asked about again. Raises LeaseLost."""
@@ -99,23 +128,71 @@ class BulkLife:
 
         def work(connection: Connection) -> int:
             hold(connection, prompt)
-            settle_answers(connection, prompt, answers, charges)
-            left = [one for index, one in enumerate(prompt.requests) if index not in answers]
-            again = leave_bulk(connection, prompt.id, prompt.scorer_id, left, error)
+            settle(connection, charges)
+            settle_answers(connection, prompt, answers)
+            again = _leave_unanswered(connection, prompt, error)
+            connection.execute(
+                update(Bulk)
+                .where(Bulk.batch_id == prompt.id)
+                .values(state="failed" if error else "collected", error=error, collected_at=now())
+            )
             close_batch(connection, prompt.id, "failed" if error and not answers else "done")
             return again
 
         return write(self._engine, work)
+
+    def abandon_bulk(self, prompt: Prompt, error: str) -> None:
+        """It is given up, and its requests are open again. What was set aside counts as spent if it was submitted.
+
+        Raises:
+            LeaseLost: another worker has it now.
+        """
+
+        def work(connection: Connection) -> None:
+            hold(connection, prompt)
+            close_unsent(connection, prompt.id, error)
+            connection.execute(
+                update(Bulk)
+                .where(Bulk.batch_id == prompt.id, Bulk.state == "submitted")
+                .values(state="failed", error=error, collected_at=now())
+            )
+            reopen_packed(connection, prompt.id)
+            close_batch(connection, prompt.id, "failed")
+
+        write(self._engine, work)
+
+    def split_bulk(self, prompt: Prompt, reason: str) -> None:
+        """Two Bulks of half the size in its place; nothing of it was sent.
+
+        Raises:
+            LeaseLost: another worker has it now.
+        """
+
+        def work(connection: Connection) -> None:
+            hold(connection, prompt)
+            close_unsent(connection, prompt.id, reason)
+            for batch_id in split_prompt(connection, prompt.id, prompt.scorer_id, prompt.requests):
+                insert_bulk(connection, batch_id)
+            close_batch(connection, prompt.id, "split")
+
+        write(self._engine, work)
 
     def submit_again(self, prompt: Prompt, reason: str, *, delay_s: float) -> None:
         """OpenAI took it and then didn't want it now: uploaded anew, under a new key, later. Raises LeaseLost."""
 
         def work(connection: Connection) -> None:
             _wait(connection, prompt, delay_s, reason)
+            settle_unsent(connection, prompt.id)
             connection.execute(
                 update(Bulk)
                 .where(Bulk.batch_id == prompt.id)
-                .values(state="packed", file_id=None, remote_id=None, client_key=secrets.token_hex(16))
+                .values(
+                    state="packed",
+                    file_id=None,
+                    creating_at=None,
+                    remote_id=None,
+                    client_key=secrets.token_hex(16),
+                )
             )
 
         write(self._engine, work)
@@ -133,12 +210,28 @@ class BulkLife:
             ),
         )
 
-    def _change(self, prompt: Prompt, values: Mapping[str, Any]) -> None:
-        def work(connection: Connection) -> None:
-            hold(connection, prompt)
-            connection.execute(update(Bulk).where(Bulk.batch_id == prompt.id).values(**values))
 
-        write(self._engine, work)
+def _leave_unanswered(connection: Connection, prompt: Prompt, error: str | None) -> int:
+    """What has no answer is open again, or ends after three Bulks; how many are open."""
+    packed = (Request.batch_id == prompt.id, Request.state == "packed", not_(Request.follows))
+    tired = connection.execute(
+        select(Request.job_id, Request.row_no, Request.reason, Request.text_sha256).where(
+            *packed, Request.attempts + 1 >= MAX_ROUNDS
+        )
+    ).all()
+    same = of_same_text(connection, prompt.scorer_id, prompt.id, [bytes(row.text_sha256) for row in tired])
+    resolve(
+        connection,
+        [
+            *((row.job_id, row.row_no, row.reason) for row in tired),
+            *(one for others in same.values() for one in others),
+        ],
+        scorer_id=prompt.scorer_id,
+        state="unanswered",
+        detail=error or f"{MAX_ROUNDS} Bulks gave no valid answer to it",
+    )
+    connection.execute(update(Request).where(*packed).values(attempts=Request.attempts + 1))
+    return reopen_packed(connection, prompt.id)
 
 
 def _wait(connection: Connection, prompt: Prompt, poll_after_s: float, said: str | None) -> None:
@@ -163,6 +256,7 @@ def _select_bulks() -> Any:
         Batch.size,
         Bulk.client_key,
         Bulk.file_id,
+        (now() - Bulk.creating_at).label("creating_s"),
         Bulk.remote_id,
         Bulk.error,
         Bulk.created_at,

@@ -6,9 +6,10 @@ import json
 import math
 import random
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ BUSY_TIMEOUT_S = 30
 ATTEMPTS = 6
 
 _READ_ONLY = "loracle_read_only"
+_TURN = "loracle_turn"
 # Deadlock, serialization failure, lock_timeout: the loser of a race may simply try again.
 _RACE_LOST = frozenset({"40P01", "40001", "55P03"})
 _DISK_FULL = "53100"
@@ -98,7 +100,13 @@ def _sqlite(url: str, database: str) -> Engine:
         Path(database).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DatabaseUnreachable(f"the folder of {url} can't be made: {error}.") from error
-    engine = create_engine(url, json_serializer=to_json, connect_args={"isolation_level": None})
+    engine = create_engine(
+        url,
+        json_serializer=to_json,
+        connect_args={"isolation_level": None},
+        # SQLite's own waiting is a sleep that doubles: threads that take turns lose no time in it.
+        execution_options={_TURN: threading.Lock()},
+    )
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: sqlite3.Connection, _: Any) -> None:
@@ -135,8 +143,10 @@ def write(engine: Engine, work: Callable[[Connection], T]) -> T:
         DatabaseBusy: it lost every one of `ATTEMPTS` races.
     """
 
+    turn: AbstractContextManager[Any] = engine.get_execution_options().get(_TURN, nullcontext())
+
     def once() -> T:
-        with engine.begin() as connection:
+        with turn, engine.begin() as connection:
             return work(connection)
 
     return retrying(once)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from sqlalchemy import Connection, Engine, and_, exists, func, insert, or_, select, update
 
 from worker.errors import BudgetSpent
-from worker.oracle.money import Charge, Price
+from worker.oracle.money import NOTHING, Charge, Price
 from worker.store.engine import now, read, write
 from worker.store.rows import on_postgresql
 from worker.store.tables import OPEN_BATCHES, Batch, Bulk, Job, Reservation
@@ -100,6 +100,14 @@ def settle(connection: Connection, charges: Mapping[int, Charge]) -> None:
             connection.execute(
                 update(Job).where(Job.id == row.job_id).values(spent=Job.spent - row.reserved + charge.cost)
             )
+
+
+def settle_unsent(connection: Connection, batch_id: int) -> None:
+    """What was set aside for this batch was not spent: nothing of it went out."""
+    unsettled = connection.scalars(
+        select(Reservation.id).where(Reservation.batch_id == batch_id, Reservation.cost.is_(None))
+    ).all()
+    settle(connection, dict.fromkeys(unsettled, NOTHING))
 
 
 def _spent(connection: Connection, job_id: int, dollars: float, batch_id: int) -> BudgetSpent:

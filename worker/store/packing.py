@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import secrets
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, zip_longest
+from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, exists, func, insert, not_, select, text
+from sqlalchemy import Connection, Engine, and_, exists, func, not_, select, text
 
+from worker.store.answers import COPIED
 from worker.store.engine import now, read, write
-from worker.store.prompts import insert_prompt
-from worker.store.requests import fail_stopped, stopped_with_open_requests
+from worker.store.packed import follow, insert_bulk, insert_prompt
+from worker.store.requests import Key, change, fail_stopped, in_parts, stopped_with_open_requests
 from worker.store.rows import on_postgresql
-from worker.store.tables import ACTIVE_JOBS, OPEN_BATCHES, Batch, Bulk, Job, Request, Review
+from worker.store.tables import ACTIVE_JOBS, OPEN_BATCHES, Batch, Job, Request
 
 _PACK_LOCK = zlib.crc32(b"loracle pack")
 
@@ -31,6 +32,20 @@ class PackRule:
     bulk: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """An open request."""
+
+    job_id: int
+    row_no: int
+    text_sha256: bytes
+    created_at: float
+
+    @property
+    def key(self) -> Key:
+        return self.job_id, self.row_no
+
+
 class Packer:
     """The part of the ledger that fills the openai lane's batches."""
 
@@ -40,7 +55,7 @@ class Packer:
         """Packs what is due; how many batches were made. One packer at a time: a second one does nothing.
 
         Requests come in the order (priority, then the jobs in turn, row). An open request whose text has a label
-        by the same scorer gets that label for nothing; of equal texts one is asked, the others wait for its answer.
+        by the same scorer gets that label for nothing; one whose text is being asked about follows it.
         """
         with read(self._engine) as connection:
             scorers = connection.scalars(
@@ -70,7 +85,7 @@ def _pack_scorer(connection: Connection, scorer_id: int, rule: PackRule) -> int:
         return 0
     waiting = connection.scalar(
         select(func.count()).where(
-            Batch.lane == "openai", Batch.state == "queued", Batch.scorer_id == scorer_id
+            Batch.lane == "openai", Batch.state.in_(("queued", "parked")), Batch.scorer_id == scorer_id
         )
     )
     room = (rule.waiting - int(waiting or 0)) * rule.size
@@ -98,7 +113,7 @@ def _pack_scorer(connection: Connection, scorer_id: int, rule: PackRule) -> int:
         )
         .order_by(Job.priority.desc(), Job.id)
     ).all()
-    chosen: list[tuple[int, int, bytes, float]] = []
+    chosen: list[_Open] = []
     for priority in dict.fromkeys(job.priority for job in jobs):
         by_job = [
             _open_requests(connection, job.id, scorer_id, room) for job in jobs if job.priority == priority
@@ -106,102 +121,126 @@ def _pack_scorer(connection: Connection, scorer_id: int, rule: PackRule) -> int:
         chosen += [one for one in chain.from_iterable(zip_longest(*by_job)) if one is not None]
         if len(chosen) >= room:
             break
-    fresh = _without_repeats(chosen[:room])
-    if not fresh:
+    fresh = _without_known(connection, scorer_id, chosen[:room])
+    return _make_batches(connection, scorer_id, fresh, rule, complete=all(job.complete for job in jobs))
+
+
+def _open_requests(connection: Connection, job_id: int, scorer_id: int, limit: int) -> list[_Open]:
+    """The job's first open requests."""
+    rows = connection.execute(
+        select(Request.job_id, Request.row_no, Request.text_sha256, Request.created_at)
+        .where(Request.job_id == job_id, Request.scorer_id == scorer_id, Request.state == "open")
+        .order_by(Request.row_no)
+        .limit(limit)
+    )
+    return [_Open(row[0], row[1], bytes(row[2]), row[3]) for row in rows]
+
+
+def _without_known(connection: Connection, scorer_id: int, chosen: Sequence[_Open]) -> list[_Open]:
+    """Gives out labels that are there already, lets requests follow those for the same text; what is left."""
+    hashes = list(dict.fromkeys(one.text_sha256 for one in chosen))
+    labelled: dict[bytes, Key] = {}
+    being_asked: dict[bytes, int] = {}
+    for part in in_parts(hashes):
+        same = (Request.scorer_id == scorer_id, Request.text_sha256.in_(part), not_(Request.follows))
+        for digest, job_id, row_no in connection.execute(
+            select(Request.text_sha256, Request.job_id, Request.row_no).where(
+                *same, Request.state == "labelled"
+            )
+        ):
+            labelled.setdefault(bytes(digest), (job_id, row_no))
+        # Locked, so that none of these batches ends before the others follow it; one whose holder is about to save
+        # is left for the next time.
+        for digest, batch_id in connection.execute(
+            select(Request.text_sha256, Request.batch_id)
+            .join(Batch, Batch.id == Request.batch_id)
+            .where(*same, Request.state == "packed", Batch.state.in_(OPEN_BATCHES))
+            .with_for_update(of=(Batch, Request), skip_locked=True)
+        ):
+            being_asked.setdefault(bytes(digest), int(batch_id or 0))
+    _copy_labels(
+        connection,
+        scorer_id,
+        [(one.key, labelled[h]) for one in chosen if (h := one.text_sha256) in labelled],
+    )
+    left, following = [], []
+    for one in chosen:
+        if one.text_sha256 in labelled:
+            continue
+        if one.text_sha256 in being_asked:
+            following.append((being_asked[one.text_sha256], one.key))
+        else:
+            left.append(one)
+    _follow(connection, scorer_id, following)
+    return left
+
+
+def _make_batches(
+    connection: Connection, scorer_id: int, fresh: Sequence[_Open], rule: PackRule, *, complete: bool
+) -> int:
+    """Batches of requests with different texts; equal ones follow."""
+    first: dict[bytes, _Open] = {}
+    repeats: list[_Open] = []
+    for one in fresh:
+        if first.setdefault(one.text_sha256, one) is not one:
+            repeats.append(one)
+    if not first:
         return 0
     clock = connection.execute(select(now())).scalar_one()
-    complete = all(job.complete for job in jobs)
-    packed = 0
-    for start in range(0, len(fresh), rule.size):
-        part = fresh[start : start + rule.size]
-        oldest = min(created_at for _, _, _, created_at in part)
-        if len(part) < rule.size and not complete and clock - oldest < rule.after_s:
+    asked = list(first.values())
+    batch_of: dict[bytes, int] = {}
+    made = 0
+    for start in range(0, len(asked), rule.size):
+        part = asked[start : start + rule.size]
+        if len(part) < rule.size and not complete and clock - min(o.created_at for o in part) < rule.after_s:
             break
-        batch_id = insert_prompt(connection, scorer_id, [(job_id, row_no) for job_id, row_no, _, _ in part])
+        batch_id = insert_prompt(connection, scorer_id, [one.key for one in part])
+        batch_of.update((one.text_sha256, batch_id) for one in part)
         if rule.bulk:
-            connection.execute(
-                insert(Bulk).values(
-                    batch_id=batch_id,
-                    state="packed",
-                    client_key=secrets.token_hex(16),
-                    created_at=clock,
-                )
-            )
-        packed += 1
-    return packed
-
-
-def _open_requests(
-    connection: Connection, job_id: int, scorer_id: int, limit: int
-) -> list[tuple[int, int, bytes, float]]:
-    """(job_id, row_no, text hash, created_at) of the job's first open requests, without texts being asked already."""
-    is_open = (Request.job_id == job_id, Request.scorer_id == scorer_id, Request.state == "open")
-    first = select(Request.row_no).where(*is_open).order_by(Request.row_no).limit(limit).subquery()
-    # A bound keeps a long job's packing short; no request beyond it is looked at.
-    until = connection.scalar(select(func.max(first.c.row_no)))
-    if until is None:
-        return []
-    _copy_labels(connection, job_id, scorer_id, until)
-    other, same = Request.__table__.alias("other"), Review.__table__.alias("same")
-    being_asked = exists(
-        select(1)
-        .select_from(same.join(other, and_(other.c.job_id == same.c.job_id, other.c.row_no == same.c.row_no)))
-        .where(
-            same.c.text_sha256 == Review.text_sha256,
-            other.c.scorer_id == scorer_id,
-            other.c.state == "packed",
-        )
+            insert_bulk(connection, batch_id)
+        made += 1
+    _follow(
+        connection,
+        scorer_id,
+        [(batch_of[one.text_sha256], one.key) for one in repeats if one.text_sha256 in batch_of],
     )
-    rows = connection.execute(
-        select(Request.job_id, Request.row_no, Review.text_sha256, Request.created_at)
-        .join(Review, (Review.job_id == Request.job_id) & (Review.row_no == Request.row_no))
-        .where(*is_open, Request.row_no <= until, not_(being_asked))
-        .order_by(Request.row_no)
-    )
-    return [(row[0], row[1], bytes(row[2]), row[3]) for row in rows]
+    return made
 
 
-def _without_repeats(
-    requests: Sequence[tuple[int, int, bytes, float]],
-) -> list[tuple[int, int, bytes, float]]:
-    seen: set[bytes] = set()
-    first = []
-    for one in requests:
-        if one[2] not in seen:
-            seen.add(one[2])
-            first.append(one)
-    return first
+def _follow(connection: Connection, scorer_id: int, pairs: Iterable[tuple[int, Key]]) -> None:
+    by_batch: dict[int, list[Key]] = {}
+    for batch_id, key in pairs:
+        by_batch.setdefault(batch_id, []).append(key)
+    for batch_id, keys in sorted(by_batch.items()):
+        follow(connection, scorer_id, batch_id, keys)
 
 
-# A text may have several labels by the scorer only if they were copied: all are the same.
-_FOUND = """
-    FROM requests
-    JOIN reviews ON reviews.job_id = requests.job_id AND reviews.row_no = requests.row_no
-    JOIN reviews AS same ON same.text_sha256 = reviews.text_sha256
-    JOIN labels AS known ON known.job_id = same.job_id AND known.row_no = same.row_no
-        AND known.scorer_id = requests.scorer_id
-    WHERE requests.job_id = :job_id AND requests.scorer_id = :scorer_id AND requests.state = 'open'
-        AND requests.row_no <= :until
-"""
-_COPY = f"""
+_COPY = text(
+    """
     INSERT INTO labels (job_id, row_no, scorer_id, label, score, probabilities, response_model, request_id,
                         tokens, cost, created_at)
-    SELECT requests.job_id, requests.row_no, requests.scorer_id, known.label, known.score, known.probabilities,
-           known.response_model, known.request_id, 0, 0.0, :clock
-    {_FOUND} ON CONFLICT DO NOTHING
-"""
-_COPIED = """
-    UPDATE requests SET state = 'labelled', detail = 'the same text had a label by this scorer'
-    WHERE job_id = :job_id AND scorer_id = :scorer_id AND state = 'open' AND row_no <= :until AND EXISTS (
-        SELECT 1 FROM labels WHERE labels.job_id = requests.job_id AND labels.row_no = requests.row_no
-            AND labels.scorer_id = requests.scorer_id
-    )
-"""
+    SELECT :job_id, :row_no, scorer_id, label, score, probabilities, response_model, request_id, 0, 0.0, :clock
+    FROM labels WHERE job_id = :from_job AND row_no = :from_row AND scorer_id = :scorer_id
+    ON CONFLICT DO NOTHING
+    """
+)
 
 
-def _copy_labels(connection: Connection, job_id: int, scorer_id: int, until: int) -> None:
-    key = {"job_id": job_id, "scorer_id": scorer_id, "until": until}
+def _copy_labels(connection: Connection, scorer_id: int, pairs: Sequence[tuple[Key, Key]]) -> None:
+    """The label of the second request of each pair for the first."""
+    if not pairs:
+        return
     clock = connection.execute(select(now())).scalar_one()
-    copied = connection.execute(text(_COPY), {**key, "clock": clock}).rowcount
-    if copied:
-        connection.execute(text(_COPIED), key)
+    rows: list[dict[str, Any]] = [
+        {
+            "job_id": job_id,
+            "row_no": row_no,
+            "from_job": from_job,
+            "from_row": from_row,
+            "scorer_id": scorer_id,
+            "clock": clock,
+        }
+        for (job_id, row_no), (from_job, from_row) in sorted(pairs)
+    ]
+    connection.execute(_COPY, rows)
+    change(connection, scorer_id, [key for key, _ in pairs], state="labelled", detail=COPIED, follows=True)

@@ -6,20 +6,17 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, exists, insert, or_, select, update
+from sqlalchemy import Connection, Engine, exists, or_, select, update
 
 from worker.errors import LeaseLost
 from worker.oracle.money import Charge
-from worker.reviews import Answer, Prompt, Score
-from worker.reviews import Request as RequestRow
+from worker.reviews import Answer, Prompt
+from worker.store.answers import settle_answers
 from worker.store.engine import now, write
-from worker.store.money import settle
-from worker.store.requests import fail_stopped, resolve
-from worker.store.rows import insert_answers
-from worker.store.tables import ACTIVE_JOBS, Batch, Bulk, Job, Request, Review
-
-MAX_ROUNDS = 3
-"""Bulks that may leave a request without an answer before it is given up."""
+from worker.store.money import settle, settle_unsent
+from worker.store.packed import insert_bulk, leave, reopen_packed, split_prompt, unanswered
+from worker.store.requests import fail_stopped, of_same_text, resolve
+from worker.store.tables import ACTIVE_JOBS, Batch, Bulk, Job
 
 
 class PromptLife:
@@ -58,10 +55,12 @@ class PromptLife:
             ).one_or_none()
             if claimed is None:
                 return None
-            uploaded = exists().where(Bulk.batch_id == batch_id, Bulk.file_id.is_not(None))
-            # The lines of a Bulk are counted off by its requests: once it is out, none may leave.
-            requests = _unanswered(connection, batch_id, keep=bool(connection.scalar(select(uploaded))))
+            # The lines of a Bulk are counted off by its requests: once it may be out, none leaves.
+            if not is_out(connection, batch_id) and leave(connection, batch_id):
+                fail_stopped(connection)
+            requests = unanswered(connection, batch_id)
             if not requests:
+                close_unsent(connection, batch_id, "nothing was left to ask")
                 close_batch(connection, batch_id, "done")
                 return None
             return Prompt(batch_id, int(claimed.scorer_id or 0), claimed.attempts, token, requests)
@@ -86,8 +85,8 @@ class PromptLife:
     ) -> None:
         """One transaction: a label or a reason per answer, reservations settled, with `done` the Prompt over.
 
-        `answers` are by position in `prompt.requests`, `charges` by reservation. What was answered before stays
-        as it is.
+        `answers` are by position in `prompt.requests`, `charges` by reservation. Requests for the same text take the
+        answer too. What was answered before stays as it is.
 
         Raises:
             LeaseLost: another worker has the Prompt now; nothing was written but what the call cost.
@@ -97,7 +96,8 @@ class PromptLife:
             if not _is_held(connection, prompt):
                 settle(connection, charges)
                 return False
-            settle_answers(connection, prompt, answers, charges)
+            settle(connection, charges)
+            settle_answers(connection, prompt, answers)
             if done:
                 close_batch(connection, prompt.id, "done")
             else:
@@ -172,203 +172,69 @@ def give_back_prompt(
     `queued` again while it has attempts left; then `split` in two halves, or, with a single request, `failed` with
     `error` as the request's. `done` if every request of it was answered.
     """
-    batch = connection.execute(
-        select(Batch.attempts, Batch.job_id, Batch.scorer_id, now().label("clock")).where(
-            Batch.id == batch_id
-        )
-    ).one()
+    batch = connection.execute(select(Batch.attempts, Batch.scorer_id).where(Batch.id == batch_id)).one()
+    scorer_id = int(batch.scorer_id or 0)
     changed: dict[str, Any] = {"lease_token": None, "lease_until": None, "published_at": None, "error": error}
-    bulk = connection.execute(select(Bulk.remote_id).where(Bulk.batch_id == batch_id)).one_or_none()
-    submitted = bulk is not None and bulk.remote_id is not None
-    if batch.attempts < max_attempts or submitted:
-        # What is submitted is waited for, however often it couldn't be asked about.
+    if batch.attempts < max_attempts or is_out(connection, batch_id):
+        # What is out is waited for, however often it couldn't be asked about.
         changed |= {"state": "queued", "not_before": now() + delay_s if delay_s > 0 else None}
-    elif bulk is not None:
-        changed |= {"state": "failed", "finished_at": now()}
-        leave_bulk(connection, batch_id, int(batch.scorer_id or 0), _unanswered(connection, batch_id), error)
     else:
-        requests = _unanswered(connection, batch_id)
+        in_bulk = close_unsent(connection, batch_id, error)
+        requests = unanswered(connection, batch_id)
+        changed |= {"finished_at": now()}
         if len(requests) > 1:
-            changed |= {"state": "split", "finished_at": now()}
-            middle = len(requests) // 2
-            for half in (requests[:middle], requests[middle:]):
-                insert_prompt(
-                    connection,
-                    int(batch.scorer_id or 0),
-                    [(request.job_id, request.row_no) for request in half],
-                    parent_id=batch_id,
-                    # As on the adapter lane: one attempt per level finds the poison soon, one alone gets two.
-                    attempts=max(0, max_attempts - (1 if len(half) > 1 else 2)),
-                )
+            # As on the adapter lane: one attempt per level finds the poison soon, one alone gets two.
+            halves = split_prompt(connection, batch_id, scorer_id, requests, max_attempts=max_attempts)
+            if in_bulk:
+                for half in halves:
+                    insert_bulk(connection, half)
+            changed |= {"state": "split"}
         else:
-            changed |= {"state": "failed" if requests else "done", "finished_at": now()}
+            hashes = [request.text_sha256 for request in requests]
+            same = of_same_text(connection, scorer_id, batch_id, hashes)
             resolve(
                 connection,
-                [(request.job_id, request.row_no, request.reason) for request in requests],
-                scorer_id=int(batch.scorer_id or 0),
+                [
+                    *((request.job_id, request.row_no, request.reason) for request in requests),
+                    *(one for others in same.values() for one in others),
+                ],
+                scorer_id=scorer_id,
                 state="failed",
                 detail=error,
             )
+            changed |= {"state": "failed" if requests else "done"}
     connection.execute(update(Batch).where(Batch.id == batch_id).values(**changed))
     return str(changed["state"])
 
 
-def leave_bulk(
-    connection: Connection,
-    batch_id: int,
-    scorer_id: int,
-    requests: Sequence[RequestRow],
-    error: str | None,
-) -> int:
-    """Ends a Bulk: requests without an answer are open again, or `unanswered` after three; how many are open."""
-    connection.execute(
-        update(Bulk)
-        .where(Bulk.batch_id == batch_id)
-        .values(state="failed" if error else "collected", error=error, collected_at=now())
-    )
-    again = 0
-    for request in requests:
-        if request.attempts + 1 >= MAX_ROUNDS:
-            resolve(
-                connection,
-                [(request.job_id, request.row_no, request.reason)],
-                scorer_id=scorer_id,
-                state="unanswered",
-                detail=error or f"{MAX_ROUNDS} Bulks gave no valid answer to it",
-            )
-            continue
-        again += 1
-        connection.execute(
-            update(Request)
-            .where(
-                Request.job_id == request.job_id,
-                Request.row_no == request.row_no,
-                Request.scorer_id == scorer_id,
-            )
-            .values(state="open", batch_id=None, attempts=Request.attempts + 1)
-        )
-    return again
-
-
-def insert_prompt(
-    connection: Connection,
-    scorer_id: int,
-    requests: Sequence[tuple[int, int]],
-    *,
-    attempts: int = 0,
-    parent_id: int | None = None,
-) -> int:
-    """Queues a batch of the openai lane that holds these requests, given as (job_id, row_no); its id."""
-    batch_id = connection.execute(
-        insert(Batch)
-        .values(
-            job_id=requests[0][0],
-            lane="openai",
-            scorer_id=scorer_id,
-            number=0,
-            first_row=0,
-            last_row=0,
-            size=len(requests),
-            state="queued",
-            attempts=attempts,
-            parent_id=parent_id,
-            created_at=now(),
-        )
-        .returning(Batch.id)
-    ).scalar_one()
-    by_job: dict[int, list[int]] = {}
-    for job_id, row_no in requests:
-        by_job.setdefault(job_id, []).append(row_no)
-    for job_id, rows in sorted(by_job.items()):
-        # In pieces: SQLite takes 32,766 parameters in a statement.
-        for start in range(0, len(rows), 10_000):
-            connection.execute(
-                update(Request)
-                .where(
-                    Request.job_id == job_id,
-                    Request.scorer_id == scorer_id,
-                    Request.row_no.in_(rows[start : start + 10_000]),
-                )
-                .values(state="packed", batch_id=batch_id)
-            )
-    return int(batch_id)
-
-
-def _unanswered(connection: Connection, batch_id: int, *, keep: bool = False) -> tuple[RequestRow, ...]:
-    """The Prompt's requests that may be asked now; those of jobs that are over leave it, unless all are kept."""
-    packed = (Request.batch_id == batch_id, Request.state == "packed")
-    if not keep:
-        _leave(connection, packed)
-    rows = connection.execute(
-        select(Request.job_id, Request.row_no, Request.reason, Review.text, Request.attempts)
-        .join(Review, (Review.job_id == Request.job_id) & (Review.row_no == Request.row_no))
-        .where(*packed)
-        .order_by(Request.job_id, Request.row_no)
-    )
-    return tuple(RequestRow(*row) for row in rows)
-
-
-def _leave(connection: Connection, packed: tuple[Any, ...]) -> None:
-    left = connection.execute(
-        update(Request)
-        .where(
-            *packed,
-            exists().where(
-                Job.id == Request.job_id, or_(Job.state.not_in(ACTIVE_JOBS), Job.oracle_error.is_not(None))
-            ),
-        )
-        .values(state="open", batch_id=None)
-    ).rowcount
-    if left:
-        fail_stopped(connection)
-
-
-def settle_answers(
-    connection: Connection, prompt: Prompt, answers: Mapping[int, Answer], charges: Mapping[int, Charge]
-) -> None:
-    """Settles reservations and writes a label or a reason per answer, by position in `prompt.requests`."""
-    settle(connection, charges)
-    pairs = [(prompt.requests[index], answer) for index, answer in sorted(answers.items())]
-    labelled = [(request, answer) for request, answer in pairs if isinstance(answer.outcome, Score)]
-    if labelled:
-        insert_answers(
-            connection,
-            scorer_id=prompt.scorer_id,
-            batch_id=prompt.id,
-            answers=[(request.job_id, request.row_no, answer) for request, answer in labelled],
-        )
-        by_job: dict[int, list[int]] = {}
-        for request, _ in labelled:
-            by_job.setdefault(request.job_id, []).append(request.row_no)
-        for job_id, rows in by_job.items():
-            for start in range(0, len(rows), 10_000):
-                connection.execute(
-                    update(Request)
-                    .where(
-                        Request.job_id == job_id,
-                        Request.scorer_id == prompt.scorer_id,
-                        Request.row_no.in_(rows[start : start + 10_000]),
-                    )
-                    .values(state="labelled", detail=None)
-                )
-    for request, answer in pairs:
-        if not isinstance(answer.outcome, Score):
-            resolve(
-                connection,
-                [(request.job_id, request.row_no, request.reason)],
-                scorer_id=prompt.scorer_id,
-                state=answer.outcome.state,
-                detail=answer.outcome.reason,
-            )
-
-
 def close_batch(connection: Connection, batch_id: int, state: str) -> None:
-    """The batch is over."""
+    """The batch is over. A request that began to follow when its text had just been answered is packed anew."""
+    reopen_packed(connection, batch_id)
     connection.execute(
         update(Batch)
         .where(Batch.id == batch_id)
         .values(state=state, lease_token=None, lease_until=None, error=None, finished_at=now())
     )
+
+
+def close_unsent(connection: Connection, batch_id: int, reason: str) -> bool:
+    """Ends the Bulk of this batch, which was never submitted: nothing of it was spent. Whether it is one."""
+    closed = connection.execute(
+        update(Bulk)
+        .where(Bulk.batch_id == batch_id, Bulk.state == "packed")
+        .values(state="failed", error=reason, collected_at=now())
+    )
+    if closed.rowcount:
+        settle_unsent(connection, batch_id)
+    return closed.rowcount > 0
+
+
+def is_out(connection: Connection, batch_id: int) -> bool:
+    """Whether OpenAI has this batch as a Bulk, or may have it."""
+    out = exists().where(
+        Bulk.batch_id == batch_id, or_(Bulk.remote_id.is_not(None), Bulk.creating_at.is_not(None))
+    )
+    return bool(connection.scalar(select(out)))
 
 
 def _is_held(connection: Connection, prompt: Prompt) -> bool:

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, and_, exists, or_, select, update
 
 from worker.policy import Policy, RequestReason
 from worker.store.engine import now
 from worker.store.rows import upserting
-from worker.store.tables import OPEN_REQUESTS, Job, Request, Review
+from worker.store.tables import ACTIVE_JOBS, OPEN_REQUESTS, Job, Request, Review
+
+T = TypeVar("T")
 
 DECISIVE = ("policy", "fallback")
 """Reasons for which a review without an answer has no label at all."""
+
+AT_ONCE = 5_000
+"""Values in one statement: SQLite takes 32,766 parameters."""
+
+Key = tuple[int, int]
+"""A request of a known scorer: job_id, row_no."""
+
+
+def in_parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The values, as many at once as a statement takes."""
+    for start in range(0, len(values), AT_ONCE):
+        yield values[start : start + AT_ONCE]
 
 
 def insert_requests(
@@ -23,23 +37,33 @@ def insert_requests(
     if not asked:
         return
     created_at = connection.scalar(select(now()))
-    connection.execute(
-        upserting(connection, Request).on_conflict_do_nothing(
-            index_elements=["job_id", "row_no", "scorer_id"]
-        ),
-        [
-            {
-                "job_id": job_id,
-                "row_no": row_no,
-                "scorer_id": oracle_id,
-                "reason": reason,
-                "state": "open",
-                "attempts": 0,
-                "created_at": created_at,
-            }
-            for row_no, reason in sorted(asked)
-        ],
-    )
+    ordered = sorted(asked)
+    for part in in_parts(ordered):
+        rows = connection.execute(
+            select(Review.row_no, Review.text_sha256).where(
+                Review.job_id == job_id, Review.row_no.in_([row_no for row_no, _ in part])
+            )
+        )
+        hashes = {row_no: bytes(digest) for row_no, digest in rows}
+        connection.execute(
+            upserting(connection, Request).on_conflict_do_nothing(
+                index_elements=["job_id", "row_no", "scorer_id"]
+            ),
+            [
+                {
+                    "job_id": job_id,
+                    "row_no": row_no,
+                    "scorer_id": oracle_id,
+                    "reason": reason,
+                    "state": "open",
+                    "attempts": 0,
+                    "text_sha256": hashes[row_no],
+                    "follows": False,
+                    "created_at": created_at,
+                }
+                for row_no, reason in part
+            ],
+        )
 
 
 def record_failure(connection: Connection, job_id: int, row_no: int, reason: str) -> None:
@@ -55,6 +79,17 @@ def record_failure(connection: Connection, job_id: int, row_no: int, reason: str
     _say_why(connection, job_id, [row_no], reason)
 
 
+def change(connection: Connection, scorer_id: int, keys: Iterable[Key], **values: Any) -> None:
+    """Sets these columns of the scorer's requests."""
+    for job_id, rows in _by_job(keys).items():
+        for part in in_parts(rows):
+            connection.execute(
+                update(Request)
+                .where(Request.job_id == job_id, Request.scorer_id == scorer_id, Request.row_no.in_(part))
+                .values(**values)
+            )
+
+
 def resolve(
     connection: Connection,
     requests: Iterable[tuple[int, int, str]],
@@ -64,14 +99,37 @@ def resolve(
     detail: str,
 ) -> None:
     """Ends requests, given as (job_id, row_no, reason), without a label, and says why."""
-    for job_id, row_no, reason in sorted(requests):
-        connection.execute(
-            update(Request)
-            .where(Request.job_id == job_id, Request.row_no == row_no, Request.scorer_id == scorer_id)
-            .values(state=state, detail=detail)
+    found = list(requests)
+    change(connection, scorer_id, [(job, row) for job, row, _ in found], state=state, detail=detail)
+    decisive = [(job, row) for job, row, reason in found if reason in DECISIVE]
+    for job_id, rows in _by_job(decisive).items():
+        for part in in_parts(rows):
+            _say_why(connection, job_id, part, detail)
+
+
+def of_same_text(
+    connection: Connection, scorer_id: int, batch_id: int, hashes: Sequence[bytes]
+) -> dict[bytes, list[tuple[int, int, str]]]:
+    """Other requests that an answer to these texts ends, as (job_id, row_no, reason): those that follow in the
+    batch, and those still open."""
+    found: dict[bytes, list[tuple[int, int, str]]] = {}
+    active = exists().where(Job.id == Request.job_id, Job.state.in_(ACTIVE_JOBS))
+    for part in in_parts(hashes):
+        rows = connection.execute(
+            select(Request.text_sha256, Request.job_id, Request.row_no, Request.reason)
+            .where(
+                Request.scorer_id == scorer_id,
+                Request.text_sha256.in_(part),
+                or_(
+                    and_(Request.batch_id == batch_id, Request.state == "packed", Request.follows),
+                    and_(Request.state == "open", active),
+                ),
+            )
+            .order_by(Request.job_id, Request.row_no)
         )
-        if reason in DECISIVE:
-            _say_why(connection, job_id, [row_no], detail)
+        for digest, job_id, row_no, reason in rows:
+            found.setdefault(bytes(digest), []).append((job_id, row_no, reason))
+    return found
 
 
 def fail_stopped(connection: Connection) -> int:
@@ -100,9 +158,9 @@ def fail_stopped(connection: Connection) -> int:
 
 
 def reopen(connection: Connection, job_id: int) -> int:
-    """Opens again what the oracle gave no label to; how many."""
+    """Opens again what the oracle gave no label to; how many. What the adapter failed at is not its business."""
     ended = and_(Request.job_id == job_id, Request.state.in_(("refused", "unanswered", "failed")))
-    asked_again = exists().where(ended, Request.row_no == Review.row_no)
+    asked_again = exists().where(ended, Request.row_no == Review.row_no, Request.reason.in_(DECISIVE))
     connection.execute(
         update(Review)
         .where(Review.job_id == job_id, Review.error.is_not(None), asked_again)
@@ -110,7 +168,9 @@ def reopen(connection: Connection, job_id: int) -> int:
         .execution_options(synchronize_session=False)
     )
     return connection.execute(
-        update(Request).where(ended).values(state="open", detail=None, batch_id=None, attempts=0)
+        update(Request)
+        .where(ended)
+        .values(state="open", detail=None, batch_id=None, follows=False, attempts=0)
     ).rowcount
 
 
@@ -129,6 +189,14 @@ def stopped_with_open_requests() -> Any:
 def open_requests_of(job_id: Any) -> Any:
     """Whether a job has requests that wait for an answer."""
     return exists().where(Request.job_id == job_id, or_(*(Request.state == s for s in OPEN_REQUESTS)))
+
+
+def _by_job(keys: Iterable[Key]) -> Mapping[int, list[int]]:
+    # In key order: two that lock the same rows never wait for each other in a circle.
+    found: dict[int, list[int]] = {}
+    for job_id, row_no in sorted(keys):
+        found.setdefault(job_id, []).append(row_no)
+    return found
 
 
 def _say_why(connection: Connection, job_id: int, rows: Sequence[int], reason: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, exists, func, not_, select, update
 
+from worker.store.engine import now
 from worker.store.job_rows import job_unknown
 from worker.store.requests import reopen
 from worker.store.rows import queue_batches
@@ -82,7 +83,16 @@ def _queue_again(connection: Connection, job_id: int, states: Sequence[str]) -> 
     connection.execute(
         update(Batch)
         .where(*chosen)
-        .values(state="queued", attempts=0, error=None, published_at=None, not_before=None, finished_at=None)
+        .values(
+            state="queued",
+            attempts=0,
+            error=None,
+            published_at=None,
+            not_before=None,
+            finished_at=None,
+            # It waits from now on: fallback counts from here.
+            created_at=now(),
+        )
     )
     return int(reviews or 0)
 

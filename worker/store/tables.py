@@ -21,6 +21,7 @@ from sqlalchemy import (
     MetaData,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -250,7 +251,8 @@ class Agreement(Table):
 class Request(Table):
     """One review the oracle is asked about, and why. `batch_id` is the Prompt or Bulk it was packed into.
 
-    `attempts` counts the Bulks that gave no answer to it.
+    One text is asked once: of equal ones in a batch the others follow, and take the answer. `attempts` counts the
+    Bulks that gave no answer to it.
     """
 
     __tablename__ = "requests"
@@ -259,7 +261,7 @@ class Request(Table):
         _one_of("reason", REQUEST_REASONS),
         ForeignKeyConstraint(["job_id", "row_no"], ["reviews.job_id", "reviews.row_no"], ondelete="CASCADE"),
         Index(None, "job_id", "state", "row_no"),
-        Index(None, "scorer_id", "state", "created_at"),
+        Index(None, "scorer_id", "text_sha256", "state"),
         Index(None, "batch_id"),
     )
     job_id: Mapped[int] = mapped_column(primary_key=True)
@@ -268,6 +270,8 @@ class Request(Table):
     reason: Mapped[str]
     state: Mapped[str]
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    text_sha256: Mapped[bytes] = mapped_column(LargeBinary, server_default=text("''"))
+    follows: Mapped[bool] = mapped_column(server_default=false())
     detail: Mapped[str | None]
     batch_id: Mapped[int | None] = mapped_column(ForeignKey("batches.id", ondelete="SET NULL"))
     created_at: Mapped[float]
@@ -295,7 +299,8 @@ class Reservation(Table):
 
 
 class Bulk(Table):
-    """A submission to the OpenAI Batch API; the row comes before the upload, so none is submitted twice."""
+    """A submission to the OpenAI Batch API. `creating_at` is written before OpenAI is told to begin: from then on,
+    until it has said no, a submission under `client_key` may exist."""
 
     __tablename__ = "bulks"
     __table_args__ = (_one_of("state", BULK_STATES), Index(None, "state"))
@@ -305,6 +310,7 @@ class Bulk(Table):
     state: Mapped[str]
     client_key: Mapped[str] = mapped_column(server_default=text("''"))
     file_id: Mapped[str | None]
+    creating_at: Mapped[float | None]
     remote_id: Mapped[str | None] = mapped_column(unique=True)
     error: Mapped[str | None]
     created_at: Mapped[float]
