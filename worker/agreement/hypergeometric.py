@@ -36,7 +36,8 @@ def _largest(successes: int, n: int, population: int, alpha: float) -> int:
         low = min(max(low, successes * population // n), high)
     while low < high:
         middle = (low + high + 1) // 2
-        if _at_most(successes, middle, n, population) > alpha / 2:
+        # A chance of exactly alpha / 2 is rejected, whatever rounding makes of it.
+        if _at_most(successes, middle, n, population) > alpha / 2 * (1 + 1e-9):
             low = middle
         else:
             high = middle - 1
