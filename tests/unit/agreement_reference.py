@@ -4,8 +4,8 @@ Written down because irrCAC keeps numpy below 2. Computed as
 
     irrCAC.table.CAC(counts, digits=13): cohen(), gwet(), krippendorff()
 
-with only the labels that were given, and for Fleiss' patterns irrCAC.raw.CAC(ratings, digits=13).fleiss(). Left out is
-what it divides by nothing for, and standard errors that are the rounding of 0.
+with only the labels that were given, and for Fleiss' patterns irrCAC.raw.CAC(ratings, digits=13).fleiss(). Tables
+are left out for which it divides by nothing, or whose standard error is the rounding of 0.
 """
 
 # Name: (kappa, its standard error, AC1, its standard error, alpha, its standard error)

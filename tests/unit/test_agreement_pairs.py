@@ -62,7 +62,8 @@ def exact_alpha(table: Table) -> Fraction | None:
 
 def standard_error(found: Estimate) -> float:
     """What the transformed interval was made of."""
-    assert found.value is not None and found.interval is not None
+    assert found.value is not None
+    assert found.interval is not None
     return (math.atanh(found.interval[1]) - math.atanh(found.value)) * (1 - found.value**2) / Z_95
 
 

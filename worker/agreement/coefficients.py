@@ -38,7 +38,7 @@ def kappa(shares: Table) -> Coefficient | None:
     """Cohen's (1960) kappa of shares (L, L) that sum to 1; None if both raters always give one and the same
     label."""
     first, second = shares.sum(axis=1), shares.sum(axis=0)
-    return _coefficient(shares, _off_diagonal(np.outer(first, second)), second[:, None] + first[None, :])
+    return _coefficient(shares, off_diagonal(np.outer(first, second)), second[:, None] + first[None, :])
 
 
 def ac1(shares: Table) -> Coefficient | None:
@@ -54,18 +54,19 @@ def ac1(shares: Table) -> Coefficient | None:
 def scotts_pi(shares: Table) -> Coefficient | None:
     """Scott's (1955) pi of shares (L, L); None if only one label was given."""
     used = (shares.sum(axis=0) + shares.sum(axis=1)) / 2
-    return _coefficient(shares, _off_diagonal(np.outer(used, used)), used[:, None] + used[None, :])
+    return _coefficient(shares, off_diagonal(np.outer(used, used)), used[:, None] + used[None, :])
 
 
 def _coefficient(shares: Table, expected: float, bracket: Table) -> Coefficient | None:
     if expected <= 0:
         return None
-    observed = _off_diagonal(shares)
+    observed = off_diagonal(shares)
     scores = np.eye(len(shares)) / expected - observed / expected**2 * bracket
     return Coefficient(1 - observed / expected, observed, expected, scores)
 
 
-def _off_diagonal(table: Table) -> float:
+def off_diagonal(table: Table) -> float:
+    """The sum of the cells (L, L) whose two labels differ."""
     return float(table[~np.eye(len(table), dtype=bool)].sum())
 
 

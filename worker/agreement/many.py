@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worker.agreement.coefficients import Coefficient, Table, sample_variance, with_interval
+from worker.agreement.coefficients import Coefficient, Table, off_diagonal, sample_variance, with_interval
 from worker.agreement.estimates import UNDEFINED, Estimate, share_of
 from worker.agreement.pairs import label_names
 from worker.agreement.tables import score_interval
@@ -75,7 +75,7 @@ def many_statistics(
     apart = 1 - (given * (given - 1)).sum(axis=1) / (raters * (raters - 1))
     disagreement = float(shares @ apart)
     used = shares @ given / raters
-    expected = float((used * (1 - used)).sum())
+    expected = off_diagonal(np.outer(used, used))
     equal = int(counts[apart == 0].sum())
     observed = Estimate(1 - disagreement, _observed_interval(apart, shares, n, sampled))
     kappa = UNDEFINED
