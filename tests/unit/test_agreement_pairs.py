@@ -18,6 +18,7 @@ from tests.unit.agreement_tables import PUBLISHED, TABLES, Table
 from worker.agreement import Z_95, agreement, wilson
 from worker.agreement.coefficients import Coefficient, ac1, kappa, sample_variance, scotts_pi
 from worker.agreement.estimates import Estimate
+from worker.agreement.hypergeometric import count_interval
 from worker.agreement.pairs import PairStatistics, count_table, pair_statistics
 
 each_table = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
@@ -194,6 +195,17 @@ def test_every_figure_is_finite_in_order_and_json(table: Table, size: int | None
             assert -1 <= low <= one.value <= high <= 1
             # Of a sample nothing is known for sure, however much the reviews seen agree.
             assert low == pytest.approx(high, abs=1e-12) if size == 1 else low < high
+
+
+def test_half_of_a_job_says_as_much_of_it_as_twice_the_reviews_of_endless_ones() -> None:
+    table = {("a", "a"): 40, ("a", "b"): 9, ("b", "a"): 4, ("b", "b"): 47}
+    half = pair_statistics(table, finite=200)
+    one = half.by_label[0]
+    assert one.of_first.interval == pytest.approx(wilson(80, 98))
+    overlap = wilson(80, 106)
+    assert one.specific.interval == pytest.approx(tuple(2 * end / (1 + end) for end in overlap))
+    low, high = count_interval(87, 100, 200)
+    assert half.observed.interval == (low / 200, high / 200)
 
 
 def test_a_table_without_reviews_has_no_figures() -> None:
