@@ -1,8 +1,10 @@
 """Fleiss' kappa against statsmodels, irrCAC and pairs."""
 
+import itertools
 import json
 import math
 import random
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from worker.agreement.coefficients import scotts_pi
 from worker.agreement.estimates import Estimate
 from worker.agreement.many import many_statistics
 from worker.agreement.pairs import count_table, label_names
+from worker.agreement.tables import score_interval
 
 each_pattern = pytest.mark.parametrize("patterns", PATTERNS.values(), ids=PATTERNS)
 SOME = st.dictionaries(st.tuples(*[st.sampled_from("abc")] * 4), st.integers(0, 30), max_size=12)
@@ -49,6 +52,25 @@ def test_kappa_and_its_standard_error_equal_irrcacs(name: str) -> None:
     lowest = -1 / (raters_of(PATTERNS[name]) - 1)
     low, high = math.tanh(math.atanh(found.value) - half), math.tanh(math.atanh(found.value) + half)
     assert found.interval == pytest.approx((max(lowest, low), high), abs=1e-9)
+
+
+@each_pattern
+def test_shares_equal_counting_pairs_of_raters(patterns: Patterns) -> None:
+    raters, n = raters_of(patterns), sum(patterns.values())
+    found = many_statistics(patterns, raters)
+    equal = {
+        pattern: fmean(one == other for one, other in itertools.combinations(pattern, 2))
+        for pattern in patterns
+    }
+    alike = sum(count for pattern, count in patterns.items() if len(set(pattern)) == 1)
+    mean = sum(equal[pattern] * count for pattern, count in patterns.items()) / n
+    assert found.unanimous == Estimate(alike / n, wilson(alike, n))
+    assert found.observed.value == pytest.approx(mean, abs=1e-9)
+    variance = sum((equal[pattern] - mean) ** 2 * count for pattern, count in patterns.items()) / max(
+        1, n - 1
+    )
+    reviews = n * mean * (1 - mean) / variance if variance > 1e-12 else n
+    assert found.observed.interval == pytest.approx(score_interval(mean, reviews), abs=1e-9)
 
 
 def test_published_figures_are_met() -> None:

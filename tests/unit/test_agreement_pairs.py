@@ -61,6 +61,11 @@ def exact_alpha(table: Table) -> Fraction | None:
     return 1 - Fraction((total - 1) * observed, expected) if expected else None
 
 
+def width(found: Estimate) -> float:
+    low, high = found.interval or (math.nan, math.nan)
+    return high - low
+
+
 def standard_error(found: Estimate) -> float:
     """What the transformed interval was made of."""
     assert found.value is not None
@@ -204,6 +209,9 @@ def test_half_of_a_job_says_as_much_of_it_as_twice_the_reviews_of_endless_ones()
     assert one.of_first.interval == pytest.approx(wilson(80, 98))
     overlap = wilson(80, 106)
     assert one.specific.interval == pytest.approx(tuple(2 * end / (1 + end) for end in overlap))
+    # Newcombe's distances are made of Wilson's, and phi alone depends on the 100 reviews themselves.
+    endless = pair_statistics(table).by_label[0].bias
+    assert width(one.bias) == pytest.approx(width(endless) / math.sqrt(2), rel=0.02)
     low, high = count_interval(87, 100, 200)
     assert half.observed.interval == (low / 200, high / 200)
 
