@@ -20,7 +20,7 @@ from worker.agreement.slices import by_score
 from worker.agreement.tables import score_interval
 
 BINS = 5
-"""Cochran (1968): five classes take away over 90 % of the bias of what they are made of."""
+"""Cochran (1968): five classes take away about 90 % of the bias of what they are made of."""
 
 MIN_BIN = 20
 
