@@ -33,7 +33,7 @@ def used_labels(table: Table) -> list[str]:
 
 
 def exact_ac1(table: Table) -> Fraction | None:
-    """Gwet (2008), equation 3, in fractions."""
+    """Gwet (2008), in fractions."""
     labels, n = used_labels(table), sum(table.values())
     if len(labels) < 2:
         return None

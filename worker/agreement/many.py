@@ -20,7 +20,7 @@ class ManyStatistics:
     `unanimous` is the share of reviews with one label only (Wilson); `observed` the chance that two of a review's
     raters, drawn at random, agree (Wilson at the effective sample size, Korn and Graubard 1998); `kappa` that
     corrected for chance (Fleiss 1971). Kappa's interval is of the reviews as a sample, by linearisation (Gwet
-    2021, 5.4), not from the standard error of Fleiss (1971), which holds only where the true kappa is 0. `finite`
+    2008), not from the standard error of Fleiss (1971), which holds only where the true kappa is 0. `finite`
     as in `PairStatistics`.
     """
 
