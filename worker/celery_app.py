@@ -19,9 +19,11 @@ from worker.pipeline import Publish
 from worker.reviews import Lane
 from worker.settings import Settings, without_password
 
-TASK = "loracle.score_batch"
-ASK_TASK = "loracle.ask_prompt"
-TASKS: dict[Lane, str] = {"adapter": TASK, "openai": ASK_TASK}
+SCORE_BATCH = "loracle.score_batch"
+ASK_PROMPT = "loracle.ask_prompt"
+TASKS: dict[Lane, str] = {"adapter": SCORE_BATCH, "openai": ASK_PROMPT}
+ROOMS: dict[Lane, str] = {"adapter": "worker.tasks", "openai": "worker.oracle_tasks"}
+"""The module of each lane's task: a worker imports its own alone."""
 LANES: tuple[Lane, ...] = ("adapter", "openai")
 OLDEST_SERVER = Version("6.2")
 PUBLISH_BATCH = 500
@@ -64,7 +66,6 @@ POLICY: dict[str, Any] = {
         "global_keyprefix": "loracle:",
         "max_retries": 0,
     },
-    "include": ["worker.tasks"],
 }
 
 
@@ -73,10 +74,10 @@ def broker_url(settings: Settings) -> str:
     return settings.redis_url.get_secret_value() if settings.redis_url else socket_url(settings.home)
 
 
-def make_app(settings: Settings) -> Celery:
-    """The Celery app of these settings: a queue per lane; connects on first use."""
+def make_app(settings: Settings, lane: Lane = "adapter") -> Celery:
+    """The Celery app of these settings: a queue per lane; connects on first use. A worker works on `lane`."""
     app = Celery("loracle", broker=broker_url(settings))
-    app.conf.update(POLICY, task_queues=[Queue(lane) for lane in LANES])  # type: ignore[no-untyped-call]
+    app.conf.update(POLICY, include=[ROOMS[lane]], task_queues=[Queue(lane) for lane in LANES])  # type: ignore[no-untyped-call]
     app.steps["worker"].add("worker.celery_worker:SweeperStep")
     return app
 

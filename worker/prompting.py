@@ -17,6 +17,7 @@ from worker.errors import (
     OracleUnavailable,
     Transient,
 )
+from worker.oracle.money import NOTHING, Charge, Price
 from worker.reviews import Answer, Prompt
 from worker.scorers.asking import OracleScorer
 from worker.scorers.base import Throttle
@@ -47,39 +48,43 @@ class PromptBook:
     def __init__(self, ledger: Ledger, prompt: Prompt, *, max_total: float | None) -> None:
         self._ledger, self._prompt, self._max_total = ledger, prompt, max_total
         self._reservations: list[dict[int, int]] = []
-        self._unwritten: dict[int, float] = {}
+        self._unwritten: dict[int, Charge] = {}
         self.answered = 0
 
-    def reserve(self, bounds: Mapping[int, float]) -> int:
+    def reserve(self, bounds: Mapping[int, float], price: Price) -> int:
         """Sets aside the most that a request can cost, by job. Raises BudgetSpent."""
+        shares: dict[int, float] = {}
+        for index, dollars in bounds.items():
+            job_id = self._prompt.requests[index].job_id
+            shares[job_id] = shares.get(job_id, 0.0) + dollars
         self._reservations.append(
-            self._ledger.reserve(self._prompt.id, self.by_job(bounds), max_total=self._max_total)
+            self._ledger.reserve(self._prompt.id, shares, price=price, max_total=self._max_total)
         )
         return len(self._reservations) - 1
 
-    def settle(self, reservation: int, costs: Mapping[int, float]) -> None:
+    def settle(self, reservation: int, charges: Mapping[int, Charge]) -> None:
         """Written with the next answers, or by `flush`."""
-        for job_id, dollars in self.by_job(costs).items():
-            self._unwritten[self._reservations[reservation][job_id]] = dollars
+        for job_id, charge in self.by_job(charges).items():
+            self._unwritten[self._reservations[reservation][job_id]] = charge
 
     def save(self, answers: Mapping[int, Answer]) -> None:
         """Writes answers and costs; with the last of them the Prompt is done. Raises LeaseLost."""
         self.answered += len(answers)
-        costs, self._unwritten = self._unwritten, {}
+        charges, self._unwritten = self._unwritten, {}
         done = self.answered == len(self._prompt.requests)
-        self._ledger.save_answers(self._prompt, answers, costs=costs, done=done)
+        self._ledger.save_answers(self._prompt, answers, charges=charges, done=done)
 
     def flush(self) -> None:
         """Writes the costs of calls that gave no answer. Raises LeaseLost."""
         if self._unwritten:
             self.save({})
 
-    def by_job(self, dollars: Mapping[int, float]) -> dict[int, float]:
-        """The sum for each job of amounts given by position."""
-        sums: dict[int, float] = {}
-        for index, amount in dollars.items():
+    def by_job(self, charges: Mapping[int, Charge]) -> dict[int, Charge]:
+        """The sum for each job of charges given by position."""
+        sums: dict[int, Charge] = {}
+        for index, charge in charges.items():
             job_id = self._prompt.requests[index].job_id
-            sums[job_id] = sums.get(job_id, 0.0) + amount
+            sums[job_id] = sums.get(job_id, NOTHING) + charge
         return sums
 
 
@@ -225,7 +230,7 @@ def _advance_bulk(
     remote_id = scorer.find(bulk.client_key) if bulk.file_id is not None else None
     if remote_id is None:
         if not ledger.outstanding(prompt.id):
-            book.reserve(scorer.bounds(lines, texts))
+            book.reserve(scorer.bounds(lines, texts), scorer.price)
         file_id = bulk.file_id
         if file_id is None:
             file_id = scorer.upload(lines, texts)
@@ -254,13 +259,13 @@ def _collect(
         ledger.submit_again(prompt, "; ".join(said), delay_s=TOKEN_LIMIT_S)
         return 0
     found = scorer.collect(batch, lines)
-    spent = book.by_job(found.cost)
-    costs = {
-        reservation: spent.get(job_id, 0.0)
+    spent = book.by_job(found.charges)
+    charges = {
+        reservation: spent.get(job_id, NOTHING)
         for job_id, (reservation, _) in ledger.outstanding(prompt.id).items()
     }
     error = f"the Batch API answered: {'; '.join(said) or 'failed'}" if batch.status == "failed" else None
-    again = ledger.collect(prompt, found.answers, costs=costs, error=error)
+    again = ledger.collect(prompt, found.answers, charges=charges, error=error)
     scorer.clean_up(batch)
     log.info(
         "Bulk %s is %s: %d answers, %d requests will be asked again.",

@@ -1,126 +1,33 @@
-"""The Celery tasks, and what a child process needs for them."""
+"""The Celery task of the adapter lane."""
 
 from __future__ import annotations
 
-import logging
-import os
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from celery import shared_task
-from celery.signals import worker_process_init, worker_process_shutdown
 
-from worker import pipeline, prompting
-from worker.bootstrap import Oracles, Scorers, Store, open_store
-from worker.celery_app import ASK_TASK, TASK, broker_url, make_app, publisher
-from worker.errors import DeviceBroken, LoracleError
-from worker.scorers.asking import OracleScorer
-from worker.settings import Settings, read_settings
-from worker.throttle import CONCURRENCY, RedisThrottle, connect
-
-log = logging.getLogger(__name__)
-
-EXIT_DEVICE_BROKEN = 70
-
-
-@dataclass
-class Tally:
-    """What this child has scored since it last said so."""
-
-    interval_s: float
-    reviews: int = 0
-    since: float = field(default_factory=time.monotonic)
-
-    def add(self, reviews: int) -> None:
-        """Counts, and says how fast it goes when the interval is over."""
-        self.reviews += reviews
-        if time.monotonic() - self.since >= self.interval_s:
-            self.say()
-
-    def say(self) -> None:
-        """Logs the count and begins anew."""
-        elapsed_s = time.monotonic() - self.since
-        if self.reviews:
-            log.info("%d reviews, %.0f reviews/s.", self.reviews, self.reviews / max(elapsed_s, 1e-9))
-        self.reviews, self.since = 0, time.monotonic()
-
-
-@dataclass(frozen=True)
-class Child:
-    """The working parts of one child process, made once, after the spawn."""
-
-    settings: Settings
-    store: Store
-    scorers: Scorers
-    oracles: Oracles
-    publish: pipeline.Publish
-    tally: Tally
-    gates: dict[tuple[str, str], RedisThrottle] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def gate(self, scorer: OracleScorer) -> RedisThrottle:
-        """What lets requests to this scorer's model through."""
-        key = (scorer.spec.base_url, scorer.spec.model)
-        with self.lock:
-            if key not in self.gates:
-                self.gates[key] = RedisThrottle(
-                    connect(broker_url(self.settings)),
-                    base_url=key[0],
-                    model=key[1],
-                    concurrency=int(os.environ.get(CONCURRENCY, "1")),
-                    requests_per_minute=self.settings.requests_per_minute,
-                    tokens_per_minute=self.settings.tokens_per_minute,
-                )
-            return self.gates[key]
-
-    def conclude(self, job_id: int) -> None:
-        """What follows the end of a job."""
-        pipeline.record_agreement(job_id, ledger=self.store.ledger, queries=self.store.queries)
-
-
-_making = threading.Lock()
-
-
-def child() -> Child:
-    """The parts of this process, made at the first batch.
-
-    Raises:
-        DatabaseUnreachable: tried again with the next batch.
-    """
-    # The openai lane's tasks are threads of one process.
-    with _making:
-        return _child()
+from worker import pipeline
+from worker.bootstrap import Scorers
+from worker.celery_app import SCORE_BATCH
+from worker.child import attempt, child
 
 
 @cache
-def _child() -> Child:
-    settings = read_settings()
-    store = open_store(settings)
-    return Child(
-        settings,
-        store,
-        Scorers(settings, store),
-        Oracles(settings, store),
-        publisher(make_app(settings)),
-        Tally(settings.report_interval_s),
-    )
+def _scorers() -> Scorers:
+    return Scorers(child().settings, child().store)
 
 
-@shared_task(bind=True, name=TASK)  # type: ignore[untyped-decorator]
+@shared_task(bind=True, name=SCORE_BATCH)  # type: ignore[untyped-decorator]
 def score_batch(self: Any, batch_id: int) -> None:
-    """Scores one batch of the ledger; whatever goes wrong is the ledger's to mend, never Celery's."""
-    with _attempt(batch_id, self.request.id):
+    """Scores one batch of the ledger."""
+    with attempt(batch_id, self.request.id):
         parts = child()
         parts.tally.add(
             pipeline.score_batch(
                 batch_id,
                 ledger=parts.store.ledger,
-                scorer_for=parts.scorers,
+                scorer_for=_scorers(),
                 publish=parts.publish,
                 window=parts.settings.publish_window,
                 retry_delay_s=parts.settings.retry_delay_s,
@@ -128,60 +35,3 @@ def score_batch(self: Any, batch_id: int) -> None:
                 on_complete=parts.conclude,
             )
         )
-
-
-@shared_task(bind=True, name=ASK_TASK)  # type: ignore[untyped-decorator]
-def ask_prompt(self: Any, batch_id: int) -> None:
-    """Asks the oracle about one Prompt or Bulk of the ledger."""
-    with _attempt(batch_id, self.request.id):
-        parts = child()
-        parts.tally.add(
-            prompting.ask_prompt(
-                batch_id,
-                ledger=parts.store.ledger,
-                oracle_for=parts.oracles,
-                gate_for=parts.gate,
-                retry_delay_s=parts.settings.retry_delay_s,
-                poll_s=parts.settings.bulk_poll_s,
-                max_total=parts.settings.max_cost,
-                task_id=self.request.id,
-                on_complete=parts.conclude,
-            )
-        )
-
-
-@contextmanager
-def _attempt(batch_id: int, task_id: str) -> Iterator[None]:
-    try:
-        yield
-    except DeviceBroken as error:
-        log.error("This child ends, a new one takes over: %s", error)
-        logging.shutdown()
-        # At once: a broken CUDA context can hang the interpreter's own exit.
-        os._exit(EXIT_DEVICE_BROKEN)
-    except Exception as error:
-        # The database failed under the ledger itself. The sweeper rings again; the pause keeps a long outage
-        # from burning through the queue. Of foreign errors the type alone is said: they may quote a review.
-        reason = str(error) if isinstance(error, LoracleError) else type(error).__name__
-        log.warning("Batch %s can't be worked on now: %s", batch_id, reason)
-        time.sleep(1.0)
-        _expire(task_id)
-
-
-def _expire(task_id: str) -> None:
-    try:
-        child().store.ledger.expire_lease(task_id)
-    except Exception as error:
-        # The lease then runs out by itself.
-        log.debug("The lease of task %s stays: %s", task_id, type(error).__name__)
-
-
-@worker_process_init.connect  # type: ignore[untyped-decorator]
-def _born(**_: Any) -> None:
-    log.info("Child %d is ready.", os.getpid())
-
-
-@worker_process_shutdown.connect  # type: ignore[untyped-decorator]
-def _ends(**_: Any) -> None:
-    if _child.cache_info().currsize:
-        child().tally.say()

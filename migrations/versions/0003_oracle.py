@@ -68,13 +68,23 @@ LEFT JOIN labels AS adapter ON adapter.job_id = reviews.job_id AND adapter.row_n
           AND NOT EXISTS (SELECT 1 FROM scorers WHERE scorers.id = first.scorer_id AND scorers.kind = 'openai')
     )
 """
+# Tokens and cost are of all calls, those that gave no label too; `lost` is set aside for calls nobody heard of again.
 COSTS = """
 CREATE VIEW costs AS
-SELECT labels.job_id, labels.scorer_id, scorers.name AS scorer, count(*) AS labels,
-       sum(CASE WHEN labels.cost > 0 THEN 1 ELSE 0 END) AS paid_labels,
-       sum(coalesce(labels.tokens, 0)) AS tokens, sum(coalesce(labels.cost, 0)) AS cost
-FROM labels JOIN scorers ON scorers.id = labels.scorer_id
-GROUP BY labels.job_id, labels.scorer_id, scorers.name
+SELECT parts.job_id, parts.scorer_id, scorers.name AS scorer, sum(parts.labels) AS labels,
+       sum(parts.paid) AS paid_labels, sum(parts.tokens) AS tokens, sum(parts.cost) AS cost, sum(parts.lost) AS lost
+FROM (
+    SELECT job_id, scorer_id, 1 AS labels, CASE WHEN cost > 0 THEN 1 ELSE 0 END AS paid, 0 AS tokens,
+           0.0 AS cost, 0.0 AS lost
+    FROM labels
+    UNION ALL
+    SELECT reservations.job_id, batches.scorer_id, 0, 0, coalesce(reservations.tokens, 0),
+           coalesce(reservations.cost, 0.0),
+           CASE WHEN reservations.cost IS NULL AND batches.state NOT IN ('running', 'submitted')
+                THEN reservations.reserved ELSE 0.0 END
+    FROM reservations JOIN batches ON batches.id = reservations.batch_id
+) AS parts JOIN scorers ON scorers.id = parts.scorer_id
+GROUP BY parts.job_id, parts.scorer_id, scorers.name
 """
 # As 0001 made it.
 FIRST_RESULTS = """
@@ -143,5 +153,10 @@ def _columns() -> dict[str, list[sa.Column[Any]]]:
         ],
         "batches": [sa.Column("scorer_id", INTEGER, nullable=True)],
         "requests": [sa.Column("attempts", INTEGER, server_default=sa.text("0"), nullable=False)],
+        "reservations": [
+            sa.Column("tokens", INTEGER, nullable=True),
+            sa.Column("input_price", sa.Double(), nullable=True),
+            sa.Column("output_price", sa.Double(), nullable=True),
+        ],
         "bulks": [sa.Column("client_key", sa.Text(), server_default=sa.text("''"), nullable=False)],
     }

@@ -133,9 +133,17 @@ def test_doctor_finds_everything_in_order_and_names_what_is_not(loracle: Loracle
     fine = loracle("doctor", "--json")
     assert fine.returncode == 0, fine.stdout
     checks = {finding["check"]: finding["state"] for finding in json.loads(fine.stdout)["findings"]}
-    assert set(checks) == {"versions", "settings", "database", "redis", "device", "adapter"}
-    broken = loracle("doctor", LORACLE_DEVICE="cuda:99", REDIS_URL="redis://127.0.0.1:1/0")
+    assert set(checks) == {"versions", "settings", "database", "redis", "device", "adapter", "oracle"}
+    broken = loracle(
+        "doctor",
+        LORACLE_DEVICE="cuda:99",
+        REDIS_URL="redis://127.0.0.1:1/0",
+        OPENAI_API_KEY="sk-secret",
+        LORACLE_ORACLE_MODEL="unheard-of",
+    )
     assert broken.returncode == 2
+    assert "LORACLE_PRICES" in broken.stdout
+    assert "sk-secret" not in broken.stdout + broken.stderr
     assert "cuda:99" in broken.stdout
     assert "127.0.0.1:1" in broken.stdout
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tests.contract.enqueued import expected, in_batches, reviews, spec
+from worker.oracle.money import Charge, Price
 from worker.reviews import Answer, Failure, Job, Prompt, Review, Score, ScorerIdentity
 from worker.store.ledger import Ledger
 from worker.store.packing import PackRule
 
+PRICE = Price(1.0, 4.0)
 ORACLE = ScorerIdentity("openai", "gpt", "1" * 64, {"route": "chat"})
 
 
@@ -86,6 +88,18 @@ def answers(
     }
 
 
+def pay(ledger: Ledger, prompt: Prompt, found: Mapping[int, Answer]) -> dict[int, Charge]:
+    """Reserves more than these answers take; what each reservation's call took."""
+    sums: dict[int, Charge] = {}
+    for index, answer in found.items():
+        job_id = prompt.requests[index].job_id
+        sums[job_id] = sums.get(job_id, Charge()) + Charge(answer.cost, answer.tokens)
+    numbers = ledger.reserve(
+        prompt.id, {job_id: 2 * charge.cost for job_id, charge in sums.items()}, price=PRICE
+    )
+    return {numbers[job_id]: charge for job_id, charge in sums.items()}
+
+
 def answer_all(ledger: Ledger, failing: frozenset[int] = frozenset()) -> int:
     """Packs, claims and answers until nothing is left; how many requests were asked."""
     asked = 0
@@ -98,6 +112,7 @@ def answer_all(ledger: Ledger, failing: frozenset[int] = frozenset()) -> int:
             return asked
         for prompt in prompts:
             asked += len(prompt.requests)
-            ledger.save_answers(prompt, answers(prompt, failing), costs={}, done=True)
+            found = answers(prompt, failing)
+            ledger.save_answers(prompt, found, charges=pay(ledger, prompt, found), done=True)
             for job_id in prompt.job_ids:
                 ledger.complete(job_id)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Engine
 
-from tests.contract.asking import answers, ask, claim_all, pack
+from tests.contract.asking import PRICE, answers, ask, claim_all, pack
 from tests.contract.enqueued import sql
 from worker.errors import LeaseLost
+from worker.oracle.money import Charge
 from worker.reviews import Prompt
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
@@ -36,7 +37,7 @@ def test_a_bulk_waits_without_a_lease_and_is_collected(
     row = ledger.bulk(prompt.id)
     assert row is not None
     assert (row.state, row.file_id, row.remote_id, len(row.client_key)) == ("packed", None, None, 32)
-    number = ledger.reserve(prompt.id, {job_id: 1.0})[job_id]
+    number = ledger.reserve(prompt.id, {job_id: 1.0}, price=PRICE)[job_id]
     assert ledger.outstanding(prompt.id) == {job_id: (number, 1.0)}
     ledger.note_upload(prompt, "file-1")
     ledger.note_submission(prompt, "batch-1", poll_after_s=60)
@@ -47,7 +48,7 @@ def test_a_bulk_waits_without_a_lease_and_is_collected(
         assert prompt.attempts == 1
         ledger.wait_on(prompt, poll_after_s=60)
     prompt = due(ledger, engine)
-    assert ledger.collect(prompt, answers(prompt), costs={number: 0.25}, error=None) == 0
+    assert ledger.collect(prompt, answers(prompt), charges={number: Charge(0.25)}, error=None) == 0
     assert ledger.complete(job_id)
     assert queries.get_job(job_id).spent == pytest.approx(0.25)
     assert [one.state for one in ledger.bulks()] == ["collected"]
@@ -64,7 +65,7 @@ def test_what_a_bulk_left_out_is_asked_again_three_times(
         ledger.note_submission(prompt, f"batch-{attempt}", poll_after_s=0)
         prompt = due(ledger, engine)
         found = {index: a for index, a in answers(prompt).items() if prompt.requests[index].row_no != 2}
-        again = ledger.collect(prompt, found, costs={}, error=None)
+        again = ledger.collect(prompt, found, charges={}, error=None)
         assert again == (1 if attempt < 2 else 0)
         if again:
             pack(ledger, size=100, bulk=True)

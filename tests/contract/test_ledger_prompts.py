@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Engine
 
-from tests.contract.asking import ORACLE, answer_all, answers, ask, claim_all, pack
+from tests.contract.asking import ORACLE, PRICE, answer_all, answers, ask, claim_all, pack
 from tests.contract.enqueued import STUB, expected, finish, sql, work_off
 from worker.errors import LeaseLost
+from worker.oracle.money import Charge
 from worker.policy import Policy
 from worker.reviews import Failure, Outcome, Score, ScorerIdentity
 from worker.store.ledger import Ledger
@@ -157,7 +158,7 @@ def test_prompts_fill_across_batches_and_jobs_of_one_scorer(ledger: Ledger, quer
     assert prompts[0].job_ids == (first.id, second.id)
     assert prompts[2].job_ids == (third.id,)
     for prompt in prompts:
-        ledger.save_answers(prompt, answers(prompt), costs={}, done=True)
+        ledger.save_answers(prompt, answers(prompt), charges={}, done=True)
     assert [ledger.complete(job.id) for job in (first, second, third)] == [True] * 3
     assert [queries.progress(job.id).labelled for job in (first, second, third)] == [3, 3, 3]
 
@@ -219,7 +220,7 @@ def test_answers_are_saved_as_they_come_and_never_asked_again(
     pack(ledger)
     (prompt,) = claim_all(ledger)
     found = answers(prompt, frozenset({2}))
-    ledger.save_answers(prompt, {0: found[0], 1: found[1]}, costs={})
+    ledger.save_answers(prompt, {0: found[0], 1: found[1]}, charges={})
     # The worker dies here.
     assert ledger.expire_lease("") is False
     sql(engine, "UPDATE batches SET lease_until = 0 WHERE id = :id", id=prompt.id)
@@ -227,13 +228,13 @@ def test_answers_are_saved_as_they_come_and_never_asked_again(
     (again,) = claim_all(ledger)
     assert [request.row_no for request in again.requests] == [3, 4]
     # The frozen one wakes up: it can't write, but what its call cost is known now.
-    reservation = ledger.reserve(prompt.id, {job.id: 0.5})[job.id]
+    reservation = ledger.reserve(prompt.id, {job.id: 0.5}, price=PRICE)[job.id]
     with pytest.raises(LeaseLost):
-        ledger.save_answers(prompt, found, costs={reservation: 0.2}, done=True)
+        ledger.save_answers(prompt, found, charges={reservation: Charge(0.2)}, done=True)
     with pytest.raises(LeaseLost):
         ledger.renew_prompt(prompt)
     assert queries.get_job(job.id).spent == pytest.approx(0.2)
-    ledger.save_answers(again, answers(again), costs={}, done=True)
+    ledger.save_answers(again, answers(again), charges={}, done=True)
     assert ledger.complete(job.id)
     assert requests(engine, job.id)[:2] == [
         (1, "policy", "labelled", None),
@@ -253,7 +254,7 @@ def test_a_prompt_that_fails_is_halved_to_the_review_at_fault(
             if any(request.row_no == 3 for request in prompt.requests):
                 ledger.release_prompt(prompt, "the server answered 500", delay_s=0.0)
             else:
-                ledger.save_answers(prompt, answers(prompt), costs={}, done=True)
+                ledger.save_answers(prompt, answers(prompt), charges={}, done=True)
     assert ledger.complete(job.id)
     assert [row for row, _, state, _ in requests(engine, job.id) if state != "labelled"] == [3]
     assert final(queries, job.id)[2] == (None, None, "the server answered 500")
@@ -316,7 +317,7 @@ def test_a_cancelled_job_is_not_asked_about_and_can_be_taken_up(ledger: Ledger, 
     ledger.cancel(mine.id)
     (prompt,) = claim_all(ledger)
     assert prompt.job_ids == (other.id,)
-    ledger.save_answers(prompt, answers(prompt), costs={}, done=True)
+    ledger.save_answers(prompt, answers(prompt), charges={}, done=True)
     assert ledger.complete(other.id)
     assert pack(ledger) == 0
     ledger.retry(mine.id)
@@ -331,7 +332,7 @@ def test_a_job_waits_for_its_requests_in_another_job_s_prompt(ledger: Ledger, qu
     assert not ledger.complete(first.id)
     assert not ledger.complete(second.id)
     found = answers(prompt)
-    ledger.save_answers(prompt, {0: found[0], 1: found[1]}, costs={})
+    ledger.save_answers(prompt, {0: found[0], 1: found[1]}, charges={})
     assert ledger.complete(first.id)
     assert not ledger.complete(second.id)
 

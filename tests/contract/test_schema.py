@@ -124,6 +124,13 @@ def test_results_has_a_row_per_review_and_says_whose_label_is_final(engine: Engi
             "(1, 1, 1, 'pos', 0.9, NULL, 0), (1, 2, 1, 'pos', 0.6, NULL, 0), (1, 2, 2, 'neg', 0.8, 0.5, 0), "
             "(1, 3, 1, 'pos', 0.7, NULL, 0), (1, 4, 1, 'pos', 0.7, NULL, 0), (1, 4, 2, 'neg', 1, 0.5, 0), "
             "(1, 6, 1, 'pos', 0.7, NULL, 0), (1, 6, 2, 'neg', NULL, 0.25, 0), (1, 7, 1, 'pos', 0.7, NULL, 0)",
+            "INSERT INTO batches (id, job_id, lane, scorer_id, number, first_row, last_row, size, state, attempts, "
+            "created_at) VALUES (1, 1, 'openai', 2, 0, 0, 0, 3, 'done', 1, 0), "
+            "(2, 1, 'openai', 2, 0, 0, 0, 3, 'running', 1, 0)",
+            # Of calls that gave no label too; one that nobody heard of again; one under way.
+            "INSERT INTO reservations (job_id, batch_id, reserved, cost, tokens, created_at) VALUES "
+            "(1, 1, 2.0, 1.25, 40, 0), (1, 1, 2.0, 0.5, 20, 0), (1, 1, 0.75, NULL, NULL, 0), "
+            "(1, 2, 2.0, NULL, NULL, 0)",
         ):
             connection.execute(text(statement))
         rows = connection.execute(
@@ -133,9 +140,12 @@ def test_results_has_a_row_per_review_and_says_whose_label_is_final(engine: Engi
             )
         ).all()
         costs = connection.execute(
-            text("SELECT scorer, labels, paid_labels, cost FROM costs ORDER BY scorer_id")
+            text("SELECT scorer, labels, paid_labels, tokens, cost, lost FROM costs ORDER BY scorer_id")
         )
-        assert [tuple(row) for row in costs] == [("minilm", 6, 0, 0.0), ("gpt", 3, 3, 1.25)]
+        assert [tuple(row) for row in costs] == [
+            ("minilm", 6, 0, 0, 0.0, 0.0),
+            ("gpt", 3, 3, 60, 1.75, 0.75),
+        ]
     assert [tuple(row) for row in rows] == [
         (1, "pos", 0.9, "adapter", "minilm", None, None, None),
         (2, "neg", 0.8, "oracle", "gpt", None, "cascade", 0.5),

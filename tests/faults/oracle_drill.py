@@ -17,6 +17,7 @@ from tests.contract.enqueued import sql
 from tests.fake_openai import FakeOpenAI, Fault, rule_label
 from tests.fake_openai.faults import QUOTA_CODES, TRANSIENT
 from tests.unit import oracles
+from worker.oracle.money import Charge
 from worker.prompting import ask_prompt
 from worker.reviews import Answer, Prompt
 from worker.scorers.asking import OracleScorer
@@ -81,10 +82,15 @@ class DyingLedger(Ledger):
         return found
 
     def save_answers(
-        self, prompt: Prompt, answers: Mapping[int, Answer], *, costs: Mapping[int, float], done: bool = False
+        self,
+        prompt: Prompt,
+        answers: Mapping[int, Answer],
+        *,
+        charges: Mapping[int, Charge],
+        done: bool = False,
     ) -> None:
         self._maybe_die()
-        super().save_answers(prompt, answers, costs=costs, done=done)
+        super().save_answers(prompt, answers, charges=charges, done=done)
         with self.watch, self.server.lock:
             for index in answers:
                 self.saved_at[prompt.requests[index].text] = len(self.server.calls)

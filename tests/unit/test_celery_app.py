@@ -18,8 +18,10 @@ from pydantic import SecretStr
 from redis.exceptions import ResponseError
 
 from worker.celery_app import (
+    ASK_PROMPT,
     POLICY,
-    TASK,
+    ROOMS,
+    SCORE_BATCH,
     broker_url,
     make_app,
     ping,
@@ -28,6 +30,7 @@ from worker.celery_app import (
     workers_online,
 )
 from worker.errors import BrokerUnreachable, SettingsInvalid
+from worker.reviews import Lane
 from worker.settings import Settings
 
 NOBODY_LISTENS = "redis://user:geheim@127.0.0.1:1/0"
@@ -77,17 +80,20 @@ def test_a_broker_that_is_away_is_known_at_once_and_named_without_its_password(t
 
 
 @pytest.mark.services
-def test_a_message_holds_the_batch_id_and_nothing_else(tmp_path: Path, valkey_url: str) -> None:
+@pytest.mark.parametrize(("lane", "task"), [("adapter", SCORE_BATCH), ("openai", ASK_PROMPT)])
+def test_a_message_holds_the_batch_id_and_nothing_else(
+    lane: Lane, task: str, tmp_path: Path, valkey_url: str
+) -> None:
     app = app_of(tmp_path, valkey_url)
-    before = queue_length(app, "openai")
+    before = queue_length(app, lane)
     assert before is not None
-    publisher(app)("openai", [7])
-    assert queue_length(app, "openai") == before + 1
+    publisher(app)(lane, [7])
+    assert queue_length(app, lane) == before + 1
     with app.connection() as connection:
-        message = connection.default_channel.basic_get("openai")
+        message = connection.default_channel.basic_get(lane)
         message.ack()
     arguments, keywords, _ = message.decode()
-    assert (message.headers["task"], arguments, keywords) == (TASK, [], {"batch_id": 7})
+    assert (message.headers["task"], arguments, keywords) == (task, [], {"batch_id": 7})
     assert ping(app).title.startswith("Valkey ")
     app.close()
 
@@ -137,9 +143,12 @@ def test_a_redis_open_to_the_network_without_a_password_is_noticed(
     assert (broker.title, broker.exposed) == ("Redis 7.4.1", exposed)
 
 
-def test_a_worker_process_starts_without_torch_or_openai() -> None:
+@pytest.mark.parametrize(
+    ("lane", "loaded"),
+    [("adapter", {"torch", "transformers", "openai"}), ("openai", {"torch", "transformers"})],
+)
+def test_a_worker_process_starts_without_what_its_lane_does_not_need(lane: Lane, loaded: set[str]) -> None:
     code = (
-        "import sys, worker.celery_worker, worker.tasks; "
-        "sys.exit(','.join({'torch', 'openai', 'transformers'} & set(sys.modules)))"
+        f"import sys, worker.celery_worker, {ROOMS[lane]}; sys.exit(','.join({loaded!r} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120).stderr == b"\n"

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from worker import tasks
+from worker import child
 from worker.errors import DatabaseUnreachable, DeviceBroken
 
 
 @pytest.fixture
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(child.time, "sleep", lambda seconds: None)
 
 
 class FakeLedger:
@@ -36,11 +36,11 @@ class FakeChild:
 def test_a_database_error_is_survived_and_the_lease_given_back(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    child = FakeChild()
-    monkeypatch.setattr(tasks, "child", lambda: child)
-    with tasks._attempt(3, "task-1"):
+    born = FakeChild()
+    monkeypatch.setattr(child, "child", lambda: born)
+    with child.attempt(3, "task-1"):
         raise ValueError("INSERT … 'what a terrible film'")
-    assert child.ledger.expired == ["task-1"]
+    assert born.ledger.expired == ["task-1"]
     assert "ValueError" in caplog.text
     assert "terrible" not in caplog.text
 
@@ -52,8 +52,8 @@ def test_a_database_that_stays_away_is_no_crash(
     def away() -> Any:
         raise DatabaseUnreachable
 
-    monkeypatch.setattr(tasks, "child", away)
-    with tasks._attempt(3, "task-1"):
+    monkeypatch.setattr(child, "child", away)
+    with child.attempt(3, "task-1"):
         away()
     assert "can't be reached" in caplog.text
 
@@ -62,16 +62,16 @@ def test_a_broken_device_ends_the_child(monkeypatch: pytest.MonkeyPatch) -> None
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
     monkeypatch.setattr(logging, "shutdown", lambda: None)
-    with tasks._attempt(3, "task-1"):
+    with child.attempt(3, "task-1"):
         raise DeviceBroken
-    assert codes == [tasks.EXIT_DEVICE_BROKEN]
+    assert codes == [child.EXIT_DEVICE_BROKEN]
 
 
 def test_the_speed_is_told_once_an_interval_and_only_if_there_was_work(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    tally = tasks.Tally(interval_s=3600)
+    tally = child.Tally(interval_s=3600)
     tally.add(10)
     tally.say()
     tally.say()

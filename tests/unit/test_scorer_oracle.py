@@ -13,6 +13,7 @@ from tests.fake_openai import BatchPlan, FakeOpenAI, Fault, rule_label
 from tests.fake_openai.faults import QUOTA_CODES
 from tests.unit.oracles import LABELS, PRICE, bulk, oracle
 from worker.errors import BudgetSpent, OracleInvalid, OracleQuotaSpent, OracleUnavailable
+from worker.oracle.money import Charge, Price
 from worker.oracle.spec import Route
 from worker.reviews import Answer, Failure, Review, Score
 from worker.scorers.base import OpenBook
@@ -38,16 +39,18 @@ class Ledger(OpenBook):
     def spent(self) -> float:
         return sum(self.settled.get(number, most) for number, most in enumerate(self.reserved))
 
-    def reserve(self, bounds: Mapping[int, float]) -> int:
+    def reserve(self, bounds: Mapping[int, float], price: Price) -> int:
+        assert price == PRICE
         if self.spent + sum(bounds.values()) > self.limit:
             raise BudgetSpent
         self.reserved.append(sum(bounds.values()))
         return len(self.reserved) - 1
 
-    def settle(self, reservation: int, costs: Mapping[int, float]) -> None:
+    def settle(self, reservation: int, charges: Mapping[int, Charge]) -> None:
         assert reservation not in self.settled
-        assert sum(costs.values()) <= self.reserved[reservation]
-        self.settled[reservation] = sum(costs.values())
+        cost = sum(charge.cost for charge in charges.values())
+        assert cost <= self.reserved[reservation]
+        self.settled[reservation] = cost
 
     def save(self, answers: Mapping[int, Answer]) -> None:
         assert not set(answers) & set(self.answers), "answered twice"

@@ -34,7 +34,7 @@ class Finding:
 @click.command()
 @json_option
 def doctor(as_json: bool) -> int:
-    """Check settings, database, Redis, device and adapter, and say how to mend what is wrong.
+    """Check settings, database, Redis, device, adapter and oracle, and say how to mend what is wrong.
 
     Exit code 2 if something would keep a worker from scoring.
     """
@@ -65,6 +65,7 @@ def _findings() -> Iterator[Finding]:
         ("redis", _redis),
         ("device", _device),
         ("adapter", _adapter),
+        ("oracle", _oracle),
     ]
     for name, check in checks:
         try:
@@ -145,4 +146,20 @@ def _adapter(settings: Settings) -> Finding:
         "adapter",
         "ok",
         f"new jobs use '{name}' {sha256[:12]}: it loads and gives its probe sentences their scores",
+    )
+
+
+def _oracle(settings: Settings) -> Finding:
+    """Asks nobody: a question costs money."""
+    from worker.oracle.money import parse_prices, price_of
+
+    if settings.openai_api_key is None:
+        return Finding("oracle", "ok", "OPENAI_API_KEY isn't set: this host asks no oracle")
+    price = price_of(settings.oracle_model, parse_prices(settings.prices))
+    cap = "no LORACLE_MAX_COST" if settings.max_cost is None else f"${settings.max_cost:g} at most for all jobs"
+    return Finding(
+        "oracle",
+        "ok",
+        f"{settings.oracle_model} at {settings.oracle_url}, ${price.input:g} and ${price.output:g} per million input "
+        f"and output tokens, {cap}; not asked here",
     )

@@ -32,7 +32,7 @@ def oracle_report(settings: Settings, store: Store, at: Progress) -> dict[str, A
         "reasons": by_reason,
         "sources": store.queries.source_counts(job.id),
         "spent": job.spent,
-        "lost": store.queries.lost_reservations(job.id),
+        "lost": sum(row.lost for row in store.queries.costs(job.id)),
         "max_cost": job.max_cost,
         "prompts": store.queries.prompt_counts(job.oracle_id),
         "handed_over": store.queries.handed_over(job.id),

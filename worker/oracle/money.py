@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from worker.errors import SettingsInvalid
@@ -31,6 +31,19 @@ class Price:
         return Price(self.input * BULK_DISCOUNT, self.output * BULK_DISCOUNT)
 
 
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a call, or a review's share of it, took: US dollars, and tokens of both kinds where the server said so."""
+
+    cost: float = 0.0
+    tokens: int = 0
+
+    def __add__(self, other: Charge) -> Charge:
+        """Both together."""
+        return Charge(self.cost + other.cost, self.tokens + other.tokens)
+
+
+NOTHING = Charge()
 PRICES = {"gpt-6-luna": Price(0.10, 0.0)}
 """Known prices, as of 2026-11. A model that isn't here has no price until LORACLE_PRICES gives it one."""
 
@@ -78,8 +91,3 @@ def price_of(model: str, prices: Mapping[str, Price]) -> Price:
 def token_bound(body: Mapping[str, Any]) -> int:
     """More tokens than the request's text can have: every token stands for at least one byte."""
     return len(json.dumps(body, ensure_ascii=False).encode()) + MESSAGE_OVERHEAD
-
-
-def price_details(price: Price) -> dict[str, float]:
-    """The price as it is stored with what it was applied to."""
-    return asdict(price)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from worker.errors import LoracleError, OracleUnavailable
-from worker.oracle.money import Price
+from worker.oracle.money import NOTHING, Charge, Price
 from worker.oracle.prompts import new_ids
 from worker.oracle.redaction import redact
 from worker.oracle.spec import OracleSpec
@@ -65,12 +65,6 @@ class Route(Protocol):
     def drop(self, param: str) -> bool:
         """The server doesn't know this parameter: whether it can be left out from now on."""
         ...
-
-
-@dataclass
-class _Spent:
-    tokens: int = 0
-    cost: float = 0.0
 
 
 class OracleScorer:
@@ -154,7 +148,7 @@ class _Call:
         self._route, self._price, self._texts = route, price, texts
         self._book, self._throttle, self._heartbeat = book, throttle, heartbeat
         self._first_wait_s = first_wait_s
-        self._spent = [_Spent() for _ in texts]
+        self._spent = [NOTHING] * len(texts)
         self._patience_s = PATIENCE_S
 
     def run(self) -> None:
@@ -201,18 +195,18 @@ class _Call:
             body = self._route.body(ids, texts, roomy=roomy)
             most = self._route.bound(body)
             bound = self._price.cost(*most) / len(part)
-            reservation = self._book.reserve(dict.fromkeys(part, bound))
+            reservation = self._book.reserve(dict.fromkeys(part, bound), self._price)
             try:
                 with self._throttle.admit(sum(most), self._heartbeat):
                     reply = self._route.send(body, ids)
             except LoracleError:
                 # From the throttle or the heartbeat: nothing went out.
-                self._book.settle(reservation, dict.fromkeys(part, 0.0))
+                self._book.settle(reservation, dict.fromkeys(part, NOTHING))
                 raise
             except Exception as error:
                 trouble = self._route.explain(error)
                 if not trouble.billed:
-                    self._book.settle(reservation, dict.fromkeys(part, 0.0))
+                    self._book.settle(reservation, dict.fromkeys(part, NOTHING))
                 if trouble.kind in ("wait", "retry", "quota"):
                     self._throttle.failed(_as_error(trouble))
                 else:
@@ -248,11 +242,11 @@ class _Call:
         else:
             cost = self._price.cost(reply.input_tokens, reply.output_tokens)
             tokens = reply.input_tokens + reply.output_tokens
-        self._book.settle(reservation, dict.fromkeys(part, cost / len(part)))
         whole, rest = divmod(tokens, len(part))
-        for place, index in enumerate(part):
-            self._spent[index].cost += cost / len(part)
-            self._spent[index].tokens += whole + (place < rest)
+        shares = {index: Charge(cost / len(part), whole + (place < rest)) for place, index in enumerate(part)}
+        self._book.settle(reservation, shares)
+        for index, share in shares.items():
+            self._spent[index] += share
 
     def _rest(self, seconds: float) -> None:
         end = time.monotonic() + seconds

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from worker.errors import OracleUnavailable
+from worker.oracle.money import Charge, Price
 from worker.reviews import Answer, Outcome, Review, ScorerIdentity
 
 
@@ -20,16 +21,16 @@ class Book(Protocol):
     Reviews are named by their position in the call of `ask`.
     """
 
-    def reserve(self, bounds: Mapping[int, float]) -> int:
-        """Sets aside the most that a request can cost, each review's share; committed before it returns.
+    def reserve(self, bounds: Mapping[int, float], price: Price) -> int:
+        """Sets aside the most that a request can cost at this price, each review's share: committed at the return.
 
         Raises:
             BudgetSpent: that much isn't left.
         """
         ...
 
-    def settle(self, reservation: int, costs: Mapping[int, float]) -> None:
-        """The request cost this much. A reservation that is never settled counts as spent."""
+    def settle(self, reservation: int, charges: Mapping[int, Charge]) -> None:
+        """The request took this much. A reservation that is never settled counts as spent."""
         ...
 
     def save(self, answers: Mapping[int, Answer]) -> None:
@@ -78,13 +79,13 @@ class OpenBook:
         self.answers: dict[int, Answer] = {}
         self.cost = 0.0
 
-    def reserve(self, bounds: Mapping[int, float]) -> int:
+    def reserve(self, bounds: Mapping[int, float], price: Price) -> int:
         """Nothing is set aside."""
         return 0
 
-    def settle(self, reservation: int, costs: Mapping[int, float]) -> None:
+    def settle(self, reservation: int, charges: Mapping[int, Charge]) -> None:
         """Adds up."""
-        self.cost += sum(costs.values())
+        self.cost += sum(charge.cost for charge in charges.values())
 
     def save(self, answers: Mapping[int, Answer]) -> None:
         """Keeps them."""

@@ -14,7 +14,7 @@ from openai.types import Batch
 from openai.types.chat import ChatCompletion
 
 from worker.errors import OracleInvalid, OracleUnavailable
-from worker.oracle.money import Price
+from worker.oracle.money import Charge, Price
 from worker.oracle.prompts import fixed_ids
 from worker.oracle.redaction import redact
 from worker.oracle.spec import OracleSpec
@@ -44,10 +44,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What came back: answers by position, with each one's cost; what is missing must be asked again."""
+    """What came back: answers, and charges, by position; what has no answer must be asked again."""
 
     answers: Mapping[int, Answer]
-    cost: Mapping[int, float]
+    charges: Mapping[int, Charge]
 
 
 class BulkScorer:
@@ -69,6 +69,11 @@ class BulkScorer:
     def spec(self) -> OracleSpec:
         """How it is asked."""
         return self._spec
+
+    @property
+    def price(self) -> Price:
+        """What it costs: half of what others pay."""
+        return self._price
 
     def score(
         self, reviews: Sequence[Review], *, heartbeat: Callable[[], None] = no_heartbeat
@@ -174,7 +179,7 @@ class BulkScorer:
         """Reads both result files, whatever the batch ended as; lines belong to prompts by custom_id alone."""
         by_id = {line.custom_id: line for line in lines}
         answers: dict[int, Answer] = {}
-        cost: dict[int, float] = {}
+        charges: dict[int, Charge] = {}
         for file_id in (batch.output_file_id, batch.error_file_id):
             for custom_id, status, body, request_id in self._results(file_id):
                 line = by_id.pop(custom_id, None)
@@ -182,8 +187,8 @@ class BulkScorer:
                     continue
                 if status == 200 and body is not None:
                     reply = self._read(body, line, request_id)
-                    self._take(line, reply, answers, cost)
-        return Collected(answers, cost)
+                    self._take(line, reply, answers, charges)
+        return Collected(answers, charges)
 
     def clean_up(self, batch: Batch) -> None:
         """Deletes the uploaded reviews; one that is gone already is no error."""
@@ -218,19 +223,19 @@ class BulkScorer:
         completion = ChatCompletion.model_construct(None, **body)
         return read_completion(completion, line.ids, self._spec.labels, headers={}, request_id=request_id)
 
-    def _take(self, line: Line, reply: Reply, answers: dict[int, Answer], cost: dict[int, float]) -> None:
+    def _take(self, line: Line, reply: Reply, answers: dict[int, Answer], charges: dict[int, Charge]) -> None:
         share = len(line.positions)
         tokens = (reply.input_tokens or 0) + (reply.output_tokens or 0)
         paid = self._price.cost(reply.input_tokens or 0, reply.output_tokens or 0) / share
         for place, (position, outcome) in enumerate(zip(line.positions, reply.outcomes, strict=True)):
-            cost[position] = paid
             whole, rest = divmod(tokens, share)
+            charges[position] = Charge(paid, whole + (place < rest))
             if outcome is None:
                 if share > 1:
                     # Asked again, in a line of its own.
                     continue
                 outcome = Failure(reply.trouble, reply.state)
-            answers[position] = Answer(outcome, reply.model, reply.request_id, whole + (place < rest), paid)
+            answers[position] = Answer(outcome, reply.model, reply.request_id, charges[position].tokens, paid)
 
     def _prepare(self, text: str) -> str:
         return self._spec.window.cut(redact(text) if self._spec.redacted else text)

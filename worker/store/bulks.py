@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, select, update
 
+from worker.oracle.money import Charge
 from worker.reviews import Answer, Prompt
 from worker.store.engine import now, read, write
 from worker.store.prompts import close_batch, hold, leave_bulk, settle_answers
@@ -81,7 +82,12 @@ class BulkLife:
         write(self._engine, lambda connection: _wait(connection, prompt, poll_after_s, said))
 
     def collect(
-        self, prompt: Prompt, answers: Mapping[int, Answer], *, costs: Mapping[int, float], error: str | None
+        self,
+        prompt: Prompt,
+        answers: Mapping[int, Answer],
+        *,
+        charges: Mapping[int, Charge],
+        error: str | None,
     ) -> int:
         """One transaction: the answers saved, the reservations settled, the Bulk over; how many are asked again.
 
@@ -93,7 +99,7 @@ class BulkLife:
 
         def work(connection: Connection) -> int:
             hold(connection, prompt)
-            settle_answers(connection, prompt, answers, costs)
+            settle_answers(connection, prompt, answers, charges)
             left = [one for index, one in enumerate(prompt.requests) if index not in answers]
             again = leave_bulk(connection, prompt.id, prompt.scorer_id, left, error)
             close_batch(connection, prompt.id, "failed" if error and not answers else "done")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from sqlalchemy import Connection, Engine, and_, exists, func, insert, or_, select, update
 
 from worker.errors import BudgetSpent
+from worker.oracle.money import Charge, Price
 from worker.store.engine import now, read, write
 from worker.store.rows import on_postgresql
 from worker.store.tables import OPEN_BATCHES, Batch, Bulk, Job, Reservation
@@ -21,9 +22,9 @@ class Treasury:
     _engine: Engine
 
     def reserve(
-        self, batch_id: int, shares: Mapping[int, float], *, max_total: float | None = None
+        self, batch_id: int, shares: Mapping[int, float], *, price: Price, max_total: float | None = None
     ) -> dict[int, int]:
-        """Sets aside each job's share of a call, all or none; the reservation of every job.
+        """Sets aside each job's share of a call at this price, all or none; the reservation of every job.
 
         `max_total` bounds what all jobs of this database spend together. A reservation that is never settled
         counts as spent.
@@ -61,7 +62,14 @@ class Treasury:
                     raise _spent(connection, job_id, dollars, batch_id)
                 reservations[job_id] = connection.execute(
                     insert(Reservation)
-                    .values(job_id=job_id, batch_id=batch_id, reserved=dollars, created_at=now())
+                    .values(
+                        job_id=job_id,
+                        batch_id=batch_id,
+                        reserved=dollars,
+                        input_price=price.input,
+                        output_price=price.output,
+                        created_at=now(),
+                    )
                     .returning(Reservation.id)
                 ).scalar_one()
             return reservations
@@ -79,18 +87,18 @@ class Treasury:
             return {job_id: (number, reserved) for job_id, number, reserved in rows}
 
 
-def settle(connection: Connection, costs: Mapping[int, float]) -> None:
-    """Reservations have cost this much; one that is settled already stays as it is."""
-    for reservation, dollars in sorted(costs.items()):
+def settle(connection: Connection, charges: Mapping[int, Charge]) -> None:
+    """What each reservation's call took; one that is settled already stays as it is."""
+    for reservation, charge in sorted(charges.items()):
         row = connection.execute(
             update(Reservation)
             .where(Reservation.id == reservation, Reservation.cost.is_(None))
-            .values(cost=dollars, settled_at=now())
+            .values(cost=charge.cost, tokens=charge.tokens, settled_at=now())
             .returning(Reservation.job_id, Reservation.reserved)
         ).one_or_none()
         if row is not None:
             connection.execute(
-                update(Job).where(Job.id == row.job_id).values(spent=Job.spent - row.reserved + dollars)
+                update(Job).where(Job.id == row.job_id).values(spent=Job.spent - row.reserved + charge.cost)
             )
 
 

@@ -9,10 +9,10 @@ from sqlalchemy import Engine, Text, case, column, func, select, table
 
 from worker.store.engine import read
 from worker.store.results import RESULTS
-from worker.store.tables import Batch, Label, Request, Reservation, Review, Scorer
+from worker.store.tables import Batch, Label, Request, Review, Scorer
 
 COSTS = table(
-    "costs", *(column(name) for name in ("job_id", "scorer_id", "labels", "paid_labels", "tokens", "cost")),
+    "costs", *(column(name) for name in ("job_id", "scorer_id", "labels", "paid_labels", "tokens", "cost", "lost")),
     column("scorer", Text),
 )  # fmt: skip
 """The view `costs`, made by the migrations: one row per job and scorer."""
@@ -20,13 +20,14 @@ COSTS = table(
 
 @dataclass(frozen=True, slots=True)
 class CostRow:
-    """What a scorer's labels of a job took; `cost` in US dollars."""
+    """What a scorer's calls for a job took, in US dollars; `lost` for calls of which nobody knows what they cost."""
 
     scorer: str
     labels: int
     paid_labels: int
     tokens: int
     cost: float
+    lost: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,25 +86,14 @@ class OracleQueries:
         c = COSTS.c
         with read(self._engine) as connection:
             rows = connection.execute(
-                select(c.scorer, c.labels, c.paid_labels, c.tokens, c.cost)
+                select(c.scorer, c.labels, c.paid_labels, c.tokens, c.cost, c.lost)
                 .where(c.job_id == job_id)
                 .order_by(c.scorer_id)
             )
-            return [CostRow(row[0], int(row[1]), int(row[2]), int(row[3]), float(row[4])) for row in rows]
-
-    def lost_reservations(self, job_id: int) -> float:
-        """Dollars set aside for calls of which nobody knows what they cost: they count as spent."""
-        with read(self._engine) as connection:
-            lost = connection.scalar(
-                select(func.coalesce(func.sum(Reservation.reserved), 0.0))
-                .join(Batch, Batch.id == Reservation.batch_id)
-                .where(
-                    Reservation.job_id == job_id,
-                    Reservation.cost.is_(None),
-                    Batch.state.not_in(("running", "submitted")),
-                )
-            )
-        return float(lost or 0.0)
+            return [
+                CostRow(name, int(labels), int(paid), int(tokens), float(cost), float(lost))
+                for name, labels, paid, tokens, cost, lost in rows
+            ]
 
     def handed_over(self, job_id: int) -> str | None:
         """Why batches of the job went to the oracle; None if none did."""

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, exists, insert, or_, select, update
 
 from worker.errors import LeaseLost
+from worker.oracle.money import Charge
 from worker.reviews import Answer, Prompt, Score
 from worker.reviews import Request as RequestRow
 from worker.store.engine import now, write
@@ -76,12 +77,17 @@ class PromptLife:
         write(self._engine, lambda connection: hold(connection, prompt, lease_until=now() + self.lease_s))
 
     def save_answers(
-        self, prompt: Prompt, answers: Mapping[int, Answer], *, costs: Mapping[int, float], done: bool = False
+        self,
+        prompt: Prompt,
+        answers: Mapping[int, Answer],
+        *,
+        charges: Mapping[int, Charge],
+        done: bool = False,
     ) -> None:
         """One transaction: a label or a reason per answer, reservations settled, with `done` the Prompt over.
 
-        `answers` are by position in `prompt.requests`, `costs` in US dollars by reservation. What was answered
-        before stays as it is.
+        `answers` are by position in `prompt.requests`, `charges` by reservation. What was answered before stays
+        as it is.
 
         Raises:
             LeaseLost: another worker has the Prompt now; nothing was written but what the call cost.
@@ -89,9 +95,9 @@ class PromptLife:
 
         def work(connection: Connection) -> bool:
             if not _is_held(connection, prompt):
-                settle(connection, costs)
+                settle(connection, charges)
                 return False
-            settle_answers(connection, prompt, answers, costs)
+            settle_answers(connection, prompt, answers, charges)
             if done:
                 close_batch(connection, prompt.id, "done")
             else:
@@ -318,10 +324,10 @@ def _leave(connection: Connection, packed: tuple[Any, ...]) -> None:
 
 
 def settle_answers(
-    connection: Connection, prompt: Prompt, answers: Mapping[int, Answer], costs: Mapping[int, float]
+    connection: Connection, prompt: Prompt, answers: Mapping[int, Answer], charges: Mapping[int, Charge]
 ) -> None:
     """Settles reservations and writes a label or a reason per answer, by position in `prompt.requests`."""
-    settle(connection, costs)
+    settle(connection, charges)
     pairs = [(prompt.requests[index], answer) for index, answer in sorted(answers.items())]
     labelled = [(request, answer) for request, answer in pairs if isinstance(answer.outcome, Score)]
     if labelled:

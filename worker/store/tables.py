@@ -276,7 +276,8 @@ class Request(Table):
 class Reservation(Table):
     """Money set aside before a call and settled from its usage: a job's hard limit holds at any moment.
 
-    `reserved` and `cost` are US dollars; `cost` is null until the answer says what it was.
+    `reserved` and `cost` are US dollars, at prices in dollars per million tokens; `cost` and `tokens` are null until
+    the answer says what they were.
     """
 
     __tablename__ = "reservations"
@@ -286,6 +287,9 @@ class Reservation(Table):
     batch_id: Mapped[int | None] = mapped_column(ForeignKey("batches.id", ondelete="SET NULL"))
     reserved: Mapped[float]
     cost: Mapped[float | None]
+    tokens: Mapped[int | None]
+    input_price: Mapped[float | None]
+    output_price: Mapped[float | None]
     created_at: Mapped[float]
     settled_at: Mapped[float | None]
 
