@@ -1,5 +1,8 @@
 """Statistics against published worked examples."""
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,3 +65,10 @@ def test_kappa_is_symmetric_and_at_most_one(table: dict[tuple[str, str], int]) -
     else:
         assert turned.kappa == pytest.approx(found.kappa)
         assert found.kappa <= 1 + 1e-12
+
+
+def test_what_training_needs_of_it_imports_the_standard_library_alone() -> None:
+    code = "import sys, worker.agreement; print({'numpy', 'scipy'} & {name.split('.')[0] for name in sys.modules})"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+    )

@@ -1,4 +1,5 @@
-"""Agreement of two raters: a contingency table in, statistics out. Pure arithmetic, no services."""
+"""Observed agreement, kappa and Wilson's interval, on the standard library alone: also for boxes that only
+train."""
 
 from __future__ import annotations
 
@@ -49,10 +50,21 @@ def wilson(successes: int, n: int, z: float = Z_95) -> tuple[float, float]:
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} of {n} is no share")
-    share = successes / n
+    return score_interval(successes / n, n, z=z)
+
+
+def score_interval(share: float, n: float, *, sampled: float = 0.0, z: float = Z_95) -> tuple[float, float]:
+    """Wilson's interval of a share seen in n reviews, which hold the part `sampled` of all there are.
+
+    The variance of a simple random sample without replacement is smaller by 1 - `sampled` (Cochran 1977, 2.6), as
+    if n were as much larger; where `sampled` is 1 nothing is left to chance, and both ends are the share.
+    """
+    if sampled >= 1:
+        return share, share
+    n = n / (1 - sampled)
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     # At the ends centre and half are equal but for the last digit, which must not leave the share outside.
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == n else min(1.0, centre + half)
+    low = 0.0 if share <= 0 else max(0.0, min(share, centre - half))
+    high = 1.0 if share >= 1 else min(1.0, max(share, centre + half))
     return low, high
