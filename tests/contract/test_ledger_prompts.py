@@ -95,6 +95,19 @@ def test_the_oracle_s_own_audit_is_scored_by_the_adapter(ledger: Ledger, queries
     assert {pair.row_no for pair in queries.iterate_pairs(job.id)} == audited - {min(audited)}
 
 
+def test_an_audit_that_the_adapter_cannot_do_keeps_nobody_from_a_label(
+    ledger: Ledger, queries: Queries
+) -> None:
+    job = ask(ledger, 8, policy="oracle --audit 1.0 --audit-seed 0")
+    for batch_id in ledger.publishable("adapter", window=10):
+        batch = ledger.claim(batch_id)
+        assert batch is not None
+        assert ledger.hand_over(batch, "the base model can't be found")
+    answer_all(ledger)
+    assert queries.job_state(job.id) == "done"
+    assert queries.request_counts(job.id) == {("policy", "labelled"): 8}
+
+
 def test_a_review_that_kills_the_adapter_falls_back_to_the_oracle(ledger: Ledger, queries: Queries) -> None:
     job = ask(ledger, 8, policy="fallback")
     work_off(ledger, poison=frozenset({3}))
@@ -145,6 +158,16 @@ def test_fallback_takes_over_when_no_adapter_worker_comes(
     for batch_id in ledger.publishable("adapter", window=100):
         ledger.claim(batch_id)
         break
+    assert ledger.hand_over_waiting(after_s=60, room=100) == {}
+
+
+def test_what_is_tried_again_waits_for_a_worker_as_long_as_what_is_new(
+    ledger: Ledger, engine: Engine
+) -> None:
+    job = ask(ledger, 8, policy="fallback")
+    ledger.cancel(job.id)
+    sql(engine, "UPDATE batches SET created_at = created_at - 100")
+    ledger.retry(job.id)
     assert ledger.hand_over_waiting(after_s=60, room=100) == {}
 
 

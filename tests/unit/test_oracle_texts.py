@@ -83,6 +83,19 @@ def test_years_prices_ratings_and_the_like_stay(text: str) -> None:
     assert redact(text) == text
 
 
+def test_a_very_long_word_is_searched_in_one_walk() -> None:
+    # With a search from each of its letters this took minutes.
+    long = "x" * 1_000_000
+    assert redact(long) == long
+    assert redact(f"{long} ann@example.org") == f"{long} [email]"
+
+
+def test_a_name_longer_than_an_address_may_have_is_no_way_around() -> None:
+    masked = redact("n" * 100 + "@example.org")
+    assert "@" not in masked
+    assert masked.endswith("[email]")
+
+
 @given(st.text(max_size=200))
 def test_masking_twice_is_like_masking_once(text: str) -> None:
     assert redact(redact(text)) == redact(text)

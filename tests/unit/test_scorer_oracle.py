@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 
 import pytest
+from openai._models import construct_type
+from openai.types import Decision
+from openai.types.decision import AnswerAnswerResourceChoice
 
 from tests.fake_openai import BatchPlan, FakeOpenAI, Fault, rule_label
 from tests.fake_openai.faults import QUOTA_CODES
@@ -16,7 +20,9 @@ from worker.errors import BudgetSpent, OracleInvalid, OracleQuotaSpent, OracleUn
 from worker.oracle.money import Charge, Price
 from worker.oracle.spec import Route
 from worker.reviews import Answer, Failure, Review, Score
+from worker.scorers.asking import PROBE_TEXT
 from worker.scorers.base import OpenBook
+from worker.scorers.decisions import read_decision
 
 ROUTES: tuple[Route, ...] = ("decisions", "chat")
 TEXTS = [
@@ -330,3 +336,108 @@ def test_a_bulk_gives_what_it_has_and_says_what_is_missing(plan: BatchPlan) -> N
         assert sum(server.billed) > 0
     else:
         assert missing
+
+
+@pytest.mark.parametrize("threads", [8])
+def test_parameters_that_are_dropped_by_many_at_once_cost_no_label(threads: int) -> None:
+    with FakeOpenAI(rejected=["store", "reasoning_effort"], latency_s=0.02) as server:
+        scorer = oracle(server)
+        books = [Ledger() for _ in range(2 * threads)]
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(lambda book: scorer.ask(TEXTS[:1], book), books))
+        assert [labels_of(book) for book in books] == [EXPECTED[:1]] * len(books)
+
+
+def test_a_parameter_that_was_never_sent_is_not_dropped_for_ever() -> None:
+    with FakeOpenAI(tape=[Fault("unsupported", param="temperature")] * 50) as server:
+        book = Ledger()
+        oracle(server).ask(TEXTS[:1], book)
+        assert isinstance(book.answers[0].outcome, Failure)
+        assert len(server.calls) == 2
+
+
+def test_a_request_larger_than_the_limit_per_minute_is_halved() -> None:
+    limit = {"x-ratelimit-limit-tokens": "100"}
+    with FakeOpenAI(tape=[Fault("rate_limit")], headers=limit) as server:
+        book = Ledger()
+        oracle(server).ask(TEXTS, book)
+        assert labels_of(book) == EXPECTED
+        assert [len(call.texts) for call in server.calls] == [12, 6, 6]
+
+
+class HalfOpen(Gate):
+    """Lets the first request through as a probe."""
+
+    def admit(self, tokens: int, heartbeat: Callable[[], None]) -> AbstractContextManager[bool]:
+        self.admitted.append(tokens)
+        return nullcontext(len(self.admitted) == 1)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_half_open_breaker_is_tried_with_a_text_of_our_own(route: Route) -> None:
+    with FakeOpenAI() as server:
+        book, gate = Ledger(), HalfOpen()
+        oracle(server, route).ask(TEXTS, book, throttle=gate)
+        assert labels_of(book) == EXPECTED
+        assert server.calls[0].texts == (PROBE_TEXT,)
+        assert [len(call.texts) for call in server.calls] == [1, 12]
+        # It is paid for like any other, but by no label.
+        assert book.spent == pytest.approx(PRICE.cost(*server.billed))
+        assert sum(answer.cost for answer in book.answers.values()) < book.spent
+
+
+@pytest.mark.parametrize("fault", [Fault("status"), Fault("reset"), Fault("rate_limit", retry_after="9")])
+def test_a_probe_that_fails_is_no_review_s_fault(fault: Fault) -> None:
+    with FakeOpenAI(tape=[fault] * 9) as server:
+        book, gate = Ledger(), HalfOpen()
+        with pytest.raises(OracleUnavailable) as caught:
+            oracle(server).ask(TEXTS, book, throttle=gate)
+        assert caught.value.limited
+        assert len(server.calls) == len(gate.failures) == 1
+        assert book.answers == {}
+
+
+def test_a_request_that_opened_the_breaker_itself_is_counted() -> None:
+    class Opening(Gate):
+        def admit(self, tokens: int, heartbeat: Callable[[], None]) -> AbstractContextManager[bool]:
+            if self.failures:
+                raise OracleUnavailable("the breaker is open", retry_after_s=15, limited=True)
+            return nullcontext(False)
+
+    with FakeOpenAI(tape=[Fault("status")] * 9) as server:
+        with pytest.raises(OracleUnavailable, match="answered 500") as caught:
+            oracle(server).ask(TEXTS, Ledger(), throttle=Opening())
+        assert not caught.value.limited
+        assert caught.value.retry_after_s == 15
+        assert len(server.calls) == 1
+
+
+@pytest.mark.parametrize(
+    "probabilities",
+    [
+        [("negative", 0.1), ("positive", 0.9)],
+        [("negative", 0.5), ("negative", 0.5)],
+        [("negative", 0.6), ("positive", 0.2), ("positive", 0.2)],
+        [("negative", float("nan")), ("positive", 0.5)],
+        [("negative", 0.9), ("positive", 0.9)],
+        [("negative", 1.0)],
+    ],
+)
+def test_a_decision_whose_probabilities_do_not_fit_is_not_believed(
+    probabilities: list[tuple[str, float]],
+) -> None:
+    answer = {"type": "choice", "name": "r1", "choice": "negative", "confidence": 0.9, "probabilities": [
+        {"value": value, "probability": probability} for value, probability in probabilities]}  # fmt: skip
+    decision = Decision.model_construct(
+        None, answers=[construct_type(type_=AnswerAnswerResourceChoice, value=answer)]
+    )
+    assert read_decision(decision, ["r1"], LABELS)[0] == [None]
+
+
+def test_a_code_that_could_be_a_sentence_is_not_repeated() -> None:
+    with FakeOpenAI(poison={"great": Fault("bad_request", code="your text 'SECRET' is bad")}) as server:
+        book = Ledger()
+        oracle(server).ask(TEXTS[:1], book)
+    failure = book.answers[0].outcome
+    assert isinstance(failure, Failure)
+    assert failure.reason.endswith("answered 400")

@@ -155,6 +155,58 @@ def test_a_half_open_breaker_lets_one_probe_through(
     assert not is_open(client)
 
 
+def test_an_answer_that_was_under_way_neither_closes_the_breaker_nor_ends_a_wait(client: redis.Redis) -> None:
+    throttle = make(client)
+    throttle.failed(OracleQuotaSpent("insufficient_quota"))
+    throttle.answered({})
+    assert is_open(client)
+    client.flushall()
+    throttle.failed(OracleUnavailable("429", retry_after_s=20, limited=True))
+    throttle.answered({})
+    assert not admitted(throttle)
+
+
+def test_the_one_that_goes_first_knows_it(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.1)
+    throttle = make(client)
+    with throttle.admit(1, lambda: None) as is_probe:
+        assert not is_probe
+    fail(throttle)
+    time.sleep(0.15)
+    with throttle.admit(1, lambda: None) as is_probe:
+        assert is_probe
+    throttle.answered({})
+    with throttle.admit(1, lambda: None) as is_probe:
+        assert not is_probe
+
+
+def test_a_probe_that_meets_a_rate_limit_makes_room_for_another(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.1)
+    throttle = make(client)
+    fail(throttle)
+    time.sleep(0.15)
+    assert admitted(throttle)
+    throttle.failed(OracleUnavailable("429", retry_after_s=0.1, limited=True))
+    time.sleep(0.15)
+    assert admitted(throttle)
+
+
+def test_a_probe_waits_for_its_bucket_like_others(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.1)
+    throttle = make(client, requests=600)
+    while admitted(throttle):
+        pass
+    fail(throttle)
+    time.sleep(0.15)
+    # A request a tenth of a second or so comes free, and it is the probe's.
+    with throttle.admit(1, lambda: None) as is_probe:
+        assert is_probe
+
+
 def test_without_quota_the_breaker_opens_at_once(client: redis.Redis) -> None:
     throttle = make(client)
     throttle.failed(OracleQuotaSpent("insufficient_quota"))

@@ -37,7 +37,6 @@ def oracle_report(settings: Settings, store: Store, at: Progress) -> dict[str, A
         "prompts": store.queries.prompt_counts(job.oracle_id),
         "handed_over": store.queries.handed_over(job.id),
         "error": job.oracle_error,
-        "last_error": store.queries.prompt_error(job.oracle_id),
         "breaker": _breaker(settings, scorer.details["base_url"], scorer.details["model"]),
     }
 
@@ -60,14 +59,17 @@ def _breaker(settings: Settings, base_url: str, model: str) -> dict[str, Any] | 
     return {"open": state.is_open, "retry_in_s": state.retry_in_s, "reason": state.reason}
 
 
-def oracle_waiting_for(settings: Settings, at: Progress, oracle: dict[str, Any]) -> str | None:
+def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | None:
     """Why the oracle isn't asked, as a sentence with the way out; None while it is or needn't be."""
     from worker.celery_app import make_app, workers_online
     from worker.embedded import running_pid
 
+    if at.job.oracle_id is None:
+        return None
     if not at.open_requests:
         return _fallback_hint(settings, at)
-    breaker = oracle["breaker"]
+    details = store.queries.scorer(at.job.oracle_id).details
+    breaker = _breaker(settings, details["base_url"], details["model"])
     if breaker and breaker["open"]:
         return (
             f"the circuit breaker is open ({breaker['reason']}); "
@@ -81,9 +83,9 @@ def oracle_waiting_for(settings: Settings, at: Progress, oracle: dict[str, Any])
         return None
     if not online:
         return "no openai worker answers: start `loracle worker --lane openai`"
-    prompts = oracle["prompts"]
+    prompts = store.queries.prompt_counts(at.job.oracle_id)
     if prompts.get("parked"):
-        return f"{prompts['parked']:,} Prompts are parked: {oracle['last_error']}"
+        return f"{prompts['parked']:,} Prompts are parked: {store.queries.prompt_error(at.job.oracle_id)}"
     if prompts.get("submitted") and not prompts.get("running"):
         return "OpenAI works on a Bulk (`loracle bulk status`)"
     return None

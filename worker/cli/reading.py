@@ -143,12 +143,15 @@ def write_job(
     `tick` is called after every chunk.
     """
     job, new = open_job(source, adapter, store.ledger, asked=asked)
+    if not new and asked.max_cost is not None and asked.max_cost != job.max_cost:
+        if store.ledger.set_budget(job.id, asked.max_cost):
+            note(f"Job {job.id} has a budget of ${asked.max_cost:g} from now on.")
+        else:
+            note(f"Its budget stays as it is; `loracle retry {job.id} --max-cost DOLLARS` changes it.")
     if not new and job.state != "reading":
         note(
             f"{source.file.name}: job {job.id} has these reviews already ({job.state}); --again makes a new one."
         )
-        if asked.max_cost is not None and asked.max_cost != job.max_cost:
-            note(f"Its budget stays as it is; `loracle retry {job.id} --max-cost DOLLARS` changes it.")
         bell.ring()
         return job
     if not new:

@@ -11,6 +11,7 @@ import click
 
 from worker.cli.common import Bell, echo_json, json_option, note, open_all
 from worker.cli.oracle_options import choose_oracle, oracle_options
+from worker.cli.oracle_views import oracle_waiting_for
 from worker.cli.reading import enqueue_options, open_source, pinned_adapter, reading_options, write_job
 from worker.cli.waiting import wait_for_jobs
 from worker.errors import DataDirectoryBusy
@@ -63,7 +64,9 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
             tick = supervisor.poll if supervisor is not None else _nothing
             job = write_job(source, adapter, store, Bell(settings, store), asked=asked, tick=tick)
             job_id = job.id
-            code = wait_for_jobs(store, [job_id], tick=tick)
+            code = wait_for_jobs(
+                store, [job_id], tick=tick, why=lambda at: oracle_waiting_for(settings, store, at)
+            )
     except KeyboardInterrupt:
         if job_id is not None:
             note(f"Interrupted. Job {job_id} keeps its labels; the same command or `loracle worker` goes on.")

@@ -55,9 +55,7 @@ def _report(settings: Settings, store: Store, job_id: int) -> dict[str, Any]:
     report["oracle"] = oracle
     waits = None if over else _waiting_for(settings, at)
     report["waiting_for"] = waits
-    report["oracle_waiting_for"] = (
-        None if over or oracle is None else oracle_waiting_for(settings, at, oracle)
-    )
+    report["oracle_waiting_for"] = None if over else oracle_waiting_for(settings, store, at)
     return report
 
 

@@ -17,6 +17,7 @@ import psycopg
 from sqlalchemy import Connection, Double, Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -28,6 +29,9 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_S = 10
 BUSY_TIMEOUT_S = 30
 ATTEMPTS = 6
+# Hundreds of threads of the openai lane share a few connections, which each holds for milliseconds; who waits for one
+# has an answer in hand that is paid for.
+POOL: dict[str, Any] = {"pool_size": 10, "max_overflow": 10, "pool_timeout": 120}
 
 _READ_ONLY = "loracle_read_only"
 _TURN = "loracle_turn"
@@ -74,6 +78,7 @@ def make_engine(url: str) -> Engine:
         engine = create_engine(
             parsed.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,
+            **POOL,
             json_serializer=to_json,
             connect_args={
                 "connect_timeout": CONNECT_TIMEOUT_S,
@@ -104,6 +109,7 @@ def _sqlite(url: str, database: str) -> Engine:
         url,
         json_serializer=to_json,
         connect_args={"isolation_level": None},
+        **POOL,
         # SQLite's own waiting is a sleep that doubles: threads that take turns lose no time in it.
         execution_options={_TURN: threading.Lock()},
     )
@@ -146,8 +152,13 @@ def write(engine: Engine, work: Callable[[Connection], T]) -> T:
     turn: AbstractContextManager[Any] = engine.get_execution_options().get(_TURN, nullcontext())
 
     def once() -> T:
-        with turn, engine.begin() as connection:
-            return work(connection)
+        try:
+            with turn, engine.begin() as connection:
+                return work(connection)
+        except PoolTimeout as error:
+            raise DatabaseBusy(
+                f"no connection to the database came free in {POOL['pool_timeout']} s"
+            ) from error
 
     return retrying(once)
 

@@ -64,6 +64,17 @@ class JobLife:
 
         return write(self._engine, work)
 
+    def set_budget(self, job_id: int, max_cost: float) -> bool:
+        """The most the oracle may cost for this job, in US dollars, with what is spent; False if the job is over."""
+
+        def work(connection: Connection) -> bool:
+            changed = connection.execute(
+                update(Job).where(Job.id == job_id, Job.state.in_(ACTIVE_JOBS)).values(max_cost=max_cost)
+            )
+            return changed.rowcount == 1
+
+        return write(self._engine, work)
+
     def append(
         self,
         job_id: int,
