@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.bulk_drill import BulkDrill
 from tests.faults.oracle_drill import Drill
-from worker import prompting, throttle
+from worker import bulking, prompting, throttle
 from worker.scorers import asking
 
 RUNS = int(os.environ.get("LORACLE_ORACLE_RUNS", "10"))
@@ -31,3 +32,16 @@ def test_every_review_ends_with_a_label_or_a_reason_and_within_budget(
     database = tmp_path / "drill.db"
     shutil.copyfile(migrated_sqlite, database)
     Drill(seed, database, valkey_url).run()
+
+
+@pytest.mark.parametrize("seed", range(RUNS))
+def test_a_bulk_is_sent_once_whoever_dies_and_every_row_is_resolved(
+    seed: int, tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulking, "TOKEN_LIMIT_S", 0.05)
+    # What the fake took it lists at once.
+    monkeypatch.setattr(bulking, "GRACE_S", 0.1)
+    monkeypatch.setattr(prompting, "PARKED_S", 0.1)
+    database = tmp_path / "drill.db"
+    shutil.copyfile(migrated_sqlite, database)
+    BulkDrill(seed, database).run()

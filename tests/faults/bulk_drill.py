@@ -1,0 +1,175 @@
+"""One seeded drill of the Batch API: a faulty server, deaths around every step, and an audit of what was sent."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tests.contract.asking import ask
+from tests.fake_openai import BatchPlan, FakeOpenAI, Fault, rule_label
+from tests.faults.oracle_drill import Killed
+from tests.unit import oracles
+from worker.prompting import ask_prompt
+from worker.scorers.base import FreePass
+from worker.scorers.bulk import BulkScorer
+from worker.store.engine import make_engine
+from worker.store.ledger import Ledger
+from worker.store.packing import PackRule
+from worker.store.queries import Queries
+
+REVIEWS = 60
+WORKERS = 2
+ROUTES = (
+    "POST /v1/files",
+    "POST /v1/batches",
+    "GET /v1/batches",
+    "GET /v1/batches/{}",
+    "GET /v1/files/{}/content",
+)
+STEPS = (
+    "reserve",
+    "begin_bulk",
+    "note_upload",
+    "note_submission",
+    "wait_on",
+    "collect",
+    "submit_again",
+    "split_bulk",
+)
+PLANS = (
+    BatchPlan(),
+    BatchPlan(polls=3),
+    BatchPlan(drop=2),
+    BatchPlan(fail_lines=2),
+    BatchPlan(odd_lines=2),
+    BatchPlan(usage=False),
+    BatchPlan(output_file=False),
+    BatchPlan(status="expired", answered=0.5),
+    BatchPlan(status="cancelled", answered=0.3),
+    BatchPlan(status="failed", errors=("token_limit_exceeded",)),
+)
+
+
+class DyingLedger(Ledger):
+    """Dies before or after the commit of a step."""
+
+    chance = random.Random(0)
+    share = 0.0
+    kills = 0
+    watch = threading.Lock()
+
+    def maybe_die(self) -> None:
+        with self.watch:
+            dead = self.chance.random() < self.share
+            self.kills += dead
+        if dead:
+            raise Killed
+
+
+def _dying(name: str) -> Any:
+    step = getattr(Ledger, name)
+
+    def work(self: DyingLedger, *arguments: Any, **options: Any) -> Any:
+        self.maybe_die()
+        found = step(self, *arguments, **options)
+        self.maybe_die()
+        return found
+
+    return work
+
+
+for _name in STEPS:
+    setattr(DyingLedger, _name, _dying(_name))
+
+
+class BulkDrill:
+    """A database, a server and some threads, all from one seed."""
+
+    def __init__(self, seed: int, database: Path) -> None:
+        self.chance = random.Random(seed)
+        self.max_cost = self.chance.choice((None, None, 0.5, 0.02))
+        faults = {route: [self._fault() for _ in range(40)] for route in ROUTES}
+        self.server = FakeOpenAI(
+            batches=[self.chance.choice(PLANS) for _ in range(12)], shelf_faults=faults, seed=seed
+        )
+        self.engine = make_engine(f"sqlite:///{database}")
+        self.ledger = DyingLedger(self.engine, max_attempts=3, lease_s=0.6)
+        self.ledger.chance, self.ledger.share = self.chance, self.chance.choice((0.0, 0.05, 0.1))
+        self.queries = Queries(self.engine)
+        self.failures: list[BaseException] = []
+
+    def _fault(self) -> Fault | None:
+        return self.chance.choice(
+            (None, None, None, Fault("reset"), Fault("status", status=503), Fault("status", status=500))
+        )
+
+    def run(self) -> None:
+        """Until the jobs are over; then everything is looked at."""
+        with self.server:
+            scorer = oracles.bulk(self.server, reviews_per_prompt=self.chance.choice((1, 4)))
+            texts = [f"review {self.chance.randrange(40)} of good and bad" for _ in range(REVIEWS)]
+            first = ask(self.ledger, REVIEWS, oracle=scorer.identity, max_cost=self.max_cost, texts=texts)
+            second = ask(self.ledger, REVIEWS, oracle=scorer.identity, texts=texts)
+            stop = threading.Event()
+            threads = [threading.Thread(target=self._work, args=(scorer, stop)) for _ in range(WORKERS)]
+            for thread in threads:
+                thread.start()
+            try:
+                self._sweep((first.id, second.id))
+            finally:
+                stop.set()
+                for thread in threads:
+                    thread.join()
+            if self.failures:
+                raise self.failures[0]
+            for job_id in (first.id, second.id):
+                self._audit(job_id)
+        self.engine.dispose()
+
+    def _sweep(self, job_ids: tuple[int, ...]) -> None:
+        for _ in range(3000):
+            if self.failures or all(self.queries.job_state(one) in ("done", "stopped") for one in job_ids):
+                return
+            self.ledger.pack(lambda scorer_id: PackRule(30, 1000, 0.0, bulk=True))
+            self.ledger.sweep("openai", queue_empty=True, ring_after_s=0.3)
+            threading.Event().wait(0.02)
+        raise AssertionError(f"the jobs never ended: {[self.queries.progress(one) for one in job_ids]}")
+
+    def _work(self, scorer: BulkScorer, stop: threading.Event) -> None:
+        while not stop.is_set():
+            for batch_id in self.ledger.publishable("openai", window=1):
+                try:
+                    ask_prompt(
+                        batch_id,
+                        ledger=self.ledger,
+                        oracle_for=lambda scorer_id: scorer,
+                        gate_for=lambda scorer: FreePass(),
+                        retry_delay_s=0.05,
+                        poll_s=0.02,
+                    )
+                except Killed:
+                    continue
+                except Exception as error:
+                    self.failures.append(error)
+                    return
+            stop.wait(0.02)
+
+    def _audit(self, job_id: int) -> None:
+        job = self.queries.get_job(job_id)
+        for row in self.queries.iterate_results(job_id, with_text=True):
+            if row["label"] is None:
+                assert row["error"], f"row {row['row_no']} has neither a label nor a reason"
+            else:
+                assert row["label"] == rule_label(row["text"], oracles.LABELS)[0], "a guess"
+                assert row["error"] is None
+        if job.max_cost is not None:
+            assert job.spent <= job.max_cost
+        total = sum(self.queries.get_job(one).spent for one in (1, 2))
+        assert total >= oracles.PRICE.halved().cost(*self.server.billed) - 1e-9, (
+            "more was billed than is known"
+        )
+        keys = Counter(batch["metadata"]["client_key"] for batch in self.server.shelf.batches.values())
+        assert max(keys.values(), default=1) == 1, "a Bulk was submitted twice"
