@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from openai import OpenAI
+
 from tests.fake_openai.answers import (
     Body,
     RequestRejectedError,
@@ -26,6 +28,7 @@ from tests.fake_openai.answers import (
 )
 from tests.fake_openai.faults import Fault, draw
 from tests.fake_openai.files import BatchPlan, Shelf
+from worker.scorers.openai_client import make_client
 
 ASK = ("/v1/chat/completions", "/v1/decisions")
 _ID = r"(?<=/)(file-|batch_)\d+"
@@ -72,6 +75,7 @@ class FakeOpenAI:
         self.shelf_faults = {route: list(tape) for route, tape in (shelf_faults or {}).items()}
         self.generator = random.Random(seed)
         self.shelf = Shelf(list(batches), random.Random(seed))
+        self.clients: list[OpenAI] = []
         self.calls: list[Call] = []
         self.asked: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
@@ -94,8 +98,16 @@ class FakeOpenAI:
         self._thread.start()
         return self
 
+    def client(self, *, timeout_s: float = 5.0) -> OpenAI:
+        """A client of this server, closed with it: a connection left to the garbage collector is a warning."""
+        made = make_client("test", self.url, timeout_s=timeout_s)
+        self.clients.append(made)
+        return made
+
     def __exit__(self, *_: object) -> None:
         self.stopping.set()
+        for client in self.clients:
+            client.close()
         self._server.shutdown()
         self._thread.join()
         self._server.close_connections()

@@ -11,7 +11,6 @@ from worker.scorers.asking import OracleScorer
 from worker.scorers.bulk import BulkScorer
 from worker.scorers.chat import ChatRoute
 from worker.scorers.decisions import DecisionsRoute
-from worker.scorers.openai_client import make_client
 
 LABELS = ("negative", "positive")
 PRICE = Price(1.0, 4.0)
@@ -49,7 +48,7 @@ def oracle(
 ) -> OracleScorer:
     """A scorer that waits hardly at all between tries."""
     made = spec(server, route, **options)  # type: ignore[arg-type]
-    client = make_client("test", server.url, timeout_s=timeout_s)
+    client = server.client(timeout_s=timeout_s)
     chosen = DecisionsRoute(client, made) if route == "decisions" else ChatRoute(client, made)
     return OracleScorer(made, chosen, price, first_wait_s=0.01)
 
@@ -57,4 +56,4 @@ def oracle(
 def bulk(server: FakeOpenAI, **options: object) -> BulkScorer:
     """A scorer by the Batch API that looks every few milliseconds."""
     made = spec(server, "bulk", **options)  # type: ignore[arg-type]
-    return BulkScorer(made, make_client("test", server.url, timeout_s=5.0), PRICE, poll_s=0.01)
+    return BulkScorer(made, server.client(), PRICE, poll_s=0.01)

@@ -93,7 +93,7 @@ def test_a_bulk_s_lines_and_its_submission_are_the_sdk_s_own_types() -> None:
 
 def test_the_fake_answers_as_the_sdk_expects() -> None:
     with FakeOpenAI() as server:
-        client = make_client("test", server.url)
+        client = server.client()
         found = bodies("zero-shot-v1", ("negative", "positive"))
         completion = client.chat.completions.with_raw_response.create(**found["chat"])
         decision = client.decisions.with_raw_response.create(**found["decisions"])

@@ -265,7 +265,9 @@ def test_a_bulk_s_results_are_resolved_row_by_row(
             assert max(server.asked.values()) == 1
             # At half the price, and every reservation settled.
             spent = site.queries.get_job(job_id).spent
-            assert spent == pytest.approx(oracles.PRICE.halved().cost(*server.billed))
+            billed = oracles.PRICE.halved().cost(*server.billed)
+            # Of lines that are in no file nobody knows whether they were done: they count as spent.
+            assert spent > billed if plans[0].drop else spent == pytest.approx(billed)
         assert sql(site.engine, "SELECT count(*) FROM reservations WHERE cost IS NULL") == [(0,)]
         # What was uploaded is deleted.
         uploaded = {batch["input_file_id"] for batch in server.shelf.batches.values()}

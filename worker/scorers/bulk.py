@@ -212,6 +212,11 @@ class BulkScorer:
                 if status == 200:
                     reply = self._read(body, line, request_id)
                     self._take(line, reply, answers, charges, most=self.bounds([line], texts))
+        if batch.status != "failed":
+            # Of a line that is in neither file nobody knows whether it was done.
+            for line in by_id.values():
+                most = self.bounds([line], texts)
+                charges.update({position: Charge(most[position]) for position in line.positions})
         return Collected(answers, charges)
 
     def forget(self, file_id: str | None) -> None:
