@@ -183,7 +183,7 @@ def oracle_spec(
         route=chosen,
         template=Template.find(template),
         window=TextWindow.parse(text_window),
-        reviews_per_prompt=reviews_per_prompt or DEFAULT_PER_PROMPT[chosen],
+        reviews_per_prompt=DEFAULT_PER_PROMPT[chosen] if reviews_per_prompt is None else reviews_per_prompt,
         redacted=redacted,
         base_url=settings.oracle_url,
     )

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from array import array
 from dataclasses import dataclass
 from typing import Any
 
 from worker.enqueue import Source
 from worker.oracle.money import Price, token_bound
-from worker.oracle.prompts import answer_format, fixed_ids, messages, questions, review_lines
+from worker.oracle.prompts import (
+    DECISION_ROOM,
+    answer_format,
+    answer_room,
+    fixed_ids,
+    messages,
+    questions,
+    review_lines,
+)
 from worker.oracle.redaction import redact
 from worker.oracle.spec import OracleSpec
 from worker.reviews import Review
 
 BYTES_PER_TOKEN = 4.0
 """What English text has in the usual vocabularies; other languages take more tokens."""
+JSON_MEMBER = 14
+"""Bytes of an answer's member beside its label: the id, quotes, colon and comma."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +49,13 @@ class Plan:
 
 
 def plan(source: Source, spec: OracleSpec, price: Price, share: float) -> Plan:
-    """Reads the file once; memory grows with the number of different texts (32 bytes each)."""
+    """Reads the file once; memory grows with the number of different texts (some 100 bytes each).
+
+    Which reviews a share will be isn't known: the estimates are for the average one, the bounds for the longest.
+    """
     seen: set[bytes] = set()
-    reviews = rejected = sent_bytes = 0
+    sizes = array("q")
+    reviews = rejected = 0
     for record in source.records():
         if not isinstance(record, Review):
             rejected += 1
@@ -50,37 +66,43 @@ def plan(source: Source, spec: OracleSpec, price: Price, share: float) -> Plan:
             continue
         seen.add(digest)
         text = spec.window.cut(redact(record.text) if spec.redacted else record.text)
-        sent_bytes += len(review_lines(["r000000"], [text]).encode()) + 1
+        # As a JSON line in a JSON string, as it is sent.
+        line = review_lines(["r000000"], [text]) + "\n"
+        sizes.append(len(json.dumps(line, ensure_ascii=False).encode()))
     different = len(seen)
     asked = round(different * share)
     requests = -(-asked // spec.reviews_per_prompt)
-    overhead, answer = _overhead(spec)
-    text_bytes = sent_bytes * share + requests * overhead
-    output = asked * answer
+    overhead = requests * _overhead(spec)
     if spec.route == "bulk":
         price = price.halved()
-    estimate = text_bytes / BYTES_PER_TOKEN
-    # Answers of Decisions are free of charge and not counted; a chat answer is one short JSON member per review.
-    counted = 0.0 if spec.route == "decisions" else output / BYTES_PER_TOKEN
-    most_output = asked * (64 if spec.route == "decisions" else 24 + answer)
+    estimate = (sum(sizes) * share + overhead) / BYTES_PER_TOKEN
+    most = sum(sorted(sizes, reverse=True)[:asked]) + overhead
+    if spec.route == "decisions":
+        # Answers of Decisions are free of charge and not counted.
+        answers, most_answers = 0.0, asked * DECISION_ROOM
+    else:
+        longest = max(len(label.encode()) for label in spec.labels)
+        answers = asked * (longest + JSON_MEMBER) / BYTES_PER_TOKEN
+        full, rest = divmod(asked, spec.reviews_per_prompt)
+        most_answers = full * answer_room(spec.labels, spec.reviews_per_prompt)
+        most_answers += answer_room(spec.labels, rest) if rest else 0
     return Plan(
         reviews=reviews,
         duplicates=reviews - different,
         rejected=rejected,
         asked=asked,
         requests=requests,
-        tokens=round(estimate + counted),
-        cost=price.cost(estimate, counted),
-        most_tokens=round(text_bytes + most_output),
-        most_cost=price.cost(text_bytes, most_output),
+        tokens=round(estimate + answers),
+        cost=price.cost(estimate, answers),
+        most_tokens=most + most_answers,
+        most_cost=price.cost(most, most_answers),
     )
 
 
-def _overhead(spec: OracleSpec) -> tuple[float, int]:
-    """Bytes that a request takes beside its texts, and an answer per review."""
+def _overhead(spec: OracleSpec) -> int:
+    """The most tokens that a request takes beside its texts."""
     ids = fixed_ids("plan", spec.reviews_per_prompt)
     empty = messages(spec.template.fill(spec.labels), "")
-    longest = max(len(label.encode()) for label in spec.labels)
     body: dict[str, Any]
     if spec.route == "decisions":
         body = {"model": spec.model, "input": empty, "questions": questions(ids, spec.labels)}
@@ -89,8 +111,8 @@ def _overhead(spec: OracleSpec) -> tuple[float, int]:
             "model": spec.model,
             "messages": empty,
             "response_format": answer_format(ids, spec.labels),
-            "max_completion_tokens": 1000,
+            "max_completion_tokens": answer_room(spec.labels, len(ids)),
             "reasoning_effort": "none",
             "store": False,
         }
-    return float(token_bound(body)), longest + 14
+    return token_bound(body)

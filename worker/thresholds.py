@@ -45,8 +45,8 @@ class Threshold:
     """What `--below` would do.
 
     `asked` is the share of reviews the oracle decides. `kept_accuracy`: of those the adapter decides, against gold;
-    `accuracy`: of all, on drawn reviews with gold; `kept_agreement`: of the drawn ones the adapter decides, with the
-    oracle.
+    `accuracy`: of all the cascade's labels, against gold, on the reviews for which they are known; `kept_agreement`:
+    of the drawn ones the adapter decides, with the oracle.
     """
 
     below: float
@@ -56,11 +56,14 @@ class Threshold:
     kept_agreement: Share
 
 
-def thresholds(reviews: Iterable[Known], grid: Sequence[float] = GRID) -> list[Threshold]:
+def thresholds(
+    reviews: Iterable[Known], grid: Sequence[float] = GRID, *, cascaded_below: float | None = None
+) -> list[Threshold]:
     """A row per `--below`, from one walk over the reviews.
 
-    Only drawn oracle labels are used: those asked for because a score was low say nothing of the others. They are
-    complete below a drawn threshold only, so accuracy is over drawn reviews.
+    Up to `cascaded_below`, the threshold of the cascade that the reviews are of, the oracle was asked about every
+    review that is unsure: accuracy is over all with gold. Above it, and without one, only drawn oracle labels are
+    used: those asked for because a score was low say nothing of the others.
     """
     total = 0
     asked = [0] * len(grid)
@@ -81,7 +84,13 @@ def thresholds(reviews: Iterable[Known], grid: Sequence[float] = GRID) -> list[T
                     count("kept_accuracy", place, review.label == review.gold)
                 if oracle is not None:
                     count("kept_agreement", place, review.label == oracle)
-            if oracle is not None and review.gold is not None:
+            if review.gold is None:
+                continue
+            if cascaded_below is not None and below <= cascaded_below:
+                # What the oracle didn't answer keeps the adapter's label.
+                decided = review.oracle if unsure and review.oracle is not None else review.label
+                count("accuracy", place, decided == review.gold)
+            elif oracle is not None:
                 count("accuracy", place, (oracle if unsure else review.label) == review.gold)
     if not total:
         return []

@@ -94,16 +94,19 @@ def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | 
 def _fallback_hint(settings: Settings, at: Progress) -> str | None:
     """A fallback job without any adapter worker: who would take over, and when."""
     from worker.celery_app import make_app, workers_online
+    from worker.embedded import running_pid
 
     if not at.job.policy.startswith("fallback") or at.batches.get("running") or not at.batches.get("queued"):
         return None
-    try:
-        app = make_app(settings)
-        if workers_online(app):
+    online = 0
+    if not settings.embedded or running_pid(settings.home) is not None:
+        try:
+            app = make_app(settings)
+            if workers_online(app):
+                return None
+            online = workers_online(app, "openai")
+        except BrokerUnreachable:
             return None
-        online = workers_online(app, "openai")
-    except BrokerUnreachable:
-        return None
     if online:
         return f"it takes over when no adapter worker has taken a batch for {settings.fallback_after_s:g} s"
     return "it would take over, but no openai worker answers either: start `loracle worker --lane openai`"

@@ -124,8 +124,11 @@ def threshold(job: int, as_json: bool) -> int:
     policy = Policy.parse(found.policy)
     pairs = store.queries.iterate_pairs(job)
     rows = thresholds(
-        Known(pair.label, pair.score, pair.gold, pair.oracle, policy.is_audited(job, pair.row_no))
-        for pair in pairs
+        (
+            Known(pair.label, pair.score, pair.gold, pair.oracle, policy.is_audited(job, pair.row_no))
+            for pair in pairs
+        ),
+        cascaded_below=policy.below,
     )
     if not rows:
         raise Invalid(f"no review of job {job} has an adapter's label yet: there is nothing to choose from.")
@@ -178,6 +181,11 @@ def threshold(job: int, as_json: bool) -> int:
     note(
         f"Measured on {gold:,} reviews with gold labels and {drawn:,} audited ones; intervals are 95 % (Wilson)."
     )
+    if policy.below is not None and gold:
+        note(
+            f"Up to {policy.below:g}, where this job asked the oracle about all, the last column is of every review "
+            "with gold; above it of audited ones."
+        )
     if each is None:
         note("The oracle has labelled nothing in this job, so its price isn't known: see `loracle plan`.")
     return 0

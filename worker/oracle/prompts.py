@@ -15,6 +15,10 @@ from worker.errors import OptionInvalid
 FOLDER = Path(__file__).parent.parent / "data" / "prompts"
 LABELS = "{labels}"
 LONGEST_TEMPLATE = 20_000
+ROOM, ROOM_PER_REVIEW = 32, 24
+"""Tokens of a chat's answer: braces, and an id with quotes and punctuation."""
+DECISION_ROOM = 64
+"""Tokens that a decision may be counted as; today they are none."""
 INSTRUCTIONS = "What is the sentiment of the review with the id {id}?"
 
 
@@ -64,6 +68,12 @@ class Template:
 def built_in_names() -> list[str]:
     """The templates that come with Loracle."""
     return sorted(path.stem for path in FOLDER.glob("*.txt"))
+
+
+def answer_room(labels: Sequence[str], count: int) -> int:
+    """The most tokens that a chat's answer about so many reviews may have: it is sent as the limit."""
+    longest = max(len(label.encode()) for label in labels)
+    return ROOM + count * (ROOM_PER_REVIEW + longest)
 
 
 def new_ids(count: int) -> list[str]:

@@ -10,14 +10,11 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletion
 
 from worker.oracle.money import token_bound
-from worker.oracle.prompts import answer_format, messages, review_lines
+from worker.oracle.prompts import answer_format, answer_room, messages, review_lines
 from worker.oracle.spec import OracleSpec
 from worker.reviews import Outcome, Score
 from worker.scorers.asking import Reply
 from worker.scorers.openai_client import Trouble, explain
-
-ROOM, ROOM_PER_REVIEW = 32, 24
-"""Tokens of an answer: braces, and an id with quotes and punctuation."""
 
 
 class ChatRoute:
@@ -33,8 +30,7 @@ class ChatRoute:
 
     def body(self, ids: Sequence[str], texts: Sequence[str], *, roomy: bool = False) -> dict[str, Any]:
         """The request for these reviews; `roomy`: with twice the room for the answer."""
-        longest = max(len(label.encode()) for label in self._spec.labels)
-        room = ROOM + len(ids) * (ROOM_PER_REVIEW + longest)
+        room = answer_room(self._spec.labels, len(ids))
         return {
             "model": self._spec.model,
             "messages": messages(self._system, review_lines(ids, texts)),

@@ -10,7 +10,7 @@ from openai import OpenAI
 from openai.types import Decision
 
 from worker.oracle.money import token_bound
-from worker.oracle.prompts import messages, questions, review_lines
+from worker.oracle.prompts import DECISION_ROOM, messages, questions, review_lines
 from worker.oracle.spec import OracleSpec
 from worker.reviews import Outcome, Score
 from worker.scorers.asking import Reply
@@ -37,7 +37,7 @@ class DecisionsRoute:
 
     def bound(self, body: Mapping[str, Any]) -> tuple[int, int]:
         """The most input and output tokens it can take."""
-        return token_bound(body), 64 * len(body["questions"])
+        return token_bound(body), DECISION_ROOM * len(body["questions"])
 
     def send(self, body: Mapping[str, Any], ids: Sequence[str]) -> Reply:
         """Asks. Raises whatever the client raises."""
