@@ -124,31 +124,6 @@ def test_a_fallback_job_without_any_worker_says_who_is_missing(oracle: Loracle) 
     assert "start `loracle worker`" in story
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (("--policy", "cascade"), "--below P"),
-        (("--below", "0.5"), "--below"),
-        (("--policy", "cascade", "--below", "1.5"), "at most 1"),
-        (("--audit", "2"), "share between 0 and 1"),
-        (("--model", "gpt-6-luna"), "--policy adapter never asks"),
-        (("--policy", "oracle", "--model", "unheard-of"), "LORACLE_PRICES"),
-        (("--policy", "oracle", "--prompt", "nowhere.txt"), "zero-shot-v1"),
-        (("--policy", "oracle", "--text-window", "middle:3"), "head"),
-        (("--policy", "oracle", "--reviews-per-prompt", "0"), "--reviews-per-prompt"),
-        (("--policy", "oracle", "--bulk", "--route", "chat"), "exclude each other"),
-        (("--policy", "oracle", "--max-cost", "-1"), "0 or more"),
-    ],
-)
-def test_options_that_do_not_fit_are_told_with_the_way_out(
-    options: tuple[str, ...], words: str, oracle: Loracle, server: FakeOpenAI
-) -> None:
-    done = oracle("enqueue", "reviews.csv", *options)
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert server.calls == []
-
-
 def test_without_a_key_nothing_begins(oracle: Loracle) -> None:
     for command in (("run", "reviews.csv", "--policy", "oracle"), ("worker", "--lane", "openai")):
         done = oracle(*command, OPENAI_API_KEY="")
