@@ -17,10 +17,11 @@ from celery.signals import setup_logging, task_failure
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 
-from worker.bootstrap import Oracles, Store, open_store
+from worker.bootstrap import Store, open_store
 from worker.celery_app import LANES, announce, make_app, publisher, queue_length
 from worker.lifeline import die_with
 from worker.logs import log_lines
+from worker.oracles import Oracles
 from worker.pipeline import record_agreement
 from worker.reviews import Lane
 from worker.settings import read_settings

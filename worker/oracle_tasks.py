@@ -9,9 +9,9 @@ from typing import Any
 from celery import shared_task
 
 from worker import prompting
-from worker.bootstrap import Oracles
 from worker.celery_app import ASK_PROMPT, broker_url
 from worker.child import attempt, child
+from worker.oracles import Oracles
 from worker.scorers.asking import OracleScorer
 from worker.settings import Settings
 from worker.throttle import CONCURRENCY, RedisThrottle, connect

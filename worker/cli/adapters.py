@@ -10,13 +10,7 @@ from typing import Any
 
 import click
 
-from worker.bootstrap import (
-    BUNDLED_NAME,
-    find_registered,
-    load_directory,
-    local_directory,
-    restore_adapter,
-)
+from worker.bootstrap import BUNDLED_NAME, find_registered, load_directory, local_directory, restore_adapter
 from worker.cli.adapter_views import list_adapters, minute, print_manifest, print_table
 from worker.cli.common import echo_json, json_option, note, open_all
 from worker.errors import AdapterInvalid

@@ -7,10 +7,11 @@ import time
 
 import click
 
-from worker.bootstrap import Oracles, Store
+from worker.bootstrap import Store
 from worker.bulking import advance_bulks
 from worker.cli.common import echo_json, json_option, note, open_all
 from worker.errors import Invalid
+from worker.oracles import Oracles
 from worker.pipeline import record_agreement
 from worker.scorers.bulk import BulkScorer
 from worker.settings import Settings

@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
-from worker.bootstrap import Store, oracle_spec
+from worker.bootstrap import Store
 from worker.cli.common import note
 from worker.enqueue import Adapter, Asked
 from worker.errors import OptionInvalid, OracleInvalid
 from worker.oracle.spec import OracleSpec
+from worker.oracles import oracle_spec
 from worker.policy import KINDS, Policy
 from worker.settings import Settings
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from worker.errors import LoracleError, OracleUnavailable
 from worker.oracle.money import NOTHING, Charge, Price, token_bound
@@ -16,6 +15,7 @@ from worker.oracle.spec import OracleSpec
 from worker.reviews import Answer, Failure, Outcome, Review, ScorerIdentity
 from worker.scorers.base import Book, FreePass, OpenBook, Throttle, no_heartbeat
 from worker.scorers.openai_client import Trouble, raise_for, unavailable
+from worker.scorers.routes import Reply, Route
 
 TRIES = 4
 """Requests with the same reviews before the Prompt goes back to the ledger."""
@@ -28,48 +28,6 @@ PROBE_TEXT = "A good film."
 
 MOST_BYTES_PER_TOKEN = 8.0
 """No text in earnest has more; so a request of more bytes than this per allowed token can never pass."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A server's answer: an outcome for each review in order, or None where it can't be trusted.
-
-    `trouble` says why, for `state`. `too_long`: the answer was cut off at its limit.
-    """
-
-    outcomes: Sequence[Outcome | None]
-    input_tokens: int | None
-    output_tokens: int | None
-    model: str | None
-    request_id: str | None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    trouble: str = "the answer isn't valid"
-    state: Literal["refused", "unanswered"] = "unanswered"
-    too_long: bool = False
-
-
-class Route(Protocol):
-    """One way to ask: what is sent, what it can cost at most, and how the answer is read."""
-
-    def body(self, ids: Sequence[str], texts: Sequence[str], *, roomy: bool = False) -> dict[str, Any]:
-        """The request for these reviews; `roomy`: with twice the room for the answer."""
-        ...
-
-    def bound(self, body: Mapping[str, Any]) -> tuple[int, int]:
-        """The most input and output tokens it can take."""
-        ...
-
-    def send(self, body: Mapping[str, Any], ids: Sequence[str]) -> Reply:
-        """Asks. Raises whatever the client raises."""
-        ...
-
-    def explain(self, error: Exception) -> Trouble:
-        """What to do about an error of `send`."""
-        ...
-
-    def drop(self, param: str) -> bool:
-        """The server doesn't know this parameter: whether it can be left out from now on."""
-        ...
 
 
 class OracleScorer:

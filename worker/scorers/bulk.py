@@ -22,10 +22,10 @@ from worker.oracle.prompts import fixed_ids
 from worker.oracle.redaction import redact
 from worker.oracle.spec import OracleSpec
 from worker.reviews import Answer, Failure, Outcome, Review, ScorerIdentity
-from worker.scorers.asking import Reply
 from worker.scorers.base import no_heartbeat
 from worker.scorers.chat import ChatRoute, read_completion
 from worker.scorers.openai_client import raise_for, unavailable
+from worker.scorers.routes import Reply
 
 MOST_LINES = 50_000
 MOST_BYTES = 200_000_000

@@ -13,8 +13,8 @@ from worker.oracle.money import token_bound
 from worker.oracle.prompts import answer_format, answer_room, messages, review_lines
 from worker.oracle.spec import OracleSpec
 from worker.reviews import Outcome, Score
-from worker.scorers.asking import Reply
 from worker.scorers.openai_client import Trouble, explain
+from worker.scorers.routes import Reply
 
 
 class ChatRoute:

@@ -13,8 +13,8 @@ from worker.oracle.money import token_bound
 from worker.oracle.prompts import DECISION_ROOM, messages, questions, review_lines
 from worker.oracle.spec import OracleSpec
 from worker.reviews import Outcome, Score
-from worker.scorers.asking import Reply
 from worker.scorers.openai_client import Trouble, explain
+from worker.scorers.routes import Reply
 
 SUM_TOLERANCE = 0.02
 

@@ -127,14 +127,9 @@ def leave(connection: Connection, batch_id: int) -> int:
 
 
 def reopen_packed(connection: Connection, batch_id: int) -> int:
-    """Every request of the batch is open again; how many were asked about."""
-    connection.execute(
-        update(Request)
-        .where(*_packed(batch_id), Request.follows)
-        .values(state="open", batch_id=None, follows=False)
-    )
+    """Every request of the batch is open again; how many."""
     return connection.execute(
-        update(Request).where(*_packed(batch_id)).values(state="open", batch_id=None)
+        update(Request).where(*_packed(batch_id)).values(state="open", batch_id=None, follows=False)
     ).rowcount
 
 
