@@ -81,8 +81,8 @@ def _meaning(first: Side, second: Side, found: Drift) -> str:
     for side in (first, second):
         if side.audited < MIN_BIN:
             return (
-                f"Too little is audited to tell: {side.name} has {side.audited:,} audited reviews, {MIN_BIN} are the "
-                "least. Enqueue with --audit SHARE (say 0.02) so that the oracle sees a uniform sample of each job."
+                f"Too little is audited to tell: {side.audited:,} reviews in {side.name}, {MIN_BIN} are the least. "
+                "Enqueue with --audit SHARE (say 0.02) so that the oracle sees a uniform sample of each job."
             )
     value, interval = found.difference.value, found.difference.interval
     if value is None or interval is None:
@@ -99,8 +99,8 @@ def _meaning(first: Side, second: Side, found: Drift) -> str:
     chance = f"p = {found.p_value:.3f}" if found.p_value >= 0.001 else "p < 0.001"
     if found.p_value >= CHANCE:
         return (
-            f"No change is shown: on reviews of like score adapter and oracle agree in {second.name} by {points} "
-            f"from {first.name}, which may be chance ({chance})."
+            f"No change is shown: on reviews of like score, the agreement of adapter and oracle in {second.name} "
+            f"differs from that in {first.name} by {points}, which may be chance ({chance})."
         )
     if value < 0:
         return (

@@ -144,10 +144,14 @@ def _compare_periods(adapter: str, since: datetime, until: datetime | None, as_j
         if since == datetime(since.year, since.month, since.day)
         else f"{since:%Y-%m-%d %H:%M}"
     )
-    names = (f"the {len(before)} jobs before {day}", f"the {len(later)} jobs since {day}")
+    names = (f"{_jobs(before)} before {day}", f"{_jobs(later)} since {day}")
     change = compare_jobs(store.queries, before, later, names=names)
     if as_json:
         echo_json({"adapter": row.name, **dataclasses.asdict(change), "drift": change.drift.as_json()})
     else:
         click.echo(f"Adapter '{row.name}' {row.sha256[:12]}:")
         print_change(change)
+
+
+def _jobs(jobs: list[Job]) -> str:
+    return "1 job" if len(jobs) == 1 else f"{len(jobs)} jobs"

@@ -16,7 +16,7 @@ from worker.store.queries import AgreementRow
 if TYPE_CHECKING:
     from worker.drifting import Change
 
-WIDTH = 118
+WIDTH = 120
 UNDEFINED = "undefined"
 
 
@@ -50,7 +50,7 @@ def print_measured(job: Job, measured: Measured, by: str | None) -> None:
 
 
 def _print_pairs(rows: list[AgreementRow]) -> None:
-    table = _table("raters", "on", "n", "agree", "kappa", "AC1", "alpha", "bias p")
+    table = _table("raters", "on", "n", "agree", "kappa", "AC1", "bias p")
     for row in rows:
         found = row.statistics
         marginal = found.get("marginal")
@@ -61,7 +61,6 @@ def _print_pairs(rows: list[AgreementRow]) -> None:
             figure(found["observed"]),
             figure(found["kappa"]),
             figure(found["ac1"]) if "ac1" in found else "",
-            figure(found["alpha"]) if "alpha" in found else "",
             "" if marginal is None else f"{marginal['p_value']:.3f}",
         )
     _show(table)
@@ -97,14 +96,14 @@ def _print_slices(rows: list[AgreementRow], by: str) -> None:
     if not rows:
         note(f"There are too few reviews to part them by {by}.")
         return
-    table = _table("raters", "on", by, "n", "agree", "kappa", "accuracy")
+    table = _table("raters", "on", "characters" if by == "length" else by, "n", "agree", "kappa", "accuracy")
     last = None
     for row in rows:
         key = (row.raters, row.selection)
         gold = row.statistics.get("gold")
         table.add_row(
             *(key if key != last else ("", "")),
-            row.slice.removeprefix(f"{by} "),
+            row.slice.removeprefix(f"{by} ").removesuffix(" characters"),
             f"{row.n:,}",
             figure(row.statistics["observed"]),
             figure(row.statistics["kappa"]),
