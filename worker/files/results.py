@@ -22,8 +22,17 @@ ROW_GROUP_ROWS = 50_000
 _BATCH_ROWS = 5_000
 _TABLE_ROWS = 200
 
-_NUMBERS = {"row_no": "int64", "score": "float64"}
-"""The columns whose parquet type isn't string; the schema never depends on the values."""
+_TYPES = {
+    "job_id": "int64",
+    "row_no": "int64",
+    "score": "float64",
+    "adapter_score": "float64",
+    "oracle_score": "float64",
+    "cost": "float64",
+    "corrected": "int64",
+    "labelled_at": "timestamp",
+}
+"""The columns whose parquet type isn't string; the schema never depends on the values. Times are UTC's."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _PLAIN_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
@@ -214,7 +223,9 @@ def _write_parquet(rows: Iterable[Row], columns: Sequence[str], file: IO[bytes])
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([(name, _NUMBERS.get(name, "string")) for name in columns])
+    times = pa.timestamp("us", tz="UTC")
+    types = {name: times if kind == "timestamp" else kind for name, kind in _TYPES.items()}
+    schema = pa.schema([(name, types.get(name, "string")) for name in columns])
     remaining = iter(rows)
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         while batches := list(itertools.islice(_batches(remaining, schema), ROW_GROUP_ROWS // _BATCH_ROWS)):
@@ -230,5 +241,8 @@ def _batches(rows: Iterator[Row], schema: Any) -> Iterator[Any]:
             values: list[Any] = [row.get(field.name) for row in chunk]
             if pa.types.is_string(field.type):
                 values = [None if value is None else _as_text(value) for value in values]
-            arrays.append(pa.array(values, field.type))
+            if pa.types.is_timestamp(field.type):
+                arrays.append(pa.array(values, "string").cast(field.type))
+            else:
+                arrays.append(pa.array(values, field.type))
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -25,9 +25,7 @@ def is_adapter_label(label: Any, job_id: Any, row_no: Any) -> ColumnElement[bool
     return and_(label.job_id == job_id, label.row_no == row_no, label.scorer_id == scorer_id)
 
 
-def is_oracle_label(
-    label: Any, job_id: Any, row_no: Any, oracle_id: int | None
-) -> ColumnElement[bool]:
+def is_oracle_label(label: Any, job_id: Any, row_no: Any, oracle_id: int | None) -> ColumnElement[bool]:
     """`label` (an alias of Label) is that of the job's oracle for this review."""
     return and_(label.job_id == job_id, label.row_no == row_no, label.scorer_id == oracle_id)
 

@@ -23,7 +23,7 @@ from worker.store.engine import read
 from worker.store.job_rows import job_unknown
 from worker.store.raters import raters_differ
 from worker.store.rows import on_postgresql
-from worker.store.tables import Job, Review
+from worker.store.tables import Job, Review, Scorer
 
 RESULTS = table(
     "results",
@@ -115,13 +115,18 @@ class ResultQueries:
             return _in_row_order(self._engine, query, after_row=after_row, limit=limit, chunk=chunk)
         if not with_text and sort.endswith("length") and not filters.get("search"):
             query = _with_review(query)
-        key: ColumnElement[Any] = RESULTS.c.score if sort.endswith("score") else Review.characters
-        key = (key.desc() if sort.startswith("-") else key.asc()).nulls_last()
+        by: Any = RESULTS.c.score if sort.endswith("score") else Review.characters
+        key = (by.desc() if sort.startswith("-") else by.asc()).nulls_last()
         return _sorted(
             self._engine,
             query.where(RESULTS.c.row_no > after_row).order_by(key, RESULTS.c.row_no).limit(limit),
             chunk,
         )
+
+    def scorer_names(self) -> list[str]:
+        """The names of all that have given labels, or were to."""
+        with read(self._engine) as connection:
+            return list(connection.scalars(select(Scorer.name).distinct().order_by(Scorer.name)))
 
 
 def _in_row_order(
