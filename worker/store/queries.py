@@ -27,6 +27,7 @@ from worker.store.job_rows import job_unknown, read_job, select_jobs, to_job
 from worker.store.oracle_queries import OracleQueries
 from worker.store.progress import Progress, read_progress
 from worker.store.results import RESULTS, ResultQueries
+from worker.store.stats import StatsQueries
 from worker.store.tables import (
     ACTIVE_JOBS,
     OPEN_BATCHES,
@@ -41,6 +42,7 @@ from worker.store.tables import (
     Review,
     Scorer,
 )
+from worker.store.worklist import Worklist
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class AgreementRow:
     created_at: float
 
 
-class Queries(OracleQueries, ResultQueries):
+class Queries(OracleQueries, ResultQueries, Worklist, StatsQueries):
     """The reads of a store; each opens a connection of its own and never waits for a writer."""
 
     def __init__(self, engine: Engine) -> None:

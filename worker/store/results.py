@@ -150,8 +150,11 @@ def _in_row_order(
 
 def _sorted(engine: Engine, query: Select[Any], chunk: int) -> Iterator[dict[str, Any]]:
     # The rows stay in the database's sorter, which spills to its own disk: a cursor brings `chunk` at a time.
-    with read(engine) as connection:
-        for row in connection.execute(query, execution_options={"yield_per": chunk}):
+    with (
+        read(engine) as connection,
+        connection.execute(query, execution_options={"yield_per": chunk}) as rows,
+    ):
+        for row in rows:
             yield dict(row._mapping)
 
 
