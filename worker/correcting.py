@@ -75,7 +75,8 @@ def _checked(
         label = meant(entry.label)
         earlier = found.get(entry.row_no)
         if entry.job_id != job_id:
-            problem = f"it is a review of job {entry.job_id}, not {job_id}: `loracle review {entry.job_id} --import {name}`"
+            command = f"loracle review {entry.job_id} --import {name}"
+            problem = f"it is a review of job {entry.job_id}, not {job_id}: `{command}`"
         elif label is None:
             problem = f"'{entry.label[:40]}' is no label of job {job_id}: use {' or '.join(labels)}"
         elif earlier is not None and earlier[1].label != label:

@@ -104,10 +104,11 @@ def _import(
     if as_json:
         echo_json({"job_id": job.id, **dataclasses.asdict(done)})
     elif done.corrections:
+        export = f"loracle results {job.id} --corrected --with-text -o corrected.parquet"
         click.echo(
             f"{done.corrections:,} corrections of job {job.id} are its gold labels now, {done.replaced:,} in place "
-            f"of earlier ones. Train on them: `loracle results {job.id} --corrected --with-text -o corrected.parquet`, "
-            "then `loracle train corrected.parquet --label-column gold_label`."
+            f"of earlier ones. Train on them: `{export}`, then `loracle train corrected.parquet --label-column "
+            "gold_label`."
         )
     else:
         note(f"{path.name} has no correction yet: nothing was written.")
