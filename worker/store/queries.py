@@ -35,6 +35,7 @@ from worker.store.tables import (
     Adapter,
     Agreement,
     Batch,
+    Correction,
     Job,
     Label,
     Reject,
@@ -102,15 +103,19 @@ class Queries(OracleQueries, ResultQueries, Worklist, StatsQueries):
             return {label: int(count) for label, count in rows}
 
     def contingency(self, job_id: int) -> dict[tuple[str, str], int]:
-        """How many reviews have each pair (gold label, final label), of those that have both."""
+        """How many reviews have each pair (gold label, final label), of those with both; corrections are gold."""
+        gold = func.coalesce(Correction.label, Review.gold_label)
         with read(self._engine) as connection:
             c = _final(connection, job_id)
             rows = connection.execute(
-                select(Review.gold_label, c.label, func.count())
+                select(gold, c.label, func.count())
                 .join(Review, (c.job_id == Review.job_id) & (c.row_no == Review.row_no))
-                .where(Review.job_id == job_id, Review.gold_label.is_not(None), c.label.is_not(None))
-                .group_by(Review.gold_label, c.label)
-                .order_by(Review.gold_label, c.label)
+                .outerjoin(
+                    Correction, (Correction.job_id == Review.job_id) & (Correction.row_no == Review.row_no)
+                )
+                .where(Review.job_id == job_id, gold.is_not(None), c.label.is_not(None))
+                .group_by(gold, c.label)
+                .order_by(gold, c.label)
             )
             return {(str(gold), label): count for gold, label, count in rows}
 
