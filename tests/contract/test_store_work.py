@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
+import psycopg
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from tests.contract.enqueued import sql
 from tests.contract.rated import ROWS, Rated, rate
@@ -170,3 +173,21 @@ def test_thousands_of_corrections_are_written_at_once(ledger: Ledger, queries: Q
     assert ledger.save_corrections(job_id, [Correction(row_no, "pos") for row_no in rows]) == 2500
     assert len(list(queries.iterate_results(job_id, gold="pos"))) == 2500
     assert queries.missing_rows(job_id, [*rows, 2501, 9999]) == {2501, 9999}
+
+
+@pytest.mark.parametrize("sort", ["-score", "length"])
+def test_a_sorted_export_never_holds_its_rows(
+    ledger: Ledger, queries: Queries, engine: Engine, sort: str
+) -> None:
+    rows = [Rated(f"a text that is long enough to be seen {n:>200}", None, ("pos", 0.9)) for n in range(4000)]
+    job_id = rate(ledger, rows, audited=False)
+    cursors: list[object] = []
+    event.listen(engine, "after_cursor_execute", lambda connection, cursor, *_: cursors.append(cursor))
+    tracemalloc.start()
+    found = sum(1 for _ in queries.iterate_results(job_id, sort=sort, with_text=True, chunk=50))  # type: ignore[arg-type]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == 4000
+    assert peak < 1_000_000, "the texts alone are 960,000 bytes"
+    if engine.dialect.name == "postgresql":
+        assert isinstance(cursors[-1], psycopg.ServerCursor)
