@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from worker.bootstrap import open_store
-from worker.reviews import JobSpec
+from worker.reviews import JobSpec, ScorerIdentity
 from worker.scorers.stub import StubScorer
 from worker.settings import Settings
 from worker.store.engine import make_engine
@@ -29,6 +29,8 @@ COMMANDS = (
     "results JOB --sort -score --with-text -o out.csv",
     "results JOB --sort length -o out.parquet",
     "results JOB --search 777 -o out.csv",
+    "results JOB --disagree -o out.csv",
+    "review JOB -o out.csv",
     "review JOB --kind unsure -o out.csv",
     "stats --json",
 )
@@ -45,9 +47,19 @@ FROM counted
 _LABELS = """
 INSERT INTO labels (job_id, row_no, scorer_id, label, score, created_at)
 {numbers} SELECT {job}, n, {scorer}, CASE WHEN n % 3 = 0 THEN 'negative' ELSE 'positive' END,
-       0.5 + (n * 7919 % 500000) / 1000000.0, 1790000000.0 + n / 10
+       0.5 + (CAST(n AS BIGINT) * 7919 % 500000) / 1000000.0, 1790000000.0 + n / 10
 FROM counted
 """
+_REQUESTS = """
+INSERT INTO requests (job_id, row_no, scorer_id, reason, state, follows, created_at)
+{numbers} SELECT {job}, n * 5, {oracle}, 'audit', 'labelled', false, 0.0 FROM counted
+"""
+_ANSWERS = """
+INSERT INTO labels (job_id, row_no, scorer_id, label, score, created_at)
+{numbers} SELECT {job}, n * 5, {oracle}, CASE WHEN n % 4 = 0 THEN 'negative' ELSE 'positive' END, 0.9, 0.0
+FROM counted
+"""
+ORACLE = ScorerIdentity("openai", "gpt", "1" * 64, {"route": "chat"})
 
 
 def measure(*, rows: int) -> Iterator[dict[str, Any]]:
@@ -75,8 +87,16 @@ def measure(*, rows: int) -> Iterator[dict[str, Any]]:
 
 
 def _fill(ledger: Ledger, job_id: int, count: int) -> None:
-    """A labelled job of so many reviews, straight into the tables."""
-    spec = JobSpec(identity=f"job {job_id}", name="reviews", source="-", adapter_id=ledger.register_stub())
+    """A labelled job of so many reviews, every fifth audited, straight into the tables."""
+    oracle = ledger.register_scorer(ORACLE)
+    spec = JobSpec(
+        identity=f"job {job_id}",
+        name="reviews",
+        source="-",
+        adapter_id=ledger.register_stub(),
+        policy="adapter --audit 0.2 --audit-seed 0",
+        oracle_id=oracle,
+    )
     job, _ = ledger.open_job(spec)
     scorer = ledger.register_scorer(StubScorer().identity)
     engine: Engine = ledger._engine
