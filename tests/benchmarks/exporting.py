@@ -105,6 +105,9 @@ def _fill(ledger: Ledger, job_id: int, count: int) -> None:
         bytes_ = "BLOB" if engine.dialect.name == "sqlite" else "BYTEA"
         connection.execute(text(_REVIEWS.format(numbers=numbers, job=job.id, bytes=bytes_)))
         connection.execute(text(_LABELS.format(numbers=numbers, job=job.id, scorer=scorer)))
+        fifths = _NUMBERS[engine.dialect.name].format(first=1, last=count // 5)
+        for statement in (_REQUESTS, _ANSWERS):
+            connection.execute(text(statement.format(numbers=fifths, job=job.id, oracle=oracle)))
         connection.execute(
             text(f"UPDATE jobs SET records_read = {count}, state = 'done' WHERE id = {job.id}")
         )
