@@ -85,6 +85,10 @@ class JobStateInvalid(Invalid):
     """The job is in a state in which this can't be done."""
 
 
+class CorrectionInvalid(Invalid):
+    """A correction can't be taken over."""
+
+
 class LeaseLost(Transient):
     """Another worker holds the lease of this batch now: unsaved work is dropped."""
 

@@ -51,6 +51,16 @@ class Failure:
     state: Literal["refused", "unanswered", "failed"] = "failed"
 
 
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A person's word on one review of a job: its gold label from now on."""
+
+    row_no: int
+    label: str
+    author: str | None = None
+    note: str | None = None
+
+
 Outcome = Score | Failure
 """What a scorer gives for one review."""
 

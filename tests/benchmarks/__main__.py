@@ -10,12 +10,12 @@ import os
 import platform
 import sys
 
-from tests.benchmarks import agreement, enqueueing, oracle, scoring, training
+from tests.benchmarks import agreement, enqueueing, exporting, oracle, scoring, training
 
 
 def main() -> None:
     """Runs the benchmarks named on the command line, or all, and prints one JSON object per figure."""
-    chosen = sys.argv[1:] or ["enqueue", "score", "train", "oracle", "agree"]
+    chosen = sys.argv[1:] or ["enqueue", "score", "train", "oracle", "agree", "export"]
     print(json.dumps({"machine": platform.platform(), "cores": os.cpu_count()}))  # noqa: T201
     if "enqueue" in chosen:
         for figure in enqueueing.measure(rows=int(os.environ.get("LORACLE_BENCH_ROWS", "1000000"))):
@@ -31,6 +31,9 @@ def main() -> None:
             print(json.dumps(figure), flush=True)  # noqa: T201
     if "agree" in chosen:
         for figure in agreement.measure(rows=int(os.environ.get("LORACLE_BENCH_ROWS", "1000000"))):
+            print(json.dumps(figure), flush=True)  # noqa: T201
+    if "export" in chosen:
+        for figure in exporting.measure(rows=int(os.environ.get("LORACLE_BENCH_ROWS", "1000000"))):
             print(json.dumps(figure), flush=True)  # noqa: T201
 
 

@@ -10,15 +10,22 @@ from typing import Any
 
 import click
 
-from worker.bootstrap import Store, adapter_of
+from worker.bootstrap import Store
 from worker.cli.common import note, open_all
+from worker.cli.dates import iso
+from worker.cli.filters import check_filters, filter_options
 from worker.cli.waiting import OVER
 from worker.errors import Invalid
 from worker.files.results import write_results
 from worker.reviews import Job
 
-COLUMNS = ("row_no", "id", "label", "score", "source", "scorer", "gold_label", "error", "asked", "cost")
-WITHOUT_ORACLE = COLUMNS[:-2]
+COLUMNS = (
+    "row_no", "id", "label", "score", "source", "scorer", "gold_label", "corrected", "labelled_at", "error",
+    "asked", "cost",
+)  # fmt: skip
+"""Of a file, whatever the job and the filters: exports of several jobs fit together."""
+ON_SCREEN = ("row_no", "id", "label", "score", "source", "scorer", "gold_label", "error", "asked", "cost")
+WITHOUT_ORACLE = ON_SCREEN[:-2]
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "table"}
 
 
@@ -29,17 +36,7 @@ FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "pa
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
-@click.option("--label", help="Only reviews with this label.")
-@click.option("--min-score", type=click.FloatRange(0, 1), help="Only labels at least this probable.")
-@click.option("--max-score", type=click.FloatRange(0, 1), help="Only labels at most this probable.")
-@click.option("--failed", is_flag=True, help="Only reviews that got no label, with the reason.")
-@click.option(
-    "--source",
-    type=click.Choice(["adapter", "oracle", "adapter_unconfirmed"]),
-    help="Only labels from this source.",
-)
-@click.option("--wrong", is_flag=True, help="Only reviews whose label differs from their gold label.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N.")
+@filter_options
 @click.option("--with-text", is_flag=True, help="The review's text too.")
 @click.option("--follow", is_flag=True, help="Go on while the job runs; rows in order, as they are labelled.")
 def results(
@@ -51,21 +48,16 @@ def results(
     follow: bool,
     **filters: Any,
 ) -> None:
-    """Show or export a job's labels, in the order of the file: a row per review, then the kept columns.
+    """Show or export a job's labels: a row per review, in the order of the file, then the kept columns.
 
     A review that has no label yet, or failed, is shown with an empty label. `source` says who gave the final label:
-    adapter_unconfirmed where the oracle was to decide and didn't; `asked` why the oracle was asked at all.
+    adapter_unconfirmed where the oracle was to decide and didn't; `asked` why the oracle was asked at all. A file has
+    the same columns whatever the job: `corrected` is 1 where a person gave the gold label, `labelled_at` is UTC. A
+    kept column whose name is taken is called file_NAME. Filters can be combined.
     """
     _, store = open_all()
     found = store.queries.get_job(job)
-    if filters["label"] is not None:
-        known = adapter_of(store, found.adapter_id).labels
-        if filters["label"] not in known:
-            raise Invalid(f"job {job} has no label '{filters['label']}'; its labels are {', '.join(known)}.")
-    if filters["wrong"] and not store.queries.contingency(job):
-        note(
-            f"No review of job {job} has both a label and a gold label (--label-column): none is known to be wrong."
-        )
+    check_filters(store, found, filters, follow=follow)
     chosen = format_ or ("jsonl" if as_json else None) or _by_name(output) or "table"
     if follow and chosen in ("table", "parquet"):
         if format_ or output:
@@ -74,10 +66,11 @@ def results(
     if filters["wrong"]:
         _say_by_source(store, job)
     rows = (_follow if follow else _rows)(store, found, with_text, filters)
+    on_screen = WITHOUT_ORACLE if found.oracle_id is None else ON_SCREEN
     columns = [
-        *(WITHOUT_ORACLE if found.oracle_id is None else COLUMNS),
+        *(on_screen if chosen == "table" else COLUMNS),
         *(["text"] if with_text else []),
-        *_kept(found),
+        *_kept(found).values(),
     ]
     write_results(rows, columns, format=chosen, target=output if output is not None else sys.stdout)
 
@@ -88,8 +81,11 @@ def _say_by_source(store: Store, job: int) -> None:
         note(f"{source}: {wrong:,} of {total:,} labels with gold are wrong ({wrong / total:.1%}).")
 
 
-def _kept(job: Job) -> list[str]:
-    return [str(name) for name in job.options.get("keep_columns", [])]
+def _kept(job: Job) -> dict[str, str]:
+    """The column of each kept one; never one of ours."""
+    taken = {*COLUMNS, "job_id", "text", "attributes"}
+    kept = [str(name) for name in job.options.get("keep_columns", [])]
+    return {name: f"file_{name}" if name in taken else name for name in kept}
 
 
 def _by_name(output: Path | None) -> str | None:
@@ -107,7 +103,8 @@ def _rows(store: Store, job: Job, with_text: bool, filters: dict[str, Any]) -> I
     found = store.queries.iterate_results(job.id, with_text=with_text or bool(kept), **filters)
     for row in found:
         attributes = row.pop("attributes", None) or {}
-        yield {**row, **{name: attributes.get(name) for name in kept}}
+        row["labelled_at"] = iso(row["labelled_at"])
+        yield {**row, **{column: attributes.get(name) for name, column in kept.items()}}
 
 
 def _follow(store: Store, job: Job, with_text: bool, filters: dict[str, Any]) -> Iterator[dict[str, Any]]:

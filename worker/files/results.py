@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import itertools
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 from worker.errors import OptionInvalid
+from worker.files.whole import whole, whole_text
 
 RESULT_FORMATS = ("table", "csv", "jsonl", "parquet")
 
@@ -22,8 +21,17 @@ ROW_GROUP_ROWS = 50_000
 _BATCH_ROWS = 5_000
 _TABLE_ROWS = 200
 
-_NUMBERS = {"row_no": "int64", "score": "float64"}
-"""The columns whose parquet type isn't string; the schema never depends on the values."""
+_TYPES = {
+    "job_id": "int64",
+    "row_no": "int64",
+    "score": "float64",
+    "adapter_score": "float64",
+    "oracle_score": "float64",
+    "cost": "float64",
+    "corrected": "int64",
+    "labelled_at": "timestamp",
+}
+"""The columns whose parquet type isn't string; the schema never depends on the values. Times are UTC's."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _PLAIN_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
@@ -51,14 +59,8 @@ def write_results(rows: Iterable[Row], columns: Sequence[str], *, format: str, t
             "csv": _write_csv,
             "jsonl": _write_jsonl,
         }[format]
-        if isinstance(target, Path):
-            with (
-                _whole(target) as file,
-                open(file.fileno(), "w", encoding="utf-8", newline="", closefd=False) as text,
-            ):
-                write(counted, columns, text)
-        else:
-            write(counted, columns, target)
+        with whole_text(target) as text:
+            write(counted, columns, text)
     return counted.count
 
 
@@ -71,28 +73,6 @@ class _Counted:
         for row in self._rows:
             self.count += 1
             yield row
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that takes the name `path` when the block ends well, and vanishes when it doesn't."""
-    try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise OptionInvalid(f"{path} can't be written: {error.strerror}. Choose another place.") from None
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 # csv and jsonl ---------------------------------------------------------------------------------------------
@@ -112,6 +92,11 @@ class _UnixLines:
 
     def write(self, row: str) -> int:
         return self._target.write(row.removesuffix("\r\n") + "\n")
+
+
+def unguarded(cell: str) -> str:
+    """What a text was before its csv cell was made safe."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell
 
 
 def _safe_cell(value: Any) -> Any:
@@ -194,7 +179,7 @@ def _one_line(text: str) -> str:
 
 def _to_parquet(rows: Iterable[Row], columns: Sequence[str], target: TextIO | Path) -> None:
     if isinstance(target, Path):
-        with _whole(target) as file:
+        with whole(target) as file:
             _write_parquet(rows, columns, file)
         return
     binary = getattr(target, "buffer", None)
@@ -214,7 +199,9 @@ def _write_parquet(rows: Iterable[Row], columns: Sequence[str], file: IO[bytes])
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([(name, _NUMBERS.get(name, "string")) for name in columns])
+    times = pa.timestamp("us", tz="UTC")
+    types = {name: times if kind == "timestamp" else kind for name, kind in _TYPES.items()}
+    schema = pa.schema([(name, types.get(name, "string")) for name in columns])
     remaining = iter(rows)
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         while batches := list(itertools.islice(_batches(remaining, schema), ROW_GROUP_ROWS // _BATCH_ROWS)):
@@ -230,5 +217,8 @@ def _batches(rows: Iterator[Row], schema: Any) -> Iterator[Any]:
             values: list[Any] = [row.get(field.name) for row in chunk]
             if pa.types.is_string(field.type):
                 values = [None if value is None else _as_text(value) for value in values]
-            arrays.append(pa.array(values, field.type))
+            if pa.types.is_timestamp(field.type):
+                arrays.append(pa.array(values, "string").cast(field.type))
+            else:
+                arrays.append(pa.array(values, field.type))
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -122,6 +122,7 @@ def _sqlite(url: str, database: str) -> Engine:
         retrying(lambda: connection.execute("PRAGMA journal_mode = WAL"), attempts=10)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.create_function("casefold", 1, str.casefold, deterministic=True)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:

@@ -9,6 +9,7 @@ from worker.store.agreements import AgreementShelf
 from worker.store.batches import BatchLife
 from worker.store.bell import Bell, Swept
 from worker.store.bulks import BulkLife
+from worker.store.corrections import Corrector
 from worker.store.fallback import Fallback
 from worker.store.jobs import JobLife
 from worker.store.money import Treasury
@@ -19,7 +20,17 @@ __all__ = ["Ledger", "Swept"]
 
 
 class Ledger(
-    JobLife, BatchLife, Fallback, PromptLife, BulkLife, Packer, Treasury, Bell, AdapterShelf, AgreementShelf
+    JobLife,
+    BatchLife,
+    Fallback,
+    PromptLife,
+    BulkLife,
+    Packer,
+    Treasury,
+    Bell,
+    AdapterShelf,
+    AgreementShelf,
+    Corrector,
 ):
     """What happened to every job, batch and review. Each method is atomic and safe from many processes.
 

@@ -27,7 +27,8 @@ from worker.store.job_rows import job_unknown, read_job, select_jobs, to_job
 from worker.store.oracle_queries import OracleQueries
 from worker.store.progress import Progress, read_progress
 from worker.store.rater_queries import RaterQueries
-from worker.store.results import RESULTS, Filters, iterate_results
+from worker.store.results import RESULTS, ResultQueries
+from worker.store.stats import StatsQueries
 from worker.store.tables import (
     ACTIVE_JOBS,
     OPEN_BATCHES,
@@ -42,11 +43,12 @@ from worker.store.tables import (
     Review,
     Scorer,
 )
+from worker.store.worklist import Worklist
 
 __all__ = ["AgreementRow", "Queries"]
 
 
-class Queries(OracleQueries, RaterQueries, AgreementQueries):
+class Queries(OracleQueries, RaterQueries, AgreementQueries, ResultQueries, Worklist, StatsQueries):
     """The reads of a store; each opens a connection of its own and never waits for a writer."""
 
     def __init__(self, engine: Engine) -> None:
@@ -113,45 +115,6 @@ class Queries(OracleQueries, RaterQueries, AgreementQueries):
         for row in self.iterate_results(job_id, chunk=chunk):
             if row["gold_label"] is not None and row["label"] is not None:
                 yield row["gold_label"], row["label"], row["score"]
-
-    def iterate_results(
-        self,
-        job_id: int,
-        *,
-        label: str | None = None,
-        min_score: float | None = None,
-        max_score: float | None = None,
-        failed: bool = False,
-        wrong: bool = False,
-        source: str | None = None,
-        with_text: bool = False,
-        after_row: int = 0,
-        until_row: int | None = None,
-        limit: int | None = None,
-        chunk: int = 2000,
-    ) -> Iterator[dict[str, Any]]:
-        """Rows of the view `results` in row order, as dicts; with `text` and `attributes` if asked.
-
-        `min_score` <= score <= `max_score`; `after_row` < row_no <= `until_row`; `failed` keeps the rows with
-        an error, `wrong` those whose label isn't their gold label, `source` those it labelled. Memory stays flat:
-        `chunk` rows at a time, each chunk a read of its own.
-
-        Raises:
-            JobUnknown: there is no such job.
-        """
-        self.job_state(job_id)
-        filters = Filters(
-            label=label,
-            min_score=min_score,
-            max_score=max_score,
-            failed=failed,
-            wrong=wrong,
-            source=source,
-            until_row=until_row,
-        )
-        return iterate_results(
-            self._engine, job_id, filters, with_text=with_text, after_row=after_row, limit=limit, chunk=chunk
-        )
 
     def rejects(self, job_id: int, *, limit: int | None = None) -> list[RejectRow]:
         """The records of the job's file that couldn't be read, in file order."""

@@ -1,0 +1,171 @@
+"""`loracle review`: the reviews that people should judge, and what they said."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from worker.bootstrap import Store, adapter_of
+from worker.cli.common import echo_json, note, open_all
+from worker.correcting import import_corrections
+from worker.errors import Invalid
+from worker.files.label_studio import label_config, write_tasks
+from worker.files.results import write_results
+from worker.reviews import Job
+from worker.store.worklist import WORK_KINDS, WorkKind
+
+COLUMNS = (
+    "job_id", "row_no", "id", "text", "adapter", "adapter_score", "oracle", "oracle_score", "final", "gold",
+    "correction", "note",
+)  # fmt: skip
+ON_SCREEN = ("row_no", "adapter", "adapter_score", "oracle", "oracle_score", "final", "gold", "excerpt")
+EXCERPT_CHARS = 80
+FORMATS = {".csv": "csv", ".json": "label-studio", ".jsonl": "label-studio"}
+NOTHING = {
+    "disagreements": "adapter and oracle agree wherever both have labelled a review that nobody has corrected",
+    "unsure": "the oracle has labelled all that the adapter has, or people have corrected the rest",
+    "gold": "no gold label (--label-column) is contradicted by a sure adapter that the oracle doesn't contradict",
+}
+
+
+@click.command()
+@click.argument("job", type=int)
+@click.option(
+    "--kind",
+    type=click.Choice(WORK_KINDS),
+    default="disagreements",
+    show_default=True,
+    help="Which reviews: see above.",
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=100, show_default=True, metavar="N", help="The first N."
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write work to FILE.csv or .json."
+)
+@click.option("--format", "format_", type=click.Choice(["csv", "label-studio"]), help="Else by -o's name.")
+@click.option(
+    "--import",
+    "filled",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="Take corrections from a filled csv or a Label Studio export.",
+)
+@click.option("--author", metavar="NAME", help="With --import: who corrected.")
+@click.option("--label-config", "config", is_flag=True, help="Print Label Studio's labelling configuration.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+def review(
+    job: int,
+    kind: WorkKind,
+    limit: int,
+    output: Path | None,
+    format_: str | None,
+    filled: Path | None,
+    author: str | None,
+    config: bool,
+    as_json: bool,
+) -> None:
+    """Show or export the reviews of a job that a person should judge, or take the corrections that came back.
+
+    \b
+    --kind disagreements  adapter and oracle differ: the surest adapter first, then the surest oracle
+    --kind unsure         no label of the oracle: the adapter's lowest score first
+    --kind gold           likely wrong gold labels: the adapter is sure (0.8 at least) of another one, and the
+                          oracle isn't for gold: the surest adapter first, then what the oracle confirms
+
+    Equals come in the file's order; reviews that were corrected before are left out.
+
+    A csv has an empty column `correction`: fill it in, and give the file to --import. Records without a correction
+    are left alone. Label Studio takes -o FILE.json, with both raters' labels as predictions; import its export as
+    JSON. A correction is the review's gold label from then on, in results and agreement.
+    """
+    _, store = open_all()
+    found = store.queries.get_job(job)
+    labels = adapter_of(store, found.adapter_id).labels
+    if author is not None and filled is None:
+        raise Invalid("--author says who corrected: it goes with --import FILE.")
+    if config:
+        click.echo(label_config(labels))
+    elif filled is not None:
+        _import(store, found, filled, labels, author, as_json)
+    else:
+        _export(store, found, kind, limit, output, format_ or _by_name(output), labels, as_json)
+
+
+def _import(
+    store: Store, job: Job, path: Path, labels: Sequence[str], author: str | None, as_json: bool
+) -> None:
+    done = import_corrections(job.id, path, labels, author=author, ledger=store.ledger, queries=store.queries)
+    if as_json:
+        echo_json({"job_id": job.id, **dataclasses.asdict(done)})
+    elif done.corrections:
+        export = f"loracle results {job.id} --corrected --with-text -o corrected.parquet"
+        click.echo(
+            f"{done.corrections:,} corrections of job {job.id} are its gold labels now, {done.replaced:,} in place "
+            f"of earlier ones. Train on them: `{export}`, then `loracle train corrected.parquet --label-column "
+            "gold_label`."
+        )
+    else:
+        note(f"{path.name} has no correction yet: nothing was written.")
+
+
+def _export(
+    store: Store,
+    job: Job,
+    kind: WorkKind,
+    limit: int,
+    output: Path | None,
+    chosen: str | None,
+    labels: Sequence[str],
+    as_json: bool,
+) -> None:
+    if kind == "disagreements" and job.oracle_id is None:
+        raise Invalid(
+            f"job {job.id} asked no oracle, so nothing can disagree with the adapter: choose --kind unsure or gold, "
+            "or enqueue its file again with --audit SHARE."
+        )
+    target = output if output is not None else sys.stdout
+    rows = (dataclasses.asdict(row) for row in store.queries.worklist(job.id, kind, limit=limit))
+    if as_json and output is None:
+        count = write_results(rows, COLUMNS, format="jsonl", target=target)
+    elif chosen == "label-studio":
+        lines = output is not None and output.suffix == ".jsonl"
+        count = write_tasks(rows, target, as_lines=lines)
+    elif chosen == "csv":
+        count = write_results(rows, COLUMNS, format="csv", target=target)
+    else:
+        count = write_results(_excerpts(rows), ON_SCREEN, format="table", target=target)
+    if not count:
+        note(f"Nothing to review in job {job.id}: {NOTHING[kind]}.")
+    elif output is not None:
+        what = (
+            f"fill in the column `correction` ({' or '.join(labels)})"
+            if chosen == "csv"
+            else f"`loracle review {job.id} --label-config` prints the project's labelling configuration"
+        )
+        note(
+            f"{count:,} reviews in {output}: {what}, then `loracle review {job.id} --import FILE` brings the "
+            "corrections back."
+        )
+
+
+def _excerpts(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        text = " ".join(row["text"].split())
+        cut = text if len(text) <= EXCERPT_CHARS else text[: EXCERPT_CHARS - 1] + "…"
+        yield {**row, "excerpt": cut}
+
+
+def _by_name(output: Path | None) -> str | None:
+    if output is None:
+        return None
+    if output.suffix not in FORMATS:
+        raise Invalid(
+            f"the name {output.name} doesn't say its format: end it with {', '.join(FORMATS)}, or use --format."
+        )
+    return FORMATS[output.suffix]
