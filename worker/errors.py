@@ -85,6 +85,10 @@ class JobStateInvalid(Invalid):
     """The job is in a state in which this can't be done."""
 
 
+class ReportImpossible(Invalid):
+    """The report of the job can't be drawn or written."""
+
+
 class LeaseLost(Transient):
     """Another worker holds the lease of this batch now: unsaved work is dropped."""
 

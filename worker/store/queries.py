@@ -26,6 +26,7 @@ from worker.store.engine import read
 from worker.store.job_rows import job_unknown, read_job, select_jobs, to_job
 from worker.store.oracle_queries import OracleQueries
 from worker.store.progress import Progress, read_progress
+from worker.store.report_queries import ReportQueries
 from worker.store.results import RESULTS, Filters, iterate_results
 from worker.store.tables import (
     ACTIVE_JOBS,
@@ -56,7 +57,7 @@ class AgreementRow:
     created_at: float
 
 
-class Queries(OracleQueries):
+class Queries(OracleQueries, ReportQueries):
     """The reads of a store; each opens a connection of its own and never waits for a writer."""
 
     def __init__(self, engine: Engine) -> None:

@@ -1,0 +1,271 @@
+"""Which drawings a job's report has, each with the numbers it is drawn from as a table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from worker.report import plots
+from worker.report.data import BINS, ReportData
+from worker.report.figures import Comparison
+from worker.report.headlines import SPEAKS_FOR_ALL, basis, best
+from worker.report.plots import Name, Points
+from worker.report.svg import drawing
+from worker.report.wording import (
+    RATERS,
+    coefficient,
+    coefficient_with_interval,
+    count,
+    plain,
+    share,
+    share_with_interval,
+    short,
+)
+
+MOST_PANELS = 6
+"""Labels with a histogram of their own; the rarest others share one."""
+
+OF_PAIRS = (("gold", "adapter"), ("gold", "final"), ("gold", "oracle"), ("adapter", "oracle"))
+BY_SLICE = (("adapter", "oracle"), ("final", "oracle"), ("gold", "final"), ("gold", "adapter"))
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells under a header; the first cell of a row names it, `numeric` columns are set to the right."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A drawing, what it shows in a sentence, and its numbers."""
+
+    name: Name
+    svg: str
+    table: Table
+
+
+@dataclass(frozen=True, slots=True)
+class Charts:
+    """The drawings by section; a missing one is None or not in the list."""
+
+    labels: Chart | None
+    scores: Chart | None
+    confusions: Sequence[Chart]
+    calibration: Chart | None
+    by_length: Chart | None
+    by_score: Chart | None
+
+
+def draw(data: ReportData) -> Charts:
+    """All drawings of a report.
+
+    Raises:
+        ReportImpossible: matplotlib isn't installed.
+    """
+    with drawing():
+        return Charts(
+            labels=_labels(data),
+            scores=_scores(data),
+            confusions=tuple(_confusions(data)),
+            calibration=_calibration(data),
+            by_length=_by_slices(data, "length"),
+            by_score=_by_slices(data, "score"),
+        )
+
+
+def _labels(data: ReportData) -> Chart | None:
+    total = sum(data.labels.values())
+    if not total:
+        return None
+    name = Name(
+        "labels",
+        "Final labels",
+        f"Shares of {count(total, 'final label')}: "
+        + ", ".join(f"{plain(label)} {share(n / total)}" for label, n in data.labels.items()),
+    )
+    shares = {plain(label): (n, n / total) for label, n in data.labels.items()}
+    rows = [[label, count(n), share(part)] for label, (n, part) in shares.items()]
+    return Chart(name, plots.bars(name, shares), Table("Final labels", ["label", "reviews", "share"], rows))
+
+
+def _scores(data: ReportData) -> Chart | None:
+    if not data.scores:
+        return None
+    edges = [place / BINS for place in range(BINS + 1)]
+    ordered = sorted(data.scores, key=lambda label: (-sum(data.scores[label]), label))
+    counts = {plain(label): data.scores[label] for label in ordered[:MOST_PANELS]}
+    if rest := ordered[MOST_PANELS:]:
+        counts["other labels"] = [
+            sum(column) for column in zip(*(data.scores[one] for one in rest), strict=True)
+        ]
+    # No label of two has a score under a half: the empty half says nothing.
+    first = next((place for place in range(BINS) if any(of[place] for of in counts.values())), 0)
+    counts = {label: of[first:] for label, of in counts.items()}
+    total = sum(map(sum, counts.values()))
+    name = Name(
+        "scores",
+        "The adapter's scores",
+        f"A histogram for each label of how sure the adapter was of the {count(total, 'label')} it gave.",
+    )
+    rows = [
+        [f"{low:.2f} to {high:.2f}", *(count(of[place]) for of in counts.values())]
+        for place, (low, high) in enumerate(zip(edges[first:-1], edges[first + 1 :], strict=True))
+    ]
+    header = ["score", *(short(label, 40) for label in counts)]
+    return Chart(
+        name, plots.histogram(name, counts, edges[first:]), Table("Reviews by score and label", header, rows)
+    )
+
+
+def _confusions(data: ReportData) -> Iterator[Chart]:
+    for raters in OF_PAIRS:
+        one = best(data.comparisons, raters)
+        if (
+            one is None
+            or not one.table
+            or (raters == ("gold", "final") and data.oracle is None and _has_adapter(data))
+        ):
+            continue
+        first, second = (RATERS[rater].removeprefix("the ") for rater in raters)
+        known = {label for pair, value in one.table.items() if value for label in pair}
+        labels = [label for label in one.labels if label in known] or list(one.labels)
+        if one.in_shares:
+            unit = f"estimated shares of this job's {count(one.n, 'review')}"
+        else:
+            unit = f"{count(sum(one.table.values()), 'review')}"
+        name = Name(
+            f"confusion-{'-'.join(raters)}",
+            f"{first.capitalize()} against {second}",
+            f"Rows are the labels of {first}, columns those of {second}: {unit}; on the diagonal both agree. "
+            f"Compared: {basis(one)}.",
+        )
+        table = {(plain(a), plain(b)): value for (a, b), value in one.table.items()}
+        shown = [plain(label) for label in labels]
+        cells = [
+            [row, *(share(value) if one.in_shares else count(value) for value in _row(table, row, shown))]
+            for row in shown
+        ]
+        yield Chart(
+            name,
+            plots.confusion(name, table, shown, (first, second)),
+            Table(f"Rows: {first}; columns: {second}", [first, *shown], cells),
+        )
+
+
+def _row(table: dict[tuple[str, str], float], row: str, columns: Sequence[str]) -> list[float]:
+    return [table.get((row, column), 0.0) for column in columns]
+
+
+def _has_adapter(data: ReportData) -> bool:
+    return best(data.comparisons, ("gold", "adapter")) is not None
+
+
+def _calibration(data: ReportData) -> Chart | None:
+    # Only of all reviews: the escalated ones alone are no sample of the scores.
+    one = best(data.comparisons, ("gold", "adapter")) or best(data.comparisons, ("gold", "final"))
+    if one is None or one.gold is None or not one.gold.bins:
+        return None
+    gold = one.gold
+    band = ""
+    if gold.ece is not None and gold.ece_band is not None:
+        band = (
+            f" The mean gap (ECE) is {coefficient(gold.ece)}; a perfectly calibrated scorer with these scores would "
+            f"have {coefficient(gold.ece_band[0])} to {coefficient(gold.ece_band[1])} nine times in ten."
+        )
+    rms = (
+        ""
+        if gold.rms is None
+        else f" Less what chance adds, the root mean square gap is {coefficient(gold.rms)}."
+    )
+    scored = sum(bin_.n for bin_ in gold.bins)
+    name = Name(
+        "calibration",
+        "Do scores mean what they say?",
+        f"Accuracy over the score of {RATERS[one.raters[1]]}, in {count(len(gold.bins), 'bin')} of equal size over "
+        f"{count(scored, 'review')} with gold; on the dashed line a score is the chance to be right.{band}{rms}",
+    )
+    rows = [
+        [
+            f"{bin_.lower:.4f} to {bin_.upper:.4f}",
+            count(bin_.n),
+            coefficient(bin_.confidence),
+            coefficient(bin_.accuracy),
+            f"{bin_.accuracy - bin_.confidence:+.3f}".replace("-", "−"),
+        ]
+        for bin_ in gold.bins
+    ]
+    header = ["scores", "reviews", "mean score", "accuracy", "accuracy − score"]
+    return Chart(name, plots.calibration(name, gold.bins), Table("Calibration, bin by bin", header, rows))
+
+
+def _by_slices(data: ReportData, kind: str) -> Chart | None:
+    """Agreement of each pair in the tenths of length or score."""
+    series: list[tuple[str, dict[int, Comparison]]] = []
+    for raters in BY_SLICE:
+        found = _slices(data, raters, kind)
+        if found and not (
+            raters == ("gold", "final") and data.oracle is None and _slices(data, BY_SLICE[-1], kind)
+        ):
+            first, second = (RATERS[rater].removeprefix("the ") for rater in raters)
+            series.append((f"{first} / {second}", found))
+    if not series:
+        return None
+    places = sorted({place for _, found in series for place in found})
+    ticks = [next(_range(found[place].slice) for _, found in series if place in found) for place in places]
+    unit = "length in characters" if kind == "length" else "score of the adapter"
+    name = Name(
+        f"by-{kind}",
+        f"Agreement by {kind}",
+        f"Share of equal labels in {count(len(places), 'part')} of the job by {unit}, with 95 % intervals: "
+        f"{', '.join(title for title, _ in series)}.",
+    )
+    points = [
+        Points(
+            title,
+            [found[place].share.value if place in found else None for place in places],
+            [found[place].share.interval if place in found else None for place in places],
+        )
+        for title, found in series
+    ]
+    header = [unit, *(cell for title, _ in series for cell in (title, "reviews compared", "kappa"))]
+    rows = [
+        [ticks[number], *(cell for _, found in series for cell in _cells(found.get(place)))]
+        for number, place in enumerate(places)
+    ]
+    return Chart(
+        name, plots.over_slices(name, points, ticks, unit), Table(f"Agreement by {kind}", header, rows)
+    )
+
+
+def _cells(one: Comparison | None) -> tuple[str, str, str]:
+    if one is None:
+        return "–", "0", "–"
+    return share_with_interval(one.share), count(one.asked), coefficient_with_interval(one.kappa)
+
+
+def _slices(data: ReportData, raters: Sequence[str], kind: str) -> dict[int, Comparison]:
+    """The slices of a pair by their number, of the selection that says most."""
+    for selection in SPEAKS_FOR_ALL:
+        found = {
+            _number(one.slice): one
+            for one in data.slices
+            if one.raters == tuple(raters) and one.selection == selection and one.slice.startswith(f"{kind} ")
+        }
+        if found:
+            return found
+    return {}
+
+
+def _number(name: str) -> int:
+    match = re.match(r"\w+ (\d+):", name)
+    return int(match[1]) if match else 0
+
+
+def _range(name: str) -> str:
+    # "length 1: 12-310 characters" → "12–310"
+    return name.partition(": ")[2].removesuffix(" characters").replace("-", "–")

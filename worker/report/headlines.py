@@ -1,0 +1,179 @@
+"""The figures that matter, in a sentence each: who against whom, on how many reviews, how sure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from worker.report.data import ReportData
+from worker.report.figures import Comparison
+from worker.report.wording import (
+    RATERS,
+    coefficient_with_interval,
+    count,
+    listed,
+    share,
+    share_with_interval,
+)
+
+PAIRS = (
+    ("gold", "final"),
+    ("gold", "adapter"),
+    ("gold", "oracle"),
+    ("adapter", "oracle"),
+    ("final", "oracle"),
+    ("adapter", "oracle", "gold"),
+)
+SPEAKS_FOR_ALL = ("audit+cascade", "all", "audit")
+"""Selections from which something follows for the whole job, the most informative first. The escalated reviews alone,
+of which the adapter was unsure, say nothing of the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """A figure at a glance and the sentence that says what it is; `figure` is "undefined" where it is."""
+
+    figure: str
+    title: str
+    sentence: str
+
+
+def headlines(data: ReportData) -> list[Headline]:
+    """A headline for every set of raters that was compared, and one for each that is missing and why."""
+    chosen = [one for raters in PAIRS if (one := best(data.comparisons, raters)) is not None]
+    # Without an oracle the final labels are the adapter's: one figure, not two.
+    if data.oracle is None and best(data.comparisons, ("gold", "adapter")):
+        chosen = [one for one in chosen if one.raters != ("gold", "final")]
+    return [*map(_headline, chosen), *_missing(data, chosen)]
+
+
+def best(found: Sequence[Comparison], raters: Sequence[str]) -> Comparison | None:
+    """The comparison of these raters that speaks for the whole job, a defined one before others."""
+    fitting = [
+        one
+        for selection in SPEAKS_FOR_ALL
+        for one in found
+        if one.raters == tuple(raters) and one.selection == selection
+    ]
+    return next((one for one in fitting if one.share.value is not None), fitting[0] if fitting else None)
+
+
+def basis(one: Comparison) -> str:
+    """On which reviews a comparison rests: "all 500 reviews …", "512 audited reviews, a random sample of …"."""
+    if one.kind == "cascade":
+        return (
+            f"{count(one.n, 'review')}: all {count(one.escalated)} escalated ones and "
+            f"{count(one.audited)} audited of the {count(one.trusted)} trusted ones"
+        )
+    if one.selection == "audit":
+        sample = f", a random sample of {count(one.finite)}" if one.finite else ""
+        return f"{count(one.n, 'audited review')}{sample}"
+    if one.selection == "escalated":
+        return f"{count(one.n, 'escalated review')}, no sample of the others"
+    return (
+        f"all {count(one.n, 'review')} that have both"
+        if len(one.raters) == 2
+        else f"{count(one.n, 'review')}"
+    )
+
+
+def _headline(one: Comparison) -> Headline:
+    names = [RATERS[rater] for rater in one.raters]
+    if one.kind == "many":
+        title = f"{listed([name.removeprefix('the ') for name in names]).capitalize()} together"
+        if one.unanimous.value is None:
+            return Headline(share(None), title, f"How far they agree is undefined: {_why(one)}.")
+        return Headline(
+            share(one.unanimous.value),
+            title,
+            f"{listed(names).capitalize()} give one and the same label to "
+            f"{share_with_interval(one.unanimous)} of the {count(one.n, 'review')} that all of them labelled. "
+            f"Fleiss' kappa is {coefficient_with_interval(one.kappa)}.{_unanswered(one)}",
+        )
+    first, second = names
+    if one.gold is not None:
+        title = f"{second.removeprefix('the ').capitalize()} against gold"
+        if one.share.value is None:
+            return Headline(share(None), title, f"Accuracy of {second} is undefined: {_why(one)}.")
+        without = one.gold.n - one.gold.labelled
+        return Headline(
+            share(one.share.value),
+            title,
+            f"{second.capitalize()} {'gives' if 'label' not in second else 'is'} gold's label "
+            f"{'to' if 'label' not in second else 'for'} {share_with_interval(one.share)} of the "
+            f"{count(one.gold.n, 'review')} with gold"
+            f"{f'; {count(without)} of them got no label, which counts as wrong' if without else ''}. "
+            f"Cohen's kappa is {coefficient_with_interval(one.kappa)}.{_unanswered(one)}",
+        )
+    title = f"{first.removeprefix('the ').capitalize()} against {second.removeprefix('the ')}"
+    if one.share.value is None:
+        return Headline(
+            share(None), title, f"How far {first} agrees with {second} is undefined: {_why(one)}."
+        )
+    return Headline(
+        share(one.share.value),
+        title,
+        f"{first.capitalize()} agrees with {second} on {share_with_interval(one.share)} of {_estimated(one)}. "
+        f"Cohen's kappa is {coefficient_with_interval(one.kappa)}.{_unanswered(one)}",
+    )
+
+
+def _estimated(one: Comparison) -> str:
+    if one.kind == "cascade":
+        return (
+            f"this job's {count(one.n, 'review')}, estimated from all {count(one.escalated)} escalated ones and "
+            f"{count(one.audited)} audited of the {count(one.trusted)} trusted ones"
+        )
+    if one.finite is not None and one.finite > one.n:
+        return f"this job's {count(one.finite, 'review')}, estimated from {count(one.n)} audited ones"
+    if one.finite is not None:
+        return f"this job's {count(one.n, 'review')}, all of them compared: nothing is left to chance"
+    return f"the {count(one.n, 'review')} that both labelled"
+
+
+def _why(one: Comparison) -> str:
+    return one.reason or ("no review has a label of each" if not one.n else "its table has no variation")
+
+
+def _unanswered(one: Comparison) -> str:
+    if not one.unanswered:
+        return ""
+    return (
+        f" {count(one.unanswered, 'review')} that the oracle left unanswered {_is(one.unanswered)} not in it."
+    )
+
+
+def _is(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _missing(data: ReportData, chosen: Sequence[Comparison]) -> list[Headline]:
+    """Why there is no figure against gold, or against the oracle."""
+    found = []
+    if not data.over:
+        later = (
+            f"Agreement is computed when a job is done; this one is {data.job.state}, with "
+            f"{count(data.labelled)} of {count(data.reviews, 'review')} labelled."
+        )
+    else:
+        later = f"The job is {data.job.state}, and no agreement is stored for it."
+    if not any("gold" in one.raters for one in chosen):
+        reason = (
+            "The file has no gold labels, so accuracy isn't known. `--label-column` names the column that holds them."
+            if not data.gold
+            else later
+        )
+        found.append(Headline(share(None), "Against gold", reason))
+    if not any("oracle" in one.raters and len(one.raters) == 2 for one in chosen):
+        if data.oracle is None:
+            reason = "No oracle was asked. `--audit 0.05` has one check a random share of the reviews."
+        elif data.policy.kind == "oracle" and not data.policy.audit:
+            reason = (
+                "The oracle alone gave the labels. `--audit 0.05` has the adapter label a random share too."
+            )
+        elif data.over and data.agreed_at is not None:
+            reason = "The oracle labelled no review that the adapter labelled too."
+        else:
+            reason = later
+        found.append(Headline(share(None), "Adapter against oracle", reason))
+    return found

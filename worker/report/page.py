@@ -1,0 +1,212 @@
+"""The page itself: data and drawings into one HTML file that loads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from worker.errors import ReportImpossible
+from worker.report import facts, reproduce
+from worker.report.charts import Table, draw
+from worker.report.data import EXCERPT, ReportData
+from worker.report.figures import Comparison
+from worker.report.headlines import basis, headlines
+from worker.report.wording import (
+    RATERS,
+    coefficient,
+    coefficient_with_interval,
+    count,
+    listed,
+    moment,
+    plain,
+    share_with_interval,
+)
+from worker.store.report_queries import Disagreement
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+GENERATOR = "Loracle report"
+"""In the page's head: by it a file is known to be a report, which a new one may replace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """A review on which raters differ: what each said of it, and the beginning of its text."""
+
+    title: str
+    said: Sequence[tuple[str, str]]
+    text: str
+    rest: str
+
+
+def render(data: ReportData) -> str:
+    """The report as HTML: everything is escaped but the drawings, which are made here.
+
+    Raises:
+        ReportImpossible: matplotlib or Jinja2 isn't installed.
+    """
+    environment = _environment()
+    from markupsafe import Markup
+
+    here = files("worker.report")
+    charts = draw(data)
+    # The only two things that aren't escaped: our own style sheet, and SVG that came from an XML serialiser.
+    style = Markup(here.joinpath("style.css").read_text(encoding="utf-8"))
+    environment.filters["svg"] = lambda chart: Markup(chart.svg)
+    template = environment.from_string(here.joinpath("template.html.j2").read_text(encoding="utf-8"))
+    return template.render(
+        generator=f"{GENERATOR} {data.version}",
+        style=style,
+        data=data,
+        job=data.job,
+        title=f"Job {data.job.id}: {plain(data.job.name)}",
+        summary=_summary(data),
+        headlines=headlines(data),
+        scored=_plain(facts.scored(data)),
+        adapter=_plain(facts.adapter(data)),
+        oracle=_plain(facts.oracle(data)),
+        speed=_plain(facts.speed_and_cost(data)),
+        counts=facts.tables(data),
+        charts=charts,
+        agreement=_agreement(data),
+        by_label=_by_label(data),
+        disputes=_disputes(data),
+        commands=[plain(command) for command in reproduce.commands(data)],
+        identities=_identities(data),
+        methods=reproduce.methods(data),
+        statements=reproduce.statements(data.job.id),
+        excerpt=EXCERPT,
+        agreed_at=None if data.agreed_at is None else moment(data.agreed_at),
+    )
+
+
+def _environment() -> Environment:
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ImportError as error:
+        raise ReportImpossible(
+            f"the report needs Jinja2, which can't be imported ({error}). Install it: pip install jinja2"
+        ) from error
+    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def _plain(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(name, plain(value)) for name, value in found]
+
+
+def _summary(data: ReportData) -> str:
+    whom = f"'{data.adapter.name}'" if data.policy.names_adapter else ""
+    oracle = str(data.oracle.details.get("model", data.oracle.name)) if data.oracle is not None else ""
+    raters = listed(
+        [
+            one
+            for one in (f"the adapter {whom}" if whom else "", f"the oracle {oracle}" if oracle else "")
+            if one
+        ]
+    )
+    return plain(
+        f"{count(data.labelled)} of {count(data.reviews, 'review')} of {data.job.source} labelled, "
+        f"by {raters or 'nobody'}, under the policy {data.policy}. The job is {data.job.state}."
+    )
+
+
+def _agreement(data: ReportData) -> Table | None:
+    """Every comparison of the whole job, those that are no sample too."""
+    rows = [
+        [
+            " / ".join(RATERS[rater].removeprefix("the ") for rater in one.raters),
+            basis(one),
+            share_with_interval(one.share if one.kind != "many" else one.unanimous),
+            coefficient_with_interval(one.kappa),
+            coefficient_with_interval(one.ac1),
+            coefficient_with_interval(one.alpha),
+            coefficient(None if one.gold is None else one.gold.macro_f1),
+            coefficient(None if one.gold is None else one.gold.auroc),
+        ]
+        for one in data.comparisons
+    ]
+    header = ["raters", "on", "equal labels", "kappa", "AC1", "alpha", "macro F1", "AUROC"]
+    return Table("Every comparison of the whole job", header, rows, numeric=False) if rows else None
+
+
+def _by_label(data: ReportData) -> list[Table]:
+    return [
+        Table(
+            f"{' against '.join(RATERS[rater] for rater in one.raters).capitalize()}, label by label ({basis(one)})",
+            ["label", "first gives it", "second gives it", "both", "agreement on it", "second agrees with first",
+             "first agrees with second", "first minus second"],
+            [
+                [plain(label.label), count(label.first), count(label.second), count(label.both),
+                 share_with_interval(label.specific), share_with_interval(label.of_first),
+                 share_with_interval(label.of_second), share_with_interval(label.bias)]
+                for label in one.by_label
+            ],
+        )
+        for one in data.comparisons
+        if one.by_label and _shown(one, data.comparisons)
+    ]  # fmt: skip
+
+
+def _shown(one: Comparison, others: Sequence[Comparison]) -> bool:
+    # Gold against the final labels is gold against the adapter where nobody else gave labels.
+    twin = [o for o in others if o.raters == ("gold", "adapter") and o.table == one.table]
+    return one.n > 0 and not (one.raters == ("gold", "final") and bool(twin))
+
+
+def _disputes(data: ReportData) -> list[tuple[str, str, list[Dispute]]]:
+    """(heading, explanation, reviews) of each list that has some."""
+    found = data.disputes
+    lists = (
+        (
+            "Adapter against oracle",
+            "Where the two differ, the surest first; a score that the oracle's route doesn't give counts as 0.5.",
+            found.between_raters,
+        ),
+        (
+            "Likely wrong gold labels",
+            "Adapter and oracle are at one against gold, the surest first: look at these before trusting accuracy.",
+            found.wrong_gold,
+        ),
+        (
+            "Final label against gold",
+            "The surest labels that differ from gold, without those listed above.",
+            found.against_gold,
+        ),
+    )
+    return [(title, why, [_dispute(one) for one in reviews]) for title, why, reviews in lists if reviews]
+
+
+def _dispute(one: Disagreement) -> Dispute:
+    said = [
+        (name, f"{plain(label)}{'' if score is None else f' ({score:.3f})'}")
+        for name, label, score in (
+            ("gold", one.gold, None),
+            ("adapter", one.adapter, one.adapter_score),
+            ("oracle", one.oracle, one.oracle_score),
+        )
+        if label is not None
+    ]
+    identity = f", id {plain(one.external_id)}" if one.external_id is not None else ""
+    left = one.characters - len(one.text)
+    return Dispute(
+        title=f"Row {count(one.row_no)}{identity}",
+        said=said,
+        text=plain(one.text),
+        rest=f"… and {count(left, 'more character')}" if left > 0 else "",
+    )
+
+
+def _identities(data: ReportData) -> list[tuple[str, str]]:
+    found = [("job (content, columns, sample, adapter, policy)", data.identity or "unknown")]
+    found.append(("adapter", data.adapter.sha256))
+    manifest: Mapping[str, object] = data.adapter.manifest
+    base = manifest.get("base")
+    if isinstance(base, Mapping):
+        found.append(("base weights", str(base.get("weights_sha256"))))
+    found += [(f"scorer {plain(one.scorer.name)}", one.scorer.sha256) for one in data.given_by]
+    if data.policy.audit:
+        found.append(("audit seed", str(data.policy.audit_seed)))
+    return found
