@@ -29,35 +29,18 @@ from worker.store.ledger import Ledger
 
 LABELS = ("negative", "positive")
 WORDS = [
-    "the",
     "film",
-    "a",
     "story",
-    "an",
     "actor",
     "slow",
-    "warm",
     "bright",
     "dull",
     "great",
     "awful",
-    "boring",
-    "lovely",
     "plot",
-    "and",
-    "but",
-    "with",
     "never",
-    "quite",
-    "scene",
-    "music",
     "ending",
-    "long",
-    "short",
-    "again",
     "twice",
-    "every",
-    "nobody",
 ]
 
 

@@ -15,11 +15,11 @@ from worker.report.svg import drawing
 from worker.report.wording import (
     RATERS,
     coefficient,
-    coefficient_with_interval,
+    coefficient_in_table,
     count,
     plain,
     share,
-    share_with_interval,
+    share_in_table,
     short,
 )
 
@@ -27,7 +27,8 @@ MOST_PANELS = 6
 """Labels with a histogram of their own; the rarest others share one."""
 
 OF_PAIRS = (("gold", "adapter"), ("gold", "final"), ("gold", "oracle"), ("adapter", "oracle"))
-BY_SLICE = (("adapter", "oracle"), ("final", "oracle"), ("gold", "final"), ("gold", "adapter"))
+BY_SLICE = ((("adapter", "oracle"),), (("gold", "adapter"), ("gold", "final")))
+"""The series over slices: of each group the first pair that was compared. Where the adapter is weak is the question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ def _confusions(data: ReportData) -> Iterator[Chart]:
             or (raters == ("gold", "final") and data.oracle is None and _has_adapter(data))
         ):
             continue
-        first, second = (RATERS[rater].removeprefix("the ") for rater in raters)
+        first, second = map(_bare, raters)
         known = {label for pair, value in one.table.items() if value for label in pair}
         labels = [label for label in one.labels if label in known] or list(one.labels)
         if one.in_shares:
@@ -159,6 +160,10 @@ def _confusions(data: ReportData) -> Iterator[Chart]:
 
 def _row(table: dict[tuple[str, str], float], row: str, columns: Sequence[str]) -> list[float]:
     return [table.get((row, column), 0.0) for column in columns]
+
+
+def _bare(rater: str) -> str:
+    return RATERS[rater].removeprefix("the ")
 
 
 def _has_adapter(data: ReportData) -> bool:
@@ -206,13 +211,11 @@ def _calibration(data: ReportData) -> Chart | None:
 def _by_slices(data: ReportData, kind: str) -> Chart | None:
     """Agreement of each pair in the tenths of length or score."""
     series: list[tuple[str, dict[int, Comparison]]] = []
-    for raters in BY_SLICE:
-        found = _slices(data, raters, kind)
-        if found and not (
-            raters == ("gold", "final") and data.oracle is None and _slices(data, BY_SLICE[-1], kind)
-        ):
-            first, second = (RATERS[rater].removeprefix("the ") for rater in raters)
-            series.append((f"{first} / {second}", found))
+    for group in BY_SLICE:
+        for raters in group:
+            if found := _slices(data, raters, kind):
+                series.append((" / ".join(_bare(rater) for rater in raters), found))
+                break
     if not series:
         return None
     places = sorted({place for _, found in series for place in found})
@@ -238,14 +241,16 @@ def _by_slices(data: ReportData, kind: str) -> Chart | None:
         for number, place in enumerate(places)
     ]
     return Chart(
-        name, plots.over_slices(name, points, ticks, unit), Table(f"Agreement by {kind}", header, rows)
+        name,
+        plots.over_slices(name, points, ticks, unit),
+        Table(f"Agreement by {kind}, in brackets its 95 % interval", header, rows),
     )
 
 
 def _cells(one: Comparison | None) -> tuple[str, str, str]:
     if one is None:
         return "–", "0", "–"
-    return share_with_interval(one.share), count(one.asked), coefficient_with_interval(one.kappa)
+    return share_in_table(one.share), count(one.asked), coefficient_in_table(one.kappa)
 
 
 def _slices(data: ReportData, raters: Sequence[str], kind: str) -> dict[int, Comparison]:

@@ -104,8 +104,8 @@ def oracle(data: ReportData) -> Facts:
     ]
     for one in data.given_by:
         if one.scorer.kind == "openai":
-            models = ", ".join(f"{count(n)} by {model}" for model, n in one.models.items())
-            found.append(("labels given", count(one.labels) + (f": {models}" if models else "")))
+            models = ", ".join(f"{model} ({count(n)})" for model, n in one.models.items())
+            found.append(("labels given", count(one.labels) + (f", by {models}" if models else "")))
     if data.job.oracle_error:
         found.append(("no longer asked", data.job.oracle_error))
     return found
@@ -146,8 +146,8 @@ def tables(data: ReportData) -> list[Table]:
         rows = [[SOURCES.get(key, key), count(n), share(n / total)] for key, n in data.sources.items()]
         found.append(Table("Who gave the final labels", ["source", "reviews", "share"], rows))
     if data.requests:
-        asked = [[reason, state, count(n)] for (reason, state), n in sorted(data.requests.items())]
-        found.append(Table("What the oracle was asked", ["reason", "state", "reviews"], asked))
+        asked = [[f"{reason}: {state}", count(n)] for (reason, state), n in sorted(data.requests.items())]
+        found.append(Table("What the oracle was asked", ["reason: what became of it", "reviews"], asked))
     for title, noun, reasons, number in (
         ("Rejected records", "records", data.reject_reasons, data.job.rejected),
         ("Failed reviews", "reviews", data.failure_reasons, data.failed),

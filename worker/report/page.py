@@ -12,16 +12,16 @@ from worker.report import facts, reproduce
 from worker.report.charts import Table, draw
 from worker.report.data import EXCERPT, ReportData
 from worker.report.figures import Comparison
-from worker.report.headlines import basis, headlines
+from worker.report.headlines import PAIRS, basis, headlines
 from worker.report.wording import (
     RATERS,
     coefficient,
-    coefficient_with_interval,
+    coefficient_in_table,
     count,
     listed,
     moment,
     plain,
-    share_with_interval,
+    share_in_table,
 )
 from worker.store.report_queries import Disagreement
 
@@ -119,35 +119,60 @@ def _agreement(data: ReportData) -> Table | None:
         [
             " / ".join(RATERS[rater].removeprefix("the ") for rater in one.raters),
             basis(one),
-            share_with_interval(one.share if one.kind != "many" else one.unanimous),
-            coefficient_with_interval(one.kappa),
-            coefficient_with_interval(one.ac1),
-            coefficient_with_interval(one.alpha),
-            coefficient(None if one.gold is None else one.gold.macro_f1),
-            coefficient(None if one.gold is None else one.gold.auroc),
+            share_in_table(one.share if one.kind != "many" else one.unanimous),
+            coefficient_in_table(one.kappa),
+            "–" if one.kind == "many" else coefficient_in_table(one.ac1),
+            "–" if one.kind != "pair" else coefficient_in_table(one.alpha),
+            "–" if one.gold is None else coefficient(one.gold.macro_f1),
+            "–" if one.gold is None else coefficient(one.gold.auroc),
         ]
-        for one in data.comparisons
+        for one in sorted(data.comparisons, key=_place)
     ]
     header = ["raters", "on", "equal labels", "kappa", "AC1", "alpha", "macro F1", "AUROC"]
-    return Table("Every comparison of the whole job", header, rows, numeric=False) if rows else None
+    return (
+        Table(
+            "Every comparison of the whole job, in brackets its 95 % interval; a dash where a figure doesn't apply",
+            header,
+            rows,
+            numeric=False,
+        )
+        if rows
+        else None
+    )
+
+
+def _place(one: Comparison) -> tuple[int, bool]:
+    """In the order of the headlines; what is no sample comes last."""
+    return PAIRS.index(one.raters) if one.raters in PAIRS else len(PAIRS), one.selection == "escalated"
 
 
 def _by_label(data: ReportData) -> list[Table]:
-    return [
-        Table(
-            f"{' against '.join(RATERS[rater] for rater in one.raters).capitalize()}, label by label ({basis(one)})",
-            ["label", "first gives it", "second gives it", "both", "agreement on it", "second agrees with first",
-             "first agrees with second", "first minus second"],
+    found = []
+    for one in sorted(data.comparisons, key=_place):
+        if not one.by_label or not _shown(one, data.comparisons):
+            continue
+        first, second = (RATERS[rater].removeprefix("the ") for rater in one.raters)
+        rows = [
             [
-                [plain(label.label), count(label.first), count(label.second), count(label.both),
-                 share_with_interval(label.specific), share_with_interval(label.of_first),
-                 share_with_interval(label.of_second), share_with_interval(label.bias)]
-                for label in one.by_label
-            ],
-        )
-        for one in data.comparisons
-        if one.by_label and _shown(one, data.comparisons)
-    ]  # fmt: skip
+                plain(label.label),
+                *map(count, (label.first, label.second, label.both)),
+                *map(share_in_table, (label.specific, label.of_first, label.of_second, label.bias)),
+            ]
+            for label in one.by_label
+        ]
+        header = [
+            "label",
+            f"given by {first}",
+            f"by {second}",
+            "by both",
+            "agreement on it",
+            f"{second} agrees where {first} gives it",
+            f"{first} agrees where {second} gives it",
+            f"share by {first} less that by {second}",
+        ]
+        title = f"{first.capitalize()} and {second}, label by label"
+        found.append(Table(f"{title} ({basis(one)}); in brackets 95 % intervals", header, rows))
+    return found
 
 
 def _shown(one: Comparison, others: Sequence[Comparison]) -> bool:

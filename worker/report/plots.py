@@ -13,6 +13,7 @@ from scipy.special import bdtr, bdtrik
 from worker.agreement import wilson
 from worker.calibration import ReliabilityBin
 from worker.report.svg import MUTED, SERIES, new_figure, one_panel, to_svg
+from worker.report.wording import share as percentage
 from worker.report.wording import short
 
 if TYPE_CHECKING:
@@ -51,7 +52,11 @@ def bars(name: Name, shares: Mapping[str, tuple[int, float]]) -> str:
     axes.barh(places, [share for _, share in shares.values()], height=0.66, color=SERIES[0])
     for place, (count, share) in zip(places, shares.values(), strict=True):
         axes.annotate(
-            f"{share:.1%}  ({count:,})", (share, place), (5, 0), textcoords="offset points", va="center"
+            f"{percentage(share)}  ({count:,})",
+            (share, place),
+            (5, 0),
+            textcoords="offset points",
+            va="center",
         )
     axes.set_yticks(places, [short(label) for label in shares])
     axes.invert_yaxis()
@@ -104,12 +109,12 @@ def confusion(
                 alpha=STRONGEST_CELL * float(in_row[row, column]),
                 linewidth=0,
             )
-            shown = f"{cells[row, column]:.1%}" if shares else f"{cells[row, column]:,.0f}"
+            shown = percentage(float(cells[row, column])) if shares else f"{cells[row, column]:,.0f}"
             axes.text(column + 0.5, row + 0.42, shown, ha="center", va="center")
             axes.text(
                 column + 0.5,
                 row + 0.75,
-                f"{in_row[row, column]:.0%} of row",
+                f"{100 * in_row[row, column]:.0f} % of row",
                 ha="center",
                 va="center",
                 fontsize=7.5,
@@ -173,7 +178,7 @@ def over_slices(name: Name, series: Sequence[Points], ticks: Sequence[str], axis
     axes.set_xticks(range(len(ticks)), ticks, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_xlim(-0.5, len(ticks) - 0.5)
     axes.set_ylim(top=1.01)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     axes.set_xlabel(axis)
     axes.set_ylabel("share of equal labels")
     axes.grid(axis="y")

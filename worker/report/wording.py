@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from worker.report.figures import Figure
 
@@ -30,6 +30,16 @@ def share_with_interval(figure: Figure) -> str:
     )
 
 
+def share_in_table(figure: Figure) -> str:
+    """ "94.1 % (92.9–95.2)": the table says what the brackets are."""
+    return _in_table(share(figure.value), figure, _percent)
+
+
+def coefficient_in_table(figure: Figure) -> str:
+    """ "0.884 (0.861–0.905)"."""
+    return _in_table(coefficient(figure.value), figure, coefficient)
+
+
 def coefficient(value: float | None) -> str:
     """A kappa or the like: "0.884"."""
     return UNDEFINED if value is None else f"{value:.3f}".replace("-", "−")
@@ -52,7 +62,7 @@ def count(value: float | None, noun: str = "") -> str:
 
 def dollars(value: float) -> str:
     """Money to the digit that matters: "$0.0132", "$12.40"."""
-    return f"${value:,.2f}" if value >= 1 or value == 0 else f"${value:.6f}".rstrip("0")
+    return f"${value:,.2f}" if value >= 1 or value == 0 else f"${value:.4g}"
 
 
 def duration(seconds: float) -> str:
@@ -96,8 +106,11 @@ def _percent(value: float) -> str:
     return text.replace("-", "−")
 
 
-def _ends(interval: tuple[float, float], shown: object) -> str:
-    assert callable(shown)
-    low, high = (str(shown(end)) for end in interval)
+def _in_table(value: str, figure: Figure, shown: Callable[[float], str]) -> str:
+    return value if figure.interval is None else f"{value} ({_ends(figure.interval, shown)})"
+
+
+def _ends(interval: tuple[float, float], shown: Callable[[float], str]) -> str:
+    low, high = (shown(end) for end in interval)
     # A dash between negative numbers would read as a sign.
     return f"{low} to {high}" if "−" in low + high else f"{low}–{high}"
