@@ -120,6 +120,7 @@ def save_job(
     failed: Sequence[str] = (),
     change: Callable[[list[Row]], list[Row]] = lambda rows: rows,
     agreed: bool = True,
+    slices: bool = True,
 ) -> int:
     """Writes a job of so many reviews and, with `agreed`, what is stored of its agreement; returns its id."""
     parsed = Policy.parse(policy)
@@ -144,7 +145,7 @@ def save_job(
     )
     _insert(engine, job.id, rows, adapter_id, oracle_id, state=state, rejects=rejects, failed=failed)
     if agreed:
-        for one in stored_agreement(rows, parsed, labels):
+        for one in stored_agreement(rows, parsed, labels, slices=slices):
             ledger.save_agreement(job.id, **one)
     return job.id
 
@@ -265,16 +266,19 @@ def _insert(
 
 
 def stored_agreement(
-    rows: Sequence[Row], policy: Policy, labels: Sequence[str] = LABELS
+    rows: Sequence[Row], policy: Policy, labels: Sequence[str] = LABELS, *, slices: bool = True
 ) -> list[dict[str, Any]]:
-    """What a finished job stores, as arguments of `Ledger.save_agreement`: the whole job, and by length and score."""
+    """What a finished job stores, as arguments of `Ledger.save_agreement`: of the whole job, and with `slices` of its
+    tenths by length and score."""
     found = _of_slice(rows, policy, labels, "all")
+    if not slices:
+        return found
     for cut, values in (
         (by_length, [len(row.text) for row in rows]),
         (by_score, [np.nan if row.score is None else row.score for row in rows]),
     ):
-        slices, places = cut(values)
-        for number, one in enumerate(slices):
+        tenths, places = cut(values)
+        for number, one in enumerate(tenths):
             inside = [row for row, place in zip(rows, places.tolist(), strict=True) if place == number]
             found += _of_slice(inside, policy, labels, one.name)
     return found

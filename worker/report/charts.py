@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from worker.report import plots
+from worker.report.chart import Chart, Table
 from worker.report.data import BINS, ReportData
-from worker.report.figures import Comparison
-from worker.report.headlines import SPEAKS_FOR_ALL, basis, best
-from worker.report.plots import Name, Points
+from worker.report.headlines import basis, best
+from worker.report.plots import Name
+from worker.report.slice_charts import by_slices
 from worker.report.svg import drawing
 from worker.report.wording import (
     RATERS,
+    bare,
     coefficient,
-    coefficient_in_table,
     count,
     plain,
     share,
-    share_in_table,
     short,
 )
 
@@ -27,27 +26,6 @@ MOST_PANELS = 6
 """Labels with a histogram of their own; the rarest others share one."""
 
 OF_PAIRS = (("gold", "adapter"), ("gold", "final"), ("gold", "oracle"), ("adapter", "oracle"))
-BY_SLICE = ((("adapter", "oracle"),), (("gold", "adapter"), ("gold", "final")))
-"""The series over slices: of each group the first pair that was compared. Where the adapter is weak is the question."""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Cells under a header; the first cell of a row names it, `numeric` columns are set to the right."""
-
-    caption: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    numeric: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """A drawing, what it shows in a sentence, and its numbers."""
-
-    name: Name
-    svg: str
-    table: Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +52,8 @@ def draw(data: ReportData) -> Charts:
             scores=_scores(data),
             confusions=tuple(_confusions(data)),
             calibration=_calibration(data),
-            by_length=_by_slices(data, "length"),
-            by_score=_by_slices(data, "score"),
+            by_length=by_slices(data, "length"),
+            by_score=by_slices(data, "score"),
         )
 
 
@@ -132,7 +110,7 @@ def _confusions(data: ReportData) -> Iterator[Chart]:
             or (raters == ("gold", "final") and data.oracle is None and _has_adapter(data))
         ):
             continue
-        first, second = map(_bare, raters)
+        first, second = map(bare, raters)
         known = {label for pair, value in one.table.items() if value for label in pair}
         labels = [label for label in one.labels if label in known] or list(one.labels)
         if one.in_shares:
@@ -160,10 +138,6 @@ def _confusions(data: ReportData) -> Iterator[Chart]:
 
 def _row(table: dict[tuple[str, str], float], row: str, columns: Sequence[str]) -> list[float]:
     return [table.get((row, column), 0.0) for column in columns]
-
-
-def _bare(rater: str) -> str:
-    return RATERS[rater].removeprefix("the ")
 
 
 def _has_adapter(data: ReportData) -> bool:
@@ -206,71 +180,3 @@ def _calibration(data: ReportData) -> Chart | None:
     ]
     header = ["scores", "reviews", "mean score", "accuracy", "accuracy − score"]
     return Chart(name, plots.calibration(name, gold.bins), Table("Calibration, bin by bin", header, rows))
-
-
-def _by_slices(data: ReportData, kind: str) -> Chart | None:
-    """Agreement of each pair in the tenths of length or score."""
-    series: list[tuple[str, dict[int, Comparison]]] = []
-    for group in BY_SLICE:
-        for raters in group:
-            if found := _slices(data, raters, kind):
-                series.append((" / ".join(_bare(rater) for rater in raters), found))
-                break
-    if not series:
-        return None
-    places = sorted({place for _, found in series for place in found})
-    ticks = [next(_range(found[place].slice) for _, found in series if place in found) for place in places]
-    unit = "length in characters" if kind == "length" else "score of the adapter"
-    name = Name(
-        f"by-{kind}",
-        f"Agreement by {kind}",
-        f"Share of equal labels in {count(len(places), 'part')} of the job by {unit}, with 95 % intervals: "
-        f"{', '.join(title for title, _ in series)}.",
-    )
-    points = [
-        Points(
-            title,
-            [found[place].share.value if place in found else None for place in places],
-            [found[place].share.interval if place in found else None for place in places],
-        )
-        for title, found in series
-    ]
-    header = [unit, *(cell for title, _ in series for cell in (title, "reviews compared", "kappa"))]
-    rows = [
-        [ticks[number], *(cell for _, found in series for cell in _cells(found.get(place)))]
-        for number, place in enumerate(places)
-    ]
-    return Chart(
-        name,
-        plots.over_slices(name, points, ticks, unit),
-        Table(f"Agreement by {kind}, in brackets its 95 % interval", header, rows),
-    )
-
-
-def _cells(one: Comparison | None) -> tuple[str, str, str]:
-    if one is None:
-        return "–", "0", "–"
-    return share_in_table(one.share), count(one.asked), coefficient_in_table(one.kappa)
-
-
-def _slices(data: ReportData, raters: Sequence[str], kind: str) -> dict[int, Comparison]:
-    """The slices of a pair by their number, of the selection that says most."""
-    for selection in SPEAKS_FOR_ALL:
-        found = {
-            _number(one.slice): one
-            for one in data.slices
-            if one.raters == tuple(raters) and one.selection == selection and one.slice.startswith(f"{kind} ")
-        }
-        if found:
-            return found
-    return {}
-
-
-def _number(name: str) -> int:
-    match = re.match(r"\w+ (\d+):", name)
-    return int(match[1]) if match else 0
-
-
-def _range(name: str) -> str:
-    # "length 1: 12-310 characters" → "12–310"
-    return name.partition(": ")[2].removesuffix(" characters").replace("-", "–")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from worker.report.charts import Table
+from worker.report.chart import Table
 from worker.report.data import ReportData
 from worker.report.wording import count, dollars, duration, moment, plain, share
 

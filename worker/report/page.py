@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from worker.errors import ReportImpossible
 from worker.report import facts, reproduce
-from worker.report.charts import Table, draw
+from worker.report.chart import Table
+from worker.report.charts import draw
 from worker.report.data import EXCERPT, ReportData
 from worker.report.figures import Comparison
 from worker.report.headlines import PAIRS, basis, headlines
 from worker.report.wording import (
-    RATERS,
+    bare,
     coefficient,
     coefficient_in_table,
     count,
@@ -117,7 +118,7 @@ def _agreement(data: ReportData) -> Table | None:
     """Every comparison of the whole job, those that are no sample too."""
     rows = [
         [
-            " / ".join(RATERS[rater].removeprefix("the ") for rater in one.raters),
+            " / ".join(map(bare, one.raters)),
             basis(one),
             share_in_table(one.share if one.kind != "many" else one.unanimous),
             coefficient_in_table(one.kappa),
@@ -151,7 +152,7 @@ def _by_label(data: ReportData) -> list[Table]:
     for one in sorted(data.comparisons, key=_place):
         if not one.by_label or not _shown(one, data.comparisons):
             continue
-        first, second = (RATERS[rater].removeprefix("the ") for rater in one.raters)
+        first, second = map(bare, one.raters)
         rows = [
             [
                 plain(label.label),

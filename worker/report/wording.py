@@ -18,6 +18,11 @@ UNDEFINED = "undefined"
 NBSP = "\u00a0"
 
 
+def bare(rater: str) -> str:
+    """The rater without an article: "adapter"."""
+    return RATERS[rater].removeprefix("the ")
+
+
 def share(value: float | None) -> str:
     """A share as a percentage: "94.1 %"; what is nearly everything or nothing isn't rounded to it."""
     return UNDEFINED if value is None else f"{_percent(value)}{NBSP}%"
