@@ -332,7 +332,7 @@ def _of_slice(
             Counter((str(row.adapter), str(row.oracle)) for row in audited),
             labels=labels,
         )
-        whole = {key: value for key, value in statistics.as_json().items() if key not in ("adapter", "final")}
+        whole = statistics.as_json()
         for rater, part in (("adapter", statistics.adapter), ("final", statistics.final)):
             save(
                 f"{rater},oracle",

@@ -93,8 +93,14 @@ class Comparison:
 
     @property
     def share(self) -> Figure:
-        """The figure that is said first: accuracy against gold, else observed agreement."""
-        return self.gold.accuracy if self.gold is not None else self.observed
+        """The figure that is said first: agreement, against gold accuracy; of three and more raters unanimity.
+
+        Accuracy counts a review without a label as wrong. Of a sample there are none, and the interval of agreement
+        is for the job that it is a sample of.
+        """
+        if self.kind == "many":
+            return self.unanimous
+        return self.gold.accuracy if self.gold is not None and self.selection == "all" else self.observed
 
     @property
     def asked(self) -> int:
@@ -112,16 +118,19 @@ def _comparison(row: AgreementRow) -> Comparison:
     labels = tuple(map(str, found.get("labels", ())))
     gold = found.get("gold")
     marginal = found.get("marginal") or {}
-    shares = {(str(one), str(other)): float(share) for one, other, share in found.get("table") or ()}
+    raters = tuple(row.raters.split(","))
     in_shares = found["kind"] == "cascade"
+    estimated = found[raters[0]]["table"] if in_shares else ()
     return Comparison(
-        raters=tuple(row.raters.split(",")),
+        raters=raters,
         selection=row.selection,
         slice=row.slice,
         kind=str(found["kind"]),
         n=int(found.get("n", row.n)),
         labels=labels,
-        table=shares if in_shares else _counts(row.contingency, labels),
+        table={(str(one), str(other)): float(share) for one, other, share in estimated}
+        if in_shares
+        else _counts(row.contingency, labels),
         in_shares=in_shares,
         finite=found.get("finite"),
         observed=_figure(found.get("observed")),

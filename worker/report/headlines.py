@@ -44,7 +44,7 @@ def headlines(data: ReportData) -> list[Headline]:
     # Without an oracle the final labels are the adapter's: one figure, not two.
     if data.oracle is None and best(data.comparisons, ("gold", "adapter")):
         chosen = [one for one in chosen if one.raters != ("gold", "final")]
-    return [*map(_headline, chosen), *_missing(data, chosen)]
+    return [*(_headline(one, data.reviews) for one in chosen), *_missing(data, chosen)]
 
 
 def best(found: Sequence[Comparison], raters: Sequence[str]) -> Comparison | None:
@@ -77,17 +77,17 @@ def basis(one: Comparison) -> str:
     )
 
 
-def _headline(one: Comparison) -> Headline:
+def _headline(one: Comparison, total: int) -> Headline:
     names = [RATERS[rater] for rater in one.raters]
     if one.kind == "many":
         title = f"{listed([name.removeprefix('the ') for name in names]).capitalize()} together"
-        if one.unanimous.value is None:
+        if one.share.value is None:
             return Headline(share(None), title, f"How far they agree is undefined: {_why(one)}.")
         return Headline(
-            share(one.unanimous.value),
+            share(one.share.value),
             title,
             f"{listed(names).capitalize()} give one and the same label to "
-            f"{share_with_interval(one.unanimous)} of the {count(one.n, 'review')} that all of them labelled. "
+            f"{share_with_interval(one.share)} of {_estimated(one, total)}. "
             f"Fleiss' kappa is {coefficient_with_interval(one.kappa)}.{_unanswered(one)}",
         )
     first, second = names
@@ -95,15 +95,12 @@ def _headline(one: Comparison) -> Headline:
         title = f"{second.removeprefix('the ').capitalize()} against gold"
         if one.share.value is None:
             return Headline(share(None), title, f"Accuracy of {second} is undefined: {_why(one)}.")
-        without = one.gold.n - one.gold.labelled
+        verb, to = ("is", "for") if one.raters[1] == "final" else ("gives", "to")
         return Headline(
             share(one.share.value),
             title,
-            f"{second.capitalize()} {'gives' if 'label' not in second else 'is'} gold's label "
-            f"{'to' if 'label' not in second else 'for'} {share_with_interval(one.share)} of the "
-            f"{count(one.gold.n, 'review')} with gold"
-            f"{f'; {count(without)} of them got no label, which counts as wrong' if without else ''}. "
-            f"Cohen's kappa is {coefficient_with_interval(one.kappa)}.{_unanswered(one)}",
+            f"{second.capitalize()} {verb} gold's label {to} {share_with_interval(one.share)} of "
+            f"{_with_gold(one, total)}. Cohen's kappa is {coefficient_with_interval(one.kappa)}.{_unanswered(one)}",
         )
     title = f"{first.removeprefix('the ').capitalize()} against {second.removeprefix('the ')}"
     if one.share.value is None:
@@ -113,22 +110,39 @@ def _headline(one: Comparison) -> Headline:
     return Headline(
         share(one.share.value),
         title,
-        f"{first.capitalize()} agrees with {second} on {share_with_interval(one.share)} of {_estimated(one)}. "
+        f"{first.capitalize()} agrees with {second} on {share_with_interval(one.share)} of {_estimated(one, total)}. "
         f"Cohen's kappa is {coefficient_with_interval(one.kappa)}.{_unanswered(one)}",
     )
 
 
-def _estimated(one: Comparison) -> str:
+def _estimated(one: Comparison, total: int) -> str:
+    """For which of the job's `total` reviews the figure is, and from how many it was estimated."""
     if one.kind == "cascade":
         return (
-            f"this job's {count(one.n, 'review')}, estimated from all {count(one.escalated)} escalated ones and "
+            f"{_of_job(one, one.n, total)}, estimated from all {count(one.escalated)} escalated ones and "
             f"{count(one.audited)} audited of the {count(one.trusted)} trusted ones"
         )
     if one.finite is not None and one.finite > one.n:
-        return f"this job's {count(one.finite, 'review')}, estimated from {count(one.n)} audited ones"
+        return f"{_of_job(one, one.finite, total)}, estimated from {count(one.n)} audited ones"
     if one.finite is not None:
-        return f"this job's {count(one.n, 'review')}, all of them compared: nothing is left to chance"
-    return f"the {count(one.n, 'review')} that both labelled"
+        return f"{_of_job(one, one.n, total)}, all of them compared: nothing is left to chance"
+    return f"the {count(one.n, 'review')} that {'both' if len(one.raters) == 2 else 'all of them'} labelled"
+
+
+def _of_job(one: Comparison, number: int, total: int) -> str:
+    if "gold" in one.raters:
+        return f"this job's {count(number, 'review')} with gold"
+    everything = f"this job's {count(total, 'review')}"
+    return everything if number == total else f"{count(number)} of {everything}"
+
+
+def _with_gold(one: Comparison, total: int) -> str:
+    assert one.gold is not None
+    if one.selection != "all":
+        return _estimated(one, total)
+    without = one.gold.n - one.gold.labelled
+    wrong = f"; {count(without)} of them got no label, which counts as wrong" if without else ""
+    return f"the {count(one.gold.n, 'review')} with gold{wrong}"
 
 
 def _why(one: Comparison) -> str:

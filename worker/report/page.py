@@ -120,7 +120,7 @@ def _agreement(data: ReportData) -> Table | None:
         [
             " / ".join(map(bare, one.raters)),
             basis(one),
-            share_in_table(one.share if one.kind != "many" else one.unanimous),
+            share_in_table(one.share),
             coefficient_in_table(one.kappa),
             "–" if one.kind == "many" else coefficient_in_table(one.ac1),
             "–" if one.kind != "pair" else coefficient_in_table(one.alpha),
