@@ -1,31 +1,26 @@
 """Whole jobs for the tests of the report, written by direct inserts: a cascade with an audit, gold, money, rejects.
 
-What is stored as agreement comes from the real functions of `worker.agreement`.
+What is kept of its agreement is measured as for every job.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from sqlalchemy import Engine, text
 
-from worker.agreement.gold import gold_statistics
-from worker.agreement.many import many_statistics
-from worker.agreement.pairs import pair_statistics
-from worker.agreement.slices import by_length, by_score
-from worker.agreement.stratified import cascade_statistics
+from worker.measured import refresh_agreement
 from worker.oracle.prompts import Template
 from worker.oracle.spec import OracleSpec
 from worker.oracle.windows import TextWindow
 from worker.policy import Policy
 from worker.reviews import JobSpec, ScorerIdentity
 from worker.store.ledger import Ledger
+from worker.store.queries import Queries
 
 LABELS = ("negative", "positive")
 WORDS = [
@@ -120,9 +115,8 @@ def save_job(
     failed: Sequence[str] = (),
     change: Callable[[list[Row]], list[Row]] = lambda rows: rows,
     agreed: bool = True,
-    slices: bool = True,
 ) -> int:
-    """Writes a job of so many reviews and, with `agreed`, what is stored of its agreement; returns its id."""
+    """Writes a job of so many reviews and, with `agreed`, measures and keeps its agreement; returns its id."""
     parsed = Policy.parse(policy)
     oracle_id = ledger.register_scorer(oracle_identity(labels)) if parsed.names_oracle else None
     adapter_id = ledger.register_scorer(
@@ -145,8 +139,7 @@ def save_job(
     )
     _insert(engine, job.id, rows, adapter_id, oracle_id, state=state, rejects=rejects, failed=failed)
     if agreed:
-        for one in stored_agreement(rows, parsed, labels, slices=slices):
-            ledger.save_agreement(job.id, **one)
+        refresh_agreement(job.id, ledger=ledger, queries=Queries(engine))
     return job.id
 
 
@@ -177,7 +170,7 @@ def _insert(
     errors = dict(enumerate(failed, start=1))
     reviews = [
         {"job": job_id, "row": r.row_no, "text": r.text, "sha": hashlib.sha256(r.text.encode()).digest(),
-         "gold": r.gold, "error": errors.get(r.row_no), "id": f"x{r.row_no}"}
+         "gold": r.gold, "error": errors.get(r.row_no), "id": f"x{r.row_no}", "characters": len(r.text)}
         for r in rows
     ]  # fmt: skip
     given = [
@@ -210,8 +203,8 @@ def _insert(
                 connection.execute(text(statement), values)
 
         execute(
-            "INSERT INTO reviews (job_id, row_no, external_id, text, text_sha256, gold_label, error) "
-            "VALUES (:job, :row, :id, :text, :sha, :gold, :error)",
+            "INSERT INTO reviews (job_id, row_no, external_id, text, text_sha256, gold_label, error, characters) "
+            "VALUES (:job, :row, :id, :text, :sha, :gold, :error, :characters)",
             reviews,
         )
         execute(
@@ -265,87 +258,5 @@ def _insert(
         )
 
 
-def stored_agreement(
-    rows: Sequence[Row], policy: Policy, labels: Sequence[str] = LABELS, *, slices: bool = True
-) -> list[dict[str, Any]]:
-    """What a finished job stores, as arguments of `Ledger.save_agreement`: of the whole job, and with `slices` of its
-    tenths by length and score."""
-    found = _of_slice(rows, policy, labels, "all")
-    if not slices:
-        return found
-    for cut, values in (
-        (by_length, [len(row.text) for row in rows]),
-        (by_score, [np.nan if row.score is None else row.score for row in rows]),
-    ):
-        tenths, places = cut(values)
-        for number, one in enumerate(tenths):
-            inside = [row for row, place in zip(rows, places.tolist(), strict=True) if place == number]
-            found += _of_slice(inside, policy, labels, one.name)
-    return found
-
-
 def final_label(row: Row) -> str | None:
     return row.oracle if row.reason in ("cascade", "policy") else row.adapter
-
-
-def _of_slice(
-    rows: Sequence[Row], policy: Policy, labels: Sequence[str], slice_name: str
-) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-
-    def save(raters: str, selection: str, table: Counter[Any], statistics: dict[str, Any]) -> None:
-        contingency = {"|".join(key) if isinstance(key, tuple) else key: n for key, n in table.items()}
-        statistics.setdefault("unanswered", 0)
-        found.append(
-            {"raters": raters, "selection": selection, "slice": slice_name, "n": int(statistics["n"]),
-             "contingency": contingency, "statistics": statistics}
-        )  # fmt: skip
-
-    def pair(raters: str, selection: str, pairs: list[tuple[str | None, str | None]], **more: Any) -> None:
-        table = Counter((one, other) for one, other in pairs if one is not None and other is not None)
-        statistics = pair_statistics(table, labels=labels, finite=more.pop("finite", None)).as_json()
-        save(raters, selection, table, {"kind": "pair", **statistics, **more})
-
-    with_gold = [row for row in rows if row.gold is not None]
-    if with_gold:
-        gold = [str(row.gold) for row in with_gold]
-        for rater, given, scores in (
-            ("adapter", [row.adapter for row in with_gold], [row.score for row in with_gold]),
-            ("final", [final_label(row) for row in with_gold], None),
-        ):
-            if any(label is not None for label in given):
-                known = gold_statistics(
-                    gold,
-                    given,
-                    labels=labels,
-                    scores=None if scores is None else [np.nan if one is None else one for one in scores],
-                )
-                pair(f"gold,{rater}", "all", list(zip(gold, given, strict=True)), gold=known.as_json())
-    seen = [row for row in rows if row.oracle is not None and row.adapter is not None]
-    if policy.kind == "cascade":
-        escalated = [row for row in seen if row.reason == "cascade"]
-        trusted = [row for row in rows if row.reason != "cascade"]
-        audited = [row for row in seen if row.reason == "audit"]
-        statistics = cascade_statistics(
-            Counter((str(row.adapter), str(row.oracle)) for row in escalated),
-            Counter(str(row.adapter) for row in trusted),
-            Counter((str(row.adapter), str(row.oracle)) for row in audited),
-            labels=labels,
-        )
-        whole = statistics.as_json()
-        for rater, part in (("adapter", statistics.adapter), ("final", statistics.final)):
-            save(
-                f"{rater},oracle",
-                "audit+cascade",
-                Counter((str(row.adapter), str(row.oracle)) for row in seen),
-                {"kind": "cascade", **whole, **part.as_json()},
-            )
-        if escalated:
-            pair("adapter,oracle", "escalated", [(row.adapter, row.oracle) for row in escalated])
-    elif policy.audit and seen:
-        pair("adapter,oracle", "audit", [(row.adapter, row.oracle) for row in seen], finite=len(rows))
-    three = Counter((row.adapter, row.oracle, row.gold) for row in seen if row.gold is not None)
-    if three:
-        many = many_statistics(three, 3)  # type: ignore[arg-type]
-        save("adapter,oracle,gold", "audit", three, {"kind": "many", **many.as_json()})
-    return found

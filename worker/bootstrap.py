@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 
 SAMPLE = Path(__file__).parent / "data" / "sample_reviews.csv"
 BUNDLED_NAME = "bundled"
-STUB_LABELS = ("negative", "positive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +152,7 @@ def restore_adapter(store: Store, settings: Settings, adapter_id: int) -> Path:
 def adapter_of(store: Store, adapter_id: int) -> Adapter:
     """What a new job needs to know of a registered adapter."""
     row = store.queries.adapter(adapter_id)
-    labels = STUB_LABELS if row.is_stub else tuple(row.manifest["labels"])
-    return Adapter(id=row.id, sha256=row.sha256, labels=labels)
+    return Adapter(id=row.id, sha256=row.sha256, labels=row.labels)
 
 
 def oracle_spec(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
-from worker.agreement import agreement
 from worker.errors import (
     AdapterInvalid,
     BrokerUnreachable,
@@ -15,7 +14,7 @@ from worker.errors import (
     LeaseLost,
     Transient,
 )
-from worker.policy import Policy
+from worker.measured import refresh_agreement
 from worker.reviews import Lane
 from worker.scorers.base import Scorer
 from worker.store.ledger import Ledger
@@ -115,35 +114,12 @@ def score_batch(
 
 
 def record_agreement(job_id: int, *, ledger: Ledger, queries: Queries) -> None:
-    """Stores how well a finished job's labels agree with gold, and adapter and oracle with each other.
+    """Measures how well the raters of a job that is over agree, and keeps it in place of what was measured before.
 
-    For the latter only audited reviews count: those asked about because the adapter was unsure say little of others.
+    What fails here is logged and keeps nobody from anything: the labels are saved, and it can be measured later.
     """
-    job = queries.get_job(job_id)
-    raters = "gold,adapter" if job.oracle_id is None else "gold,final"
-    _save(job_id, queries.contingency(job_id), raters, "all", ledger)
-    policy = Policy.parse(job.policy)
-    if policy.audit:
-        table: dict[tuple[str, str], int] = {}
-        for pair in queries.iterate_pairs(job_id):
-            if pair.oracle is not None and policy.is_audited(job_id, pair.row_no):
-                key = (pair.label, pair.oracle)
-                table[key] = table.get(key, 0) + 1
-        _save(job_id, table, "adapter,oracle", "audit", ledger)
-
-
-def _save(
-    job_id: int, table: Mapping[tuple[str, str], int], raters: str, selection: str, ledger: Ledger
-) -> None:
-    if not table:
-        return
-    found = agreement(table)
-    ledger.save_agreement(
-        job_id,
-        raters=raters,
-        selection=selection,
-        slice="all",
-        n=found.n,
-        contingency={f"{first}|{second}": count for (first, second), count in table.items()},
-        statistics={"observed": found.observed, "interval": found.interval, "kappa": found.kappa},
-    )
+    try:
+        refresh_agreement(job_id, ledger=ledger, queries=queries)
+    except Exception as error:
+        # Only the type is logged, since a message may quote the review.
+        log.error("The agreement of job %s couldn't be measured: %s.", job_id, type(error).__name__)

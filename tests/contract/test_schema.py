@@ -161,4 +161,48 @@ def test_results_has_a_row_per_review_and_says_whose_label_is_final(engine: Engi
     ]
     assert [column["name"] for column in inspect(engine).get_columns("results")] == [
         "job_id", "row_no", "id", "label", "score", "source", "scorer", "gold_label", "error", "asked", "cost",
+        "corrected", "labelled_at",
     ]  # fmt: skip
+
+
+def test_a_correction_is_gold_and_leaves_the_final_label_as_it_is(engine: Engine) -> None:
+    with engine.begin() as connection:
+        for statement in (
+            "INSERT INTO adapters (id, name, sha256, manifest, created_at) VALUES (1, 'a', 'a', '{}', 0)",
+            "INSERT INTO jobs (id, identity, name, source, state, policy, adapter_id, priority, batch_size, "
+            "max_rejects, options, records_read, created_at) "
+            "VALUES (1, 'i', 'n', 's', 'done', 'adapter', 1, 0, 8, 0.1, '{}', 3, 0)",
+            "INSERT INTO scorers (id, sha256, kind, name, details, created_at) VALUES (1, 'a', 'stub', 'm', '{}', 0)",
+            "INSERT INTO reviews (job_id, row_no, text, text_sha256, gold_label) VALUES "
+            "(1, 1, 'a', '', 'pos'), (1, 2, 'b', '', NULL), (1, 3, 'c', '', 'neg')",
+            "INSERT INTO labels (job_id, row_no, scorer_id, label, score, created_at) VALUES "
+            "(1, 1, 1, 'pos', 0.9, 7.5), (1, 2, 1, 'pos', 0.9, 8.5)",
+            "INSERT INTO corrections (job_id, row_no, label, created_at) VALUES (1, 1, 'neg', 9), (1, 2, 'pos', 9)",
+        ):
+            connection.execute(text(statement))
+        rows = connection.execute(
+            text("SELECT row_no, label, gold_label, corrected, labelled_at FROM results ORDER BY row_no")
+        ).all()
+    assert [tuple(row) for row in rows] == [
+        (1, "pos", "neg", 1, 7.5),
+        (2, "pos", "pos", 1, 8.5),
+        (3, None, "neg", 0, None),
+    ]
+
+
+def test_reviews_of_an_older_database_get_their_length(empty: Engine) -> None:
+    with empty.begin() as connection:
+        command.upgrade(alembic_config(connection), "0003")
+        for statement in (
+            "INSERT INTO adapters (id, name, sha256, manifest, created_at) VALUES (1, 'a', 'a', '{}', 0)",
+            "INSERT INTO jobs (id, identity, name, source, state, policy, adapter_id, priority, batch_size, "
+            "max_rejects, options, records_read, created_at) "
+            "VALUES (1, 'i', 'n', 's', 'done', 'adapter', 1, 0, 8, 0.1, '{}', 1, 0)",
+            "INSERT INTO reviews (job_id, row_no, text, text_sha256) VALUES (1, 1, 'süß 🎬', '')",
+        ):
+            connection.execute(text(statement))
+        command.upgrade(alembic_config(connection), "head")
+        assert connection.scalar(text("SELECT characters FROM reviews")) == len("süß 🎬")
+        command.downgrade(alembic_config(connection), "0003")
+        assert "gold_label" in {column["name"] for column in inspect(connection).get_columns("results")}
+        assert "job_summary" not in inspect(connection).get_view_names()

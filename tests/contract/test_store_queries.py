@@ -161,24 +161,6 @@ def test_a_page_of_results_reads_only_its_own_rows(engine: Engine, ledger: Ledge
     assert "Seq Scan on labels" not in plan
 
 
-def test_agreement_is_kept_and_replaced(ledger: Ledger, queries: Queries) -> None:
-    job = enqueue(ledger, 1)
-    for n in (5, 6):
-        ledger.save_agreement(
-            job.id,
-            raters="minilm / gold",
-            selection="all rows",
-            slice="",
-            n=n,
-            contingency={"pos": {"pos": n}},
-            statistics={"kappa": float("nan")},
-        )
-    [kept] = queries.agreements(job.id)
-    assert (kept.raters, kept.n, kept.contingency, kept.statistics) == (
-        "minilm / gold", 6, {"pos": {"pos": 6}}, {"kappa": None},
-    )  # fmt: skip
-
-
 def test_rows_are_decided_up_to_the_first_open_batch(ledger: Ledger, queries: Queries) -> None:
     job = enqueue(ledger, 12)
     first, second, third = ledger.publishable("adapter", window=8)

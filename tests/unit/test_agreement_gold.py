@@ -104,7 +104,7 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         gold_statistics(["negative"], ["negative"], labels=TWO, probabilities=[[0.2, 0.3, 0.5]])
     with pytest.raises(ValueError, match="scores don't fit 1 reviews"):
         gold_statistics(["negative"], ["negative"], labels=TWO, scores=[0.2, 0.3])
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="0 labels don't fit 1 reviews"):
         gold_statistics(["negative"], [], labels=TWO)
     with pytest.raises(ValueError, match="no probability"):
         gold_statistics(["negative"], ["negative"], labels=TWO, scores=[1.2])

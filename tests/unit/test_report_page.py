@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.pages import Page
-from tests.report_job import Row, save_job, stored_agreement
+from tests.report_job import Row, save_job
 from worker.report.data import ReportData, read_report
 from worker.report.page import GENERATOR, render
 from worker.store.engine import make_engine
@@ -31,10 +31,8 @@ def sqlite(sqlite_url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-def report_of(
-    engine: Engine, count: int = 400, *, texts: int = 20, slices: bool = False, **options: object
-) -> ReportData:
-    job_id = save_job(engine, Ledger(engine), count, slices=slices, **options)  # type: ignore[arg-type]
+def report_of(engine: Engine, count: int = 400, *, texts: int = 20, **options: object) -> ReportData:
+    job_id = save_job(engine, Ledger(engine), count, **options)  # type: ignore[arg-type]
     return read_report(Queries(engine), job_id, texts=texts)
 
 
@@ -81,7 +79,7 @@ def test_a_cascade_with_gold_says_who_agrees_with_whom_on_how_many(sqlite: Engin
     assert cascade.observed.value is not None
     assert (
         f"The adapter agrees with the oracle on {cascade.observed.value:.1%}".replace("%", " %")
-        + f" (95 %: {100 * low:.1f}–{100 * high:.1f}) of this job's 400 reviews, estimated from all "
+        + f" (95 %: {100 * low:.1f}–{100 * high:.1f}) of 399 of this job's 400 reviews, estimated from all "
         f"{cascade.escalated} escalated ones and {cascade.audited} audited of the {cascade.trusted} trusted ones."
     ) in text
     assert (
@@ -130,12 +128,12 @@ def test_a_cascade_with_gold_says_who_agrees_with_whom_on_how_many(sqlite: Engin
 
 
 def test_every_plot_is_drawn_with_its_numbers_beside_it(sqlite: Engine) -> None:
-    data = report_of(sqlite, 1200, slices=True)
+    data = report_of(sqlite, 1200)
     html = render(data)
     ids = re.findall(r'<figure id="([^"]+)"', html)
     assert ids == [
-        "labels", "scores", "confusion-gold-adapter", "confusion-gold-final", "confusion-adapter-oracle",
-        "calibration", "by-length", "by-score",
+        "labels", "scores", "confusion-gold-adapter", "confusion-gold-final", "confusion-gold-oracle",
+        "confusion-adapter-oracle", "calibration", "by-length", "by-score",
     ]  # fmt: skip
     for figure in re.findall(r"<figure.*?</figure>", html, re.DOTALL):
         assert "<svg" in figure
@@ -248,20 +246,28 @@ def test_one_class_leaves_kappa_undefined_and_says_so(sqlite: Engine) -> None:
     assert "nan" not in text.lower().split()
 
 
-def test_an_audit_that_saw_nothing_says_why_nothing_follows(sqlite: Engine) -> None:
-    text = shown(report_of(sqlite, 60, policy="cascade --below 0.6")).text
-    assert (
-        "How far the adapter agrees with the oracle is undefined: the audit saw none of the trusted reviews"
-        in text
-    )
+def test_an_audit_that_saw_nothing_of_a_label_says_why_nothing_follows(sqlite: Engine) -> None:
+    def one_audited(rows: list[Row]) -> list[Row]:
+        alone = {"adapter": "positive", "oracle": "positive", "reason": "audit"}
+        silent = {"oracle": None, "reason": None}
+        return [dataclasses.replace(row, **(silent if row.row_no > 1 else alone)) for row in rows]  # type: ignore[arg-type]
+
+    text = shown(report_of(sqlite, 60, change=one_audited)).text
+    why = "the audit saw none of the trusted reviews"
+    assert f"How far the adapter agrees with the oracle is undefined: {why}" in text
 
 
-def test_a_job_that_is_not_over_says_what_is_missing(sqlite: Engine) -> None:
-    data = report_of(sqlite, state="running", agreed=False)
-    text = shown(data).text
-    assert "Agreement is computed when a job is done; this one is running" in text
-    assert "No agreement is stored yet." in text
+def test_a_cascade_without_an_audit_says_that_nothing_follows(sqlite: Engine) -> None:
+    text = shown(report_of(sqlite, policy="cascade --below 0.8")).text
+    assert "asked only where the adapter was unsure, which says nothing of the other reviews." in text
+    assert "escalated reviews, no sample of the others" in text
+
+
+def test_a_job_that_is_not_over_says_that_figures_may_change(sqlite: Engine) -> None:
+    text = shown(report_of(sqlite, state="running", agreed=False)).text
+    assert "Agreement as measured for this report, while the job was running: the figures may change." in text
     assert "finished not yet" in text
+    assert "The adapter agrees with the oracle on" in text
 
 
 def test_a_job_without_any_label(sqlite: Engine) -> None:
@@ -289,16 +295,6 @@ def test_the_same_data_give_the_same_page(sqlite: Engine) -> None:
     html = render(data)
     assert html == render(data)
     assert f'<meta name="generator" content="{GENERATOR}' in html[:4096]
-
-
-def test_the_fixture_stores_only_what_json_can_hold() -> None:
-    import json
-
-    from tests.report_job import draw_rows
-    from worker.policy import Policy
-
-    policy = Policy.parse("cascade --below 0.7 --audit 0.2 --audit-seed 3")
-    json.dumps(stored_agreement(draw_rows(100, policy), policy), allow_nan=False)
 
 
 def test_the_command_line_imports_no_drawing_library() -> None:

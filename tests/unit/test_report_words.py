@@ -29,7 +29,7 @@ from worker.report.wording import (
     share_with_interval,
     short,
 )
-from worker.store.queries import AgreementRow
+from worker.store.agreement_queries import AgreementRow
 
 NAME = Name("x", "A <title> & more", "What it shows: 0.123456789")
 

@@ -78,7 +78,8 @@ def gold_statistics(
     """
     names = (*labels, *sorted({*gold, *(one for one in given if one is not None)} - {*labels}))
     n = len(gold)
-    right = np.array([wanted == one for wanted, one in zip(gold, given, strict=True)], dtype=bool)
+    if len(given) != n:
+        raise ValueError(f"{len(given)} labels don't fit {n} reviews with gold")
     table = None if probabilities is None else np.asarray(probabilities, dtype=np.float64)
     if table is not None and table.shape != (n, len(labels)):
         raise ValueError(f"{table.shape} probabilities don't fit {n} reviews and {len(labels)} labels")
@@ -86,17 +87,57 @@ def gold_statistics(
     chosen = np.array([-1 if one is None else place[one] for one in given], dtype=np.int64)
     wanted = np.array([place[one] for one in gold], dtype=np.int64)
     sure = _scores(scores, table, chosen, n)
-    by_label = metrics.per_label(gold, given, names)
+    return coded_statistics(wanted, chosen, names, known=len(labels), sure=sure, table=table)
+
+
+def coded_statistics(
+    wanted: NDArray[np.int64],
+    chosen: NDArray[np.int64],
+    names: Sequence[str],
+    *,
+    known: int,
+    sure: NDArray[np.float64],
+    table: NDArray[np.float64] | None = None,
+    calibrated: bool = True,
+) -> GoldStatistics:
+    """The same of labels as places in `names`, of which the first `known` could be given: `wanted` (N,) by gold,
+    `chosen` (N,) by the rater, -1 where there is none; `sure` (N,) is the probability of the label given, NaN
+    where it isn't known. `calibrated` False leaves the calibration out, which is the slowest part of it.
+    """
+    n, count = len(wanted), len(names)
+    has = chosen >= 0
+    cells = np.bincount(wanted[has] * count + chosen[has], minlength=count * count).reshape(count, count)
+    support = np.bincount(wanted, minlength=count)
+    right = wanted == chosen
+    by_label = tuple(
+        _label_metrics(name, int(support[one]), int(cells[:, one].sum()), int(cells[one, one]))
+        for one, name in enumerate(names)
+    )
+    seen = ~np.isnan(sure)
     return GoldStatistics(
         n=n,
-        labelled=int((chosen >= 0).sum()),
-        labels=names,
+        labelled=int(has.sum()),
+        labels=tuple(names),
         accuracy=share_of(int(right.sum()), n) if n else UNDEFINED,
         by_label=by_label,
         macro_f1=metrics.macro_f1(by_label),
-        confusion=metrics.confusion(gold, given, names),
-        auroc=_auroc(sure, table, chosen, wanted, len(labels)),
-        calibration=calibration_error(sure[~np.isnan(sure)], right[~np.isnan(sure)]),
+        confusion={
+            name: dict(zip(names, row, strict=True)) for name, row in zip(names, cells.tolist(), strict=True)
+        },
+        auroc=_auroc(sure, table, chosen, wanted, known),
+        calibration=calibration_error(sure[seen], right[seen]) if calibrated else None,
+    )
+
+
+def _label_metrics(label: str, support: int, given: int, right: int) -> metrics.LabelMetrics:
+    return metrics.LabelMetrics(
+        label=label,
+        support=support,
+        given=given,
+        precision=right / given if given else None,
+        recall=right / support if support else None,
+        # As in `metrics.per_label`: defined wherever the label occurs at all.
+        f1=2 * right / (support + given) if support + given else None,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from worker.bootstrap import STUB_LABELS, Store
+from worker.bootstrap import Store
 from worker.model.manifest import BUNDLED, Manifest
 
 PIPE_WIDTH = 160
@@ -40,7 +40,7 @@ def list_adapters(store: Store, active: int | None) -> Iterator[Listed]:
     bundled = Manifest.read(BUNDLED)
     for row in rows:
         use = uses[row.id]
-        manifest = {"labels": STUB_LABELS} if row.is_stub else row.manifest
+        manifest = {"labels": row.labels} if row.is_stub else row.manifest
         is_active = row.id == active if active is not None else row.sha256 == bundled.sha256
         yield _listed(
             row.id, row.name, row.sha256, manifest, use.size_bytes, use.jobs, row.created_at, is_active

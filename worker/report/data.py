@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from worker import __version__
+from worker.measured import agreement_as_it_is
 from worker.policy import Policy
 from worker.report.figures import WHOLE, Comparison, comparisons
 from worker.reviews import Job, ScorerIdentity
@@ -53,6 +54,7 @@ class ReportData:
 
     `comparisons` are of the whole job, `slices` of parts of it by length or score. `scores` counts the adapter's
     scores by label in `BINS` equal parts of 0 to 1. `scoring_s` is the time in which a batch was being scored.
+    `agreed_at` is when agreement was measured and kept, None if it was measured for this report.
     """
 
     made_at: float
@@ -96,8 +98,8 @@ def read_report(queries: Queries, job_id: int, *, texts: int = 20) -> ReportData
     at = queries.progress(job_id)
     job = at.job
     asks = job.oracle_id is not None
-    rows = queries.agreements(job_id)
-    found = comparisons(rows)
+    measured = agreement_as_it_is(queries, job_id)
+    found = comparisons(measured.rows)
     gold = queries.gold_count(job_id)
     return ReportData(
         made_at=time.time(),
@@ -122,7 +124,7 @@ def read_report(queries: Queries, job_id: int, *, texts: int = 20) -> ReportData
         scores=queries.score_counts(job_id, bins=BINS),
         comparisons=tuple(one for one in found if one.slice == WHOLE),
         slices=tuple(one for one in found if one.slice != WHOLE),
-        agreed_at=max((row.created_at for row in rows), default=None),
+        agreed_at=measured.at,
         texts=texts,
         disputes=_disputes(queries, job_id, texts, has_gold=gold > 0),
     )

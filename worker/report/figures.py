@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from worker.calibration import ReliabilityBin
-from worker.store.queries import AgreementRow
+from worker.store.agreement_queries import AgreementRow
 
 WHOLE = "all"
 """The slice that is the whole job."""
@@ -109,8 +109,8 @@ class Comparison:
 
 
 def comparisons(rows: Sequence[AgreementRow]) -> tuple[Comparison, ...]:
-    """The rows in which statistics are stored, whole job and slices."""
-    return tuple(_comparison(row) for row in rows if "kind" in row.statistics)
+    """What the rows say, whole job and slices."""
+    return tuple(map(_comparison, rows))
 
 
 def _comparison(row: AgreementRow) -> Comparison:

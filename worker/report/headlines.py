@@ -164,30 +164,38 @@ def _is(number: int) -> str:
 def _missing(data: ReportData, chosen: Sequence[Comparison]) -> list[Headline]:
     """Why there is no figure against gold, or against the oracle."""
     found = []
-    if not data.over:
-        later = (
-            f"Agreement is computed when a job is done; this one is {data.job.state}, with "
-            f"{count(data.labelled)} of {count(data.reviews, 'review')} labelled."
-        )
-    else:
-        later = f"The job is {data.job.state}, and no agreement is stored for it."
     if not any("gold" in one.raters for one in chosen):
         reason = (
-            "The file has no gold labels, so accuracy isn't known. `--label-column` names the column that holds them."
-            if not data.gold
-            else later
+            "No review has both a label and a gold label."
+            if data.gold
+            else "The file has no gold labels, so accuracy isn't known. "
+            "`--label-column` names the column that holds them."
         )
-        found.append(Headline(share(None), "Against gold", reason))
-    if not any("oracle" in one.raters and len(one.raters) == 2 for one in chosen):
-        if data.oracle is None:
-            reason = "No oracle was asked. `--audit 0.05` has one check a random share of the reviews."
-        elif data.policy.kind == "oracle" and not data.policy.audit:
-            reason = (
-                "The oracle alone gave the labels. `--audit 0.05` has the adapter label a random share too."
-            )
-        elif data.over and data.agreed_at is not None:
-            reason = "The oracle labelled no review that the adapter labelled too."
-        else:
-            reason = later
-        found.append(Headline(share(None), "Adapter against oracle", reason))
+        found.append(Headline(share(None), "Against gold", f"{reason}{_so_far(data)}"))
+    if not any("oracle" in one.raters and "gold" not in one.raters for one in chosen):
+        found.append(
+            Headline(share(None), "Adapter against oracle", f"{_why_not_oracle(data)}{_so_far(data)}")
+        )
     return found
+
+
+def _why_not_oracle(data: ReportData) -> str:
+    kind = data.policy.kind
+    if data.oracle is None:
+        return "No oracle was asked. `--audit 0.05` has one check a random share of the reviews."
+    if data.policy.audit:
+        return "The oracle has labelled no review that the adapter labelled too."
+    if kind == "oracle":
+        return "The oracle alone gave the labels. `--audit 0.05` has the adapter label a random share too."
+    if kind == "cascade":
+        return (
+            "The oracle was asked only where the adapter was unsure, which says nothing of the other reviews. "
+            "`--audit 0.05` has it check a random share of them."
+        )
+    return "The oracle was asked only where the adapter gave no label. `--audit 0.05` has it check a random share."
+
+
+def _so_far(data: ReportData) -> str:
+    if data.over:
+        return ""
+    return f" The job is {data.job.state}: {count(data.labelled)} of {count(data.reviews, 'review')} are labelled."

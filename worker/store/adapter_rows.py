@@ -14,6 +14,8 @@ from worker.store.tables import Activation, Adapter, Job
 STUB = "stub"
 """Name and sha256 of the adapter without files. Only the sha256 tells it from one that was given its name."""
 
+STUB_LABELS = ("negative", "positive")
+
 SHORTEST_PREFIX = 4
 LARGEST_ID = 2**63 - 1
 
@@ -32,6 +34,16 @@ class AdapterRow:
     def is_stub(self) -> bool:
         """Whether the stub scorer stands in for it."""
         return self.sha256 == STUB
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels it gives, in the order of its manifest."""
+        return adapter_labels(self.sha256, self.manifest)
+
+
+def adapter_labels(sha256: str, manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """The labels that the adapter of this hash and manifest gives, in the order of its manifest."""
+    return STUB_LABELS if sha256 == STUB else tuple(manifest["labels"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, case, delete, exists, insert, not_, select, update
+from sqlalchemy import Connection, Engine, case, exists, insert, not_, select, update
 
 from worker.errors import JobStateInvalid
 from worker.policy import Policy, RequestReason
@@ -21,7 +21,6 @@ from worker.store.rows import insert_reviews, queue_batches, upserting
 from worker.store.tables import (
     ACTIVE_JOBS,
     OPEN_BATCHES,
-    Agreement,
     Batch,
     Job,
     Reject,
@@ -227,30 +226,6 @@ class JobLife:
         """
 
         return write(self._engine, lambda connection: reset_failed(connection, job_id, max_cost))
-
-    def save_agreement(
-        self,
-        job_id: int,
-        *,
-        raters: str,
-        selection: str,
-        slice: str,
-        n: int,
-        contingency: Mapping[str, Any],
-        statistics: Mapping[str, Any],
-    ) -> None:
-        """Keeps how well `raters` agree, in place of what was kept for the same selection and slice."""
-
-        def work(connection: Connection) -> None:
-            key = {"job_id": job_id, "raters": raters, "selection": selection, "slice": slice}
-            connection.execute(delete(Agreement).filter_by(**key))
-            connection.execute(
-                insert(Agreement).values(
-                    **key, n=n, contingency=dict(contingency), statistics=dict(statistics), created_at=now()
-                )
-            )
-
-        write(self._engine, work)
 
 
 def nothing_open() -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Engine
 
 from worker.store.adapters import AdapterShelf
+from worker.store.agreements import AgreementShelf
 from worker.store.batches import BatchLife
 from worker.store.bell import Bell, Swept
 from worker.store.bulks import BulkLife
@@ -16,7 +17,7 @@ from worker.store.prompts import PromptLife
 __all__ = ["Ledger", "Swept"]
 
 
-class Ledger(JobLife, BatchLife, PromptLife, BulkLife, Packer, Treasury, Bell, AdapterShelf):
+class Ledger(JobLife, BatchLife, PromptLife, BulkLife, Packer, Treasury, Bell, AdapterShelf, AgreementShelf):
     """What happened to every job, batch and review. Each method is atomic and safe from many processes.
 
     `lease_s` is how long a claim holds without `renew`, `bell_timeout_s` after how long a message that

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, Text, case, column, func, select, table
 
 from worker.store.engine import read
 from worker.store.results import RESULTS
-from worker.store.tables import Batch, Label, Request, Review, Scorer
+from worker.store.tables import Batch, Correction, Label, Request, Review, Scorer
 
 COSTS = table(
     "costs", *(column(name) for name in ("job_id", "scorer_id", "labels", "paid_labels", "tokens", "cost", "lost")),
@@ -144,7 +144,7 @@ class OracleQueries:
                 Review.row_no,
                 adapter.c.label,
                 adapter.c.score,
-                Review.gold_label,
+                func.coalesce(Correction.label, Review.gold_label),
                 oracle.c.label.label("oracle"),
             )
             .select_from(Review)
@@ -160,6 +160,9 @@ class OracleQueries:
                 (oracle.c.job_id == Review.job_id)
                 & (oracle.c.row_no == Review.row_no)
                 & (oracle.c.scorer_id == Request.scorer_id),
+            )
+            .outerjoin(
+                Correction, (Correction.job_id == Review.job_id) & (Correction.row_no == Review.row_no)
             )
             .where(Review.job_id == job_id)
             .order_by(Review.row_no)

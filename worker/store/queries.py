@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, func, select
@@ -22,10 +21,12 @@ from worker.store.adapter_rows import (
     read_uses,
     select_adapters,
 )
+from worker.store.agreement_queries import AgreementQueries, AgreementRow
 from worker.store.engine import read
 from worker.store.job_rows import job_unknown, read_job, select_jobs, to_job
 from worker.store.oracle_queries import OracleQueries
 from worker.store.progress import Progress, read_progress
+from worker.store.rater_queries import RaterQueries
 from worker.store.report_queries import ReportQueries
 from worker.store.results import RESULTS, Filters, iterate_results
 from worker.store.tables import (
@@ -33,8 +34,8 @@ from worker.store.tables import (
     OPEN_BATCHES,
     OPEN_REQUESTS,
     Adapter,
-    Agreement,
     Batch,
+    Correction,
     Job,
     Label,
     Reject,
@@ -43,21 +44,10 @@ from worker.store.tables import (
     Scorer,
 )
 
-
-@dataclass(frozen=True, slots=True)
-class AgreementRow:
-    """How well two raters agree on a slice of a job, as it was computed."""
-
-    raters: str
-    selection: str
-    slice: str
-    n: int
-    contingency: Mapping[str, Any]
-    statistics: Mapping[str, Any]
-    created_at: float
+__all__ = ["AgreementRow", "Queries"]
 
 
-class Queries(OracleQueries, ReportQueries):
+class Queries(OracleQueries, RaterQueries, AgreementQueries, ReportQueries):
     """The reads of a store; each opens a connection of its own and never waits for a writer."""
 
     def __init__(self, engine: Engine) -> None:
@@ -91,7 +81,7 @@ class Queries(OracleQueries, ReportQueries):
     def label_counts(self, job_id: int) -> dict[str, int]:
         """How many reviews have each final label, the most frequent first."""
         with read(self._engine) as connection:
-            c = _final(connection, job_id)
+            _, c = _final(connection, job_id)
             rows = connection.execute(
                 select(c.label, func.count())
                 .where(c.job_id == job_id, c.label.is_not(None))
@@ -101,15 +91,21 @@ class Queries(OracleQueries, ReportQueries):
             return {label: int(count) for label, count in rows}
 
     def contingency(self, job_id: int) -> dict[tuple[str, str], int]:
-        """How many reviews have each pair (gold label, final label), of those that have both."""
+        """How many reviews have each pair (gold label or its correction, final label), of those that have both."""
+        gold = func.coalesce(Correction.label, Review.gold_label).label("gold")
         with read(self._engine) as connection:
-            c = _final(connection, job_id)
+            final, c = _final(connection, job_id)
             rows = connection.execute(
-                select(Review.gold_label, c.label, func.count())
-                .join(Review, (c.job_id == Review.job_id) & (c.row_no == Review.row_no))
-                .where(Review.job_id == job_id, Review.gold_label.is_not(None), c.label.is_not(None))
-                .group_by(Review.gold_label, c.label)
-                .order_by(Review.gold_label, c.label)
+                select(gold, c.label, func.count())
+                .select_from(Review)
+                .join(final, (c.job_id == Review.job_id) & (c.row_no == Review.row_no))
+                .outerjoin(
+                    Correction,
+                    (Correction.job_id == Review.job_id) & (Correction.row_no == Review.row_no),
+                )
+                .where(Review.job_id == job_id, gold.is_not(None), c.label.is_not(None))
+                .group_by(gold, c.label)
+                .order_by(gold, c.label)
             )
             return {(str(gold), label): count for gold, label, count in rows}
 
@@ -168,24 +164,6 @@ class Queries(OracleQueries, ReportQueries):
                 .limit(limit)
             )
             return [RejectRow(*row) for row in rows]
-
-    def agreements(self, job_id: int) -> list[AgreementRow]:
-        """What `save_agreement` kept for this job."""
-        with read(self._engine) as connection:
-            rows = connection.execute(
-                select(
-                    Agreement.raters,
-                    Agreement.selection,
-                    Agreement.slice,
-                    Agreement.n,
-                    Agreement.contingency,
-                    Agreement.statistics,
-                    Agreement.created_at,
-                )
-                .where(Agreement.job_id == job_id)
-                .order_by(Agreement.raters, Agreement.selection, Agreement.slice)
-            )
-            return [AgreementRow(*row) for row in rows]
 
     def adapters(self) -> list[AdapterRow]:
         """All adapters, the newest first."""
@@ -280,7 +258,7 @@ class Queries(OracleQueries, ReportQueries):
         return int(count or 0)
 
 
-def _final(connection: Connection, job_id: int) -> Any:
-    """The columns job_id, row_no and label of the final labels; without an oracle these are the labels themselves."""
+def _final(connection: Connection, job_id: int) -> tuple[Any, Any]:
+    """Where the final labels are, and its columns job_id, row_no, label; without an oracle these are the labels."""
     oracle = connection.scalar(select(Job.oracle_id).where(Job.id == job_id))
-    return RESULTS.c if oracle is not None else Label
+    return (RESULTS, RESULTS.c) if oracle is not None else (Label, Label)

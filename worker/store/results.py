@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, Double, Engine, Select, Text, column, func, select, table
+from sqlalchemy import BigInteger, Double, Engine, Integer, Select, Text, column, func, select, table
 
 from worker.store.engine import read
 from worker.store.rows import on_postgresql
@@ -25,6 +25,8 @@ RESULTS = table(
     column("error", Text),
     column("asked", Text),
     column("cost", Double),
+    column("corrected", Integer),
+    column("labelled_at", Double),
 )
 """The view `results`, made by the migrations: one row per review of all jobs."""
 

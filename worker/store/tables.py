@@ -117,7 +117,10 @@ class Job(Table):
 
 
 class Review(Table):
-    """One row of a job's file; `error` says why it has no label although its batch is over."""
+    """One row of a job's file; `error` says why it has no label although its batch is over.
+
+    `characters` is the length of its text, so that reviews are told apart by length without being read.
+    """
 
     __tablename__ = "reviews"
     __table_args__ = (
@@ -138,6 +141,7 @@ class Review(Table):
     gold_label: Mapped[str | None]
     attributes: Mapped[dict[str, Any] | None]
     error: Mapped[str | None]
+    characters: Mapped[int | None] = mapped_column(Integer)
 
 
 class Reject(Table):
@@ -319,7 +323,8 @@ class Bulk(Table):
 
 
 class Correction(Table):
-    """A person's word on a review: it outranks every scorer's. A second one replaces the first."""
+    """A person's word on a review: it counts as its gold label, before that of the file, and leaves the final label
+    as the scorers gave it. A second one replaces the first."""
 
     __tablename__ = "corrections"
     __table_args__ = (

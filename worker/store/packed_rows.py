@@ -1,0 +1,221 @@
+"""The columns of a job's labels, read past the ORM: a million rows would be seconds of Python objects.
+
+PostgreSQL packs the rows of a table into one value of fixed-width binary records, which it does in parallel and numpy
+reads as it is; the tables are put together here. SQLite has no cheaper way than a row at a time, so it joins the
+tables, and a row is four numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection
+
+from worker.agreement.raters import NONE, REASONS, Codes
+
+ROWS_AT_ONCE = 2_000_000
+"""Reviews in a value of PostgreSQL, which holds 1 GB: two labels each are 112 MB."""
+
+FETCHED = 20_000
+UNKNOWN = -2
+"""The code of a label whose name isn't among those given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A job's reviews in row order, as `Raters` has them, but for the final label."""
+
+    row_no: NDArray[np.int64]
+    gold: Codes
+    adapter: Codes
+    oracle: Codes
+    adapter_score: NDArray[np.float64]
+    oracle_score: NDArray[np.float64]
+    characters: NDArray[np.int64]
+    reason: Codes
+
+    @property
+    def has_unknown(self) -> bool:
+        """Whether some label's name isn't among those given to the reader."""
+        return any(bool((one == UNKNOWN).any()) for one in (self.gold, self.adapter, self.oracle))
+
+
+def read_postgresql(
+    connection: Connection, job_id: int, *, names: Sequence[str], openai: Sequence[int]
+) -> Columns:
+    """The columns; codes are places in `names`, scorers in `openai` are the oracle's."""
+    reviews = _packed(
+        connection, job_id, "reviews",
+        [("row_no", "int8send(row_no)", ">i8"), ("gold", _code("gold_label"), ">i2"),
+         ("characters", "int4send(coalesce(characters, length(text)))", ">i4")],
+        {"names": list(names)},
+    )  # fmt: skip
+    requests = _packed(
+        connection, job_id, "requests",
+        [("row_no", "int8send(row_no)", ">i8"), ("scorer", "int8send(scorer_id)", ">i8"),
+         ("reason", "int2send((array_position(%(reasons)s::text[], reason) - 1)::int2)", ">i2"),
+         ("answered", "int2send((state = 'labelled')::int::int2)", ">i2")],
+        {"reasons": list(REASONS)},
+    )  # fmt: skip
+    labels = _packed(
+        connection, job_id, "labels",
+        [("row_no", "int8send(row_no)", ">i8"), ("scorer", "int8send(scorer_id)", ">i8"),
+         ("label", _code("label"), ">i2"), ("score", "float8send(coalesce(score, 'NaN'))", ">f8")],
+        {"names": list(names)},
+    )  # fmt: skip
+    reviews = reviews[np.argsort(reviews["row_no"], kind="stable")]
+    row_no = reviews["row_no"].astype(np.int64)
+    asked = _first_of_each_row(requests)
+    place = np.searchsorted(row_no, asked["row_no"])
+    reason = np.full(len(row_no), NONE, dtype=np.int16)
+    reason[place] = asked["reason"]
+    decider = np.full(len(row_no), NONE, dtype=np.int64)
+    decider[place] = np.where(asked["answered"] == 1, asked["scorer"], NONE)
+    place = np.searchsorted(row_no, labels["row_no"])
+    answers = decider[place] == labels["scorer"]
+    oracle, oracle_score = _column(len(row_no), place[answers], labels[answers])
+    own = _first_of_each_row(labels[~np.isin(labels["scorer"], np.array(openai, dtype=np.int64))])
+    adapter, adapter_score = _column(len(row_no), np.searchsorted(row_no, own["row_no"]), own)
+    return Columns(
+        row_no=row_no,
+        gold=reviews["gold"].astype(np.int16),
+        adapter=adapter,
+        oracle=oracle,
+        adapter_score=adapter_score,
+        oracle_score=oracle_score,
+        characters=reviews["characters"].astype(np.int64),
+        reason=reason,
+    )
+
+
+def _code(column: str) -> str:
+    place = f"coalesce(array_position(%(names)s::text[], {column}) - 1, {UNKNOWN})"
+    return f"int2send((CASE WHEN {column} IS NULL THEN {NONE} ELSE {place} END)::int2)"
+
+
+def _packed(
+    connection: Connection,
+    job_id: int,
+    table: str,
+    fields: Sequence[tuple[str, str, str]],
+    values: dict[str, Any],
+) -> NDArray[Any]:
+    """The job's rows of a table, as records of these (name, SQL, dtype); in no order."""
+    record = np.dtype([(name, kind) for name, _, kind in fields])
+    driver: Any = connection.connection.driver_connection
+    statement = (
+        f"SELECT string_agg({' || '.join(sql for _, sql, _ in fields)}, ''::bytea) FROM {table} "
+        "WHERE job_id = %(job)s AND row_no > %(after)s AND row_no <= %(until)s"
+    )
+    found = []
+    with driver.cursor(binary=True) as cursor:
+        cursor.execute("SELECT max(row_no) FROM reviews WHERE job_id = %(job)s", {"job": job_id})
+        last = cursor.fetchone()[0] or 0
+        for after in range(0, last, ROWS_AT_ONCE):
+            cursor.execute(
+                statement, {"job": job_id, "after": after, "until": after + ROWS_AT_ONCE, **values}
+            )
+            found.append(np.frombuffer(cursor.fetchone()[0] or b"", dtype=record))
+    return np.concatenate(found) if found else np.zeros(0, dtype=record)
+
+
+def _first_of_each_row(records: NDArray[Any]) -> NDArray[Any]:
+    """Of the records of a row the one with the lowest scorer, in row order."""
+    ordered = records[np.lexsort((records["scorer"], records["row_no"]))]
+    first = np.ones(len(ordered), dtype=bool)
+    first[1:] = ordered["row_no"][1:] != ordered["row_no"][:-1]
+    return ordered[first]
+
+
+def _column(n: int, place: NDArray[Any], labels: NDArray[Any]) -> tuple[Codes, NDArray[np.float64]]:
+    codes = np.full(n, NONE, dtype=np.int16)
+    codes[place] = labels["label"]
+    scores = np.full(n, np.nan)
+    scores[place] = labels["score"]
+    return codes, scores
+
+
+# Scores are read as they are; all codes of a review are digits of one number, each digit its code + 2.
+_SQLITE = """
+SELECT reviews.row_no, coalesce(reviews.characters, length(reviews.text)), adapter.score, oracle.score,
+       {gold} + {base} * ({adapter} + {base} * ({oracle} + {base} * {reason}))
+FROM reviews
+LEFT JOIN requests AS asked ON asked.job_id = reviews.job_id AND asked.row_no = reviews.row_no
+    AND asked.scorer_id = {asked}
+LEFT JOIN labels AS oracle ON oracle.job_id = reviews.job_id AND oracle.row_no = reviews.row_no
+    AND oracle.scorer_id = asked.scorer_id AND asked.state = 'labelled'
+LEFT JOIN labels AS adapter ON adapter.job_id = reviews.job_id AND adapter.row_no = reviews.row_no
+    AND adapter.scorer_id = {own}
+WHERE reviews.job_id = ?1
+ORDER BY reviews.row_no
+"""
+
+
+def read_sqlite(
+    connection: Connection, job_id: int, *, names: Sequence[str], openai: Sequence[int]
+) -> Columns:
+    """The columns; codes are places in `names`, scorers in `openai` are the oracle's."""
+    driver: Any = connection.connection.driver_connection
+    base = max(len(names), len(REASONS)) + 2
+    # The names are marked ? in the order in which the statement has them.
+    digit = (
+        "CASE WHEN {0} IS NULL THEN 1 "
+        + "".join(f"WHEN {{0}} = ?{place + 2} THEN {place + 2} " for place in range(len(names)))
+        + "ELSE 0 END"
+    )
+    reason = (
+        "CASE asked.reason "
+        + "".join(f"WHEN '{one}' THEN {place + 2} " for place, one in enumerate(REASONS))
+        + "ELSE 1 END"
+    )
+    statement = _SQLITE.format(
+        base=base,
+        gold=digit.format("reviews.gold_label"),
+        adapter=digit.format("adapter.label"),
+        oracle=digit.format("oracle.label"),
+        reason=reason,
+        asked=_scorer(driver, "requests", "NOT IN ()", job_id),
+        own=_scorer(driver, "labels", f"NOT IN ({', '.join(str(int(one)) for one in openai)})", job_id),
+    )
+    cursor = driver.execute(statement, (job_id, *names))
+    parts: list[list[NDArray[Any]]] = [[], [], [], [], []]
+    while rows := cursor.fetchmany(FETCHED):
+        for part, column, kind in zip(parts, zip(*rows, strict=True), "qqddq", strict=True):
+            part.append(np.array(column, dtype=kind))
+    row_no, characters, adapter_score, oracle_score, code = (
+        np.concatenate(part) if part else np.zeros(0, dtype=kind)
+        for part, kind in zip(parts, "qqddq", strict=True)
+    )
+    digits = []
+    for _ in range(4):
+        digits.append((code % base - 2).astype(np.int16))
+        code = code // base
+    gold, adapter, oracle, reasons = digits
+    return Columns(
+        row_no=row_no,
+        gold=gold,
+        adapter=adapter,
+        oracle=oracle,
+        adapter_score=adapter_score,
+        oracle_score=oracle_score,
+        characters=characters,
+        reason=reasons,
+    )
+
+
+def _scorer(driver: Any, table: str, which: str, job_id: int) -> str:
+    """SQL for the lowest scorer of a review in the table: a number where the whole job has one, which spares a
+    look-up per review."""
+    found = driver.execute(
+        f"SELECT DISTINCT scorer_id FROM {table} WHERE job_id = ? AND scorer_id {which}", (job_id,)
+    ).fetchall()
+    if len(found) < 2:
+        return str(found[0][0] if found else NONE)
+    return (
+        f"(SELECT min(scorer_id) FROM {table} AS first WHERE first.job_id = reviews.job_id "
+        f"AND first.row_no = reviews.row_no AND first.scorer_id {which})"
+    )
