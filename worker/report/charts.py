@@ -113,15 +113,12 @@ def _confusions(data: ReportData) -> Iterator[Chart]:
         first, second = map(bare, raters)
         known = {label for pair, value in one.table.items() if value for label in pair}
         labels = [label for label in one.labels if label in known] or list(one.labels)
-        if one.in_shares:
-            unit = f"estimated shares of this job's {count(one.n, 'review')}"
-        else:
-            unit = f"{count(sum(one.table.values()), 'review')}"
+        what = f"estimated shares of {basis(one)}" if one.in_shares else basis(one)
         name = Name(
             f"confusion-{'-'.join(raters)}",
             f"{first.capitalize()} against {second}",
-            f"Rows are the labels of {first}, columns those of {second}: {unit}; on the diagonal both agree. "
-            f"Compared: {basis(one)}.",
+            f"Rows are the labels of {first}, columns those of {second}; on the diagonal both agree. "
+            f"{what[0].upper()}{what[1:]}.",
         )
         table = {(plain(a), plain(b)): value for (a, b), value in one.table.items()}
         shown = [plain(label) for label in labels]

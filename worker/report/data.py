@@ -40,7 +40,7 @@ class Disputes:
     """The reviews on which sure raters differ most, for each pair that was compared.
 
     `between_raters`: the adapter against the oracle. `wrong_gold`: both against gold, which is likely wrong.
-    `against_gold`: the final label against gold, without those of `wrong_gold`.
+    `against_gold`: the final label against gold, without those of the other two.
     """
 
     between_raters: tuple[Disagreement, ...] = ()
@@ -153,7 +153,7 @@ def _disputes(queries: Queries, job_id: int, texts: int, *, has_gold: bool) -> D
     if not has_gold:
         return Disputes(tuple(raters))
     wrong = queries.sharpest_disagreements(job_id, "gold,both", limit=texts, excerpt=EXCERPT)
-    listed = {one.row_no for one in wrong}
+    listed = {one.row_no for one in (*raters, *wrong)}
     # As many more, so that the list is full without those that are listed already.
     final = queries.sharpest_disagreements(job_id, "gold,final", limit=texts + len(listed), excerpt=EXCERPT)
     left = [one for one in final if one.row_no not in listed]

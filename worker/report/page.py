@@ -125,7 +125,7 @@ def _agreement(data: ReportData) -> Table | None:
             "–" if one.kind == "many" else coefficient_in_table(one.ac1),
             "–" if one.kind != "pair" else coefficient_in_table(one.alpha),
             "–" if one.gold is None else coefficient(one.gold.macro_f1),
-            "–" if one.gold is None else coefficient(one.gold.auroc),
+            "–" if one.gold is None or one.gold.auroc is None else coefficient(one.gold.auroc),
         ]
         for one in sorted(data.comparisons, key=_place)
     ]
@@ -198,7 +198,7 @@ def _disputes(data: ReportData) -> list[tuple[str, str, list[Dispute]]]:
         ),
         (
             "Final label against gold",
-            "The surest labels that differ from gold, without those listed above.",
+            "The final labels that differ from gold, those with the highest score first, without the reviews listed above.",
             found.against_gold,
         ),
     )

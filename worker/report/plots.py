@@ -136,7 +136,7 @@ def confusion(
 def calibration(name: Name, bins: Sequence[ReliabilityBin]) -> str:
     """Accuracy over confidence with a point per bin and its Wilson interval; the band is where 95 % of the points of
     a perfectly calibrated scorer with just these scores would lie (binomial; Bröcker and Smith 2007)."""
-    figure = new_figure(4.8, 4.0)
+    figure = new_figure(5.2, 4.4)
     axes = one_panel(figure)
     sure = [one.confidence for one in bins]
     low, high = binomial_band([one.n for one in bins], sure)
@@ -149,10 +149,10 @@ def calibration(name: Name, bins: Sequence[ReliabilityBin]) -> str:
     _with_bars(axes, sure, [one.accuracy for one in bins], intervals, 0, "bin of reviews, with 95 % interval")
     axes.set_xlabel("confidence (mean score of the bin)")
     axes.set_ylabel("accuracy (share with gold's label)")
-    axes.set_xlim(least - 0.02, 1.015)
+    axes.set_xlim(max(0.0, min(sure) - 0.03), 1.015)
     axes.set_ylim(least - 0.02, 1.015)
     axes.grid()
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside upper left")
     return _svg(figure, name)
 
 
