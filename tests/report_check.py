@@ -113,7 +113,7 @@ class Check:
             done = subprocess.run(
                 [
                     self.browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-                    "--no-first-run", f"--user-data-dir={profile}", *options,
+                    "--no-first-run", "--hide-scrollbars", "--enable-logging=stderr", f"--user-data-dir={profile}", *options,
                 ],
                 capture_output=True, text=True, check=False, timeout=TIMEOUT_S,
             )  # fmt: skip

@@ -198,7 +198,7 @@ def _disputes(data: ReportData) -> list[tuple[str, str, list[Dispute]]]:
         ),
         (
             "Final label against gold",
-            "The final labels that differ from gold, those with the highest score first, without the reviews listed above.",
+            "The final labels that differ from gold, the highest score first, without the reviews listed above.",
             found.against_gold,
         ),
     )
