@@ -113,12 +113,13 @@ class Check:
             done = subprocess.run(
                 [
                     self.browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-                    "--no-first-run", "--hide-scrollbars", "--enable-logging=stderr", f"--user-data-dir={profile}", *options,
+                    "--no-first-run", "--hide-scrollbars", "--enable-logging=stderr", f"--user-data-dir={profile}",
+                    *options,
                 ],
                 capture_output=True, text=True, check=False, timeout=TIMEOUT_S,
             )  # fmt: skip
         for line in done.stderr.splitlines():
-            if "Refused to" in line or "Content Security Policy" in line:
+            if "Content Security Policy" in line:
                 self.problems.append(line)
         return done.stdout
 

@@ -145,15 +145,12 @@ def test_a_whole_report_is_read(engine: Engine) -> None:
     job_id = save_job(engine, Ledger(engine), 400, rejects=["empty text"], failed=["refused"])
     data = read_report(Queries(engine), job_id, texts=5)
     assert (data.reviews, data.labelled, data.failed, data.gold) == (400, 399, 1, 400)
-    assert {one.raters for one in data.comparisons} >= {
-        ("gold", "adapter"),
-        ("adapter", "oracle"),
-        ("final", "oracle"),
-    }
+    compared = {one.raters for one in data.comparisons}
+    assert {("gold", "adapter"), ("adapter", "oracle"), ("final", "oracle")} <= compared
     assert data.agreed_at is not None
     assert sum(data.sources.values()) == sum(data.labels.values()) == 399
     lists = (data.disputes.between_raters, data.disputes.wrong_gold, data.disputes.against_gold)
-    assert [len(found) for found in lists] == [5, 5, 5]
+    assert [len(found) for found in lists] == [5, 2, 5]
     # Against gold nobody is listed who is listed above.
     assert not {one.row_no for one in lists[2]} & {one.row_no for one in (*lists[0], *lists[1])}
     assert [(row.cost, row.lost, row.tokens) for row in data.costs if row.cost] == [(0.0345, 0.002, 41_000)]

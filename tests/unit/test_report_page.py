@@ -21,7 +21,7 @@ from worker.store.engine import make_engine
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
 
-HOSTILE = "<script>alert('1')</script> & \"quotes\" {{ 7 * 7 }} \x00\x1b[31m \u202e $x^2$ --> ]]>"
+HOSTILE = "<script>alert('1')</script> & \"quotes\" {{ 7 * 7 }} \x01\x1b[31m \u202e $x^2$ --> ]]>"
 
 
 @pytest.fixture
@@ -92,6 +92,12 @@ def test_a_cascade_with_gold_says_who_agrees_with_whom_on_how_many(sqlite: Engin
     assert f"AUROC {' '}".strip() in text
     assert f"{against_gold.gold.auroc:.3f}" in text
     assert f"The mean gap (ECE) is {against_gold.gold.ece:.3f}" in text
+    # A sample of the reviews with gold: the interval is for all of them.
+    oracle = found[("gold", "oracle"), "audit"]
+    assert oracle.gold is not None
+    low, high = oracle.observed.interval or (0, 0)
+    assert oracle.gold.accuracy.interval != (low, high)
+    assert f"(95 %: {100 * low:.1f}–{100 * high:.1f}) of this job's {oracle.finite} reviews with gold" in text
     assert "Fleiss' kappa is" in text
     for wanted in (
         "403 read: 400 reviews, 3 rejected",
@@ -173,7 +179,7 @@ def test_texts_labels_and_names_are_never_markup(sqlite: Engine) -> None:
     )
     html = render(data)
     page = shown(data)
-    for forbidden in ("<script", "<img", "<b>bad", "\x00", "\x1b"):
+    for forbidden in ("<script", "<img", "<b>bad", "\x01", "\x1b"):
         assert forbidden not in html
     assert "<script>alert('1')</script> & \"quotes\" {{ 7 * 7 }}" in page.text
     assert "<b>bad</b>" in page.text
