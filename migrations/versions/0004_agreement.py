@@ -133,6 +133,8 @@ def upgrade() -> None:
     op.execute("DROP VIEW results")
     op.add_column("reviews", sa.Column("characters", sa.Integer(), nullable=True))
     op.execute("UPDATE reviews SET characters = length(text)")
+    # Derived from labels, and of another shape than what is kept from now on.
+    op.execute("DELETE FROM agreements")
     op.execute(RESULTS.format(joins=JOINS_POSTGRESQL if _on_postgresql() else JOINS_SQLITE))
     op.execute(sa.text(AGREEMENT_LATEST))
     op.execute(sa.text(JOB_SUMMARY))

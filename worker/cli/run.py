@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from worker.cli.agreement_views import agreement_lines
 from worker.cli.common import Bell, echo_json, json_option, note, open_all
 from worker.cli.oracle_options import choose_oracle, oracle_options
 from worker.cli.reading import enqueue_options, open_source, pinned_adapter, reading_options, write_job
@@ -106,13 +107,8 @@ def _print(summary: Summary, settings: Settings) -> None:
         click.echo(f"  oracle cost  ${summary.oracle_cost:.6f}, {summary.oracle_tokens:,} tokens")
     click.echo(f"  rejected     {summary.rejected:>9,}")
     click.echo(f"  failed       {summary.failed:>9,}")
-    if summary.accuracy is not None and summary.accuracy_interval is not None:
-        low, high = summary.accuracy_interval
-        kappa = "undefined" if summary.kappa is None else f"{summary.kappa:.3f}"
-        click.echo(
-            f"  accuracy     {summary.accuracy:>9.4f}  (95 %: {low:.4f}-{high:.4f}, on {summary.gold:,} gold labels)"
-        )
-        click.echo(f"  Cohen's kappa{kappa:>9}")
+    for line in agreement_lines(dataclasses.asdict(summary)):
+        click.echo(f"  {line}")
     if summary.reviews_per_s is not None:
         click.echo(f"  speed        {summary.reviews_per_s:>9,.1f} reviews/s")
     click.echo(f"  database     {without_password(settings.database)}")

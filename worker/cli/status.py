@@ -9,12 +9,15 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store
+from worker.cli.agreement_views import agreement_lines
 from worker.cli.common import duration, echo_json, json_option, open_all
 from worker.cli.oracle_views import oracle_report, oracle_waiting_for, print_oracle
 from worker.cli.waiting import OVER
 from worker.errors import BrokerUnreachable
+from worker.measured import kept_agreement
 from worker.settings import Settings
 from worker.store.progress import Progress
+from worker.summary import summarise_agreement
 
 
 @click.command()
@@ -53,6 +56,8 @@ def _report(settings: Settings, store: Store, job_id: int) -> dict[str, Any]:
     oracle = None if job.oracle_id is None else oracle_report(settings, store, at)
     over = job.state in OVER
     report["oracle"] = oracle
+    kept = kept_agreement(store.queries, job) if over else None
+    report.update(summarise_agreement(kept))
     waits = None if over else _waiting_for(settings, at)
     report["waiting_for"] = waits
     report["oracle_waiting_for"] = (
@@ -129,6 +134,8 @@ def _print(report: dict[str, Any]) -> None:
         states = ", ".join(f"{count:,} {state}" for state, count in sorted(report["batches"].items()))
         if report["batches"] or not report["oracle"]:
             click.echo(f"  batches  {states or 'none yet'}")
+    for line in agreement_lines(report):
+        click.echo(f"  {line}")
     if report["oracle"]:
         print_oracle(report["oracle"], report["policy"])
     if report["oracle_waiting_for"]:

@@ -8,8 +8,10 @@ from typing import Any
 
 from sqlalchemy import Engine, exists, or_, select
 
+from worker.reviews import Job as JobRow
 from worker.store.engine import read
-from worker.store.tables import Agreement, Correction, Request, Review
+from worker.store.job_rows import select_jobs, to_job
+from worker.store.tables import Agreement, Correction, Job, Request, Review
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,16 @@ class AgreementQueries:
                 .order_by(Agreement.id)
             )
             return [AgreementRow(*row) for row in rows]
+
+    def finished_jobs(self, adapter_id: int) -> list[JobRow]:
+        """The jobs of this adapter that are done, the oldest first."""
+        with read(self._engine) as connection:
+            rows = connection.execute(
+                select_jobs()
+                .where(Job.adapter_id == adapter_id, Job.state == "done", Job.finished_at.is_not(None))
+                .order_by(Job.finished_at, Job.id)
+            )
+            return [to_job(row) for row in rows]
 
     def is_comparable(self, job_id: int) -> bool:
         """Whether any review of the job has gold, or the oracle was asked about one: else nobody can be compared."""
