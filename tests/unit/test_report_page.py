@@ -290,10 +290,17 @@ def test_an_empty_job(sqlite: Engine) -> None:
 
 
 def test_many_labels_fit(sqlite: Engine) -> None:
-    labels = tuple(f"label number {n} 标签" for n in range(9))
-    page = shown(report_of(sqlite, 600, labels=labels))
+    labels = tuple(f"label number {n} 标签" for n in range(30))
+    data = report_of(sqlite, 1200, labels=labels)
+    page = shown(data)
     assert all(label in page.text for label in labels)
     assert "other labels" in page.text
+    assert "The rarest labels are counted together as other labels, where both needn't agree." in page.text
+    one = next(one for one in data.comparisons if one.raters == ("gold", "adapter"))
+    (matrix,) = re.findall(r'<figure id="confusion-gold-adapter">.*?</figure>', render(data), re.DOTALL)
+    cells = [int(cell.replace(",", "")) for cell in re.findall(r"<td>([\d,]+)</td>", matrix)]
+    assert len(cells) == 81
+    assert sum(cells) == sum(one.table.values()) == 1200
 
 
 def test_the_same_data_give_the_same_page(sqlite: Engine) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from worker.report import plots
 from worker.report.chart import Chart, Table
 from worker.report.data import BINS, ReportData
-from worker.report.headlines import basis, best
+from worker.report.figures import Comparison
+from worker.report.headlines import basis, best, is_repeated
 from worker.report.plots import Name
 from worker.report.slice_charts import by_slices
 from worker.report.svg import drawing
@@ -24,6 +25,12 @@ from worker.report.wording import (
 
 MOST_PANELS = 6
 """Labels with a histogram of their own; the rarest others share one."""
+
+MOST_CELLS = 9
+"""Labels of a confusion matrix, rows and columns: more can't be read."""
+
+MOST_BARS = 20
+OTHERS = "other labels"
 
 OF_PAIRS = (("gold", "adapter"), ("gold", "final"), ("gold", "oracle"), ("adapter", "oracle"))
 
@@ -61,14 +68,14 @@ def _labels(data: ReportData) -> Chart | None:
     total = sum(data.labels.values())
     if not total:
         return None
-    name = Name(
-        "labels",
-        "Final labels",
-        f"Shares of {count(total, 'final label')}: "
-        + ", ".join(f"{plain(label)} {share(n / total)}" for label, n in data.labels.items()),
-    )
-    shares = {plain(label): (n, n / total) for label, n in data.labels.items()}
-    rows = [[label, count(n), share(part)] for label, (n, part) in shares.items()]
+    ordered = list(data.labels.items())
+    shown = {plain(label): n for label, n in ordered[:MOST_BARS]}
+    if rest := ordered[MOST_BARS:]:
+        shown[OTHERS] = sum(n for _, n in rest)
+    said = ", ".join(f"{label} {share(n / total)}" for label, n in shown.items())
+    name = Name("labels", "Final labels", f"Shares of {count(total, 'final label')}: {said}.")
+    rows = [[plain(label), count(n), share(n / total)] for label, n in ordered]
+    shares = {label: (n, n / total) for label, n in shown.items()}
     return Chart(name, plots.bars(name, shares), Table("Final labels", ["label", "reviews", "share"], rows))
 
 
@@ -79,9 +86,7 @@ def _scores(data: ReportData) -> Chart | None:
     ordered = sorted(data.scores, key=lambda label: (-sum(data.scores[label]), label))
     counts = {plain(label): data.scores[label] for label in ordered[:MOST_PANELS]}
     if rest := ordered[MOST_PANELS:]:
-        counts["other labels"] = [
-            sum(column) for column in zip(*(data.scores[one] for one in rest), strict=True)
-        ]
+        counts[OTHERS] = [sum(column) for column in zip(*(data.scores[one] for one in rest), strict=True)]
     # No label of two has a score under a half: the empty half says nothing.
     first = next((place for place in range(BINS) if any(of[place] for of in counts.values())), 0)
     counts = {label: of[first:] for label, of in counts.items()}
@@ -97,31 +102,31 @@ def _scores(data: ReportData) -> Chart | None:
     ]
     header = ["score", *(short(label, 40) for label in counts)]
     return Chart(
-        name, plots.histogram(name, counts, edges[first:]), Table("Reviews by score and label", header, rows)
+        name,
+        plots.histogram(name, counts, edges[first:], one_scale=OTHERS not in counts),
+        Table("Reviews by score and label", header, rows),
     )
 
 
 def _confusions(data: ReportData) -> Iterator[Chart]:
     for raters in OF_PAIRS:
         one = best(data.comparisons, raters)
-        if (
-            one is None
-            or not one.table
-            or (raters == ("gold", "final") and data.oracle is None and _has_adapter(data))
-        ):
+        if one is None or not one.table or is_repeated(one, data.comparisons):
             continue
         first, second = map(bare, raters)
-        known = {label for pair, value in one.table.items() if value for label in pair}
-        labels = [label for label in one.labels if label in known] or list(one.labels)
+        table, shown = _common(one)
+        others = (
+            f" The rarest labels are counted together as {OTHERS}, where both needn't agree."
+            if shown[-1] == OTHERS
+            else ""
+        )
         what = f"estimated shares of {basis(one)}" if one.in_shares else basis(one)
         name = Name(
             f"confusion-{'-'.join(raters)}",
             f"{first.capitalize()} against {second}",
             f"Rows are the labels of {first}, columns those of {second}; on the diagonal both agree. "
-            f"{what[0].upper()}{what[1:]}.",
+            f"{what[0].upper()}{what[1:]}.{others}",
         )
-        table = {(plain(a), plain(b)): value for (a, b), value in one.table.items()}
-        shown = [plain(label) for label in labels]
         cells = [
             [row, *(share(value) if one.in_shares else count(value) for value in _row(table, row, shown))]
             for row in shown
@@ -133,12 +138,28 @@ def _confusions(data: ReportData) -> Iterator[Chart]:
         )
 
 
+def _common(one: Comparison) -> tuple[dict[tuple[str, str], float], list[str]]:
+    """The table by the names that are shown, and these: at most `MOST_CELLS`, the rarest labels as one."""
+    used = dict.fromkeys(one.labels, 0.0)
+    for pair, value in one.table.items():
+        for label in pair:
+            used[label] = used.get(label, 0.0) + value
+    given = [label for label in used if used[label]] or list(used)
+    if len(given) > MOST_CELLS:
+        given = sorted(sorted(given, key=lambda label: -used[label])[: MOST_CELLS - 1], key=given.index)
+        shown = {label: plain(label) if label in given else OTHERS for label in used}
+    else:
+        shown = {label: plain(label) for label in used}
+    table: dict[tuple[str, str], float] = {}
+    for (first, second), value in one.table.items():
+        key = shown[first], shown[second]
+        table[key] = table.get(key, 0.0) + value
+    names = [shown[label] for label in given]
+    return table, names if OTHERS not in shown.values() or OTHERS in names else [*names, OTHERS]
+
+
 def _row(table: dict[tuple[str, str], float], row: str, columns: Sequence[str]) -> list[float]:
     return [table.get((row, column), 0.0) for column in columns]
-
-
-def _has_adapter(data: ReportData) -> bool:
-    return best(data.comparisons, ("gold", "adapter")) is not None
 
 
 def _calibration(data: ReportData) -> Chart | None:

@@ -40,10 +40,11 @@ class Headline:
 
 def headlines(data: ReportData) -> list[Headline]:
     """A headline for every set of raters that was compared, and one for each that is missing and why."""
-    chosen = [one for raters in PAIRS if (one := best(data.comparisons, raters)) is not None]
-    # Without an oracle the final labels are the adapter's: one figure, not two.
-    if data.oracle is None and best(data.comparisons, ("gold", "adapter")):
-        chosen = [one for one in chosen if one.raters != ("gold", "final")]
+    chosen = [
+        one
+        for raters in PAIRS
+        if (one := best(data.comparisons, raters)) is not None and not is_repeated(one, data.comparisons)
+    ]
     return [*(_headline(one, data.reviews) for one in chosen), *_missing(data, chosen)]
 
 
@@ -56,6 +57,14 @@ def best(found: Sequence[Comparison], raters: Sequence[str]) -> Comparison | Non
         if one.raters == tuple(raters) and one.selection == selection
     ]
     return next((one for one in fitting if one.share.value is not None), fitting[0] if fitting else None)
+
+
+def is_repeated(one: Comparison, found: Sequence[Comparison]) -> bool:
+    """Whether these final labels are all another rater's, so that gold is compared with them twice."""
+    if one.raters != ("gold", "final"):
+        return False
+    others = [best(found, raters) for raters in (("gold", "adapter"), ("gold", "oracle"))]
+    return any(other and (other.table, other.share) == (one.table, one.share) for other in others)
 
 
 def basis(one: Comparison) -> str:

@@ -13,7 +13,7 @@ from worker.report.chart import Table
 from worker.report.charts import draw
 from worker.report.data import EXCERPT, ReportData
 from worker.report.figures import Comparison
-from worker.report.headlines import PAIRS, basis, headlines
+from worker.report.headlines import PAIRS, basis, headlines, is_repeated
 from worker.report.wording import (
     bare,
     coefficient,
@@ -150,7 +150,7 @@ def _place(one: Comparison) -> tuple[int, bool]:
 def _by_label(data: ReportData) -> list[Table]:
     found = []
     for one in sorted(data.comparisons, key=_place):
-        if not one.by_label or not _shown(one, data.comparisons):
+        if not one.by_label or not one.n or is_repeated(one, data.comparisons):
             continue
         first, second = map(bare, one.raters)
         rows = [
@@ -174,12 +174,6 @@ def _by_label(data: ReportData) -> list[Table]:
         title = f"{first.capitalize()} and {second}, label by label"
         found.append(Table(f"{title} ({basis(one)}); in brackets 95 % intervals", header, rows))
     return found
-
-
-def _shown(one: Comparison, others: Sequence[Comparison]) -> bool:
-    # Gold against the final labels is gold against the adapter where nobody else gave labels.
-    twin = [o for o in others if o.raters == ("gold", "adapter") and o.table == one.table]
-    return one.n > 0 and not (one.raters == ("gold", "final") and bool(twin))
 
 
 def _disputes(data: ReportData) -> list[tuple[str, str, list[Dispute]]]:

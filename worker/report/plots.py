@@ -67,10 +67,13 @@ def bars(name: Name, shares: Mapping[str, tuple[int, float]]) -> str:
     return _svg(figure, name)
 
 
-def histogram(name: Name, counts: Mapping[str, Sequence[int]], edges: Sequence[float]) -> str:
-    """A panel of bars per label over the same edges: which label is meant needs no colour."""
+def histogram(
+    name: Name, counts: Mapping[str, Sequence[int]], edges: Sequence[float], *, one_scale: bool = True
+) -> str:
+    """A panel of bars per label over the same edges: which label is meant needs no colour. `one_scale`: a bar of one
+    height is as many reviews in every panel."""
     figure = new_figure(5.6, 0.7 + 1.25 * len(counts))
-    panels = np.atleast_1d(figure.subplots(len(counts), 1, sharex=True, sharey=True))
+    panels = np.atleast_1d(figure.subplots(len(counts), 1, sharex=True, sharey=one_scale))
     width = edges[1] - edges[0]
     for number, (axes, (label, of_label)) in enumerate(zip(panels, counts.items(), strict=True)):
         axes.bar(edges[:-1], of_label, width=0.92 * width, align="edge", color=SERIES[number % len(SERIES)])
@@ -97,7 +100,7 @@ def confusion(
         out=np.zeros_like(cells),
         where=cells.sum(axis=1, keepdims=True) > 0,
     )
-    figure = new_figure(1.7 + 0.95 * size, 1.2 + 0.62 * size)
+    figure = new_figure(1.7 + (0.95 if size < 5 else 0.82) * size, 1.2 + (0.62 if size < 5 else 0.55) * size)
     axes = one_panel(figure)
     shares = bool(cells.sum()) and float(cells.sum()) <= 1 + 1e-9
     for row in range(size):
@@ -125,8 +128,13 @@ def confusion(
     axes.set_yticks(np.arange(1, size), minor=True)
     axes.grid(which="minor")
     axes.tick_params(which="both", length=0)
-    axes.set_xticks(np.arange(size) + 0.5, [short(label, 14) for label in labels])
-    axes.set_yticks(np.arange(size) + 0.5, [short(label, 14) for label in labels])
+    names = [short(label, 22) for label in labels]
+    axes.set_xticks(np.arange(size) + 0.5, names)
+    axes.set_yticks(np.arange(size) + 0.5, names)
+    if max(map(len, names)) > 11:
+        axes.tick_params(axis="x", labelrotation=35)
+        for tick in axes.get_xticklabels():
+            tick.set(ha="right", rotation_mode="anchor")
     axes.set_ylabel(axes_names[0])
     axes.set_xlabel(axes_names[1])
     axes.spines[:].set_visible(True)
