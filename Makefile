@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null)
 # The demo leaves its database here, so that `results` works on it afterwards.
 DEMO_HOME := $(CURDIR)/.demo
 
-.PHONY: demo demo-oracle test lint bench faults clean
+.PHONY: demo demo-oracle test lint bench faults report-check clean
 
 demo: $(VENV)/ready
 	LORACLE_HOME=$(DEMO_HOME) $(BIN)/loracle run worker/data/sample_reviews.csv
@@ -37,8 +37,12 @@ bench: $(VENV)/ready
 faults: $(VENV)/ready
 	LORACLE_FAULT_RUNS=30 LORACLE_ORACLE_RUNS=300 $(BIN)/python -m pytest tests/faults
 
+# A report in a real browser: pictures for people, and what only a browser knows. Skips where there is none.
+report-check: $(VENV)/ready
+	$(BIN)/python -m tests.report_check $(CURDIR)/.report-check
+
 clean:
-	rm -rf $(VENV) $(DEMO_HOME)
+	rm -rf $(VENV) $(DEMO_HOME) .report-check
 
 # Stale when the dependencies changed. The stamp comes last: an install that was cut short is done again.
 $(VENV)/ready: pyproject.toml

@@ -115,7 +115,7 @@ def draw_reliability(rows: Sequence[ReliabilityBin], path: Path) -> None:
 def _figure(width_inch: float, height_inch: float) -> Figure:
     if not plots_available():
         raise TrainingInvalid(
-            "drawing curves needs matplotlib, which isn't installed. Install it: pip install 'loracle[train]'"
+            "drawing curves needs matplotlib, which isn't installed. Install it: pip install matplotlib"
         )
     # Not pyplot: it keeps every figure, and asks for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -89,6 +89,10 @@ class CorrectionInvalid(Invalid):
     """A correction can't be taken over."""
 
 
+class ReportImpossible(Invalid):
+    """The report of the job can't be drawn or written."""
+
+
 class LeaseLost(Transient):
     """Another worker holds the lease of this batch now: unsaved work is dropped."""
 

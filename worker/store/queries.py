@@ -27,6 +27,7 @@ from worker.store.job_rows import job_unknown, read_job, select_jobs, to_job
 from worker.store.oracle_queries import OracleQueries
 from worker.store.progress import Progress, read_progress
 from worker.store.rater_queries import RaterQueries
+from worker.store.report_queries import ReportQueries
 from worker.store.results import RESULTS, ResultQueries
 from worker.store.stats import StatsQueries
 from worker.store.tables import (
@@ -48,7 +49,9 @@ from worker.store.worklist import Worklist
 __all__ = ["AgreementRow", "Queries"]
 
 
-class Queries(OracleQueries, RaterQueries, AgreementQueries, ResultQueries, Worklist, StatsQueries):
+class Queries(
+    OracleQueries, RaterQueries, AgreementQueries, ResultQueries, Worklist, StatsQueries, ReportQueries
+):
     """The reads of a store; each opens a connection of its own and never waits for a writer."""
 
     def __init__(self, engine: Engine) -> None:

@@ -1,0 +1,200 @@
+"""Which drawings a job's report has, each with the numbers it is drawn from as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from worker.report import plots
+from worker.report.chart import Chart, Table
+from worker.report.data import BINS, ReportData
+from worker.report.figures import Comparison
+from worker.report.headlines import basis, best, is_repeated
+from worker.report.plots import Name
+from worker.report.slice_charts import by_slices
+from worker.report.svg import drawing
+from worker.report.wording import (
+    RATERS,
+    bare,
+    coefficient,
+    count,
+    plain,
+    share,
+    short,
+)
+
+MOST_PANELS = 6
+"""Labels with a histogram of their own; the rarest others share one."""
+
+MOST_CELLS = 9
+"""Labels of a confusion matrix, rows and columns: more can't be read."""
+
+MOST_BARS = 20
+OTHERS = "other labels"
+
+OF_PAIRS = (("gold", "adapter"), ("gold", "final"), ("gold", "oracle"), ("adapter", "oracle"))
+
+
+@dataclass(frozen=True, slots=True)
+class Charts:
+    """The drawings by section; a missing one is None or not in the list."""
+
+    labels: Chart | None
+    scores: Chart | None
+    confusions: Sequence[Chart]
+    calibration: Chart | None
+    by_length: Chart | None
+    by_score: Chart | None
+
+
+def draw(data: ReportData) -> Charts:
+    """All drawings of a report.
+
+    Raises:
+        ReportImpossible: matplotlib isn't installed.
+    """
+    with drawing():
+        return Charts(
+            labels=_labels(data),
+            scores=_scores(data),
+            confusions=tuple(_confusions(data)),
+            calibration=_calibration(data),
+            by_length=by_slices(data, "length"),
+            by_score=by_slices(data, "score"),
+        )
+
+
+def _labels(data: ReportData) -> Chart | None:
+    total = sum(data.labels.values())
+    if not total:
+        return None
+    ordered = list(data.labels.items())
+    shown = {plain(label): n for label, n in ordered[:MOST_BARS]}
+    if rest := ordered[MOST_BARS:]:
+        shown[OTHERS] = sum(n for _, n in rest)
+    said = ", ".join(f"{label} {share(n / total)}" for label, n in shown.items())
+    name = Name("labels", "Final labels", f"Shares of {count(total, 'final label')}: {said}.")
+    rows = [[plain(label), count(n), share(n / total)] for label, n in ordered]
+    shares = {label: (n, n / total) for label, n in shown.items()}
+    return Chart(name, plots.bars(name, shares), Table("Final labels", ["label", "reviews", "share"], rows))
+
+
+def _scores(data: ReportData) -> Chart | None:
+    if not data.scores:
+        return None
+    edges = [place / BINS for place in range(BINS + 1)]
+    ordered = sorted(data.scores, key=lambda label: (-sum(data.scores[label]), label))
+    counts = {plain(label): data.scores[label] for label in ordered[:MOST_PANELS]}
+    if rest := ordered[MOST_PANELS:]:
+        counts[OTHERS] = [sum(column) for column in zip(*(data.scores[one] for one in rest), strict=True)]
+    # No label of two has a score under a half: the empty half says nothing.
+    first = next((place for place in range(BINS) if any(of[place] for of in counts.values())), 0)
+    counts = {label: of[first:] for label, of in counts.items()}
+    total = sum(map(sum, counts.values()))
+    name = Name(
+        "scores",
+        "The adapter's scores",
+        f"A histogram for each label of how sure the adapter was of the {count(total, 'label')} it gave.",
+    )
+    rows = [
+        [f"{low:.2f} to {high:.2f}", *(count(of[place]) for of in counts.values())]
+        for place, (low, high) in enumerate(zip(edges[first:-1], edges[first + 1 :], strict=True))
+    ]
+    header = ["score", *(short(label, 40) for label in counts)]
+    return Chart(
+        name,
+        plots.histogram(name, counts, edges[first:], one_scale=OTHERS not in counts),
+        Table("Reviews by score and label", header, rows),
+    )
+
+
+def _confusions(data: ReportData) -> Iterator[Chart]:
+    for raters in OF_PAIRS:
+        one = best(data.comparisons, raters)
+        if one is None or not one.table or is_repeated(one, data.comparisons):
+            continue
+        first, second = map(bare, raters)
+        table, shown = _common(one)
+        others = (
+            f" The rarest labels are counted together as {OTHERS}, where both needn't agree."
+            if shown[-1] == OTHERS
+            else ""
+        )
+        what = f"estimated shares of {basis(one)}" if one.in_shares else basis(one)
+        name = Name(
+            f"confusion-{'-'.join(raters)}",
+            f"{first.capitalize()} against {second}",
+            f"Rows are the labels of {first}, columns those of {second}; on the diagonal both agree. "
+            f"{what[0].upper()}{what[1:]}.{others}",
+        )
+        cells = [
+            [row, *(share(value) if one.in_shares else count(value) for value in _row(table, row, shown))]
+            for row in shown
+        ]
+        yield Chart(
+            name,
+            plots.confusion(name, table, shown, (first, second)),
+            Table(f"Rows: {first}; columns: {second}", [first, *shown], cells),
+        )
+
+
+def _common(one: Comparison) -> tuple[dict[tuple[str, str], float], list[str]]:
+    """The table by the names that are shown, and these: at most `MOST_CELLS`, the rarest labels as one."""
+    used = dict.fromkeys(one.labels, 0.0)
+    for pair, value in one.table.items():
+        for label in pair:
+            used[label] = used.get(label, 0.0) + value
+    given = [label for label in used if used[label]] or list(used)
+    if len(given) > MOST_CELLS:
+        given = sorted(sorted(given, key=lambda label: -used[label])[: MOST_CELLS - 1], key=given.index)
+        shown = {label: plain(label) if label in given else OTHERS for label in used}
+    else:
+        shown = {label: plain(label) for label in used}
+    table: dict[tuple[str, str], float] = {}
+    for (first, second), value in one.table.items():
+        key = shown[first], shown[second]
+        table[key] = table.get(key, 0.0) + value
+    names = [shown[label] for label in given]
+    return table, names if OTHERS not in shown.values() or OTHERS in names else [*names, OTHERS]
+
+
+def _row(table: dict[tuple[str, str], float], row: str, columns: Sequence[str]) -> list[float]:
+    return [table.get((row, column), 0.0) for column in columns]
+
+
+def _calibration(data: ReportData) -> Chart | None:
+    # Only of all reviews: the escalated ones alone are no sample of the scores.
+    one = best(data.comparisons, ("gold", "adapter")) or best(data.comparisons, ("gold", "final"))
+    if one is None or one.gold is None or not one.gold.bins:
+        return None
+    gold = one.gold
+    band = ""
+    if gold.ece is not None and gold.ece_band is not None:
+        band = (
+            f" The mean gap (ECE) is {coefficient(gold.ece)}; a perfectly calibrated scorer with these scores would "
+            f"have {coefficient(gold.ece_band[0])} to {coefficient(gold.ece_band[1])} nine times in ten."
+        )
+    rms = (
+        ""
+        if gold.rms is None
+        else f" Less what chance adds, the root mean square gap is {coefficient(gold.rms)}."
+    )
+    scored = sum(bin_.n for bin_ in gold.bins)
+    name = Name(
+        "calibration",
+        "Do scores mean what they say?",
+        f"Accuracy over the score of {RATERS[one.raters[1]]}, in {count(len(gold.bins), 'bin')} of equal size over "
+        f"{count(scored, 'review')} with gold; on the dashed line a score is the chance to be right.{band}{rms}",
+    )
+    rows = [
+        [
+            f"{bin_.lower:.4f} to {bin_.upper:.4f}",
+            count(bin_.n),
+            coefficient(bin_.confidence),
+            coefficient(bin_.accuracy),
+            f"{bin_.accuracy - bin_.confidence:+.3f}".replace("-", "−"),
+        ]
+        for bin_ in gold.bins
+    ]
+    header = ["scores", "reviews", "mean score", "accuracy", "accuracy − score"]
+    return Chart(name, plots.calibration(name, gold.bins), Table("Calibration, bin by bin", header, rows))

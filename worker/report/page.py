@@ -1,0 +1,232 @@
+"""The page itself: data and drawings into one HTML file that loads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from worker.errors import ReportImpossible
+from worker.report import facts, reproduce
+from worker.report.chart import Table
+from worker.report.charts import draw
+from worker.report.data import EXCERPT, ReportData
+from worker.report.figures import Comparison
+from worker.report.headlines import PAIRS, basis, headlines, is_repeated
+from worker.report.wording import (
+    bare,
+    coefficient,
+    coefficient_in_table,
+    count,
+    listed,
+    moment,
+    plain,
+    share_in_table,
+)
+from worker.store.report_queries import Disagreement
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+GENERATOR = "Loracle report"
+"""In the page's head: by it a file is known to be a report, which a new one may replace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """A review on which raters differ: what each said of it, and the beginning of its text."""
+
+    title: str
+    said: Sequence[tuple[str, str]]
+    text: str
+    rest: str
+
+
+def render(data: ReportData) -> str:
+    """The report as HTML: everything is escaped but the drawings, which are made here.
+
+    Raises:
+        ReportImpossible: matplotlib or Jinja2 isn't installed.
+    """
+    environment = _environment()
+    from markupsafe import Markup
+
+    here = files("worker.report")
+    charts = draw(data)
+    # The only two things that aren't escaped: our own style sheet, and SVG that came from an XML serialiser.
+    style = Markup(here.joinpath("style.css").read_text(encoding="utf-8"))
+    environment.filters["svg"] = lambda chart: Markup(chart.svg)
+    template = environment.from_string(here.joinpath("template.html.j2").read_text(encoding="utf-8"))
+    return template.render(
+        generator=f"{GENERATOR} {data.version}",
+        style=style,
+        data=data,
+        job=data.job,
+        title=f"Job {data.job.id}: {plain(data.job.name)}",
+        summary=_summary(data),
+        headlines=headlines(data),
+        scored=_plain(facts.scored(data)),
+        adapter=_plain(facts.adapter(data)),
+        oracle=_plain(facts.oracle(data)),
+        speed=_plain(facts.speed_and_cost(data)),
+        counts=facts.tables(data),
+        charts=charts,
+        agreement=_agreement(data),
+        by_label=_by_label(data),
+        disputes=_disputes(data),
+        commands=[plain(command) for command in reproduce.commands(data)],
+        identities=_identities(data),
+        methods=reproduce.methods(data),
+        statements=reproduce.statements(data.job.id),
+        excerpt=EXCERPT,
+        agreed_at=None if data.agreed_at is None else moment(data.agreed_at),
+    )
+
+
+def _environment() -> Environment:
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ImportError as error:
+        raise ReportImpossible(
+            f"the report needs Jinja2, which can't be imported ({error}). Install it: pip install jinja2"
+        ) from error
+    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def _plain(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(name, plain(value)) for name, value in found]
+
+
+def _summary(data: ReportData) -> str:
+    whom = f"'{data.adapter.name}'" if data.policy.names_adapter else ""
+    oracle = str(data.oracle.details.get("model", data.oracle.name)) if data.oracle is not None else ""
+    raters = listed(
+        [
+            one
+            for one in (f"the adapter {whom}" if whom else "", f"the oracle {oracle}" if oracle else "")
+            if one
+        ]
+    )
+    return plain(
+        f"{count(data.labelled)} of {count(data.reviews, 'review')} of {data.job.source} labelled, "
+        f"by {raters or 'nobody'}, under the policy {data.policy}. The job is {data.job.state}."
+    )
+
+
+def _agreement(data: ReportData) -> Table | None:
+    """Every comparison of the whole job, those that are no sample too."""
+    rows = [
+        [
+            " / ".join(map(bare, one.raters)),
+            basis(one),
+            share_in_table(one.share),
+            coefficient_in_table(one.kappa),
+            "–" if one.kind == "many" else coefficient_in_table(one.ac1),
+            "–" if one.kind != "pair" else coefficient_in_table(one.alpha),
+            "–" if one.gold is None else coefficient(one.gold.macro_f1),
+            "–" if one.gold is None or one.gold.auroc is None else coefficient(one.gold.auroc),
+        ]
+        for one in sorted(data.comparisons, key=_place)
+    ]
+    header = ["raters", "on", "equal labels", "kappa", "AC1", "alpha", "macro F1", "AUROC"]
+    return (
+        Table(
+            "Every comparison of the whole job, in brackets its 95 % interval; a dash where a figure doesn't apply",
+            header,
+            rows,
+            numeric=False,
+        )
+        if rows
+        else None
+    )
+
+
+def _place(one: Comparison) -> tuple[int, bool]:
+    """In the order of the headlines; what is no sample comes last."""
+    return PAIRS.index(one.raters) if one.raters in PAIRS else len(PAIRS), one.selection == "escalated"
+
+
+def _by_label(data: ReportData) -> list[Table]:
+    found = []
+    for one in sorted(data.comparisons, key=_place):
+        if not one.by_label or not one.n or is_repeated(one, data.comparisons):
+            continue
+        first, second = map(bare, one.raters)
+        rows = [
+            [
+                plain(label.label),
+                *map(count, (label.first, label.second, label.both)),
+                *map(share_in_table, (label.specific, label.of_first, label.of_second, label.bias)),
+            ]
+            for label in one.by_label
+        ]
+        header = [
+            "label",
+            f"given by {first}",
+            f"by {second}",
+            "by both",
+            "agreement on it",
+            f"{second} agrees where {first} gives it",
+            f"{first} agrees where {second} gives it",
+            f"share by {first} less that by {second}",
+        ]
+        title = f"{first.capitalize()} and {second}, label by label"
+        found.append(Table(f"{title} ({basis(one)}); in brackets 95 % intervals", header, rows))
+    return found
+
+
+def _disputes(data: ReportData) -> list[tuple[str, str, list[Dispute]]]:
+    """(heading, explanation, reviews) of each list that has some."""
+    found = data.disputes
+    lists = (
+        (
+            "Adapter against oracle",
+            "Where the two differ, the surest first; a score that the oracle's route doesn't give counts as 0.5.",
+            found.between_raters,
+        ),
+        (
+            "Likely wrong gold labels",
+            "Adapter and oracle are at one against gold, the surest first: look at these before trusting accuracy.",
+            found.wrong_gold,
+        ),
+        (
+            "Final label against gold",
+            "The final labels that differ from gold, the highest score first, without the reviews listed above.",
+            found.against_gold,
+        ),
+    )
+    return [(title, why, [_dispute(one) for one in reviews]) for title, why, reviews in lists if reviews]
+
+
+def _dispute(one: Disagreement) -> Dispute:
+    said = [
+        (name, f"{plain(label)}{'' if score is None else f' ({score:.3f})'}")
+        for name, label, score in (
+            ("gold", one.gold, None),
+            ("adapter", one.adapter, one.adapter_score),
+            ("oracle", one.oracle, one.oracle_score),
+        )
+        if label is not None
+    ]
+    identity = f", id {plain(one.external_id)}" if one.external_id is not None else ""
+    left = one.characters - len(one.text)
+    return Dispute(
+        title=f"Row {count(one.row_no)}{identity}",
+        said=said,
+        text=plain(one.text),
+        rest=f"… and {count(left, 'more character')}" if left > 0 else "",
+    )
+
+
+def _identities(data: ReportData) -> list[tuple[str, str]]:
+    found = [("job (content, columns, sample, adapter, policy)", data.identity or "unknown")]
+    found.append(("adapter", data.adapter.sha256))
+    manifest: Mapping[str, object] = data.adapter.manifest
+    base = manifest.get("base")
+    if isinstance(base, Mapping):
+        found.append(("base weights", str(base.get("weights_sha256"))))
+    found += [(f"scorer {plain(one.scorer.name)}", one.scorer.sha256) for one in data.given_by]
+    if data.policy.audit:
+        found.append(("audit seed", str(data.policy.audit_seed)))
+    return found
