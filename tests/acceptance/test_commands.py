@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -33,7 +34,10 @@ def scored(loracle: Loracle, tmp_path: Path) -> Loracle:
 
 
 def test_results_come_in_every_format_with_the_same_columns(scored: Loracle, tmp_path: Path) -> None:
-    columns = ["row_no", "id", "label", "score", "source", "scorer", "gold_label", "error", "text", "shop"]
+    columns = [
+        "row_no", "id", "label", "score", "source", "scorer", "gold_label", "corrected", "labelled_at", "error",
+        "asked", "cost", "text", "shop",
+    ]  # fmt: skip
     as_csv = list(
         csv.DictReader(io.StringIO(scored("results", "1", "--format", "csv", "--with-text").stdout))
     )
@@ -45,6 +49,8 @@ def test_results_come_in_every_format_with_the_same_columns(scored: Loracle, tmp
     assert list(as_csv[0]) == list(as_json[0]) == list(as_parquet[0]) == columns
     assert [row["text"] for row in as_json] == TEXTS
     assert [row["label"] for row in as_json] == [stub_label(text) for text in TEXTS]
+    for row in as_json:
+        row["labelled_at"] = datetime.fromisoformat(row["labelled_at"])
     assert as_json == as_parquet
     assert as_csv[0]["text"] == "'=HYPERLINK(1)"  # a spreadsheet mustn't run it
     assert "Rome" in scored("results", "1").stdout

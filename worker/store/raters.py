@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, select
+from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import aliased
 
 from worker.store.tables import Label, Scorer
@@ -33,8 +33,14 @@ def is_oracle_label(label: Any, job_id: Any, row_no: Any, oracle_id: int | None)
 def raters_differ(job_id: Any, row_no: Any, oracle_id: int | None) -> ColumnElement[bool]:
     """The adapter and the job's oracle have both labelled this review, and not alike."""
     adapter, oracle = aliased(Label), aliased(Label)
-    return exists().where(
-        is_oracle_label(oracle, job_id, row_no, oracle_id),
-        is_adapter_label(adapter, job_id, row_no),
-        adapter.label != oracle.label,
+    # Two look-ups by key: an EXISTS is made a join, which PostgreSQL plans badly on a table without statistics.
+    said = select(oracle.label).where(is_oracle_label(oracle, job_id, row_no, oracle_id)).scalar_subquery()
+    openai = select(Scorer.id).where(Scorer.kind == "openai")
+    ours = (
+        select(adapter.label)
+        .where(adapter.job_id == job_id, adapter.row_no == row_no, adapter.scorer_id.not_in(openai))
+        .order_by(adapter.scorer_id)
+        .limit(1)
+        .scalar_subquery()
     )
+    return said != ours

@@ -6,17 +6,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from sqlalchemy import ColumnElement, Engine, Select, and_, case, exists, or_, select
+from sqlalchemy import ColumnElement, Engine, Select, and_, case, exists, func, or_, select
 from sqlalchemy.orm import aliased
 
 from worker.store.engine import read
 from worker.store.job_rows import job_unknown
 from worker.store.raters import is_adapter_label, is_oracle_label
 from worker.store.results import RESULTS
+from worker.store.rows import on_postgresql
 from worker.store.tables import Correction, Job, Label, Review, Scorer
 
 WorkKind = Literal["disagreements", "unsure", "gold"]
 WORK_KINDS: tuple[WorkKind, ...] = get_args(WorkKind)
+
+# A table just filled has no statistics yet, and without them PostgreSQL would walk over the job's labels once for
+# every review.
+_BY_KEY = select(
+    *(
+        func.set_config(f"enable_{plan}", "off", True)
+        for plan in ("bitmapscan", "hashjoin", "mergejoin", "seqscan", "material")
+    )
+)
 
 CONFIDENT = 0.8
 """An adapter that is less sure than this is no witness against a gold label."""
@@ -68,12 +78,12 @@ class Worklist:
         return self._rows(_worklist(job_id, job.oracle_id, kind, limit), chunk)
 
     def _rows(self, query: Select[Any], chunk: int) -> Iterator[WorkRow]:
-        with (
-            read(self._engine) as connection,
-            connection.execute(query, execution_options={"yield_per": chunk}) as rows,
-        ):
-            for row in rows:
-                yield WorkRow(*row)
+        with read(self._engine) as connection:
+            if on_postgresql(connection):
+                connection.execute(_BY_KEY)
+            with connection.execute(query, execution_options={"yield_per": chunk}) as rows:
+                for row in rows:
+                    yield WorkRow(*row)
 
     def missing_rows(self, job_id: int, row_nos: Sequence[int], *, chunk: int = 1000) -> set[int]:
         """Those of these rows of which the job has no review."""
