@@ -15,6 +15,8 @@ from worker.cli.oracle_options import choose_oracle, oracle_options
 from worker.cli.reading import enqueue_options, open_source, pinned_adapter, reading_options, write_job
 from worker.cli.waiting import wait_for_jobs
 from worker.errors import DataDirectoryBusy
+from worker.measured import kept_agreement
+from worker.pipeline import record_agreement
 from worker.settings import Settings, without_password
 from worker.summary import Summary, summarise
 
@@ -69,6 +71,9 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
         if job_id is not None:
             note(f"Interrupted. Job {job_id} keeps its labels; the same command or `loracle worker` goes on.")
         return 130
+    if kept_agreement(store.queries, store.queries.get_job(job_id)) is None:
+        # Whoever ended the job was stopped before it came to this, or it ended under an older Loracle.
+        record_agreement(job_id, ledger=store.ledger, queries=store.queries)
     summary = summarise(store.queries, job_id)
     if as_json:
         echo_json({**dataclasses.asdict(summary), "database": without_password(settings.database)})
