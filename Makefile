@@ -23,7 +23,7 @@ demo-oracle: $(VENV)/ready
 	@echo "The oracle's labels here come from word lists: they show the way, not the quality."
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
