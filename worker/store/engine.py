@@ -6,10 +6,9 @@ import json
 import math
 import random
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,7 +33,6 @@ ATTEMPTS = 6
 POOL: dict[str, Any] = {"pool_size": 10, "max_overflow": 10, "pool_timeout": 120}
 
 _READ_ONLY = "loracle_read_only"
-_TURN = "loracle_turn"
 # Deadlock, serialization failure, lock_timeout: the loser of a race may simply try again.
 _RACE_LOST = frozenset({"40P01", "40001", "55P03"})
 _DISK_FULL = "53100"
@@ -110,8 +108,6 @@ def _sqlite(url: str, database: str) -> Engine:
         json_serializer=to_json,
         connect_args={"isolation_level": None},
         **POOL,
-        # SQLite's own waiting is a sleep that doubles: threads that take turns lose no time in it.
-        execution_options={_TURN: threading.Lock()},
     )
 
     @event.listens_for(engine, "connect")
@@ -150,11 +146,9 @@ def write(engine: Engine, work: Callable[[Connection], T]) -> T:
         DatabaseBusy: it lost every one of `ATTEMPTS` races.
     """
 
-    turn: AbstractContextManager[Any] = engine.get_execution_options().get(_TURN, nullcontext())
-
     def once() -> T:
         try:
-            with turn, engine.begin() as connection:
+            with engine.begin() as connection:
                 return work(connection)
         except PoolTimeout as error:
             raise DatabaseBusy(

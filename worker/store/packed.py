@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, exists, insert, not_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, exists, insert, not_, or_, select, update
 
 from worker.reviews import Request as RequestRow
 from worker.store.engine import now
@@ -93,6 +93,13 @@ def split_prompt(
 
 def unanswered(connection: Connection, batch_id: int) -> tuple[RequestRow, ...]:
     """The batch's requests to be asked, each with a text of its own, by job and row."""
+    return unanswered_and_whether_some_are_over(connection, batch_id)[0]
+
+
+def unanswered_and_whether_some_are_over(
+    connection: Connection, batch_id: int
+) -> tuple[tuple[RequestRow, ...], bool]:
+    """The same, and whether the job of one of them is over, or doesn't ask any more."""
     rows = connection.execute(
         select(
             Request.job_id,
@@ -101,24 +108,21 @@ def unanswered(connection: Connection, batch_id: int) -> tuple[RequestRow, ...]:
             Review.text,
             Request.attempts,
             Request.text_sha256,
+            _over().label("over"),
         )
         .join(Review, (Review.job_id == Request.job_id) & (Review.row_no == Request.row_no))
+        .join(Job, Job.id == Request.job_id)
         .where(*_packed(batch_id), not_(Request.follows))
         .order_by(Request.job_id, Request.row_no)
-    )
-    return tuple(RequestRow(*row[:5], bytes(row[5])) for row in rows)
+    ).all()
+    return tuple(RequestRow(*row[:5], bytes(row[5])) for row in rows), any(row.over for row in rows)
 
 
 def leave(connection: Connection, batch_id: int) -> int:
     """Requests of jobs that are over leave the batch, open again; how many. Who followed them is asked instead."""
     left = connection.execute(
         update(Request)
-        .where(
-            *_packed(batch_id),
-            exists().where(
-                Job.id == Request.job_id, or_(Job.state.not_in(ACTIVE_JOBS), Job.oracle_error.is_not(None))
-            ),
-        )
+        .where(*_packed(batch_id), exists().where(Job.id == Request.job_id, _over()))
         .values(state="open", batch_id=None, follows=False)
     ).rowcount
     if left:
@@ -145,6 +149,10 @@ def _promote(connection: Connection, batch_id: int) -> None:
         if digest not in asked:
             asked.add(digest)
             change(connection, row.scorer_id, [(row.job_id, row.row_no)], follows=False)
+
+
+def _over() -> ColumnElement[bool]:
+    return or_(Job.state.not_in(ACTIVE_JOBS), Job.oracle_error.is_not(None))
 
 
 def _packed(batch_id: int) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ from worker.store.requests import Key, change, fail_stopped, in_parts, stopped_w
 from worker.store.rows import on_postgresql
 from worker.store.tables import ACTIVE_JOBS, OPEN_BATCHES, Batch, Job, Request
 
+BATCHES_AT_ONCE = 256
 _PACK_LOCK = zlib.crc32(b"loracle pack")
 
 
@@ -89,6 +90,9 @@ def _pack_scorer(connection: Connection, scorer_id: int, rule: PackRule) -> int:
         )
     )
     room = (rule.waiting - int(waiting or 0)) * rule.size
+    if not rule.bulk:
+        # The rest is packed the next time: others wait for the write lock meanwhile.
+        room = min(room, BATCHES_AT_ONCE * rule.size)
     if room <= 0:
         return 0
     jobs = connection.execute(

@@ -14,7 +14,14 @@ from worker.reviews import Answer, Prompt
 from worker.store.answers import settle_answers
 from worker.store.engine import now, write
 from worker.store.money import settle, settle_unsent
-from worker.store.packed import insert_bulk, leave, reopen_packed, split_prompt, unanswered
+from worker.store.packed import (
+    insert_bulk,
+    leave,
+    reopen_packed,
+    split_prompt,
+    unanswered,
+    unanswered_and_whether_some_are_over,
+)
 from worker.store.requests import fail_stopped, of_same_text, resolve
 from worker.store.tables import ACTIVE_JOBS, Batch, Bulk, Job
 
@@ -55,10 +62,12 @@ class PromptLife:
             ).one_or_none()
             if claimed is None:
                 return None
+            requests, some_over = unanswered_and_whether_some_are_over(connection, batch_id)
             # The lines of a Bulk are counted off by its requests: once it may be out, none leaves.
-            if not is_out(connection, batch_id) and leave(connection, batch_id):
+            if some_over and not is_out(connection, batch_id):
+                leave(connection, batch_id)
                 fail_stopped(connection)
-            requests = unanswered(connection, batch_id)
+                requests = unanswered(connection, batch_id)
             if not requests:
                 close_unsent(connection, batch_id, "nothing was left to ask")
                 close_batch(connection, batch_id, "done")
