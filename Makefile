@@ -22,8 +22,10 @@ demo-oracle: $(VENV)/ready
 	@echo
 	@echo "The oracle's labels here come from word lists: they show the way, not the quality."
 
+# Workers are killed and frozen one at a time: what else runs would only change when.
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --ignore tests/faults --ignore tests/integration
+	$(BIN)/python -m pytest tests/faults tests/integration
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
