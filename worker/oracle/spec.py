@@ -17,7 +17,6 @@ from worker.reviews import ScorerIdentity
 Route = Literal["decisions", "chat", "bulk"]
 ROUTES: tuple[Route, ...] = get_args(Route)
 OPENAI = "https://api.openai.com/v1"
-DEFAULT_MODEL = "gpt-6-luna"
 DECISIONS_MODELS = ("gpt-6-luna",)
 MOST_PER_PROMPT: dict[str, int] = {"decisions": 400, "chat": 100, "bulk": 100}
 DEFAULT_PER_PROMPT: dict[str, int] = {"decisions": 1, "chat": 10, "bulk": 10}
