@@ -188,21 +188,3 @@ def test_a_correction_is_gold_and_leaves_the_final_label_as_it_is(engine: Engine
         (2, "pos", "pos", 1, 8.5),
         (3, None, "neg", 0, None),
     ]
-
-
-def test_reviews_of_an_older_database_get_their_length(empty: Engine) -> None:
-    with empty.begin() as connection:
-        command.upgrade(alembic_config(connection), "0003")
-        for statement in (
-            "INSERT INTO adapters (id, name, sha256, manifest, created_at) VALUES (1, 'a', 'a', '{}', 0)",
-            "INSERT INTO jobs (id, identity, name, source, state, policy, adapter_id, priority, batch_size, "
-            "max_rejects, options, records_read, created_at) "
-            "VALUES (1, 'i', 'n', 's', 'done', 'adapter', 1, 0, 8, 0.1, '{}', 1, 0)",
-            "INSERT INTO reviews (job_id, row_no, text, text_sha256) VALUES (1, 1, 'süß 🎬', '')",
-        ):
-            connection.execute(text(statement))
-        command.upgrade(alembic_config(connection), "head")
-        assert connection.scalar(text("SELECT characters FROM reviews")) == len("süß 🎬")
-        command.downgrade(alembic_config(connection), "0003")
-        assert "gold_label" in {column["name"] for column in inspect(connection).get_columns("results")}
-        assert "job_summary" not in inspect(connection).get_view_names()
