@@ -5,11 +5,13 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
 Item = TypeVar("Item")
+
+IDLE_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +31,13 @@ def chunked(records: Iterator[Item], size: int) -> Iterator[list[Item]]:
         yield chunk
 
 
-def chunked_by_time(records: Iterator[Item], size: int, flush_s: float) -> Iterator[list[Item]]:
+def chunked_by_time(
+    records: Iterator[Item], size: int, flush_s: float, *, idle: Callable[[], None] = lambda: None
+) -> Iterator[list[Item]]:
     """Lists of at most `size` records; one is closed `flush_s` seconds after its first record arrived.
 
-    What `records` raises is raised here, behind the records that came before it.
+    What `records` raises is raised here, behind the records that came before it. `idle` is called several times a
+    second while nothing arrives, on the caller's thread.
     """
     # The reader blocks on its stream, so it has a thread of its own and this side keeps the time.
     arrived: queue.Queue[Item | _End] = queue.Queue(maxsize=2 * size)
@@ -50,11 +55,15 @@ def chunked_by_time(records: Iterator[Item], size: int, flush_s: float) -> Itera
     chunk: list[Item] = []
     deadline = 0.0
     while True:
+        left_s = deadline - time.monotonic() if chunk else IDLE_S
         try:
-            record = arrived.get(timeout=max(0.0, deadline - time.monotonic()) if chunk else None)
+            record = arrived.get(timeout=min(IDLE_S, max(0.0, left_s)))
         except queue.Empty:
-            yield chunk
-            chunk = []
+            if chunk and left_s <= IDLE_S:
+                yield chunk
+                chunk = []
+            else:
+                idle()
             continue
         if isinstance(record, _End):
             if chunk:

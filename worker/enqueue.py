@@ -202,13 +202,15 @@ def enqueue_file(
     ledger: Ledger,
     *,
     after_chunk: Callable[[int, int], None] = lambda reviews, rejects: None,
+    idle: Callable[[], None] = lambda: None,
 ) -> bool:
     """Writes a source's records from where the job stands, one transaction per chunk, and seals it at the end.
 
     Returns whether the job was done with that: its last batch may have been scored before.
 
     A stream's chunks are closed some seconds after their first record, so that its reviews are scored while it is
-    open. `after_chunk` hears the job's reviews and rejects so far; what it raises leaves a job that can be taken up.
+    open. `after_chunk` hears the job's reviews and rejects so far, and `idle` is called several times a second while
+    a stream is silent; what they raise leaves a job that can be taken up.
 
     Raises:
         TooManyRejects: more than the share `max_rejects` of the records are unreadable; the job is stopped.
@@ -218,7 +220,7 @@ def enqueue_file(
     max_rejects = source.options.max_rejects
     records = source.records(skip=position, reviews_before=reviews)
     if source.is_stream:
-        chunks = chunked_by_time(records, CHUNK, STREAM_FLUSH_S)
+        chunks = chunked_by_time(records, CHUNK, STREAM_FLUSH_S, idle=idle)
     else:
         chunks = chunked(records, CHUNK)
     try:

@@ -140,7 +140,7 @@ def write_job(
 ) -> Job:
     """Makes the source's job, or takes up or returns the one that is there, with progress on stderr.
 
-    `tick` is called after every chunk.
+    `tick` is called after every chunk, and several times a second while a stream is silent.
     """
     job, new = open_job(source, adapter, store.ledger, asked=asked)
     if not new and asked.max_cost is not None and asked.max_cost != job.max_cost:
@@ -164,7 +164,7 @@ def write_job(
             bell.ring()
             tick()
 
-        if enqueue_file(job, source, store.ledger, after_chunk=after_chunk):
+        if enqueue_file(job, source, store.ledger, after_chunk=after_chunk, idle=tick):
             record_agreement(job.id, ledger=store.ledger, queries=store.queries)
     bell.ring()
     if source.unmapped:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
-from contextlib import ExitStack
 from typing import Any
 
 import click
@@ -15,7 +13,6 @@ from worker.cli.oracle_options import choose_oracle, oracle_options
 from worker.cli.oracle_views import oracle_waiting_for
 from worker.cli.reading import enqueue_options, open_source, pinned_adapter, reading_options, write_job
 from worker.cli.waiting import wait_for_jobs
-from worker.errors import DataDirectoryBusy
 from worker.measured import kept_agreement
 from worker.pipeline import record_agreement
 from worker.settings import Settings, without_password
@@ -42,10 +39,11 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
     """Score a review FILE on this machine with nothing configured, and sum it up.
 
     It starts a private queue and the workers that --policy needs, enqueues the file, waits, and stops them again; the
-    labels stay in the database for `loracle results`. Ctrl-C leaves a job that the same command, or `loracle worker`,
-    takes up again.
+    labels stay in the database for `loracle results`. Where a worker runs on this machine already, that one does the
+    work. Ctrl-C leaves a job that the same command, or `loracle worker`, takes up again.
     """
-    from worker.supervisor import Supervisor, WorkerPlan, plan_workers
+    from worker.local_pool import LocalPool
+    from worker.supervisor import WorkerPlan, plan_workers
 
     settings, store = open_all()
     plan = plan_workers(gpus, children)
@@ -60,15 +58,14 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
         plan.append(WorkerPlan(None, concurrency, lane="openai"))
     job_id: int | None = None
     try:
-        with ExitStack() as stack:
-            supervisor: Supervisor | None = None
-            if _start_queue(settings, stack):
-                supervisor = stack.enter_context(Supervisor(settings, plan))
-            tick = supervisor.poll if supervisor is not None else _nothing
-            job = write_job(source, adapter, store, Bell(settings, store), asked=asked, tick=tick)
+        with LocalPool(settings, plan, may_wait=True) as pool:
+            pool.start()
+            if pool.waits_for is not None:
+                note(f"{pool.waits_for} It scores this job too.")
+            job = write_job(source, adapter, store, Bell(settings, store), asked=asked, tick=pool.poll)
             job_id = job.id
             code = wait_for_jobs(
-                store, [job_id], tick=tick, why=lambda at: oracle_waiting_for(settings, store, at)
+                store, [job_id], tick=pool.poll, why=lambda at: oracle_waiting_for(settings, store, at)
             )
     except KeyboardInterrupt:
         if job_id is not None:
@@ -83,26 +80,6 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
     else:
         _print(summary, settings)
     return code
-
-
-def _nothing() -> None:
-    """There is no worker of ours to look after."""
-
-
-def _start_queue(settings: Settings, stack: ExitStack) -> bool:
-    """Starts the private queue; False when a worker on this machine has one already, and does the work."""
-    if not settings.embedded:
-        return True
-    from worker.embedded import EmbeddedValkey
-
-    # The server is tied to the thread that starts it.
-    assert threading.current_thread() is threading.main_thread()
-    try:
-        stack.enter_context(EmbeddedValkey(settings.home))
-    except DataDirectoryBusy as error:
-        note(f"{error} It scores this job too.")
-        return False
-    return True
 
 
 def _print(summary: Summary, settings: Settings) -> None:
