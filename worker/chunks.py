@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
@@ -19,22 +19,57 @@ class _End:
     error: BaseException | None = None
 
 
-def chunked(records: Iterator[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of `size` records, the last one shorter."""
-    chunk: list[Item] = []
+LONGEST = 4
+"""A chunk is closed at so many times its size, however few of its records count."""
+
+
+def every(record: object) -> bool:
+    """Each record counts."""
+    return True
+
+
+class _Chunk(Generic[Item]):
+    """Records of which those that count are up to `size`."""
+
+    def __init__(self, size: int, counts: Callable[[Item], bool]) -> None:
+        self._size, self._counts = size, counts
+        self.records: list[Item] = []
+        self._counted = 0
+
+    def add(self, record: Item) -> list[Item] | None:
+        """The records of the chunk if it is full with this one."""
+        self.records.append(record)
+        self._counted += self._counts(record)
+        full = self._counted == self._size or len(self.records) == LONGEST * self._size
+        return self.take() if full else None
+
+    def take(self) -> list[Item]:
+        """The records so far; a new chunk begins."""
+        taken, self.records, self._counted = self.records, [], 0
+        return taken
+
+
+def chunked(
+    records: Iterator[Item], size: int, counts: Callable[[Item], bool] = every
+) -> Iterator[list[Item]]:
+    """Lists of records of which `size` count, the last one shorter."""
+    chunk = _Chunk(size, counts)
     for record in records:
-        chunk.append(record)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+        if (full := chunk.add(record)) is not None:
+            yield full
+    if chunk.records:
+        yield chunk.take()
 
 
 def chunked_by_time(
-    records: Iterator[Item], size: int, flush_s: float, *, idle: Callable[[], None] = lambda: None
+    records: Iterator[Item],
+    size: int,
+    flush_s: float,
+    counts: Callable[[Item], bool] = every,
+    *,
+    idle: Callable[[], None] = lambda: None,
 ) -> Iterator[list[Item]]:
-    """Lists of at most `size` records; one is closed `flush_s` seconds after its first record arrived.
+    """The same, but a list is closed `flush_s` seconds after its first record arrived at the latest.
 
     What `records` raises is raised here, behind the records that came before it. `idle` is called several times a
     second while nothing arrives, on the caller's thread.
@@ -52,28 +87,25 @@ def chunked_by_time(
         arrived.put(end)
 
     threading.Thread(target=read, name="read-stream", daemon=True).start()
-    chunk: list[Item] = []
+    chunk = _Chunk(size, counts)
     deadline = 0.0
     while True:
-        left_s = deadline - time.monotonic() if chunk else IDLE_S
+        left_s = deadline - time.monotonic() if chunk.records else IDLE_S
         try:
             record = arrived.get(timeout=min(IDLE_S, max(0.0, left_s)))
         except queue.Empty:
-            if chunk and left_s <= IDLE_S:
-                yield chunk
-                chunk = []
+            if chunk.records and left_s <= IDLE_S:
+                yield chunk.take()
             else:
                 idle()
             continue
         if isinstance(record, _End):
-            if chunk:
-                yield chunk
+            if chunk.records:
+                yield chunk.take()
             if record.error is not None:
                 raise record.error
             return
-        if not chunk:
+        if not chunk.records:
             deadline = time.monotonic() + flush_s
-        chunk.append(record)
-        if len(chunk) >= size:
-            yield chunk
-            chunk = []
+        if (full := chunk.add(record)) is not None:
+            yield full

@@ -14,6 +14,7 @@ from worker.errors import (
     LeaseLost,
     Transient,
 )
+from worker.lease import LONGEST_SILENCE_S, LeaseKeeper
 from worker.measured import refresh_agreement
 from worker.reviews import Lane
 from worker.scorers.base import Scorer
@@ -21,6 +22,9 @@ from worker.store.ledger import Ledger
 from worker.store.queries import Queries
 
 log = logging.getLogger(__name__)
+
+SLOWEST_REVIEW_S = 1.0
+"""A device that needs longer for a review than this has hung."""
 
 Publish = Callable[[Lane, Sequence[int]], None]
 """Rings the bell for batches of a lane.
@@ -56,34 +60,32 @@ def score_batch(
 ) -> int:
     """Claims a batch, scores it and writes its labels; returns how many reviews were scored.
 
-    A batch that is not to be had (delivered twice, cancelled) is no work and no error. A failure gives the batch
-    back to the ledger, which tries it again or bisects it. Whatever happened, the window is topped up after it.
+    That is the batch of the message, unless one of a higher priority waits or this one is not to be had (delivered
+    twice, cancelled). If none waits, that is no error. A failure gives the batch back to the ledger, which tries it
+    again or bisects it. Whatever happened, the window is topped up after it.
     `on_complete` hears of a job that became done with this batch.
 
     Raises:
         DeviceBroken: the attempt is recorded; the caller should end this process.
     """
-    batch = ledger.claim(batch_id, task_id=task_id)
+    batch = ledger.claim_next(batch_id, task_id=task_id)
     if batch is None:
         return 0
+    keeper = LeaseKeeper(
+        lambda: ledger.renew(batch),
+        lease_s=ledger.lease_s,
+        name=f"Batch {batch.id}",
+        silence_s=LONGEST_SILENCE_S + len(batch.reviews) * SLOWEST_REVIEW_S,
+    )
     started = time.monotonic()
-    renewed = started
-
-    def heartbeat() -> None:
-        nonlocal renewed
-        now = time.monotonic()
-        if now - renewed > ledger.lease_s / 4:
-            ledger.renew(batch)
-            renewed = now
-
     scored = 0
     try:
-        scorer = scorer_for(batch.adapter_id)
-        loaded = time.monotonic()
-        ledger.renew(batch)
-        outcomes = scorer.score(batch.reviews, heartbeat=heartbeat)
-        timings = {"load_s": round(loaded - started, 4), "score_s": round(time.monotonic() - loaded, 4)}
-        ledger.finish(batch, scorer.identity, outcomes, timings=timings)
+        with keeper:
+            scorer = scorer_for(batch.adapter_id)
+            loaded = time.monotonic()
+            outcomes = scorer.score(batch.reviews)
+            timings = {"load_s": round(loaded - started, 4), "score_s": round(time.monotonic() - loaded, 4)}
+            ledger.finish(batch, scorer.identity, outcomes, timings=timings)
         scored = len(outcomes)
     except LeaseLost:
         log.warning("Lease of batch %s lost; its unsaved labels are dropped.", batch.id)

@@ -6,11 +6,10 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from worker.errors import ReviewUnscorable
 from worker.reviews import Outcome, Review, Score, ScorerIdentity
-from worker.scorers.base import no_heartbeat
 
 LABELS = ("negative", "positive")
 DELAY = "LORACLE_STUB_DELAY_S"
@@ -38,7 +37,7 @@ def stub_score(text: str, labels: Sequence[str] = LABELS) -> Score:
 class StubScorer:
     """Gives `stub_score` to every review.
 
-    LORACLE_STUB_DELAY_S makes each call of `score` last that many seconds, with heartbeats. A text that
+    LORACLE_STUB_DELAY_S makes each call of `score` last that many seconds. A text that
     contains "LORACLE-POISON-RAISE" raises; one with "LORACLE-POISON-KILL" kills this process if
     LORACLE_STUB_POISON is 1.
     """
@@ -59,9 +58,7 @@ class StubScorer:
         """The stub with its label names."""
         return self._identity
 
-    def score(
-        self, reviews: Sequence[Review], *, heartbeat: Callable[[], None] = no_heartbeat
-    ) -> list[Outcome]:
+    def score(self, reviews: Sequence[Review]) -> list[Outcome]:
         """One score per review, in the order of `reviews`.
 
         Raises:
@@ -72,8 +69,5 @@ class StubScorer:
                 os.kill(os.getpid(), signal.SIGKILL)
             if RAISE in review.text:
                 raise ReviewUnscorable(f"row {review.row_no} holds {RAISE}")
-        end = time.monotonic() + self._delay_s
-        while (left := end - time.monotonic()) > 0:
-            time.sleep(min(0.1, left))
-            heartbeat()
+        time.sleep(self._delay_s)
         return [stub_score(review.text, self._labels) for review in reviews]
