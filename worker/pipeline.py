@@ -15,11 +15,9 @@ from worker.errors import (
     Transient,
 )
 from worker.lease import LONGEST_SILENCE_S, LeaseKeeper
-from worker.measured import refresh_agreement
 from worker.reviews import Lane
 from worker.scorers.base import Scorer
 from worker.store.ledger import Ledger
-from worker.store.queries import Queries
 
 log = logging.getLogger(__name__)
 
@@ -56,14 +54,12 @@ def score_batch(
     window: int,
     retry_delay_s: float,
     task_id: str = "",
-    on_complete: Callable[[int], None] = lambda job_id: None,
 ) -> int:
     """Claims a batch, scores it and writes its labels; returns how many reviews were scored.
 
     That is the batch of the message, unless one of a higher priority waits or this one is not to be had (delivered
     twice, cancelled). If none waits, that is no error. A failure gives the batch back to the ledger, which tries it
     again or bisects it. Whatever happened, the window is topped up after it.
-    `on_complete` hears of a job that became done with this batch.
 
     Raises:
         DeviceBroken: the attempt is recorded; the caller should end this process.
@@ -109,19 +105,6 @@ def score_batch(
         # Only the type is logged, since a message may quote the review.
         log.error("Batch %s failed with %s.", batch.id, type(error).__name__)
         ledger.release(batch, f"{type(error).__name__} while scoring", delay_s=retry_delay_s)
-    if ledger.complete(batch.job_id):
-        on_complete(batch.job_id)
+    ledger.complete(batch.job_id)
     ring(ledger, publish, "adapter", window=window)
     return scored
-
-
-def record_agreement(job_id: int, *, ledger: Ledger, queries: Queries) -> None:
-    """Measures how well the raters of a job that is over agree, and keeps it in place of what was measured before.
-
-    What fails here is logged and keeps nobody from anything: the labels are saved, and it can be measured later.
-    """
-    try:
-        refresh_agreement(job_id, ledger=ledger, queries=queries)
-    except Exception as error:
-        # Only the type is logged, since a message may quote the review.
-        log.error("The agreement of job %s couldn't be measured: %s.", job_id, type(error).__name__)

@@ -32,6 +32,5 @@ def score_batch(self: Any, batch_id: int) -> None:
                 window=parts.settings.publish_window,
                 retry_delay_s=parts.settings.retry_delay_s,
                 task_id=self.request.id,
-                on_complete=parts.conclude,
             )
         )

@@ -84,6 +84,7 @@ def kill_the_queue(site: Site, pid: int) -> psutil.Process:
 
 def assert_all_labelled(site: Site, texts: list[str]) -> None:
     assert site.labels(JOB) == {row_no: stub_label(text) for row_no, text in enumerate(texts, 1)}
+    assert site.store.queries.get_job(JOB).measured_at is not None
 
 
 def test_run_outlives_two_deaths_of_its_queue_in_the_middle_of_the_job(site: Site) -> None:

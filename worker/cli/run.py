@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
+from worker.bootstrap import Store
 from worker.cli.agreement_views import agreement_lines
 from worker.cli.common import Bell, echo_json, json_option, note, open_all
 from worker.cli.oracle_options import choose_oracle, oracle_options
 from worker.cli.oracle_views import oracle_waiting_for
 from worker.cli.reading import enqueue_options, open_source, pinned_adapter, reading_options, write_job
 from worker.cli.waiting import wait_for_jobs
-from worker.measured import kept_agreement
-from worker.pipeline import record_agreement
+from worker.measured import record_agreement
 from worker.settings import Settings, without_password
 from worker.summary import Summary, summarise
 
@@ -67,19 +67,27 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
             code = wait_for_jobs(
                 store, [job_id], tick=pool.poll, why=lambda at: oracle_waiting_for(settings, store, at)
             )
+            pool.request_stop()
+            if store.queries.job_state(job_id) == "done":
+                # While the workers stop. Of another end their last batches are waited for.
+                _measure(store, job_id)
     except KeyboardInterrupt:
         if job_id is not None:
             note(f"Interrupted. Job {job_id} keeps its labels; the same command or `loracle worker` goes on.")
         return 130
-    if kept_agreement(store.queries, store.queries.get_job(job_id)) is None:
-        # Whoever ended the job was stopped before it came to this, or it ended under an older Loracle.
-        record_agreement(job_id, ledger=store.ledger, queries=store.queries)
+    _measure(store, job_id)
     summary = summarise(store.queries, job_id)
     if as_json:
         echo_json({**dataclasses.asdict(summary), "database": without_password(settings.database)})
     else:
         _print(summary, settings)
     return code
+
+
+def _measure(store: Store, job_id: int) -> None:
+    """No worker may be there to do it later. One that does it now has begun in vain."""
+    if store.queries.get_job(job_id).measured_at is None:
+        record_agreement(job_id, ledger=store.ledger, queries=store.queries)
 
 
 def _print(summary: Summary, settings: Settings) -> None:

@@ -255,8 +255,10 @@ class Agreement(Table):
 
 
 class Measuring(Table):
-    """A job whose agreement is still to be measured, from `due_at` on; whoever measures it holds `token` and has moved
-    `due_at` on. `attempts` counts those who began."""
+    """A job whose agreement is still to be measured, from `due_at` on.
+
+    Whoever measures it holds `token`, and has moved `due_at` to when another may begin. `attempts` counts them.
+    """
 
     __tablename__ = "measurings"
     __table_args__ = (Index(None, "due_at"),)
