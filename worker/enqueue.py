@@ -204,10 +204,8 @@ def enqueue_file(
     *,
     after_chunk: Callable[[int, int], None] = lambda reviews, rejects: None,
     idle: Callable[[], None] = lambda: None,
-) -> bool:
+) -> None:
     """Writes a source's records from where the job stands, one transaction per chunk, and seals it at the end.
-
-    Returns whether the job was done with that: its last batch may have been scored before.
 
     A stream's chunks are closed some seconds after their first record, so that its reviews are scored while it is
     open. `after_chunk` hears the job's reviews and rejects so far, and `idle` is called several times a second while
@@ -243,7 +241,7 @@ def enqueue_file(
         ledger.stop(job.id, str(error))
         raise
     _judge(job.id, rejects, position, max_rejects, ledger)
-    return ledger.seal(job.id)
+    ledger.seal(job.id)
 
 
 def _is_review(record: Review | Reject) -> bool:

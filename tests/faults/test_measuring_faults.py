@@ -58,15 +58,16 @@ def test_a_killed_or_frozen_measuring_holds_nothing_up_and_is_made_up_for(site: 
     assert not measured(site, first)
     assert not measured(site, second)
     os.kill(pid, signal.SIGKILL)
-    again = measuring(site, but=pid)
+    measuring(site, but=pid)
     hold.unlink()
     site.until(lambda: measured(site, first) and measured(site, second))
     assert f"The agreement of job {first} couldn't be measured: its process died (signal 9)" in site.said
 
     hold.touch()
+    (site.home / "measuring").unlink()
     third = site.enqueue(reviews(20, 2000))
     site.wait(third)
-    last = psutil.Process(measuring(site, but=again))
+    last = psutil.Process(measuring(site))
     running = [last, *family(worker.pid)]
     worker.kill()
     worker.wait()
