@@ -273,9 +273,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_batches_job_id_number", "batches", ["job_id", "number"])
     op.create_index("ix_batches_job_id_state", "batches", ["job_id", "state"])
-    op.create_index(
-        "ix_batches_live", "batches", ["lane", "state", "rank", "number", "job_id"]
-    )
+    op.create_index("ix_batches_live", "batches", ["lane", "state", "rank", "number", "job_id"])
     op.create_index("ix_batches_rung", "batches", ["lane", "state", "published_at"])
     op.create_table(
         "measurings",
