@@ -162,8 +162,9 @@ class Supervisor:
 
     def request_stop(self) -> None:
         """Asks every worker to finish the batches in flight and end; returns at once."""
-        self._stopping = True
-        self._signal(signal.SIGTERM)
+        if not self._stopping:
+            self._stopping = True
+            self._signal(signal.SIGTERM)
 
     def stop(self, timeout_s: float = 60.0) -> bool:
         """Stops warmly, kills what still runs after `timeout_s` seconds; True if nothing had to be killed."""
