@@ -240,7 +240,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _reply(self, route: str, body: Body, texts: Sequence[str], fault: Fault | None) -> None:
         fake = self.server.fake
         kind = fault.kind if fault else None
-        if fault is not None and self._went_wrong(fault):
+        if fault is not None and self._went_wrong(fault, texts):
             return
         answer = fake.answer(route, body, fault)
         content = json.dumps(answer).encode()
@@ -257,7 +257,7 @@ class _Handler(BaseHTTPRequestHandler):
         fake.bill(answer, texts if kind in (None, "slow_headers", "shuffled") else ())
         self._send(200, content)
 
-    def _went_wrong(self, fault: Fault) -> bool:
+    def _went_wrong(self, fault: Fault, texts: Sequence[str]) -> bool:
         """Serves the faults that need no answer; False for those that spoil one."""
         fake = self.server.fake
         if fault.kind == "slow_headers":
@@ -280,6 +280,19 @@ class _Handler(BaseHTTPRequestHandler):
             return True
         elif fault.kind == "bad_request":
             self._send_error(400, "said the fake", fault.code or "invalid_value", fault.param)
+            return True
+        elif fault.kind == "unprocessable":
+            # As FastAPI says it: it repeats what was sent.
+            detail = {
+                "type": "missing",
+                "loc": ["body", "prompt"],
+                "msg": "Field required",
+                "input": list(texts),
+            }
+            self._send_json(422, {"detail": [detail]})
+            return True
+        elif fault.kind == "prose":
+            self._send(200, b"Sure! What a nice review: " + "".join(texts).encode())
             return True
         elif fault.kind == "unsupported":
             self._send_error(400, "Unsupported parameter", "unsupported_parameter", fault.param or "store")
