@@ -201,8 +201,8 @@ class _Call:
             reservation = self._book.reserve(dict.fromkeys(part, bound), self._price)
             try:
                 with self._throttle.admit(sum(most), self._heartbeat) as is_probe:
-                    if is_probe and (trouble := self._try_out(part[0])) and trouble.unreadable:
-                        raise unavailable(trouble, limited=True)
+                    if is_probe and (down := self._try_out(part[0])) and down.kind in ("wait", "retry"):
+                        raise unavailable(down, limited=True)
                     reply = self._route.send(body, ids)
             except LoracleError as error:
                 # From the throttle or the heartbeat: nothing went out.
@@ -265,24 +265,29 @@ class _Call:
             OracleUnavailable, BudgetSpent: it isn't known.
         """
         most = sum(self._route.bound(self._route.body(new_ids(1), [PROBE_TEXT])))
-        said = ""
-        for number in range(PROBES):
-            self._rest(number * self._first_wait_s)
+        found: list[Trouble] = []
+        while len(found) < PROBES:
+            self._rest(len(found) * self._first_wait_s)
             with self._throttle.admit(most, self._heartbeat):
                 trouble = self._try_out(index)
             if trouble is None:
                 return
-            said = trouble.reason
+            if trouble.kind == "wait":
+                raise unavailable(trouble)
+            found.append(trouble)
+        for trouble in found:
+            if trouble.kind == "retry" and not trouble.unreadable:
+                raise unavailable(trouble, limited=True)
         raise self._standing.at_fault(
-            f"the server refuses every request: {said}. Check --model, --route and OPENAI_BASE_URL"
+            f"the server refuses every request: {found[-1].reason}. Check --model, --route and OPENAI_BASE_URL"
         )
 
     def _try_out(self, index: int) -> Trouble | None:
-        """Asks about a text of our own, at the cost of this review's job. None if it is answered well, else what the
-        server has against it.
+        """Asks about a text of our own, at the cost of this review's job. None if it is answered well, else what is
+        wrong, which is no review's fault.
 
         Raises:
-            OracleUnavailable: the server is down, which is no review's fault.
+            OracleInvalid, OracleQuotaSpent, BudgetSpent: see `ask`.
         """
         while True:
             ids = new_ids(1)
@@ -297,10 +302,7 @@ class _Call:
                 self._note(trouble)
                 if trouble.kind == "drop" and self._left_out(trouble.param or "", body, ids, [PROBE_TEXT]):
                     continue
-                if trouble.kind in ("bisect", "drop") or trouble.unreadable:
-                    return trouble
-                self._standing.unclear()
-                raise unavailable(trouble, limited=True) from error
+                return trouble
             if reply.input_tokens is not None and reply.output_tokens is not None:
                 cost = self._price.cost(reply.input_tokens, reply.output_tokens)
                 tokens = reply.input_tokens + reply.output_tokens

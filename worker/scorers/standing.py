@@ -11,7 +11,7 @@ from worker.errors import OracleInvalid
 
 REFUSALS_BELIEVED = 3
 """Refused requests in a row that are put down to their reviews after a good answer; the next one asks for a check."""
-REMEMBERED_S = 10.0
+REMEMBERED_S = 5.0
 """How long a finding stops new calls too: long enough to stop the job, shorter than mending a server takes."""
 LONGEST_TURN_S = 120.0
 """How long others wait for the request that goes out alone: it takes less, unless the server drips for ever."""
