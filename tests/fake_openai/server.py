@@ -48,7 +48,8 @@ class FakeOpenAI:
     """An OpenAI-compatible server on a free port of this machine, for the time of a `with`.
 
     `tape` has an entry per model request, in the order of arrival: a fault, or None for a good answer; behind its end
-    a share `fail` gets a transient fault, by `seed`. A text that contains a key of `poison` always gets that fault.
+    a share `fail` gets a transient fault, by `seed`. A text that contains a key of `poison` always gets that fault,
+    and so does every request for a model of `voices`.
     `shelf_faults` is a tape for each route of files and batches ("POST /v1/batches"; {} stands for an id); there
     `reset` does what was asked and then breaks the connection.
     """
@@ -70,6 +71,7 @@ class FakeOpenAI:
     ) -> None:
         self.lock = threading.Lock()
         self.tape, self.fail, self.poison = list(tape), fail, dict(poison or {})
+        self.voices: dict[str, Fault] = {}
         self.latency_s, self.headers, self.rejected = latency_s, dict(headers or {}), tuple(rejected)
         self.decisions = decisions
         self.shelf_faults = {route: list(tape) for route, tape in (shelf_faults or {}).items()}
@@ -113,9 +115,11 @@ class FakeOpenAI:
         self._server.close_connections()
         self._server.server_close()
 
-    def choose_fault(self, texts: Sequence[str]) -> Fault | None:
+    def choose_fault(self, texts: Sequence[str], model: str) -> Fault | None:
         """What shall go wrong with a request about these texts; the caller holds the lock."""
         scripted = self.tape.pop(0) if self.tape else draw(self.generator, self.fail)
+        if model in self.voices:
+            return self.voices[model]
         for mark, fault in self.poison.items():
             if any(mark in text for text in texts):
                 return fault
@@ -222,7 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
         fake = self.server.fake
         texts = tuple(reviews_in(body.get("messages") or body.get("input")).values())
         with fake.lock:
-            fault = fake.choose_fault(texts)
+            fault = fake.choose_fault(texts, str(body.get("model")))
             fake.calls.append(Call(route, str(body.get("model")), texts, fault.kind if fault else None))
             fake.asked.update(texts)
             if fake.keep_bodies:
