@@ -345,6 +345,14 @@ def test_a_bulk_gives_what_it_has_and_says_what_is_missing(plan: BatchPlan) -> N
         assert missing
 
 
+def test_a_bulk_of_which_every_line_is_refused_is_the_server_s_fault() -> None:
+    reviews = [Review(row, text) for row, text in enumerate(TEXTS, 1)]
+    with FakeOpenAI(batches=[BatchPlan(fail_lines=1000, fail_status=422)]) as server:
+        scorer = bulk(server, reviews_per_prompt=3)
+        with pytest.raises(OracleInvalid, match=r"refuses every request: .* answered 422 bad_value"):
+            scorer.score(reviews)
+
+
 @pytest.mark.parametrize("threads", [8])
 def test_parameters_that_are_dropped_by_many_at_once_cost_no_label(threads: int) -> None:
     with FakeOpenAI(rejected=["store", "reasoning_effort"], latency_s=0.02) as server:
