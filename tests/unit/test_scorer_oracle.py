@@ -476,7 +476,10 @@ def ask_at_once(scorer: OracleScorer, texts: Sequence[str], *, threads: int = 8)
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("voice", ODD_VOICES)
-def test_a_server_that_refuses_every_request_is_at_fault_and_no_review_is(route: Route, voice: str) -> None:
+def test_a_server_that_refuses_every_request_is_at_fault_and_no_review_is(
+    route: Route, voice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standing, "REMEMBERED_S", 1e9)
     texts = [f"review {number} of UNIQUEWORDS that nobody else may read" for number in range(100)]
     with FakeOpenAI(poison={"": ODD_VOICES[voice]}, latency_s=0.01) as server:
         raised = ask_at_once(oracle(server, route), texts)
@@ -497,17 +500,21 @@ def test_a_server_that_refuses_every_request_is_at_fault_and_no_review_is(route:
 def test_a_server_that_is_mended_is_found_sound_with_a_text_of_our_own(
     route: Route, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(standing, "REMEMBERED_S", 1e9)
     with FakeOpenAI(poison={"": Fault("unprocessable")}) as server:
         scorer = oracle(server, route)
-        with pytest.raises(OracleInvalid):
-            scorer.ask(TEXTS, Ledger())
-        server.poison.clear()
-        calls = len(server.calls)
         # Shortly after the finding nothing is sent at all.
+        for _ in range(3):
+            with pytest.raises(OracleInvalid, match="refuses every request"):
+                scorer.ask(TEXTS, Ledger())
+        assert len(server.calls) == 1 + PROBES
+        # Later no review is sent before a text of our own was answered.
+        monkeypatch.setattr(standing, "REMEMBERED_S", 0.0)
         with pytest.raises(OracleInvalid, match="refuses every request"):
             scorer.ask(TEXTS, Ledger())
-        assert len(server.calls) == calls
-        monkeypatch.setattr(standing, "REMEMBERED_S", 0.0)
+        assert len(server.calls) == 1 + PROBES + 1
+        server.poison.clear()
+        calls = len(server.calls)
         book = Ledger()
         scorer.ask(TEXTS, book)
         assert labels_of(book) == EXPECTED

@@ -169,7 +169,7 @@ class _Call:
         while True:
             with self._standing.turn(self._since, self._heartbeat) as suspected:
                 if suspected:
-                    self._check(part[0])
+                    self._check(part[0], probes=1)
                 found = self._request(part, roomy, failed)
             if isinstance(found, Reply):
                 if not found.too_long or roomy:
@@ -257,8 +257,8 @@ class _Call:
         """
         self._standing.refused(self._since, self._heartbeat, lambda: self._check(index))
 
-    def _check(self, index: int) -> None:
-        """Finds out whether the server answers anything at all.
+    def _check(self, index: int, *, probes: int = PROBES) -> None:
+        """Finds out whether the server answers anything at all, at the cost of this review's job.
 
         Raises:
             OracleInvalid: it doesn't.
@@ -266,7 +266,7 @@ class _Call:
         """
         most = sum(self._route.bound(self._route.body(new_ids(1), [PROBE_TEXT])))
         found: list[Trouble] = []
-        while len(found) < PROBES:
+        while len(found) < probes:
             self._rest(len(found) * self._first_wait_s)
             with self._throttle.admit(most, self._heartbeat):
                 trouble = self._try_out(index)
