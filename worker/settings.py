@@ -244,6 +244,6 @@ def _checked(value: SecretStr | None, check: Callable[[str], None]) -> SecretStr
 
 
 def _variable(field: str) -> str:
-    shared = {"database_url", "redis_url", "openai_api_key", "openai_base_url"}
     name = field.upper()
-    return name if field in shared or name.startswith("LORACLE_") else f"LORACLE_{name}"
+    shared = ("DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
+    return name if name in shared else f"LORACLE_{name}"

@@ -256,6 +256,6 @@ def test_every_command_refuses_alike(
         main(command.split())
     said = "".join(capfd.readouterr())
     assert end.value.code == 2
-    assert f"{variable}: " in said
+    assert f" {variable}: " in said
     assert "qxzj" not in said
     assert len([line for line in said.splitlines() if not line.startswith(("ok", "warning"))]) == 1
