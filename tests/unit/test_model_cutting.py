@@ -26,10 +26,10 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "<mask>"]
 # What could matter at a cut: runs of white space, marks, what a normalization removes or turns into a space, long
 # words, contractions, numbers, scripts without spaces, spelled special tokens.
 ODD = (
-    "  ", "\n", " \n ", "\t", "\u00a0", "\u3000", "\u2028", "\u200d", "\u0301", "e\u0301", "ﾞ", "ͺ", "ŉ", "ſ", "İ",
-    "Σ", "ﬁ", "ﷺ", "중", "한국어", "中文字", "ありがとう", "👩\u200d👧", "don't", "'s", "``", "''",
-    "x" * 101, "ab" * 60, "1234567", "5", ".", "?!", "--", "[SEP]", "<mask>", "▁", "Ġ", "##ing", "\ufffd", "\ud800", "<b>",
-    "&nbsp", "&amp;", "\x00",
+    "  ", "   ", "\n", " \n ", "\t", "\u00a0", "\u3000", "\u2028", "\u200d", "\u0301", "e\u0301", "ﾞ", "ͺ", "ŉ", "ſ",
+    "İ", "Σ", "ﬁ", "ﷺ", "중", "한국어", "中文字", "ありがとう", "👩\u200d👧", "don't", "'s", "``", "''",
+    "x" * 101, "ab" * 60, "1234567", "5", ".", "?!", "--", "[SEP]", "<mask>", "▁", "Ġ", "##ing",
+    "\ufffd", "\ud800", "<b>", "&nbsp", "&amp;", "\x00",
 )  # fmt: skip
 WORDS = ("the", "film", "was", "Superb", "naïve", "фильм", "Ελλάδα", "a", "I", "boring", "2", "unbelievably")
 
@@ -42,7 +42,10 @@ def made(
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
     with SAMPLE.open(encoding="utf-8") as file:
         texts = [row["text"] for row in csv.DictReader(file)]
-    tokenizer.train_from_iterator([*texts, *WORDS, *(word for word in ODD if word != "\ud800")], trainer)
+    odd = [word for word in ODD if word != "\ud800"]
+    # Runs of white space are tokens of their own: split by a cut they would be others.
+    runs = ["the    film \n\n  was   Superb  .", "\u00a0  \u3000 a"] * 50
+    tokenizer.train_from_iterator([*texts, *WORDS, *odd, *runs], trainer)
     tokenizer.add_tokens([AddedToken(word, **added) for word in ("🙂tok", "don't")] if added else [])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]")
 
@@ -93,7 +96,6 @@ KINDS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
                 normalizers.Replace("``", '"'),
                 normalizers.NFKD(),
                 normalizers.StripAccents(),
-                normalizers.Strip(left=False, right=True),
                 normalizers.Replace(Regex(" {2,}"), "▁"),
             ]
         ),
@@ -102,7 +104,7 @@ KINDS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
         pre_tokenizers.Sequence(
             [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="first")]
         ),
-        normalizers.NFKC(),
+        normalizers.Sequence([normalizers.NFKC(), normalizers.Strip(left=False, right=True)]),
     ),
 }
 
@@ -221,6 +223,7 @@ UNSURE: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
             ]
         )
     ),
+    "bytes without words": lambda: bpe(pre_tokenizers.ByteLevel(False, use_regex=False)),
     "strips on the left": lambda: bpe(pre_tokenizers.ByteLevel(False), normalizers.Strip()),
     "an added token with a space": lambda: bpe(
         pre_tokenizers.ByteLevel(False), single_word=False, rstrip=True
