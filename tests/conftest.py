@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine
 
 from tests import services
@@ -33,6 +34,9 @@ from worker.store.schema import upgrade
 
 # Read by torch when it is first imported, which no import above does.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No test may depend on how fast this machine is.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 TEMPLATE = "migrated"
 

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -53,6 +54,20 @@ def test_the_delay_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORACLE_STUB_DELAY_S", "0.15")
     beats: list[None] = []
     StubScorer().score([Review(1, "fine")], heartbeat=lambda: beats.append(None))
+    assert len(beats) == 2
+
+
+def test_a_held_text_waits_for_the_gate_and_beats(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LORACLE_STUB_GATE", str(tmp_path / "gate"))
+    beats: list[None] = []
+
+    def beat() -> None:
+        beats.append(None)
+        if len(beats) == 2:
+            (tmp_path / "gate").touch()
+
+    assert StubScorer().score([Review(1, "fine")]) == [stub_score("fine")]
+    assert StubScorer().score([Review(1, "LORACLE-HOLD")], heartbeat=beat) == [stub_score("LORACLE-HOLD")]
     assert len(beats) == 2
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from worker.errors import ReviewUnscorable
 from worker.reviews import Outcome, Review, Score, ScorerIdentity
@@ -14,7 +15,9 @@ from worker.scorers.base import no_heartbeat
 
 LABELS = ("negative", "positive")
 DELAY = "LORACLE_STUB_DELAY_S"
+GATE = "LORACLE_STUB_GATE"
 POISON = "LORACLE_STUB_POISON"
+HOLD = "LORACLE-HOLD"
 KILL = "LORACLE-POISON-KILL"
 RAISE = "LORACLE-POISON-RAISE"
 
@@ -38,14 +41,16 @@ def stub_score(text: str, labels: Sequence[str] = LABELS) -> Score:
 class StubScorer:
     """Gives `stub_score` to every review.
 
-    LORACLE_STUB_DELAY_S makes each call of `score` last that many seconds, with heartbeats. A text that
-    contains "LORACLE-POISON-RAISE" raises; one with "LORACLE-POISON-KILL" kills this process if
-    LORACLE_STUB_POISON is 1.
+    LORACLE_STUB_DELAY_S makes each call of `score` last that many seconds, with heartbeats. With a text that
+    contains "LORACLE-HOLD" it lasts until there is a file at the path in LORACLE_STUB_GATE. A text that contains
+    "LORACLE-POISON-RAISE" raises; one with "LORACLE-POISON-KILL" kills this process if LORACLE_STUB_POISON is 1.
     """
 
     def __init__(self, labels: Sequence[str] = LABELS) -> None:
         self._labels = tuple(labels)
         self._delay_s = float(os.environ.get(DELAY) or 0)
+        gate = os.environ.get(GATE)
+        self._gate = Path(gate) if gate else None
         self._poison = os.environ.get(POISON) == "1"
         self._identity = ScorerIdentity(
             kind="stub",
@@ -72,6 +77,10 @@ class StubScorer:
                 os.kill(os.getpid(), signal.SIGKILL)
             if RAISE in review.text:
                 raise ReviewUnscorable(f"row {review.row_no} holds {RAISE}")
+        if any(HOLD in review.text for review in reviews):
+            while self._gate is not None and not self._gate.exists():
+                time.sleep(0.05)
+                heartbeat()
         end = time.monotonic() + self._delay_s
         while (left := end - time.monotonic()) > 0:
             time.sleep(min(0.1, left))
