@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+HANG_S = 600.0
+"""No command takes so long but one that hangs: machines may be busy."""
 
 Loracle = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -27,7 +32,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 def loracle(environment: dict[str, str], tmp_path: Path) -> Loracle:
     """Runs `loracle` with these arguments to its end, in an empty folder."""
 
-    def run(*arguments: str, input: str | None = None, timeout: float = 120, **more: str) -> Any:
+    def run(*arguments: str, input: str | None = None, timeout: float = HANG_S, **more: str) -> Any:
         return subprocess.run(
             [sys.executable, "-m", "worker", *arguments],
             env={**environment, **more},
@@ -40,6 +45,20 @@ def loracle(environment: dict[str, str], tmp_path: Path) -> Loracle:
         )
 
     return run
+
+
+def labelled_so_far(loracle: Loracle) -> int:
+    """Reviews of job 1 that have a label; 0 before there is a job."""
+    shown = loracle("status", "1", "--json")
+    return int(json.loads(shown.stdout)["labelled"]) if shown.returncode == 0 else 0
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Returns when the condition holds."""
+    deadline = time.monotonic() + HANG_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def left_behind(home: Path) -> list[str]:

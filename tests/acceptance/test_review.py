@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import Loracle
+from tests.acceptance.conftest import HANG_S, Loracle
 from tests.fake_openai import FakeOpenAI, rule_label
 from trainer.data import read_labelled
 from worker.scorers.stub import LABELS, stub_score
@@ -58,7 +58,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=HANG_S,
         )
     assert done.returncode == 0, done.stderr
     return folder

@@ -190,10 +190,12 @@ def test_training_without_data_or_on_nothing_says_what_to_name(tmp_path: Path) -
 ROOT = Path(__file__).parents[2]
 
 
+SERVICES = ("celery", "kombu", "openai", "pydantic", "redis", "sqlalchemy")
 # The run dies after the last step of its third epoch, which no checkpoint has yet.
-KILLED = """
-import os, signal
-import trainer.__main__
+KILLED = f"""
+import os, signal, sys
+sys.modules.update(dict.fromkeys({SERVICES!r}))
+import trainer.__main__, trainer.train, trainer.evaluate
 from trainer.progress import Display
 def kill(display, report):
     if report.epoch == 3:
@@ -203,7 +205,9 @@ trainer.__main__.main()
 """
 
 
-def test_a_killed_run_goes_on_where_it_was(base: Path, data: Path, tmp_path: Path) -> None:
+def test_training_needs_no_service_library_and_a_killed_run_goes_on_where_it_was(
+    base: Path, data: Path, tmp_path: Path
+) -> None:
     options = ("train", data, "--out", tmp_path / "a", "--base", base, *OPTIONS, "--epochs=4", "--patience=4")
     assert python("-c", KILLED, *map(str, options)).returncode == -signal.SIGKILL
     record = tmp_path / "a.run" / "metrics.jsonl"
@@ -229,15 +233,6 @@ def test_errors_of_the_module_are_a_line_and_a_code() -> None:
     done = python("-m", "trainer", "evaluate", "nowhere", "reviews.csv")
     assert done.returncode == 2
     assert done.stderr == "Error: there is no adapter directory nowhere.\n"
-
-
-SERVICES = ("celery", "kombu", "openai", "pydantic", "redis", "sqlalchemy")
-
-
-def test_training_needs_no_service_library() -> None:
-    block = f"import sys; sys.modules.update(dict.fromkeys({SERVICES!r}));"
-    done = python("-c", f"{block} import trainer.__main__, trainer.train, trainer.evaluate, trainer.progress")
-    assert done.returncode == 0, done.stderr
 
 
 def test_help_needs_no_torch() -> None:
