@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,21 +15,38 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.acceptance.conftest import HANG_S, Loracle, labelled_so_far, left_behind, until
+from tests.acceptance.conftest import (
+    HANG_S,
+    Loracle,
+    environment_of,
+    labelled_so_far,
+    left_behind,
+    loracle_in,
+    until,
+)
 from worker.scorers.stub import stub_label
 
 TEXTS = ["=HYPERLINK(1)", "a fine film", "a poor film", "what a bore", "lovely", "café Zoë 👍"]
 
 
-@pytest.fixture
-def scored(loracle: Loracle, tmp_path: Path) -> Loracle:
-    """`loracle` in a data directory where job 1, with a kept column, is done."""
-    with (tmp_path / "reviews.csv").open("w", newline="", encoding="utf-8") as file:
+@pytest.fixture(scope="module")
+def done_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data directory where job 1, with a kept column, is done."""
+    folder = tmp_path_factory.mktemp("scored")
+    with (folder / "reviews.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["key", "text", "label", "shop"])
         writer.writerows([f"k{n}", text, "positive", "Rome"] for n, text in enumerate(TEXTS))
+    loracle = loracle_in(folder, environment_of(folder / "home"))
     done = loracle("run", "reviews.csv", "--adapter", "stub", "--keep-columns", "shop", "--json")
     assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def scored(done_once: Path, loracle: Loracle, tmp_path: Path) -> Loracle:
+    """`loracle` with a copy of that folder."""
+    shutil.copytree(done_once, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sock"))
     return loracle
 
 

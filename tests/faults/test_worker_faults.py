@@ -185,11 +185,8 @@ if "LORACLE_HOME" in os.environ:
 
 
 def test_a_child_whose_device_breaks_is_replaced_and_its_batch_tried_again(site: Site) -> None:
-    modules = site.home / "modules"
-    modules.mkdir()
-    (modules / "sitecustomize.py").write_text(BROKEN_DEVICE)
     job_id = site.enqueue(reviews(60))
-    site.start(PYTHONPATH=str(modules))
+    site.start(**site.sitecustomize(BROKEN_DEVICE))
     site.wait(job_id)
     site.assert_each_label_once(job_id)
     assert "This child ends, a new one takes over: CUDA error" in site.said

@@ -46,7 +46,7 @@ class Site:
 
     def __init__(self, url: str) -> None:
         self.engine = make_engine(url)
-        self.ledger = Ledger(self.engine, max_attempts=3, lease_s=60)
+        self.ledger = Ledger(self.engine, max_attempts=3, lease_s=3600)
         self.queries = Queries(self.engine)
         self.gate = Gate()
         self.scorer: OracleScorer | BulkScorer | None = None

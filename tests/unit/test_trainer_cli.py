@@ -205,7 +205,7 @@ trainer.__main__.main()
 """
 
 
-def test_training_needs_no_service_library_and_a_killed_run_goes_on_where_it_was(
+def test_training_without_service_libraries_goes_on_where_it_was_killed(
     base: Path, data: Path, tmp_path: Path
 ) -> None:
     options = ("train", data, "--out", tmp_path / "a", "--base", base, *OPTIONS, "--epochs=4", "--patience=4")
