@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import HANG_S, Loracle, labelled_so_far, left_behind, until
-from tests.integration.site import held
+from tests.integration.site import SAYS_THAT_IT_STOPS, held, run_first
 from worker.bootstrap import SAMPLE
 
 
@@ -64,14 +64,14 @@ def test_ctrl_c_leaves_a_job_that_the_same_command_takes_up(
         "20",
     ]
     gate, said = tmp_path / "gate", tmp_path / "said"
-    slow = {**environment, "LORACLE_STUB_GATE": str(gate)}
+    slow = {**environment, "LORACLE_STUB_GATE": str(gate), **run_first(tmp_path, SAYS_THAT_IT_STOPS)}
     with (
         said.open("w") as errors,
         subprocess.Popen(command, env=slow, cwd=tmp_path, stdout=errors, stderr=errors) as running,
     ):
         until(lambda: labelled_so_far(loracle) > 0)
         running.send_signal(signal.SIGINT)
-        until(lambda: "Stopping" in said.read_text())
+        until((tmp_path / "home" / "stops").exists)
         gate.touch()
         assert running.wait(HANG_S) == 130, said.read_text()
     assert "Job 1 keeps its labels" in said.read_text()

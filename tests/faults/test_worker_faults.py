@@ -19,6 +19,7 @@ from tests.integration.site import (
     held,
     kill_all,
     reviews,
+    run_first,
     scoring_children,
     site_at,
 )
@@ -186,7 +187,7 @@ if "LORACLE_HOME" in os.environ:
 
 def test_a_child_whose_device_breaks_is_replaced_and_its_batch_tried_again(site: Site) -> None:
     job_id = site.enqueue(reviews(60))
-    site.start(**site.sitecustomize(BROKEN_DEVICE))
+    site.start(**run_first(site.home, BROKEN_DEVICE))
     site.wait(job_id)
     site.assert_each_label_once(job_id)
     assert "This child ends, a new one takes over: CUDA error" in site.said

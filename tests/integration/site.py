@@ -24,6 +24,15 @@ from worker.store.tables import Batch
 
 COMMAND = [sys.executable, "-m", "worker", "worker"]
 READY = "is ready."
+SAYS_THAT_IT_STOPS = """
+import os, sys
+if "worker.celery_worker" in sys.orig_argv:
+    from celery.signals import worker_shutting_down
+    def say(**_):
+        open(os.path.join(os.environ["LORACLE_HOME"], "stops"), "w").close()
+    worker_shutting_down.connect(say, weak=False)
+"""
+"""For `run_first`: a worker that takes no more batches says so with a file."""
 HANG_S = 240.0
 """No test waits so long but for a hang: machines may be busy."""
 LEASE_S = 30.0
@@ -75,13 +84,6 @@ class Site:
             )
         self.started.append(worker)
         return worker
-
-    def sitecustomize(self, code: str) -> dict[str, str]:
-        """Variables for `start` with which every process runs this code before any other."""
-        folder = self.home / "modules"
-        folder.mkdir(exist_ok=True)
-        (folder / "sitecustomize.py").write_text(code)
-        return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
 
     def start_ready(self, *arguments: str, **variables: str) -> subprocess.Popen[bytes]:
         """`start`, returning when a child of it is ready."""
@@ -189,6 +191,14 @@ class Site:
             worker.wait()
         self.app.close()
         self.store.ledger._engine.dispose()
+
+
+def run_first(folder: Path, code: str) -> dict[str, str]:
+    """Variables with which every process runs this code before any other; it is kept in the folder."""
+    modules = folder / "modules"
+    modules.mkdir()
+    (modules / "sitecustomize.py").write_text(code)
+    return {"PYTHONPATH": os.pathsep.join([str(modules), os.environ.get("PYTHONPATH", "")])}
 
 
 def family(pid: int) -> list[psutil.Process]:

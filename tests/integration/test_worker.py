@@ -7,7 +7,17 @@ import signal
 
 import pytest
 
-from tests.integration.site import HANG_S, Site, assert_gone, family, held, reviews, stop
+from tests.integration.site import (
+    HANG_S,
+    SAYS_THAT_IT_STOPS,
+    Site,
+    assert_gone,
+    family,
+    held,
+    reviews,
+    run_first,
+    stop,
+)
 from worker.celery_app import publisher, workers_online
 from worker.pipeline import ring
 
@@ -48,19 +58,9 @@ def test_workers_on_real_servers_share_a_job_and_label_each_row_once(server_site
     assert first.wait(HANG_S) == 0
 
 
-SAYS_THAT_IT_STOPS = """
-import os, sys
-if "worker.celery_worker" in sys.orig_argv:
-    from celery.signals import worker_shutting_down
-    def say(**_):
-        open(os.path.join(os.environ["LORACLE_HOME"], "stops"), "w").close()
-    worker_shutting_down.connect(say, weak=False)
-"""
-
-
 def test_sigterm_finishes_the_batch_in_flight_and_takes_no_other(site: Site) -> None:
     job_id = site.enqueue(held(reviews(40), 5))
-    worker = site.start(**site.sitecustomize(SAYS_THAT_IT_STOPS))
+    worker = site.start(**run_first(site.home, SAYS_THAT_IT_STOPS))
     site.wait_for_batch(job_id)
     running = family(worker.pid)
     worker.send_signal(signal.SIGTERM)
