@@ -14,6 +14,7 @@ from worker.errors import (
     OracleUnavailable,
 )
 from worker.lease import LeaseKeeper
+from worker.money import Money
 from worker.oracle.money import NOTHING
 from worker.prompt_book import PromptBook
 from worker.reviews import Prompt
@@ -114,7 +115,7 @@ def _collect(
     spent = book.by_job(found.charges)
     charges = {
         reservation: spent.get(job_id, NOTHING)
-        for job_id, (reservation, _) in ledger.outstanding(prompt.id).items()
+        for job_id, reservation in ledger.outstanding(prompt.id).items()
     }
     error = None
     if batch.status == "failed":
@@ -137,7 +138,7 @@ def advance_bulks(
     ledger: Ledger,
     oracle_for: Callable[[int], object],
     poll_s: float,
-    max_total: float | None,
+    max_total: Money | None,
     on_complete: Callable[[int], None] = lambda job_id: None,
 ) -> int:
     """Brings these Bulks a step further, without a worker; how many requests got an answer.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from array import array
 from dataclasses import dataclass
 from typing import Any
@@ -93,9 +94,9 @@ def plan(source: Source, spec: OracleSpec, price: Price, share: float) -> Plan:
         asked=asked,
         requests=requests,
         tokens=round(estimate + answers),
-        cost=price.cost(estimate, answers),
+        cost=price.cost(math.ceil(estimate), math.ceil(answers)).dollars,
         most_tokens=most + most_answers,
-        most_cost=price.cost(most, most_answers),
+        most_cost=price.cost(most, most_answers).dollars,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from worker.errors import SettingsInvalid
+from worker.money import MOST_DOLLARS, Money
 
 DATABASES = ("sqlite", "postgresql", "postgresql+psycopg")
 BROKERS = ("redis", "rediss", "redis+socket")
@@ -70,7 +72,7 @@ class Settings(BaseSettings):
     oracle_lease_s: float = Field(180.0, gt=0)
     requests_per_minute: int = Field(0, ge=0)
     tokens_per_minute: int = Field(0, ge=0)
-    max_cost: Annotated[float, Field(ge=0)] | None = None
+    max_cost: Annotated[Decimal, Field(ge=0, le=MOST_DOLLARS)] | None = None
     prices: str | None = None
     pack_after_s: float = Field(1.0, ge=0)
     fallback_after_s: float = Field(60.0, gt=0)
@@ -128,6 +130,11 @@ class Settings(BaseSettings):
     def default_database(self) -> Path:
         """Where the database is when DATABASE_URL isn't set."""
         return self.home / "loracle.db"
+
+    @property
+    def most_spent(self) -> Money | None:
+        """`max_cost` as the ledger counts; None without a limit."""
+        return None if self.max_cost is None else Money.at_most(self.max_cost)
 
     @property
     def oracle_url(self) -> str:

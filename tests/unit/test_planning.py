@@ -11,6 +11,7 @@ from tests.fake_openai import FakeOpenAI
 from tests.unit import oracles
 from worker.enqueue import EnqueueOptions, Source
 from worker.files import ReadOptions
+from worker.money import ZERO, Money, total
 from worker.oracle.money import Price
 from worker.oracle.spec import Route
 from worker.planning import plan
@@ -23,10 +24,10 @@ TEXTS = [f'A great thing, number {n}, with “quotes” and 最高 🎬, "twice"
 class Reserving(OpenBook):
     """Remembers what is set aside."""
 
-    reserved = 0.0
+    reserved = ZERO
 
-    def reserve(self, bounds: Mapping[int, float], price: Price) -> int:
-        self.reserved += sum(bounds.values())
+    def reserve(self, bounds: Mapping[int, Money], price: Price) -> int:
+        self.reserved += total(bounds.values())
         return 0
 
 
@@ -51,11 +52,12 @@ def test_what_is_set_aside_is_never_more_than_the_plan_s_bound(
             scorer.ask(TEXTS[start : start + size], book)
         assert planned.requests == len(server.calls)
         assert (planned.reviews, planned.duplicates, planned.asked) == (23, 0, 23)
-        assert book.cost <= book.reserved <= planned.most_cost
+        assert book.cost <= book.reserved
+        assert book.reserved.dollars <= planned.most_cost
         # And the bound is none that says nothing.
-        assert planned.most_cost < 1.5 * book.reserved
+        assert planned.most_cost < 1.5 * book.reserved.dollars
         # The fake counts four bytes a token, as the estimate does, but neither questions nor schema.
-        assert 0.4 * planned.cost < book.cost <= 1.1 * planned.cost
+        assert 0.4 * planned.cost < book.cost.dollars <= 1.1 * planned.cost
 
 
 def test_equal_texts_are_planned_once(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def _advance(
         ledger=store.ledger,
         oracle_for=oracles,
         poll_s=settings.bulk_poll_s,
-        max_total=settings.max_cost,
+        max_total=settings.most_spent,
         on_complete=lambda job_id: record_agreement(job_id, ledger=store.ledger, queries=store.queries),
     )
     after = [store.ledger.bulk(one.batch_id) for one in before]

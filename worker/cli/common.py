@@ -15,10 +15,29 @@ import click
 from worker.bootstrap import Store, open_store
 from worker.errors import BrokerUnreachable
 from worker.logs import hush
+from worker.money import Money
 from worker.pipeline import Publish, ring
 from worker.settings import Settings, read_settings
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for programs.")
+
+
+class Dollars(click.ParamType[Money]):
+    """An amount of US dollars that must not be exceeded."""
+
+    name = "dollars"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Money:
+        """The amount, rounded down to what the ledger counts in."""
+        if isinstance(value, Money):
+            return value
+        try:
+            return Money.at_most(value)
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
+
+
+DOLLARS = Dollars()
 
 
 def note(message: str) -> None:

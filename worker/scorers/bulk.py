@@ -17,6 +17,7 @@ from openai.types.chat import ChatCompletion
 from pydantic import ValidationError
 
 from worker.errors import BulkTooLarge, OracleInvalid, OracleUnavailable
+from worker.money import Money
 from worker.oracle.money import Charge, Price
 from worker.oracle.prompts import fixed_ids
 from worker.oracle.redaction import redact
@@ -120,12 +121,12 @@ class BulkScorer:
         """The request of a line."""
         return self._route.body(line.ids, [self._prepare(texts[index]) for index in line.positions])
 
-    def bounds(self, lines: Iterable[Line], texts: Sequence[str]) -> dict[int, float]:
-        """The most that each review can cost, in US dollars."""
-        bounds: dict[int, float] = {}
+    def bounds(self, lines: Iterable[Line], texts: Sequence[str]) -> dict[int, Money]:
+        """The most that each review can cost."""
+        bounds: dict[int, Money] = {}
         for line in lines:
             cost = self._price.cost(*self._route.bound(self.body(line, texts)))
-            bounds.update(dict.fromkeys(line.positions, cost / len(line.positions)))
+            bounds.update(zip(line.positions, cost.split(len(line.positions)), strict=True))
         return bounds
 
     def content(self, lines: Sequence[Line], texts: Sequence[str]) -> bytes:
@@ -261,24 +262,25 @@ class BulkScorer:
         answers: dict[int, Answer],
         charges: dict[int, Charge],
         *,
-        most: Mapping[int, float],
+        most: Mapping[int, Money],
     ) -> None:
         share = len(line.positions)
         tokens = (reply.input_tokens or 0) + (reply.output_tokens or 0)
         if reply.input_tokens is None or reply.output_tokens is None:
             # An answer that doesn't say what it took is taken to have used all.
-            paid = most[line.positions[0]]
+            costs = [most[position] for position in line.positions]
         else:
-            paid = self._price.cost(reply.input_tokens, reply.output_tokens) / share
+            costs = self._price.cost(reply.input_tokens, reply.output_tokens).split(share)
         for place, (position, outcome) in enumerate(zip(line.positions, reply.outcomes, strict=True)):
             whole, rest = divmod(tokens, share)
-            charges[position] = Charge(paid, whole + (place < rest))
+            charges[position] = Charge(costs[place], whole + (place < rest))
             if outcome is None:
                 if share > 1 or reply.state != "refused":
                     # Asked again, in a line of its own; the ledger counts how often.
                     continue
                 outcome = Failure(reply.trouble, reply.state)
-            answers[position] = Answer(outcome, reply.model, reply.request_id, charges[position].tokens, paid)
+            charge = charges[position]
+            answers[position] = Answer(outcome, reply.model, reply.request_id, charge.tokens, charge.cost)
 
     def _prepare(self, text: str) -> str:
         return self._spec.window.cut(redact(text) if self._spec.redacted else text)

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, func, select
 
 from worker.errors import JobUnknown
+from worker.money import Money
 from worker.reviews import Job as JobRow
 from worker.store.tables import Job, Reject
 
@@ -33,8 +34,8 @@ def select_jobs() -> Select[Any]:
         Job.adapter_id,
         Job.policy,
         Job.oracle_id,
-        Job.max_cost,
-        Job.spent,
+        Job.max_cost_nanos,
+        Job.spent_nanos,
         Job.oracle_error,
         Job.priority,
         Job.batch_size,
@@ -51,4 +52,8 @@ def select_jobs() -> Select[Any]:
 
 
 def to_job(row: Row[Any]) -> JobRow:
-    return JobRow(**row._mapping)
+    fields = dict(row._mapping)
+    limit, spent = fields.pop("max_cost_nanos"), fields.pop("spent_nanos")
+    return JobRow(
+        **fields, max_cost=None if limit is None else Money(limit).dollars, spent=Money(spent).dollars
+    )

@@ -222,8 +222,8 @@ def _follow(connection: Connection, scorer_id: int, pairs: Iterable[tuple[int, K
 _COPY = text(
     """
     INSERT INTO labels (job_id, row_no, scorer_id, label, score, probabilities, response_model, request_id,
-                        tokens, cost, created_at)
-    SELECT :job_id, :row_no, scorer_id, label, score, probabilities, response_model, request_id, 0, 0.0, :clock
+                        tokens, cost_nanos, created_at)
+    SELECT :job_id, :row_no, scorer_id, label, score, probabilities, response_model, request_id, 0, 0, :clock
     FROM labels WHERE job_id = :from_job AND row_no = :from_row AND scorer_id = :scorer_id
     ON CONFLICT DO NOTHING
     """

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, exists, func, not_, select, update
 
+from worker.money import Money
 from worker.store.engine import now
 from worker.store.job_rows import job_unknown
 from worker.store.requests import reopen
@@ -13,7 +14,7 @@ from worker.store.rows import queue_batches
 from worker.store.tables import Batch, Job, Request, Review
 
 
-def reset_failed(connection: Connection, job_id: int, max_cost: float | None = None) -> int:
+def reset_failed(connection: Connection, job_id: int, max_cost: Money | None = None) -> int:
     """Queues again all that failed or was cancelled and sets the job going; how many reviews that is.
 
     Raises:
@@ -26,7 +27,7 @@ def reset_failed(connection: Connection, job_id: int, max_cost: float | None = N
     if job is None:
         raise job_unknown(job_id)
     if max_cost is not None:
-        connection.execute(update(Job).where(Job.id == job_id).values(max_cost=max_cost))
+        connection.execute(update(Job).where(Job.id == job_id).values(max_cost_nanos=max_cost.nanos))
     # First, since what it takes over is no longer a failed review of the adapter's.
     reviews = reopen(connection, job_id)
     reviews += _queue_failed_batches(connection, job_id) + _queue_unscored_reviews(

@@ -1,5 +1,7 @@
 """The tables. SQL is the truth: what is not in here did not happen.
 
+Money is in nano-dollars, whole ones (worker.money says why); the views show dollars.
+
 Times are seconds since 1970, by the database's own clock, so that hosts with differing clocks agree.
 """
 
@@ -87,9 +89,9 @@ class Activation(Table):
 class Job(Table):
     """One enqueued file. `records_read` counts rejects too: an interrupted enqueue goes on behind it.
 
-    `oracle_id` is the scorer that its policy asks. `spent` is the sum of its reservations, each at its cost once
-    settled; a reservation adds to it only as far as `max_cost` allows. `oracle_error` says why the oracle is no
-    longer asked.
+    `oracle_id` is the scorer that its policy asks. `spent_nanos` is exactly the sum of its reservations, each at its
+    cost once settled; a reservation adds to it only as far as `max_cost_nanos` allows. `oracle_error` says why the
+    oracle is no longer asked.
     """
 
     __tablename__ = "jobs"
@@ -102,8 +104,8 @@ class Job(Table):
     policy: Mapped[str]
     adapter_id: Mapped[int] = mapped_column(ForeignKey("adapters.id"))
     oracle_id: Mapped[int | None]
-    max_cost: Mapped[float | None]
-    spent: Mapped[float] = mapped_column(server_default=text("0"))
+    max_cost_nanos: Mapped[int | None]
+    spent_nanos: Mapped[int] = mapped_column(server_default=text("0"))
     oracle_error: Mapped[str | None]
     priority: Mapped[int]
     batch_size: Mapped[int]
@@ -232,7 +234,7 @@ class Label(Table):
     response_model: Mapped[str | None]
     request_id: Mapped[str | None]
     tokens: Mapped[int | None]
-    cost: Mapped[float | None]
+    cost_nanos: Mapped[int | None]
     created_at: Mapped[float]
 
 
@@ -284,8 +286,7 @@ class Request(Table):
 class Reservation(Table):
     """Money set aside before a call and settled from its usage: a job's hard limit holds at any moment.
 
-    `reserved` and `cost` are US dollars, at prices in dollars per million tokens; `cost` and `tokens` are null until
-    the answer says what they were.
+    Prices are per million tokens; `cost_nanos` and `tokens` are null until the answer says what they were.
     """
 
     __tablename__ = "reservations"
@@ -293,13 +294,22 @@ class Reservation(Table):
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     batch_id: Mapped[int | None] = mapped_column(ForeignKey("batches.id", ondelete="SET NULL"))
-    reserved: Mapped[float]
-    cost: Mapped[float | None]
+    reserved_nanos: Mapped[int]
+    cost_nanos: Mapped[int | None]
     tokens: Mapped[int | None]
-    input_price: Mapped[float | None]
-    output_price: Mapped[float | None]
+    input_price_nanos: Mapped[int | None]
+    output_price_nanos: Mapped[int | None]
     created_at: Mapped[float]
     settled_at: Mapped[float | None]
+
+
+class DeletedJob(Table):
+    """What is left of a deleted job: its number, and what it spent, which still counts for LORACLE_MAX_COST."""
+
+    __tablename__ = "deleted_jobs"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    spent_nanos: Mapped[int]
+    deleted_at: Mapped[float]
 
 
 class Bulk(Table):
