@@ -9,7 +9,7 @@ from typing import Any, Literal
 from worker.money import ZERO, Money
 
 Lane = Literal["adapter", "openai"]
-JobState = Literal["reading", "running", "done", "stopped", "cancelled"]
+JobState = Literal["reading", "running", "done", "stopped", "cancelled", "deleting"]
 BatchState = Literal["queued", "running", "done", "split", "failed", "cancelled", "submitted", "parked"]
 
 
@@ -114,7 +114,7 @@ class Job:
     """One enqueued file, as the ledger has it. Times are seconds since 1970, `records_read` counts rejects too.
 
     `spent` is what the oracle cost so far with what is set aside for requests under way, `max_cost` its limit, both
-    in US dollars; `oracle_error` says why the oracle is no longer asked.
+    in US dollars; `oracle_error` says why the oracle is no longer asked, `texts` what became of its reviews' texts.
     """
 
     id: int
@@ -137,6 +137,7 @@ class Job:
     max_cost: float | None = None
     spent: float = 0.0
     oracle_error: str | None = None
+    texts: Literal["kept", "deleting", "deleted"] = "kept"
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,6 +196,7 @@ def upgrade() -> None:
         sa.Column("max_cost_nanos", INTEGER),
         sa.Column("spent_nanos", INTEGER, server_default=sa.text("0"), nullable=False),
         sa.Column("oracle_error", sa.Text()),
+        sa.Column("texts", sa.Text(), server_default=sa.text("'kept'"), nullable=False),
         sa.Column("priority", INTEGER, nullable=False),
         sa.Column("batch_size", INTEGER, nullable=False),
         sa.Column("max_rejects", sa.Double(), nullable=False),
@@ -206,11 +207,14 @@ def upgrade() -> None:
         sa.Column("sealed_at", sa.Double()),
         sa.Column("finished_at", sa.Double()),
         sa.CheckConstraint(
-            "state IN ('reading', 'running', 'done', 'stopped', 'cancelled')", name="ck_jobs_state"
+            "state IN ('reading', 'running', 'done', 'stopped', 'cancelled', 'deleting')",
+            name="ck_jobs_state",
         ),
+        sa.CheckConstraint("texts IN ('kept', 'deleting', 'deleted')", name="ck_jobs_texts"),
         sa.ForeignKeyConstraint(["adapter_id"], ["adapters.id"], name="fk_jobs_adapter_id"),
         sa.PrimaryKeyConstraint("id", name="pk_jobs"),
         sa.UniqueConstraint("identity", name="uq_jobs_identity"),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_jobs_state", "jobs", ["state"])
     op.create_table(
@@ -270,6 +274,7 @@ def upgrade() -> None:
             ["parent_id"], ["batches.id"], name="fk_batches_parent_id", ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name="pk_batches"),
+        sqlite_autoincrement=True,
     )
     op.create_index(
         "ix_batches_children",
@@ -424,6 +429,7 @@ def upgrade() -> None:
         ),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_reservations_job_id", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name="pk_reservations"),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_reservations_batch_id", "reservations", ["batch_id"])
     op.create_index("ix_reservations_job_id", "reservations", ["job_id"])

@@ -6,7 +6,6 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -220,11 +219,16 @@ class BulkScorer:
                 charges.update({position: Charge(most[position]) for position in line.positions})
         return Collected(answers, charges)
 
-    def forget(self, file_id: str | None) -> None:
-        """Deletes uploaded reviews. What can't be deleted now goes by itself."""
+    def forget(self, file_id: str | None) -> bool:
+        """Deletes uploaded reviews; whether they are gone. What can't be deleted now goes by itself in three days."""
         if file_id:
-            with suppress(openai.OpenAIError):
+            try:
                 self._client.files.delete(file_id)
+            except openai.NotFoundError:
+                return True
+            except openai.OpenAIError:
+                return False
+        return True
 
     def _results(self, file_id: str | None) -> Iterator[tuple[str, int, Any, str | None]]:
         if not file_id:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, Engine, select
 
-from worker.errors import CorrectionInvalid
+from worker.errors import CorrectionInvalid, JobStateInvalid
 from worker.reviews import Correction as CorrectionRow
 from worker.store.engine import now, write
 from worker.store.job_rows import read_job
@@ -29,12 +29,17 @@ class Corrector:
 
         Raises:
             JobUnknown: there is no such job.
+            JobStateInvalid: its texts were deleted.
             CorrectionInvalid: the job has no review of one's row.
         """
         ordered = sorted(corrections, key=lambda correction: correction.row_no)
 
         def work(connection: Connection) -> int:
-            read_job(connection, job_id)
+            job = read_job(connection, job_id)
+            if job.texts != "kept" or job.state == "deleting":
+                raise JobStateInvalid(
+                    f"the texts of job {job_id} were deleted: its reviews take no corrections."
+                )
             replaced = 0
             for start in range(0, len(ordered), _ROWS):
                 replaced += _save(connection, job_id, ordered[start : start + _ROWS])

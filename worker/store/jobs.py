@@ -237,6 +237,7 @@ class JobLife:
 
         Raises:
             JobUnknown: there is no such job.
+            JobStateInvalid: it is being deleted, or its texts are.
         """
 
         return write(self._engine, lambda connection: reset_failed(connection, job_id, max_cost))

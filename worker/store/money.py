@@ -11,6 +11,7 @@ from worker.errors import BudgetSpent
 from worker.money import Money, total
 from worker.oracle.money import NOTHING, Charge, Price
 from worker.store.engine import now, read, write
+from worker.store.job_rows import job_unknown
 from worker.store.rows import on_postgresql
 from worker.store.tables import OPEN_BATCHES, Batch, Bulk, DeletedJob, Job, Reservation
 
@@ -91,10 +92,11 @@ class Treasury:
 def spent_by_all(connection: Connection) -> Money:
     """What all jobs of this database have cost so far, with what is set aside; deleted ones included."""
     jobs, deleted = (
-        connection.scalar(select(func.coalesce(func.sum(column), 0)))
+        select(func.coalesce(func.sum(column), 0)).scalar_subquery()
         for column in (Job.spent_nanos, DeletedJob.spent_nanos)
     )
-    return Money(int(jobs or 0) + int(deleted or 0))
+    # One statement sees one moment, while money moves from one to the other.
+    return Money(int(connection.scalar(select(jobs + deleted)) or 0))
 
 
 def settle(connection: Connection, charges: Mapping[int, Charge]) -> None:
@@ -123,7 +125,12 @@ def settle_unsent(connection: Connection, batch_id: int) -> None:
 
 
 def _spent(connection: Connection, job_id: int, share: Money, batch_id: int) -> BudgetSpent:
-    job = connection.execute(select(Job.max_cost_nanos, Job.spent_nanos).where(Job.id == job_id)).one()
+    job = connection.execute(
+        select(Job.max_cost_nanos, Job.spent_nanos).where(Job.id == job_id)
+    ).one_or_none()
+    if job is None:
+        # Deleted, while a worker that was taken for dead asked about it.
+        raise job_unknown(job_id)
     limit, spent = Money(job.max_cost_nanos), Money(job.spent_nanos)
     return BudgetSpent(
         f"the budget of job {job_id} is ${limit.dollars:.4f}, of which ${spent.dollars:.4f} is spent or set aside; "

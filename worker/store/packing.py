@@ -147,10 +147,11 @@ def _without_known(connection: Connection, scorer_id: int, chosen: Sequence[_Ope
     being_asked: dict[bytes, int] = {}
     for part in in_parts(hashes):
         same = (Request.scorer_id == scorer_id, Request.text_sha256.in_(part), not_(Request.follows))
+        # Locked, so that nobody deletes a label before it is copied.
         for digest, job_id, row_no in connection.execute(
-            select(Request.text_sha256, Request.job_id, Request.row_no).where(
-                *same, Request.state == "labelled"
-            )
+            select(Request.text_sha256, Request.job_id, Request.row_no)
+            .where(*same, Request.state == "labelled")
+            .with_for_update(read=True)
         ):
             labelled.setdefault(bytes(digest), (job_id, row_no))
         # Locked, so that none of these batches ends before the others follow it; one whose holder is about to save

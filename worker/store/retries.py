@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, exists, func, not_, select, update
 
+from worker.errors import JobStateInvalid
 from worker.money import Money
 from worker.store.engine import now
 from worker.store.job_rows import job_unknown
@@ -19,13 +20,21 @@ def reset_failed(connection: Connection, job_id: int, max_cost: Money | None = N
 
     Raises:
         JobUnknown: there is no such job.
+        JobStateInvalid: it is being deleted, or its texts are.
     """
     # The lock keeps the job's completion and a second retry from coming between.
     job = connection.execute(
-        select(Job.state, Job.sealed_at, Job.batch_size).where(Job.id == job_id).with_for_update()
+        select(Job.state, Job.sealed_at, Job.batch_size, Job.texts).where(Job.id == job_id).with_for_update()
     ).one_or_none()
     if job is None:
         raise job_unknown(job_id)
+    if job.state == "deleting":
+        raise JobStateInvalid(f"job {job_id} is being deleted: `loracle delete {job_id}` goes on.")
+    if job.texts != "kept":
+        raise JobStateInvalid(
+            f"the texts of job {job_id} were deleted: nothing of it can be scored again. "
+            "Enqueue its file as a new job."
+        )
     if max_cost is not None:
         connection.execute(update(Job).where(Job.id == job_id).values(max_cost_nanos=max_cost.nanos))
     # First, since what it takes over is no longer a failed review of the adapter's.

@@ -32,11 +32,12 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 BigId = BigInteger().with_variant(Integer, "sqlite")
 Json = JSON().with_variant(JSONB, "postgresql")
 
-JOB_STATES = ("reading", "running", "done", "stopped", "cancelled")
+JOB_STATES = ("reading", "running", "done", "stopped", "cancelled", "deleting")
 BATCH_STATES = ("queued", "running", "done", "split", "failed", "cancelled", "submitted", "parked")
 REQUEST_STATES = ("open", "packed", "labelled", "refused", "unanswered", "failed")
 REQUEST_REASONS = ("policy", "fallback", "cascade", "audit")
 BULK_STATES = ("packed", "submitted", "collected", "failed")
+TEXTS = ("kept", "deleting", "deleted")
 LANES = ("adapter", "openai")
 ACTIVE_JOBS = ("reading", "running")
 OPEN_BATCHES = ("queued", "running", "submitted", "parked")
@@ -45,6 +46,10 @@ OPEN_REQUESTS = ("open", "packed")
 
 def _one_of(column: str, allowed: tuple[str, ...]) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({', '.join(repr(value) for value in allowed)})", name=column)
+
+
+_NEVER_AGAIN = {"sqlite_autoincrement": True}
+"""Numbers of deleted rows aren't given anew: a worker that was taken for dead may still know them."""
 
 
 class Table(DeclarativeBase):
@@ -91,11 +96,16 @@ class Job(Table):
 
     `oracle_id` is the scorer that its policy asks. `spent_nanos` is exactly the sum of its reservations, each at its
     cost once settled; a reservation adds to it only as far as `max_cost_nanos` allows. `oracle_error` says why the
-    oracle is no longer asked.
+    oracle is no longer asked. While it is `deleting` a part of its rows is gone; so are its `texts`.
     """
 
     __tablename__ = "jobs"
-    __table_args__ = (_one_of("state", JOB_STATES), Index(None, "state"))
+    __table_args__ = (
+        _one_of("state", JOB_STATES),
+        _one_of("texts", TEXTS),
+        Index(None, "state"),
+        _NEVER_AGAIN,
+    )
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     identity: Mapped[str] = mapped_column(unique=True)
     name: Mapped[str]
@@ -107,6 +117,7 @@ class Job(Table):
     max_cost_nanos: Mapped[int | None]
     spent_nanos: Mapped[int] = mapped_column(server_default=text("0"))
     oracle_error: Mapped[str | None]
+    texts: Mapped[str] = mapped_column(server_default=text("'kept'"))
     priority: Mapped[int]
     batch_size: Mapped[int]
     max_rejects: Mapped[float]
@@ -180,6 +191,7 @@ class Batch(Table):
             postgresql_where=text("parent_id IS NOT NULL"),
             sqlite_where=text("parent_id IS NOT NULL"),
         ),
+        _NEVER_AGAIN,
     )
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
@@ -290,7 +302,7 @@ class Reservation(Table):
     """
 
     __tablename__ = "reservations"
-    __table_args__ = (Index(None, "job_id"), Index(None, "batch_id"))
+    __table_args__ = (Index(None, "job_id"), Index(None, "batch_id"), _NEVER_AGAIN)
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     batch_id: Mapped[int | None] = mapped_column(ForeignKey("batches.id", ondelete="SET NULL"))
