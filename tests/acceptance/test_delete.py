@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from tests.acceptance.conftest import Loracle
+from tests.contract.enqueued import in_batches, spec, work_off
+from worker.bootstrap import open_store
+from worker.cli import main
+from worker.reviews import Review
+from worker.settings import read_settings
 
 SECRET = "Xq7Zanzibarquux"
 
@@ -32,17 +39,44 @@ main([*{arguments!r}])
 """
 
 
+class Said(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Here = Callable[..., Said]
+
+
 @pytest.fixture
-def scored(loracle: Loracle, environment: dict[str, str], tmp_path: Path) -> Loracle:
-    """Two files that were scored: job 1, and job 2, whose texts are secret."""
+def scored(
+    environment: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Here:
+    """Two jobs that are done, of which the second one's texts are secret; runs `loracle` in this process."""
     environment["LORACLE_ADAPTER"] = "stub"
-    for name, word in (("open", "fine"), ("secret", SECRET)):
-        lines = [f"{n},a {word} thing {n},{word}" for n in range(1, 61)]
-        (tmp_path / f"{name}.csv").write_text("\n".join(["key,text,shop", *lines]))
-        options = ("--text-column", "text", "--id-column", "key", "--keep-columns", "shop", "--name", name)
-        done = loracle("run", f"{name}.csv", *options)
-        assert done.returncode == 0, done.stderr
-    return loracle
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.chdir(tmp_path)
+    ledger = open_store(read_settings()).ledger
+    for word in ("fine", SECRET):
+        made = dataclasses.replace(spec(ledger), options={"keep_columns": ["shop"]})
+        job, _ = ledger.open_job(made)
+        rows = [Review(n, f"a {word} thing {n}", f"x{n}", None, {"shop": word}) for n in range(1, 61)]
+        ledger.append(job.id, rows, batches=in_batches(rows, 20))
+        ledger.seal(job.id)
+        work_off(ledger)
+
+    def run(*arguments: str) -> Said:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        return Said(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run
 
 
 def bytes_of(environment: dict[str, str]) -> bytes:
@@ -57,7 +91,7 @@ def killed(environment: dict[str, str], tmp_path: Path, step: str, *arguments: s
 
 
 def test_a_job_is_deleted_and_nothing_of_it_is_left(
-    scored: Loracle, environment: dict[str, str], tmp_path: Path
+    scored: Here, environment: dict[str, str], tmp_path: Path
 ) -> None:
     assert SECRET.encode() in bytes_of(environment)
     asked = scored("delete", "2")
@@ -78,12 +112,10 @@ def test_a_job_is_deleted_and_nothing_of_it_is_left(
     assert SECRET.encode() not in bytes_of(environment)
     assert "job 2 was deleted" in scored("results", "2").stderr
     assert len(scored("results", "1", "--json").stdout.splitlines()) == 60
-    # Its file is a new job.
-    assert scored("enqueue", "secret.csv", "--text-column", "text").stdout == "3\n"
 
 
 def test_without_texts_a_job_still_has_its_results(
-    scored: Loracle, environment: dict[str, str], tmp_path: Path
+    scored: Here, environment: dict[str, str], tmp_path: Path
 ) -> None:
     before = scored("results", "2", "--json").stdout.splitlines()
     killed(environment, tmp_path, "empty_texts", "delete", "2", "--texts-only", "--yes")
@@ -107,7 +139,7 @@ def test_without_texts_a_job_still_has_its_results(
     assert "Not shown: the texts of this job were deleted." in (tmp_path / "report-2.html").read_text()
 
 
-def test_on_a_terminal_it_asks(scored: Loracle, environment: dict[str, str]) -> None:
+def test_on_a_terminal_it_asks(scored: Here, environment: dict[str, str]) -> None:
     def typed(answer: bytes) -> str:
         """What the terminal shows."""
         pid, terminal = os.forkpty()
@@ -132,15 +164,14 @@ def test_on_a_terminal_it_asks(scored: Loracle, environment: dict[str, str]) -> 
     assert scored("results", "1").returncode == 2
 
 
-def test_a_job_that_isn_t_over_is_not_deleted(
-    loracle: Loracle, environment: dict[str, str], tmp_path: Path
-) -> None:
-    environment["LORACLE_ADAPTER"] = "stub"
+def test_a_job_that_isn_t_over_is_not_deleted(scored: Here, tmp_path: Path) -> None:
     (tmp_path / "reviews.txt").write_text("A fine thing.\n")
-    assert loracle("enqueue", "reviews.txt").stdout == "1\n"
-    refused = loracle("delete", "1", "--yes")
+    assert scored("enqueue", "reviews.txt").stdout == "3\n"
+    refused = scored("delete", "3", "--yes")
     assert refused.returncode == 2
-    assert "job 1 is running: `loracle cancel 1` first" in refused.stderr
-    assert loracle("cancel", "1").returncode == 0
-    assert loracle("delete", "1", "--yes").returncode == 0
-    assert loracle("db", "vacuum").returncode == 0
+    assert "job 3 is running: `loracle cancel 3` first" in refused.stderr
+    assert scored("cancel", "3").returncode == 0
+    assert scored("delete", "3", "--yes").returncode == 0
+    # Its file is a new job, whose number is new too.
+    assert scored("enqueue", "reviews.txt").stdout == "4\n"
+    assert scored("db", "vacuum").returncode == 0

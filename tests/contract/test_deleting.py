@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, event, inspect
 
-from tests.contract.asking import PRICE, answer_all, answers, ask, claim_all, pack, pay, usd
+from tests.contract.asking import PRICE, answer_all, answers, ask, claim_all, pack, pay, sums_agree, usd
 from tests.contract.enqueued import enqueue, in_batches, spec, sql, work_off
 from worker.deletion import delete_job
 from worker.errors import BudgetSpent, JobStateInvalid, JobUnknown, LeaseLost
@@ -89,6 +90,7 @@ def test_the_money_of_a_deleted_job_stays_spent(ledger: Ledger, engine: Engine) 
     seen = []
     ledger.begin_deletion(gone.id, texts_only=False)
     while ledger.delete_rows(gone.id) or ledger.delete_calls(gone.id):
+        assert sums_agree(engine)
         with engine.connect() as connection:
             seen.append(spent_by_all(connection))
     ledger.end_deletion(gone.id, texts_only=False)
@@ -133,6 +135,27 @@ def test_a_deletion_that_is_broken_off_goes_on_and_hides_the_job_meanwhile(
     remove(ledger, job.id)
     assert not any(rows_of(engine, job.id).values())
     assert [one.id for one in queries.list_jobs()] == [again.id]
+
+
+def test_other_jobs_go_on_beside_a_deletion(ledger: Ledger, queries: Queries, engine: Engine) -> None:
+    gone = secret_job(ledger, 200)
+    others = [enqueue(ledger, 40) for _ in range(2)]
+    errors: list[Exception] = []
+
+    def delete() -> None:
+        try:
+            remove(ledger, gone)
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=delete)
+    thread.start()
+    while any(queries.job_state(job.id) != "done" for job in others):
+        work_off(ledger)
+    thread.join()
+    assert errors == []
+    assert not any(rows_of(engine, gone).values())
+    assert [queries.progress(job.id).labelled for job in others] == [40, 40]
 
 
 def test_without_its_texts_a_job_keeps_its_labels(ledger: Ledger, queries: Queries, engine: Engine) -> None:

@@ -48,7 +48,7 @@ def delete(job: int, texts_only: bool, yes: bool, as_json: bool) -> None:
                 job,
                 texts_only=texts_only,
                 ledger=store.ledger,
-                forget=_forgetting(settings, store),
+                forget=forgetting(settings, store),
                 after_part=lambda rows: shown.update(rows, f"{rows:,} rows"),
             )
     except KeyboardInterrupt:
@@ -93,7 +93,7 @@ def _agreed(job: int, found: Deletable, texts_only: bool) -> bool:
     return click.confirm(f"{question} Delete for good?", err=True)
 
 
-def _forgetting(settings: Settings, store: Store) -> Callable[[Sequence[UploadedFile]], list[UploadedFile]]:
+def forgetting(settings: Settings, store: Store) -> Callable[[Sequence[UploadedFile]], list[UploadedFile]]:
     """Deletes uploads at OpenAI as well as it can; what is left."""
 
     def forget(files: Sequence[UploadedFile]) -> list[UploadedFile]:

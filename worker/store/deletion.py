@@ -28,7 +28,7 @@ from worker.store.tables import (
 )
 
 AT_ONCE = 500
-"""Rows in one transaction: SQLite's write lock is held for some 20 ms."""
+"""Rows in one transaction: SQLite's write lock is held for some tens of milliseconds."""
 REASON_DELETED = "the reason was deleted with the texts"
 _END = 2**62
 """A row number behind every row."""
@@ -151,9 +151,10 @@ class Deletion:
         def work(connection: Connection) -> int:
             mine = select(Batch.id).where(Batch.job_id == job_id).order_by(Batch.id.desc()).limit(AT_ONCE)
             batch_ids = list(connection.scalars(mine))
-            _give_away(connection, job_id, batch_ids)
-            left = delete(Batch).where(Batch.id.in_(batch_ids), Batch.job_id == job_id)
-            connection.execute(left)
+            if batch_ids:
+                _give_away(connection, job_id, batch_ids)
+                left = delete(Batch).where(Batch.id.in_(batch_ids), Batch.job_id == job_id)
+                connection.execute(left)
             some = select(Reservation.id).where(Reservation.job_id == job_id).limit(AT_ONCE)
             taken = connection.scalars(
                 delete(Reservation)
@@ -252,7 +253,7 @@ def _take_leases(connection: Connection, job_id: int) -> None:
     for batch_id in packed:
         connection.execute(
             update(Batch)
-            .where(Batch.id == batch_id, Batch.state == "running")
+            .where(Batch.id == batch_id, Batch.state == "running", Batch.lease_until < now())
             .values(state="queued", published_at=None, **over)
         )
         leave(connection, int(batch_id or 0))
@@ -306,7 +307,7 @@ def _keep_money(connection: Connection, job_id: int, nanos: int) -> None:
 
 
 def _uploaded_files(connection: Connection, job_id: int) -> list[UploadedFile]:
-    mine = union(
+    mine: Any = union(
         select(Batch.id).where(Batch.job_id == job_id, Batch.lane == "openai"),
         select(Request.batch_id).where(Request.job_id == job_id, Request.batch_id.is_not(None)),
     )
