@@ -15,6 +15,7 @@ from worker.errors import (
     OracleUnavailable,
 )
 from worker.lease import LeaseKeeper
+from worker.money import Money
 from worker.oracle.money import NOTHING
 from worker.prompt_book import PromptBook
 from worker.reviews import Prompt
@@ -117,7 +118,7 @@ def _collect(
     spent = book.by_job(found.charges)
     charges = {
         reservation: spent.get(job_id, NOTHING)
-        for job_id, (reservation, _) in ledger.outstanding(prompt.id).items()
+        for job_id, reservation in ledger.outstanding(prompt.id).items()
     }
     error = None
     if batch.status == "failed":
@@ -163,7 +164,7 @@ def advance_bulks(
     ledger: Ledger,
     oracle_for: Callable[[int], object],
     poll_s: float,
-    max_total: float | None,
+    max_total: Money | None,
 ) -> int:
     """Brings these Bulks a step further, without a worker; how many requests got an answer.
 

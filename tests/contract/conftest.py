@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from sqlalchemy import Engine
 
+from tests.contract.asking import sums_agree
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
 
@@ -17,3 +20,10 @@ def ledger(engine: Engine) -> Ledger:
 @pytest.fixture
 def queries(engine: Engine) -> Queries:
     return Queries(engine)
+
+
+@pytest.fixture
+def exact_sums(engine: Engine) -> Iterator[None]:
+    """Whatever a test does: what a job has spent is exactly the sum of its reservations."""
+    yield
+    assert sums_agree(engine)

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.contract.asking import ask
+from tests.contract.asking import ask, sums_agree
 from tests.fake_openai import BatchPlan, FakeOpenAI, Fault, rule_label
 from tests.faults.oracle_drill import MOST_ROUNDS, Killed, expire
 from tests.unit import oracles
@@ -17,6 +17,7 @@ from worker.scorers.base import FreePass
 from worker.scorers.bulk import BulkScorer
 from worker.store.engine import make_engine
 from worker.store.ledger import Ledger
+from worker.store.money import spent_by_all
 from worker.store.packing import PackRule
 from worker.store.queries import Queries
 
@@ -169,9 +170,9 @@ class BulkDrill:
                 assert row["error"] is None
         if job.max_cost is not None:
             assert job.spent <= job.max_cost
-        total = sum(self.queries.get_job(one).spent for one in (1, 2))
-        assert total >= oracles.PRICE.halved().cost(*self.server.billed) - 1e-9, (
-            "more was billed than is known"
-        )
+        assert sums_agree(self.engine)
+        with self.engine.connect() as connection:
+            known = spent_by_all(connection)
+        assert known >= oracles.PRICE.halved().cost(*self.server.billed), "more was billed than is known"
         keys = Counter(batch["metadata"]["client_key"] for batch in self.server.shelf.batches.values())
         assert max(keys.values(), default=1) == 1, "a Bulk was submitted twice"

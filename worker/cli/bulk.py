@@ -96,7 +96,7 @@ def _advance(
         ledger=store.ledger,
         oracle_for=oracles,
         poll_s=settings.bulk_poll_s,
-        max_total=settings.max_cost,
+        max_total=settings.most_spent,
     )
     # Here may be no worker that does it.
     measure_due(secrets.token_hex(16), ledger=store.ledger, queries=store.queries)

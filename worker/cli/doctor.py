@@ -176,6 +176,7 @@ def _oracle(settings: Settings) -> Finding:
     return Finding(
         "oracle",
         "ok",
-        f"{settings.oracle_model} at {settings.oracle_url}, ${price.input:g} and ${price.output:g} per million input "
+        f"{settings.oracle_model} at {settings.oracle_url}, ${price.input.dollars:g} and "
+        f"${price.output.dollars:g} per million input "
         f"and output tokens, {cap}; not asked here",
     )

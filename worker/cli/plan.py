@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from worker.cli.common import duration, echo_json, json_option, note, open_all
+from worker.cli.common import duration, echo_json, json_option, note, open_all, whole_job
 from worker.cli.oracle_options import oracle_options, read_policy, read_spec
 from worker.cli.reading import enqueue_options, open_source, pinned_adapter, reading_options
 from worker.errors import Invalid
@@ -120,7 +120,7 @@ def threshold(job: int, as_json: bool) -> int:
     labels, agreement against the oracle on the audited reviews; each with its 95 % interval.
     """
     _, store = open_all()
-    found = store.queries.get_job(job)
+    found = whole_job(store, job)
     policy = Policy.parse(found.policy)
     pairs = store.queries.iterate_pairs(job)
     rows = thresholds(

@@ -146,9 +146,9 @@ def write_job(
     `tick` is called after every chunk, and several times a second while a stream is silent.
     """
     job, new = open_job(source, adapter, store.ledger, asked=asked)
-    if not new and asked.max_cost is not None and asked.max_cost != job.max_cost:
+    if not new and asked.max_cost is not None and asked.max_cost.dollars != job.max_cost:
         if store.ledger.set_budget(job.id, asked.max_cost):
-            note(f"Job {job.id} has a budget of ${asked.max_cost:g} from now on.")
+            note(f"Job {job.id} has a budget of ${asked.max_cost.dollars:g} from now on.")
         else:
             note(f"Its budget stays as it is; `loracle retry {job.id} --max-cost DOLLARS` changes it.")
     if not new and job.state != "reading":

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store
-from worker.cli.common import note, open_all
+from worker.cli.common import note, open_all, whole_job
 from worker.cli.dates import iso
 from worker.cli.filters import check_filters, filter_options
 from worker.cli.waiting import OVER
@@ -56,7 +56,8 @@ def results(
     kept column whose name is taken is called file_NAME. Filters can be combined.
     """
     _, store = open_all()
-    found = store.queries.get_job(job)
+    wants_texts = "results --with-text" * with_text or "results --search" * (filters["search"] is not None)
+    found = whole_job(store, job, texts_for=wants_texts or None)
     check_filters(store, found, filters, follow=follow)
     chosen = format_ or ("jsonl" if as_json else None) or _by_name(output) or "table"
     if follow and chosen in ("table", "parquet"):

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store, adapter_of
-from worker.cli.common import echo_json, note, open_all
+from worker.cli.common import echo_json, note, open_all, whole_job
 from worker.correcting import import_corrections
 from worker.errors import Invalid
 from worker.files.label_studio import label_config, write_tasks
@@ -85,7 +85,7 @@ def review(
     JSON. A correction is the review's gold label from then on, in results and agreement.
     """
     _, store = open_all()
-    found = store.queries.get_job(job)
+    found = whole_job(store, job, texts_for="review")
     labels = adapter_of(store, found.adapter_id).labels
     if author is not None and filled is None:
         raise Invalid("--author says who corrected: it goes with --import FILE.")

@@ -26,7 +26,7 @@ def stats(since: datetime.date | None, until: datetime.date | None, as_json: boo
     """Sum up all jobs: volume, label shares, sources, the oracle's cost, and a table by day.
 
     Days are UTC's. Final labels and costs count on the day they came about; a job's reviews, rejects and failures on
-    the day the job was made.
+    the day the job was made. Deleted jobs are in none of it.
     """
     if since is not None and until is not None and until < since:
         raise Invalid(f"--until {until} lies before --since {since}: exchange them.")

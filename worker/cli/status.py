@@ -78,6 +78,7 @@ def _adapter_report(at: Progress, adapter: str, sha256: str) -> dict[str, Any]:
         "name": job.name,
         "state": job.state,
         "error": job.error,
+        "texts": job.texts,
         "policy": job.policy,
         "adapter": adapter,
         "adapter_sha256": sha256,
@@ -125,6 +126,10 @@ def _print(report: dict[str, Any]) -> None:
     click.echo(f"Job {report['job_id']} '{report['name']}' is {report['state']}.")
     if report["error"]:
         click.echo(f"  {report['error']}")
+    if report["state"] == "deleting":
+        click.echo(f"  A part of it is gone: `loracle delete {report['job_id']}` goes on.")
+    elif report["texts"] != "kept":
+        click.echo(f"  texts    {report['texts']}")
     click.echo(f"  adapter  {report['adapter']} {report['adapter_sha256'][:12]}")
     click.echo(f"  labelled {report['labelled']:,} of {total:,} reviews{share}")
     click.echo(f"  failed   {report['failed']:,}")

@@ -9,7 +9,7 @@ from worker.bootstrap import Store
 from worker.cli.common import duration, note, progress
 from worker.store.progress import Progress
 
-OVER = ("done", "stopped", "cancelled")
+OVER = ("done", "stopped", "cancelled", "deleting")
 POLL_S = 0.2
 COUNT_S = 1.0
 WHY_S = 5.0

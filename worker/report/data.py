@@ -98,6 +98,7 @@ def read_report(queries: Queries, job_id: int, *, texts: int = 20) -> ReportData
     at = queries.progress(job_id)
     job = at.job
     asks = job.oracle_id is not None
+    texts = texts if job.texts == "kept" else 0
     measured = agreement_as_it_is(queries, job_id)
     found = comparisons(measured.rows)
     gold = queries.gold_count(job_id)
@@ -105,7 +106,7 @@ def read_report(queries: Queries, job_id: int, *, texts: int = 20) -> ReportData
         made_at=time.time(),
         version=__version__,
         job=job,
-        identity=queries.job_identity(job_id),
+        identity=queries.job_identity(job_id) if job.texts == "kept" else None,
         policy=Policy.parse(job.policy),
         adapter=queries.adapter(job.adapter_id),
         oracle=None if job.oracle_id is None else queries.scorer(job.oracle_id),
