@@ -75,7 +75,7 @@ def test_a_plan_bounds_the_bodies_that_are_really_sent(tmp_path: Path) -> None:
     for route in ROUTES:
         input_tokens = sum(token_bound(body) for body in sent[route])
         # Without a price for output, and with 1 dollar per million for input.
-        price = Price(2.0 if route == "bulk" else 1.0, 0.0)
+        price = Price(Money.at_least(2 if route == "bulk" else 1), ZERO)
         made = plan(source(tmp_path, TEXTS), oracles.spec(None, route), price, 1.0)
         assert made.most_cost * 1e6 == pytest.approx(input_tokens, rel=1e-9)
         assert made.requests == len(sent[route])
