@@ -77,7 +77,9 @@ def test_filters_choose_rows(scored: Loracle) -> None:
     assert "negative, positive" in unknown.stderr
 
 
-def test_wrong_labels_are_listed_with_their_source(scored: Loracle, tmp_path: Path) -> None:
+def test_wrong_labels_are_listed_and_without_an_oracle_there_are_reviews_to_judge(
+    scored: Loracle, tmp_path: Path
+) -> None:
     listed = scored("results", "1", "--wrong", "--json", "--with-text").stdout.splitlines()
     wrong = [json.loads(line) for line in listed]
     assert [row["text"] for row in wrong] == [text for text in TEXTS if stub_label(text) != "positive"]
@@ -87,6 +89,12 @@ def test_wrong_labels_are_listed_with_their_source(scored: Loracle, tmp_path: Pa
     nothing = scored("results", "2", "--wrong", "--json")
     assert (nothing.returncode, nothing.stdout) == (0, "")
     assert "gold label" in nothing.stderr
+    likely_wrong = scored("review", "1", "-o", "work.csv")
+    assert (likely_wrong.returncode, "--kind gold" in likely_wrong.stderr) == (0, True), likely_wrong.stderr
+    unsure = scored("review", "2", "-o", "work.csv")
+    assert (unsure.returncode, "--kind unsure" in unsure.stderr) == (0, True), unsure.stderr
+    assert "a fine film" in (tmp_path / "work.csv").read_text()
+    assert scored("review", "1", "--kind", "disagreements").returncode == 2
 
 
 @pytest.mark.parametrize("command", ["status", "results", "cancel", "retry"])

@@ -94,8 +94,11 @@ def plan(
     )
     click.echo(f"  time       {when}")
     if policy.kind in ("cascade", "fallback") and asked is None:
+        cascade = policy.kind == "cascade"
+        hint = "; `loracle threshold JOB` measures it on a job like this one" if cascade else ""
         note(
-            "How many reviews the oracle gets isn't known beforehand: this is for all of them. Say it with --asked."
+            "This is the cost of asking about every review. How many it will be isn't known beforehand: say the "
+            f"share with --asked SHARE{hint}."
         )
     return 0
 
