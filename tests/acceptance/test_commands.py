@@ -44,7 +44,8 @@ def test_results_come_in_every_format_with_the_same_columns(scored: Loracle, tmp
     as_json = [
         json.loads(line) for line in scored("results", "1", "--json", "--with-text").stdout.splitlines()
     ]
-    assert scored("results", "1", "-o", "labels.parquet", "--with-text").returncode == 0
+    written = scored("results", "1", "-o", "labels.parquet", "--with-text")
+    assert (written.returncode, written.stderr) == (0, "6 rows of job 1 in labels.parquet.\n")
     as_parquet = pq.read_table(tmp_path / "labels.parquet").to_pylist()
     assert list(as_csv[0]) == list(as_json[0]) == list(as_parquet[0]) == columns
     assert [row["text"] for row in as_json] == TEXTS
@@ -71,7 +72,10 @@ def test_filters_choose_rows(scored: Loracle) -> None:
         ).stdout.splitlines()
     ]
     assert found == [row for row in rows if row["score"] >= middle][:2]
-    assert scored("results", "1", "--json", "--failed").stdout == ""
+    none = scored("results", "1", "--json", "--failed")
+    assert (none.stdout, none.stderr) == ("", "No row of job 1 matches.\n")
+    empty = scored("results", "1", "--failed", "-o", "failed.csv")
+    assert empty.stderr == "0 rows of job 1 in failed.csv: none matches.\n"
     unknown = scored("results", "1", "--label", "neutral")
     assert unknown.returncode == 2
     assert "negative, positive" in unknown.stderr

@@ -151,17 +151,19 @@ def _adapter(settings: Settings) -> Finding:
 
 def _oracle(settings: Settings) -> Finding:
     """Asks nobody: a question costs money."""
-    from worker.oracle.money import parse_prices, price_of
+    from worker.oracle.money import dollars, parse_prices, price_of
 
     if settings.openai_api_key is None:
         return Finding("oracle", "ok", "OPENAI_API_KEY isn't set: this host asks no oracle")
     price = price_of(settings.oracle_model, parse_prices(settings.prices))
     cap = (
-        "no LORACLE_MAX_COST" if settings.max_cost is None else f"${settings.max_cost:g} at most for all jobs"
+        "no LORACLE_MAX_COST"
+        if settings.max_cost is None
+        else f"{dollars(settings.max_cost)} at most for all jobs"
     )
     return Finding(
         "oracle",
         "ok",
-        f"{settings.oracle_model} at {settings.oracle_url}, ${price.input:g} and ${price.output:g} per million input "
-        f"and output tokens, {cap}; not asked here",
+        f"{settings.oracle_model} at {settings.oracle_url}, {dollars(price.input)} and {dollars(price.output)} per "
+        f"million input and output tokens, {cap}; not asked here",
     )

@@ -11,6 +11,7 @@ from worker.bootstrap import Store
 from worker.cli.common import note
 from worker.enqueue import Adapter, Asked
 from worker.errors import OptionInvalid, OracleInvalid
+from worker.oracle.money import dollars
 from worker.oracle.spec import OracleSpec
 from worker.oracles import oracle_spec
 from worker.policy import KINDS, Policy
@@ -123,7 +124,9 @@ def choose_oracle(
             "(OPENAI_BASE_URL) takes any text as key."
         )
     identity = spec.identity
-    budget = "without a budget" if values["max_cost"] is None else f"for ${values['max_cost']:g} at most"
+    budget = (
+        "without a budget" if values["max_cost"] is None else f"for {dollars(values['max_cost'])} at most"
+    )
     note(
         f"Oracle {identity.name} at {spec.base_url} by {spec.route}, {spec.window} of each text"
         f"{', redacted' if spec.redacted else ''}, {budget}: policy {policy}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,23 @@ from worker.errors import SettingsInvalid
 
 MILLION = 1_000_000
 BULK_DISCOUNT = 0.5
+SMALLEST = 1e-9
+"""Dollars. The cheapest token costs more."""
 MESSAGE_OVERHEAD = 64
 """Tokens that a server adds for roles and framing, generously: chat formats take 3 to 10 per message."""
+
+
+def dollars(amount: float) -> str:
+    """US dollars for people: "$12.40", "$0.00", and under a dollar four digits that count: "$0.0132", "$0.000015"."""
+    size = abs(amount)
+    # What is left of sums that cancel out isn't money, and has no sign.
+    if size < SMALLEST:
+        return "$0.00"
+    sign = "-" if amount < 0 else ""
+    if size >= 1:
+        return f"{sign}${size:,.2f}"
+    text = f"{size:.{3 - math.floor(math.log10(size))}f}".rstrip("0")
+    return f"{sign}${text}{'0' * (2 - len(text.partition('.')[2]))}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from sqlalchemy import Connection, Engine, and_, exists, func, insert, or_, select, update
 
 from worker.errors import BudgetSpent
-from worker.oracle.money import NOTHING, Charge, Price
+from worker.oracle.money import NOTHING, Charge, Price, dollars
 from worker.store.engine import now, read, write
 from worker.store.rows import on_postgresql
 from worker.store.tables import OPEN_BATCHES, Batch, Bulk, Job, Reservation
@@ -43,29 +43,29 @@ class Treasury:
                 if spent + wanted > max_total:
                     under_way = _under_way(connection, None, batch_id)
                     raise BudgetSpent(
-                        f"LORACLE_MAX_COST allows ${max_total:.4f} for all jobs together, of which "
-                        f"${spent:.4f} is spent or set aside; the next request may cost ${wanted:.4f}.",
+                        f"LORACLE_MAX_COST allows {dollars(max_total)} for all jobs together, of which "
+                        f"{dollars(spent)} is spent or set aside; the next request may cost {dollars(wanted)}.",
                         final=spent - under_way + wanted > max_total,
                     )
             reservations = {}
             # In order of the jobs: two Prompts with the same jobs never wait for each other in a circle.
-            for job_id, dollars in sorted(shares.items()):
+            for job_id, share in sorted(shares.items()):
                 taken = connection.execute(
                     update(Job)
                     .where(
                         Job.id == job_id,
-                        or_(Job.max_cost.is_(None), Job.spent + dollars <= Job.max_cost),
+                        or_(Job.max_cost.is_(None), Job.spent + share <= Job.max_cost),
                     )
-                    .values(spent=Job.spent + dollars)
+                    .values(spent=Job.spent + share)
                 )
                 if taken.rowcount == 0:
-                    raise _spent(connection, job_id, dollars, batch_id)
+                    raise _spent(connection, job_id, share, batch_id)
                 reservations[job_id] = connection.execute(
                     insert(Reservation)
                     .values(
                         job_id=job_id,
                         batch_id=batch_id,
-                        reserved=dollars,
+                        reserved=share,
                         input_price=price.input,
                         output_price=price.output,
                         created_at=now(),
@@ -110,14 +110,14 @@ def settle_unsent(connection: Connection, batch_id: int) -> None:
     settle(connection, dict.fromkeys(unsettled, NOTHING))
 
 
-def _spent(connection: Connection, job_id: int, dollars: float, batch_id: int) -> BudgetSpent:
+def _spent(connection: Connection, job_id: int, wanted: float, batch_id: int) -> BudgetSpent:
     job = connection.execute(select(Job.max_cost, Job.spent).where(Job.id == job_id)).one()
     under_way = _under_way(connection, job_id, batch_id)
     return BudgetSpent(
-        f"the budget of job {job_id} is ${job.max_cost:.4f}, of which ${job.spent:.4f} is spent or set aside; "
-        f"the next request may cost ${dollars:.4f}. `loracle retry {job_id} --max-cost DOLLARS` goes on",
+        f"the budget of job {job_id} is {dollars(job.max_cost)}, of which {dollars(job.spent)} is spent or set "
+        f"aside; the next request may cost {dollars(wanted)}. `loracle retry {job_id} --max-cost DOLLARS` goes on",
         job_id=job_id,
-        final=job.spent - under_way + dollars > job.max_cost,
+        final=job.spent - under_way + wanted > job.max_cost,
     )
 
 
