@@ -92,6 +92,11 @@ def _adapter_report(at: Progress, adapter: str, sha256: str) -> dict[str, Any]:
     }
 
 
+def why_it_waits(settings: Settings, store: Store, at: Progress) -> str | None:
+    """Why a job's adapter or, else, its oracle doesn't get on; None while work goes on."""
+    return _waiting_for(settings, at) or oracle_waiting_for(settings, store, at)
+
+
 def _waiting_for(settings: Settings, at: Progress) -> str | None:
     """Why nothing moves, as a sentence with the way out; None while work goes on."""
     running = at.batches.get("running", 0)
