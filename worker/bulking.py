@@ -19,7 +19,7 @@ from worker.money import Money
 from worker.oracle.money import NOTHING
 from worker.prompt_book import PromptBook
 from worker.reviews import Prompt
-from worker.scorers.bulk import OVER, BulkScorer, Collected, Line
+from worker.scorers.bulk import OVER, BulkScorer, Collected, Line, how_far
 from worker.scorers.openai_client import plain_code
 from worker.store.bulks import BulkRow
 from worker.store.ledger import Ledger
@@ -107,7 +107,7 @@ def _collect(
 ) -> int:
     batch = scorer.look(remote_id)
     if batch.status not in OVER:
-        ledger.wait_on(prompt, poll_after_s=poll_s)
+        ledger.wait_on(prompt, poll_after_s=poll_s, said=how_far(batch))
         return 0
     said = [plain_code(one.code) for one in (batch.errors.data or [] if batch.errors else [])]
     if batch.status == "failed" and TOKEN_LIMIT in said:

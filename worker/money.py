@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, DecimalException
@@ -10,6 +11,21 @@ NANOS = 1_000_000_000
 """Nano-dollars in a dollar."""
 MOST_DOLLARS = 1_000_000
 """A larger limit or price is taken for a slip of the pen."""
+SMALLEST = 1e-9
+"""Dollars. The cheapest token costs more."""
+
+
+def dollars(amount: float) -> str:
+    """US dollars for people: "$12.40", "$0.00", and under a dollar four digits that count: "$0.0132", "$0.000015"."""
+    size = abs(amount)
+    # What is left of sums that cancel out isn't money, and has no sign.
+    if size < SMALLEST:
+        return "$0.00"
+    sign = "-" if amount < 0 else ""
+    if size >= 1:
+        return f"{sign}${size:,.2f}"
+    text = f"{size:.{3 - math.floor(math.log10(size))}f}".rstrip("0")
+    return f"{sign}${text}{'0' * (2 - len(text.partition('.')[2]))}"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -38,6 +54,10 @@ class Money:
     def dollars(self) -> float:
         """For people and for JSON."""
         return self.nanos / NANOS
+
+    def __str__(self) -> str:
+        """For people."""
+        return dollars(self.dollars)
 
     def __add__(self, other: Money) -> Money:
         """Both together."""

@@ -61,7 +61,8 @@ def test_results_come_in_every_format_with_the_same_columns(scored: Loracle, tmp
     as_json = [
         json.loads(line) for line in scored("results", "1", "--json", "--with-text").stdout.splitlines()
     ]
-    assert scored("results", "1", "-o", "labels.parquet", "--with-text").returncode == 0
+    written = scored("results", "1", "-o", "labels.parquet", "--with-text")
+    assert (written.returncode, written.stderr) == (0, "6 rows of job 1 in labels.parquet.\n")
     as_parquet = pq.read_table(tmp_path / "labels.parquet").to_pylist()
     assert list(as_csv[0]) == list(as_json[0]) == list(as_parquet[0]) == columns
     assert [row["text"] for row in as_json] == TEXTS
@@ -88,13 +89,18 @@ def test_filters_choose_rows(scored: Loracle) -> None:
         ).stdout.splitlines()
     ]
     assert found == [row for row in rows if row["score"] >= middle][:2]
-    assert scored("results", "1", "--json", "--failed").stdout == ""
+    none = scored("results", "1", "--json", "--failed")
+    assert (none.stdout, none.stderr) == ("", "No row of job 1 matches.\n")
+    empty = scored("results", "1", "--failed", "-o", "failed.csv")
+    assert empty.stderr == "0 rows of job 1 in failed.csv: none matches.\n"
     unknown = scored("results", "1", "--label", "neutral")
     assert unknown.returncode == 2
     assert "negative, positive" in unknown.stderr
 
 
-def test_wrong_labels_are_listed_with_their_source(scored: Loracle, tmp_path: Path) -> None:
+def test_wrong_labels_are_listed_and_without_an_oracle_there_are_reviews_to_judge(
+    scored: Loracle, tmp_path: Path
+) -> None:
     listed = scored("results", "1", "--wrong", "--json", "--with-text").stdout.splitlines()
     wrong = [json.loads(line) for line in listed]
     assert [row["text"] for row in wrong] == [text for text in TEXTS if stub_label(text) != "positive"]
@@ -104,6 +110,12 @@ def test_wrong_labels_are_listed_with_their_source(scored: Loracle, tmp_path: Pa
     nothing = scored("results", "2", "--wrong", "--json")
     assert (nothing.returncode, nothing.stdout) == (0, "")
     assert "gold label" in nothing.stderr
+    likely_wrong = scored("review", "1", "-o", "work.csv")
+    assert (likely_wrong.returncode, "--kind gold" in likely_wrong.stderr) == (0, True), likely_wrong.stderr
+    unsure = scored("review", "2", "-o", "work.csv")
+    assert (unsure.returncode, "--kind unsure" in unsure.stderr) == (0, True), unsure.stderr
+    assert "a fine film" in (tmp_path / "work.csv").read_text()
+    assert scored("review", "1", "--kind", "disagreements").returncode == 2
 
 
 def test_an_unknown_job_is_named(loracle: Loracle) -> None:

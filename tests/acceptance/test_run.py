@@ -37,7 +37,11 @@ def test_the_sample_file_is_scored_well_and_each_row_once(loracle: Loracle, tmp_
 
     again = loracle("run", str(SAMPLE), "--json")
     assert json.loads(again.stdout)["job_id"] == summary["job_id"]
-    assert "has these reviews already" in again.stderr
+    assert f"`loracle results {summary['job_id']}` shows its labels; --again" in again.stderr
+    queued = loracle("enqueue", str(SAMPLE), "--batch-size", "64")
+    assert queued.stdout == f"{summary['job_id']}\n"
+    assert "is done" in queued.stderr
+    assert "waits" not in queued.stderr
 
 
 def test_a_file_without_gold_labels_has_no_accuracy(loracle: Loracle, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_a_reservation_counts_until_it_is_settled(ledger: Ledger, queries: Queri
     (job_id,) = prompt.job_ids
     number = ledger.reserve(prompt.id, {job_id: usd(0.8)}, price=PRICE)[job_id]
     assert queries.get_job(job_id).spent == 0.8
-    with pytest.raises(BudgetSpent, match=r"budget of job .* is \$1\.0000, of which \$0\.8000"):
+    with pytest.raises(BudgetSpent, match=r"budget of job .* is \$1\.00, of which \$0\.80 "):
         ledger.reserve(prompt.id, {job_id: usd(0.3)}, price=PRICE)
     settle(ledger, prompt, {number: 0.1})
     assert queries.get_job(job_id).spent == 0.1

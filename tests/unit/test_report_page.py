@@ -15,8 +15,11 @@ from sqlalchemy import Engine
 
 from tests.pages import Page
 from tests.report_job import Row, save_job
+from worker.agreement.terms import TERMS
+from worker.report.charts import label_colours
 from worker.report.data import ReportData, read_report
 from worker.report.page import GENERATOR, render
+from worker.report.svg import VARIABLES
 from worker.store.engine import make_engine
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
@@ -114,7 +117,7 @@ def test_a_cascade_with_gold_says_who_agrees_with_whom_on_how_many(sqlite: Engin
         "decisions",
         "https://api.openai.com/v1",
         "by gpt-6-luna-2026-09-01",
-        "10.0",  # 399 labelled reviews in 40 s
+        "2.9, from enqueueing to the last label",  # 399 labelled reviews in 140 s
         "$0.0365, of a budget of $2.00",
         "$0.002 set aside for calls nobody heard the end of",
         "41,000",
@@ -163,6 +166,41 @@ def test_every_plot_is_drawn_with_its_numbers_beside_it(sqlite: Engine) -> None:
         assert f"{100 * one.share.value:.1f} %" in text
     by_score = sum(sum(counts) for counts in data.scores.values())
     assert by_score == 1200
+
+
+def test_a_label_has_one_colour_in_every_chart_and_nothing_else_has_it(sqlite: Engine) -> None:
+    data = report_of(sqlite)
+    colours = {label: f"var({VARIABLES[colour]})" for label, colour in label_colours(data).items()}
+    assert len(set(colours.values())) == len(data.labels) == 2
+    svgs = re.findall(r"<svg.*?</svg>", render(data), re.DOTALL)
+    used = {
+        re.findall(r'id="([\w-]+)-title"', svg)[0]: re.findall(r"var\(--series-\d\)", svg) for svg in svgs
+    }
+    by_scores = sorted(data.scores, key=lambda label: (-sum(data.scores[label]), label))
+    assert list(dict.fromkeys(used.pop("labels"))) == [colours[label] for label in data.labels]
+    assert list(dict.fromkeys(used.pop("scores"))) == [colours[label] for label in by_scores]
+    assert not any(used.values())
+
+
+def test_terms_are_explained_below_their_table(sqlite: Engine) -> None:
+    text = shown(report_of(sqlite)).text
+    assert f"AC1 {TERMS['AC1']}" in text
+    assert f"AUROC {TERMS['AUROC']}" in text
+
+
+def test_a_cascade_that_made_accuracy_worse_says_so(sqlite: Engine) -> None:
+    def misled(rows: list[Row]) -> list[Row]:
+        other = {"negative": "positive", "positive": "negative"}
+        return [
+            dataclasses.replace(row, adapter=row.gold, oracle=other[str(row.gold)] if row.oracle else None)
+            for row in rows
+        ]
+
+    text = shown(report_of(sqlite, change=misled)).text
+    assert "The cascade made it worse: the adapter's own labels have 100.0 %." in text
+    better = shown(report_of(sqlite, 300)).text
+    assert "made it worse" not in better
+    assert "The adapter's own labels have" in better
 
 
 def test_texts_labels_and_names_are_never_markup(sqlite: Engine) -> None:

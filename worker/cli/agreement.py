@@ -44,9 +44,9 @@ def agreement(
 ) -> None:
     """Show how far gold, adapter and oracle agree in a JOB, each figure with its 95 % interval.
 
-    It is measured when the job is done. `on` says for which reviews the figures hold: all, an audit (a uniform
-    sample; figures are of the whole job), audit+cascade (of the whole job too), or escalated (only reviews the
-    adapter was unsure of).
+    It is measured when the job is done. A line under the tables explains each term. `on` says for which reviews the
+    figures hold: all, an audit (a uniform sample; figures are of the whole job), audit+cascade (of the whole job
+    too), or escalated (only reviews the adapter was unsure of).
 
     With --against, or --adapter and --since: whether the adapter agrees with the oracle as it did, on audited
     reviews of like score.

@@ -43,7 +43,7 @@ def status(as_json: bool) -> None:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.submitted_at or one.created_at))
         click.echo(
             f"{one.batch_id}  {one.state:<9} {one.size:>7,} requests  {since}  {one.remote_id or 'not submitted'}"
-            f"{f'  {one.error}' if one.error else ''}"
+            f"{f'  {one.error or one.said}' if one.error or one.said else ''}"
         )
 
 

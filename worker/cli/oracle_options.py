@@ -121,9 +121,7 @@ def choose_oracle(
             "(OPENAI_BASE_URL) takes any text as key."
         )
     identity = spec.identity
-    budget = (
-        "without a budget" if values["max_cost"] is None else f"for ${values['max_cost'].dollars:g} at most"
-    )
+    budget = "without a budget" if values["max_cost"] is None else f"for {values['max_cost']} at most"
     note(
         f"Oracle {identity.name} at {spec.base_url} by {spec.route}, {spec.window} of each text"
         f"{', redacted' if spec.redacted else ''}, {budget}: policy {policy}."

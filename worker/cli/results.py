@@ -17,6 +17,7 @@ from worker.cli.filters import check_filters, filter_options
 from worker.cli.waiting import OVER
 from worker.errors import Invalid
 from worker.files.results import write_results
+from worker.money import dollars
 from worker.reviews import Job
 
 COLUMNS = (
@@ -26,6 +27,7 @@ COLUMNS = (
 """Of a file, whatever the job and the filters: exports of several jobs fit together."""
 ON_SCREEN = ("row_no", "id", "label", "score", "source", "scorer", "gold_label", "error", "asked", "cost")
 WITHOUT_ORACLE = ON_SCREEN[:-2]
+NONE = ": none matches"
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "table"}
 
 
@@ -73,7 +75,13 @@ def results(
         *(["text"] if with_text else []),
         *_kept(found).values(),
     ]
-    write_results(rows, columns, format=chosen, target=output if output is not None else sys.stdout)
+    if chosen == "table":
+        rows = ({**row, "cost": None if row["cost"] is None else dollars(row["cost"])} for row in rows)
+    count = write_results(rows, columns, format=chosen, target=output if output is not None else sys.stdout)
+    if output is not None:
+        note(f"{count:,} {'row' if count == 1 else 'rows'} of job {job} in {output}{'' if count else NONE}.")
+    elif not count:
+        note(f"No row of job {job} matches.")
 
 
 def _say_by_source(store: Store, job: int) -> None:

@@ -12,7 +12,7 @@ from worker.bootstrap import Store
 from worker.cli.agreement_views import agreement_lines
 from worker.cli.common import duration, echo_json, json_option, open_all
 from worker.cli.oracle_views import oracle_report, oracle_waiting_for, print_oracle
-from worker.cli.waiting import OVER
+from worker.cli.waiting import OVER, bulk_words
 from worker.errors import BrokerUnreachable
 from worker.measured import Measured, agreement_as_it_is, kept_agreement
 from worker.reviews import Job
@@ -29,7 +29,10 @@ from worker.summary import summarise_agreement
 )
 @json_option
 def status(job: int, watch: bool, show_rejects: bool, as_json: bool) -> int:
-    """Show how far a job is: counts, rate, time left, and why nothing moves.
+    """Show how far a job is: counts, speed, time left, and why nothing moves.
+
+    The speed is that of the labelled reviews over the time from enqueueing to the last label. The time left follows
+    from the last minute; there is none while nothing moves.
 
     Exit code 1 if a review failed or the job stopped.
     """
@@ -61,6 +64,8 @@ def _report(settings: Settings, store: Store, job_id: int) -> dict[str, Any]:
     waits = None if over else _waiting_for(settings, at)
     report["waiting_for"] = waits
     report["oracle_waiting_for"] = None if over else oracle_waiting_for(settings, store, at)
+    if waits or report["oracle_waiting_for"]:
+        report["seconds_left"] = None
     return report
 
 
@@ -88,17 +93,22 @@ def _adapter_report(at: Progress, adapter: str, sha256: str) -> dict[str, Any]:
         "failed": at.failed,
         "rejected": at.rejected,
         "batches": dict(at.batches),
-        "reviews_per_s": at.rate,
+        "reviews_per_s": None if at.speed is None else round(at.speed, 2),
         "seconds_left": at.seconds_left,
+        "bulks": [bulk_words(one) for one in at.bulks],
         "last_error": at.last_error,
     }
 
 
+def why_it_waits(settings: Settings, store: Store, at: Progress) -> str | None:
+    """Why a job's adapter or, else, its oracle doesn't get on; None while work goes on."""
+    return _waiting_for(settings, at) or oracle_waiting_for(settings, store, at)
+
+
 def _waiting_for(settings: Settings, at: Progress) -> str | None:
     """Why nothing moves, as a sentence with the way out; None while work goes on."""
-    if at.batches.get("running"):
-        return None
-    if not at.batches.get("queued"):
+    running = at.batches.get("running", 0)
+    if not running and not at.batches.get("queued"):
         if at.open_requests:
             return None
         return (
@@ -107,15 +117,17 @@ def _waiting_for(settings: Settings, at: Progress) -> str | None:
     from worker.celery_app import make_app, workers_online
     from worker.embedded import running_pid
 
+    # A worker that was killed leaves its batches running until their lease ends.
+    held = f" (a worker that ended still holds {running:,}, for a minute at most)" if running else ""
     if settings.embedded and running_pid(settings.home) is None:
-        return "no worker runs on this machine: start `loracle worker`"
+        return f"no worker runs on this machine{held}: start `loracle worker`"
     try:
         online = workers_online(make_app(settings))
     except BrokerUnreachable as error:
-        return f"{error} Work goes on when it is back"
+        return None if running else f"{error} Work goes on when it is back"
     if not online:
-        return "no worker answers: start `loracle worker` on a host that reaches this Redis"
-    if at.rate:
+        return f"no worker answers{held}: start `loracle worker` on a host that reaches this Redis"
+    if running or at.pace:
         return None
     return "workers are busy with other jobs, or loading the adapter"
 
@@ -134,13 +146,17 @@ def _print(report: dict[str, Any]) -> None:
     click.echo(f"  labelled {report['labelled']:,} of {total:,} reviews{share}")
     click.echo(f"  failed   {report['failed']:,}")
     click.echo(f"  rejected {report['rejected']:,} of {report['rows']:,} records")
-    if report["state"] not in OVER:
-        rate = (
-            f"{report['reviews_per_s']:,.1f} reviews/s"
-            if report["reviews_per_s"]
-            else "no review in the last minute"
+    over = report["state"] in OVER
+    if report["reviews_per_s"] is not None:
+        so_far = "" if over else " so far"
+        click.echo(
+            f"  speed    {report['reviews_per_s']:,.1f} reviews/s from enqueueing to the last label{so_far}"
         )
-        click.echo(f"  rate     {rate}, time left {duration(report['seconds_left'])}")
+    if not over:
+        if report["seconds_left"] is not None:
+            click.echo(f"  left     about {duration(report['seconds_left'])}")
+        for line in report["bulks"]:
+            click.echo(f"  {line}")
         states = ", ".join(f"{count:,} {state}" for state, count in sorted(report["batches"].items()))
         if report["batches"] or not report["oracle"]:
             click.echo(f"  batches  {states or 'none yet'}")

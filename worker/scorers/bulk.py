@@ -334,3 +334,11 @@ class _translated:  # noqa: N801
         if trouble.kind in ("bisect", "drop"):
             raise OracleInvalid(f"{trouble.reason}: the Batch API doesn't take this submission") from error
         raise unavailable(trouble) from error
+
+
+def how_far(batch: Batch) -> str:
+    """The Batch API's state of a Bulk, with its counts where it gives some."""
+    counts = batch.request_counts
+    if counts is None or not counts.total:
+        return batch.status
+    return f"{batch.status}, {counts.completed + counts.failed:,} of {counts.total:,} lines answered"

@@ -43,9 +43,8 @@ class Treasury:
                 spent, wanted = spent_by_all(connection), total(shares.values())
                 if spent + wanted > max_total:
                     raise BudgetSpent(
-                        f"LORACLE_MAX_COST allows ${max_total.dollars:.4f} for all jobs together, of which "
-                        f"${spent.dollars:.4f} is spent or set aside; the next request may cost "
-                        f"${wanted.dollars:.4f}.",
+                        f"LORACLE_MAX_COST allows {max_total} for all jobs together, of which {spent} is spent or "
+                        f"set aside; the next request may cost {wanted}.",
                         final=spent + wanted > max_total + _under_way(connection, None, batch_id),
                     )
             reservations = {}
@@ -133,8 +132,8 @@ def _spent(connection: Connection, job_id: int, share: Money, batch_id: int) -> 
         raise job_unknown(job_id)
     limit, spent = Money(job.max_cost_nanos), Money(job.spent_nanos)
     return BudgetSpent(
-        f"the budget of job {job_id} is ${limit.dollars:.4f}, of which ${spent.dollars:.4f} is spent or set aside; "
-        f"the next request may cost ${share.dollars:.4f}. `loracle retry {job_id} --max-cost DOLLARS` goes on",
+        f"the budget of job {job_id} is {limit}, of which {spent} is spent or set aside; "
+        f"the next request may cost {share}. `loracle retry {job_id} --max-cost DOLLARS` goes on",
         job_id=job_id,
         final=spent + share > limit + _under_way(connection, job_id, batch_id),
     )
