@@ -33,6 +33,26 @@ from worker.cli import main
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LIMIT_S = 120
+PRELOADED = [
+    *(
+        "worker.cli.run",
+        "worker.cli.status",
+        "worker.celery_app",
+        "worker.supervisor",
+        "worker.scorers.adapter",
+    ),
+    *(
+        "worker.drifting",
+        "worker.planning",
+        "worker.report.page",
+        "pyarrow.parquet",
+        "pandas",
+        "rich.progress",
+    ),
+    *("trainer.train", "trainer.data", "trainer.evaluate", "trainer.plots", "trainer.leakage"),
+    *("matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "matplotlib.figure"),
+    *("huggingface_hub", "transformers.models.auto.modeling_auto", "transformers.models.bert.modeling_bert"),
+]
 TINY = "--base tiny --max-length 32 --token-budget 512 --epochs 1 --dtype fp32"
 
 INSTEAD = {
@@ -101,9 +121,7 @@ class Terminal:
         self._count = 0
         # Forked from a process that has imported everything once: a command costs what it does, not what it imports.
         self._fork = multiprocessing.get_context("forkserver")
-        self._fork.set_forkserver_preload(
-            ["worker.cli.run", "worker.cli.status", "worker.scorers.adapter", "trainer.train", __name__]
-        )
+        self._fork.set_forkserver_preload([*PRELOADED, __name__])
 
     def run(self, line: str) -> None:
         """Types a line; what fails is named."""
