@@ -46,6 +46,17 @@ def die_with(parent: int) -> None:
         sys.exit("The supervisor has gone.")
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process of this host with this pid runs."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)

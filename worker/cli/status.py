@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -11,11 +12,13 @@ import click
 from worker.bootstrap import Store
 from worker.cli.agreement_views import agreement_lines
 from worker.cli.common import duration, echo_json, json_option, open_all
+from worker.cli.faults import faults_online, reason, why_nobody_can
 from worker.cli.oracle_views import oracle_report, oracle_waiting_for, print_oracle
 from worker.cli.waiting import OVER
 from worker.errors import BrokerUnreachable
 from worker.measured import kept_agreement
 from worker.settings import Settings
+from worker.store.fault_rows import Fault
 from worker.store.progress import Progress
 from worker.summary import summarise_agreement
 
@@ -58,7 +61,9 @@ def _report(settings: Settings, store: Store, job_id: int) -> dict[str, Any]:
     report["oracle"] = oracle
     kept = kept_agreement(store.queries, job) if over else None
     report.update(summarise_agreement(kept))
-    waits = None if over else _waiting_for(settings, at)
+    faults = [] if over else faults_online(settings, store, job.adapter_id)
+    report["unfit_workers"] = [{"worker": fault.worker, "reason": reason(fault)} for fault in faults]
+    waits = None if over else _waiting_for(settings, at, faults)
     report["waiting_for"] = waits
     report["oracle_waiting_for"] = None if over else oracle_waiting_for(settings, store, at)
     return report
@@ -86,7 +91,7 @@ def _adapter_report(at: Progress, adapter: str, sha256: str) -> dict[str, Any]:
     }
 
 
-def _waiting_for(settings: Settings, at: Progress) -> str | None:
+def _waiting_for(settings: Settings, at: Progress, faults: Sequence[Fault]) -> str | None:
     """Why nothing moves, as a sentence with the way out; None while work goes on."""
     if at.batches.get("running"):
         return None
@@ -102,11 +107,14 @@ def _waiting_for(settings: Settings, at: Progress) -> str | None:
     if settings.embedded and running_pid(settings.home) is None:
         return "no worker runs on this machine: start `loracle worker`"
     try:
-        online = workers_online(make_app(settings))
+        online = len(workers_online(make_app(settings)))
     except BrokerUnreachable as error:
         return f"{error} Work goes on when it is back"
     if not online:
         return "no worker answers: start `loracle worker` on a host that reaches this Redis"
+    nobody = why_nobody_can(faults, online)
+    if nobody is not None:
+        return nobody
     if at.rate:
         return None
     return "workers are busy with other jobs, or loading the adapter"
@@ -140,6 +148,9 @@ def _print(report: dict[str, Any]) -> None:
         click.echo(f"  the oracle waits: {report['oracle_waiting_for']}.")
     if report["waiting_for"]:
         click.echo(f"  waiting: {report['waiting_for']}.")
+    for unfit in report["unfit_workers"]:
+        if unfit["reason"] not in (report["waiting_for"] or ""):
+            click.echo(f"  unfit    {unfit['worker']}: {unfit['reason']}.")
     if report["last_error"] and report["state"] != "done":
         click.echo(f"  last failed attempt: {report['last_error']}")
     for reject in report.get("rejects", ()):

@@ -8,14 +8,17 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 
-from worker.errors import ReviewUnscorable
+from worker.errors import DeviceBroken, HostUnfit, ReviewUnscorable
 from worker.reviews import Outcome, Review, Score, ScorerIdentity
 from worker.scorers.base import no_heartbeat
 
 LABELS = ("negative", "positive")
 DELAY = "LORACLE_STUB_DELAY_S"
 POISON = "LORACLE_STUB_POISON"
+DEVICE = "LORACLE_STUB_DEVICE"
+UNFIT = "LORACLE_STUB_UNFIT"
 KILL = "LORACLE-POISON-KILL"
+BREAK = "LORACLE-POISON-BREAK"
 RAISE = "LORACLE-POISON-RAISE"
 
 
@@ -39,11 +42,17 @@ class StubScorer:
     """Gives `stub_score` to every review.
 
     LORACLE_STUB_DELAY_S makes each call of `score` last that many seconds, with heartbeats. A text that
-    contains "LORACLE-POISON-RAISE" raises; one with "LORACLE-POISON-KILL" kills this process if
-    LORACLE_STUB_POISON is 1.
+    contains "LORACLE-POISON-RAISE" raises; if LORACLE_STUB_POISON is 1, one with "LORACLE-POISON-KILL" kills this
+    process, and one with "LORACLE-POISON-BREAK" breaks the device. While the file LORACLE_STUB_DEVICE exists, the
+    device is broken. LORACLE_STUB_UNFIT is why this host can't load it.
+
+    Raises:
+        HostUnfit: LORACLE_STUB_UNFIT is set.
     """
 
     def __init__(self, labels: Sequence[str] = LABELS) -> None:
+        if reason := os.environ.get(UNFIT):
+            raise HostUnfit(reason)
         self._labels = tuple(labels)
         self._delay_s = float(os.environ.get(DELAY) or 0)
         self._poison = os.environ.get(POISON) == "1"
@@ -66,8 +75,13 @@ class StubScorer:
 
         Raises:
             ReviewUnscorable: a text asks for it.
+            DeviceBroken: a text asks for it, or LORACLE_STUB_DEVICE says so.
         """
+        if os.path.exists(os.environ.get(DEVICE) or ""):
+            raise DeviceBroken(f"the stub's device is broken while {os.environ[DEVICE]} exists")
         for review in reviews:
+            if BREAK in review.text and self._poison:
+                raise DeviceBroken("the stub's device broke at a text")
             if KILL in review.text and self._poison:
                 os.kill(os.getpid(), signal.SIGKILL)
             if RAISE in review.text:

@@ -15,6 +15,7 @@ from worker.reviews import Failure, Outcome, Score, ScorerIdentity
 from worker.reviews import Review as ReviewRow
 from worker.store.bisecting import give_back
 from worker.store.engine import now, read, write
+from worker.store.fault_rows import lock_device, prove_sound
 from worker.store.requests import insert_requests, record_failure
 from worker.store.rows import insert_labels, on_postgresql, upserting
 from worker.store.tables import ACTIVE_JOBS, LANES, Batch, Job, Review, Scorer
@@ -118,9 +119,12 @@ class BatchLife:
         outcomes: Sequence[Outcome],
         *,
         timings: Mapping[str, Any],
+        worker: str = "",
     ) -> None:
         """One transaction: a label per Score, an error per Failure, the requests that the job's policy makes of
         them, the batch done. Call `complete` after it.
+
+        It shows that the device of `worker` is sound, if the batch was claimed after it broke.
 
         `outcomes` are in the order of `batch.reviews`. A label that this scorer gave before stays as it is.
 
@@ -138,7 +142,8 @@ class BatchLife:
         scorer_id = self.register_scorer(scorer)
 
         def work(connection: Connection) -> None:
-            finished_at = connection.execute(
+            broken = lock_device(connection, worker)
+            finished = connection.execute(
                 update(Batch)
                 .where(*leased(batch))
                 .values(
@@ -149,22 +154,24 @@ class BatchLife:
                     timings=dict(timings),
                     finished_at=now(),
                 )
-                .returning(Batch.finished_at)
-            ).scalar_one_or_none()
-            if finished_at is None:
+                .returning(Batch.finished_at, Batch.claimed_at)
+            ).one_or_none()
+            if finished is None:
                 raise lease_lost(batch)
             insert_labels(
                 connection,
                 job_id=batch.job_id,
                 scorer_id=scorer_id,
                 batch_id=batch.id,
-                created_at=finished_at,
+                created_at=finished.finished_at,
                 scores=scores,
             )
             for row_no, reason in failures:
                 record_failure(connection, batch.job_id, row_no, reason)
             if batch.oracle_id is not None:
                 insert_requests(connection, batch.job_id, batch.oracle_id, asked)
+            if broken is not None and finished.claimed_at > broken.seen_at:
+                prove_sound(connection, broken, max_attempts=self.max_attempts)
 
         write(self._engine, work)
 
