@@ -226,9 +226,9 @@ def _insert(
         )
         batch = {"job": job_id, "last": count, "size": count}
         statement = (
-            "INSERT INTO batches (job_id, lane, number, first_row, last_row, size, state, attempts, claimed_at, "
-            "created_at, finished_at, scorer_id) VALUES (:job, :lane, 1, 1, :last, :size, :state, 1, 1000, 1000, "
-            "1040, :scorer) RETURNING id"
+            "INSERT INTO batches (job_id, lane, rank, number, first_row, last_row, size, state, attempts, "
+            "claimed_at, created_at, finished_at, scorer_id) VALUES (:job, :lane, 0, 1, 1, :last, :size, :state, 1, "
+            "1000, 1000, 1040, :scorer) RETURNING id"
         )
         left = "done" if state == "done" else "queued"
         connection.execute(text(statement), {**batch, "lane": "adapter", "scorer": None, "state": left})

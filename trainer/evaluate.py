@@ -18,7 +18,6 @@ from worker.errors import TrainingInvalid
 from worker.model.manifest import Manifest
 from worker.reviews import Failure, Review, Score
 from worker.scorers.adapter import AdapterScorer, load_adapter_scorer
-from worker.scorers.base import no_heartbeat
 
 __all__ = ["Evaluation", "evaluate_file", "evaluate_logits", "fit_scaling", "logits_of", "record"]
 
@@ -32,13 +31,11 @@ def evaluate_file(
     token_budget: int | None = None,
     base_model: str | None = None,
     errors: int = SHOWN_ERRORS,
-    heartbeat: Callable[[], None] = no_heartbeat,
     scored: Callable[[int], None] = lambda _: None,
 ) -> tuple[Evaluation, list[Score | None]]:
     """Scores labelled reviews with an adapter; also returns each review's score, None where it failed.
 
-    The first `errors` wrong reviews are kept. `heartbeat` is called after every micro-batch, `scored` every few
-    hundred reviews with how many are done.
+    The first `errors` wrong reviews are kept. `scored` is called every few hundred reviews with how many are done.
 
     Raises:
         AdapterInvalid: the adapter can't be loaded.
@@ -50,7 +47,7 @@ def evaluate_file(
         adapter, device=device, dtype=dtype, token_budget=token_budget, base_model=base_model
     )
     started = time.perf_counter()
-    scores = _score(scorer, reviews.texts, heartbeat, scored)
+    scores = _score(scorer, reviews.texts, scored)
     seconds = time.perf_counter() - started
     evaluation = evaluate_logits(
         manifest.labels,
@@ -118,12 +115,7 @@ def record(
     return changed
 
 
-def _score(
-    scorer: AdapterScorer,
-    texts: Sequence[str],
-    heartbeat: Callable[[], None],
-    scored: Callable[[int], None],
-) -> list[Score | None]:
+def _score(scorer: AdapterScorer, texts: Sequence[str], scored: Callable[[int], None]) -> list[Score | None]:
     # Chunks of some thirty micro-batches: enough for little padding, few enough to show that it moves.
     chunk = max(256, scorer.token_budget // 8)
     scores: list[Score | None] = []
@@ -131,7 +123,7 @@ def _score(
         reviews = [
             Review(start + row, text) for row, text in enumerate(texts[start : start + chunk], start=1)
         ]
-        outcomes = scorer.score(reviews, heartbeat=heartbeat)
+        outcomes = scorer.score(reviews)
         scores += [None if isinstance(outcome, Failure) else outcome for outcome in outcomes]
         scored(len(scores))
     return scores

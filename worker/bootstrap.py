@@ -215,7 +215,9 @@ class Scorers:
         except AdapterInvalid as error:
             if is_intact(directory):
                 raise
-            raise HostUnfit(f"files of the adapter changed in {directory} while it was loaded: {error}") from error
+            raise HostUnfit(
+                f"files of the adapter changed in {directory} while it was loaded: {error}"
+            ) from error
         except LoracleError:
             raise
         except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from worker.errors import (
     BudgetSpent,
@@ -154,7 +155,9 @@ def advance_bulks(
         try:
             scorer = oracle_for(prompt.scorer_id)
             assert isinstance(scorer, BulkScorer)
-            with LeaseKeeper(ledger, prompt):
+            with LeaseKeeper(
+                partial(ledger.renew_prompt, prompt), lease_s=ledger.lease_s, name=f"Bulk {prompt.id}"
+            ):
                 answered += advance(ledger, prompt, scorer, book, poll_s=poll_s)
         except BulkTooLarge as error:
             ledger.split_bulk(prompt, str(error))

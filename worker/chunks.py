@@ -5,9 +5,9 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
@@ -17,20 +17,52 @@ class _End:
     error: BaseException | None = None
 
 
-def chunked(records: Iterator[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of `size` records, the last one shorter."""
-    chunk: list[Item] = []
+LONGEST = 4
+"""A chunk is closed at so many times its size, however few of its records count."""
+
+
+def every(record: object) -> bool:
+    """Each record counts."""
+    return True
+
+
+class _Chunk(Generic[Item]):
+    """Records of which those that count are up to `size`."""
+
+    def __init__(self, size: int, counts: Callable[[Item], bool]) -> None:
+        self._size, self._counts = size, counts
+        self.records: list[Item] = []
+        self._counted = 0
+
+    def add(self, record: Item) -> list[Item] | None:
+        """The records of the chunk if it is full with this one."""
+        self.records.append(record)
+        self._counted += self._counts(record)
+        full = self._counted == self._size or len(self.records) == LONGEST * self._size
+        return self.take() if full else None
+
+    def take(self) -> list[Item]:
+        """The records so far; a new chunk begins."""
+        taken, self.records, self._counted = self.records, [], 0
+        return taken
+
+
+def chunked(
+    records: Iterator[Item], size: int, counts: Callable[[Item], bool] = every
+) -> Iterator[list[Item]]:
+    """Lists of records of which `size` count, the last one shorter."""
+    chunk = _Chunk(size, counts)
     for record in records:
-        chunk.append(record)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+        if (full := chunk.add(record)) is not None:
+            yield full
+    if chunk.records:
+        yield chunk.take()
 
 
-def chunked_by_time(records: Iterator[Item], size: int, flush_s: float) -> Iterator[list[Item]]:
-    """Lists of at most `size` records; one is closed `flush_s` seconds after its first record arrived.
+def chunked_by_time(
+    records: Iterator[Item], size: int, flush_s: float, counts: Callable[[Item], bool] = every
+) -> Iterator[list[Item]]:
+    """The same, but a list is closed `flush_s` seconds after its first record arrived at the latest.
 
     What `records` raises is raised here, behind the records that came before it.
     """
@@ -47,24 +79,21 @@ def chunked_by_time(records: Iterator[Item], size: int, flush_s: float) -> Itera
         arrived.put(end)
 
     threading.Thread(target=read, name="read-stream", daemon=True).start()
-    chunk: list[Item] = []
+    chunk = _Chunk(size, counts)
     deadline = 0.0
     while True:
         try:
-            record = arrived.get(timeout=max(0.0, deadline - time.monotonic()) if chunk else None)
+            record = arrived.get(timeout=max(0.0, deadline - time.monotonic()) if chunk.records else None)
         except queue.Empty:
-            yield chunk
-            chunk = []
+            yield chunk.take()
             continue
         if isinstance(record, _End):
-            if chunk:
-                yield chunk
+            if chunk.records:
+                yield chunk.take()
             if record.error is not None:
                 raise record.error
             return
-        if not chunk:
+        if not chunk.records:
             deadline = time.monotonic() + flush_s
-        chunk.append(record)
-        if len(chunk) >= size:
-            yield chunk
-            chunk = []
+        if (full := chunk.add(record)) is not None:
+            yield full

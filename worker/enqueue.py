@@ -19,7 +19,8 @@ from worker.reviews import Job, JobSpec, Reject, Review
 from worker.store.ledger import Ledger
 
 CHUNK = 2048
-"""Records per transaction: large enough for speed, small enough for SQLite's single writer."""
+"""Reviews per transaction: large enough for speed, small enough for SQLite's single writer. More where a batch is
+larger."""
 
 STREAM_FLUSH_S = 2.0
 """A stream's chunk is closed this long after its first record."""
@@ -217,10 +218,12 @@ def enqueue_file(
     position, reviews, rejects = job.records_read, job.reviews_read, job.rejected
     max_rejects = source.options.max_rejects
     records = source.records(skip=position, reviews_before=reviews)
+    # Whole batches: rejects between the reviews must not cut one short.
+    size = max(1, CHUNK // job.batch_size) * job.batch_size
     if source.is_stream:
-        chunks = chunked_by_time(records, CHUNK, STREAM_FLUSH_S)
+        chunks = chunked_by_time(records, size, STREAM_FLUSH_S, _is_review)
     else:
-        chunks = chunked(records, CHUNK)
+        chunks = chunked(records, size, _is_review)
     try:
         for chunk in chunks:
             found = [record for record in chunk if isinstance(record, Review)]
@@ -239,6 +242,10 @@ def enqueue_file(
         raise
     _judge(job.id, rejects, position, max_rejects, ledger)
     return ledger.seal(job.id)
+
+
+def _is_review(record: Review | Reject) -> bool:
+    return isinstance(record, Review)
 
 
 def _judge(job_id: int, rejects: int, records: int, max_rejects: float, ledger: Ledger) -> None:

@@ -1,33 +1,40 @@
-"""A Prompt's lease, kept while a call takes its time."""
+"""A lease, kept while its holder works."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from worker.errors import LeaseLost
-from worker.reviews import Prompt
-from worker.store.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
 LONGEST_SILENCE_S = 900.0
-"""A call that gives no sign of life for so long is left to others: a server can drip for ever."""
+"""Work that gives no sign of life for so long is left to others: a server can drip for ever, a device can hang."""
 
 
 class LeaseKeeper:
-    """Renews the lease of a Prompt from a thread of its own, for the time of a `with`.
+    """Calls `renew` every third of `lease_s` seconds from a thread of its own, for the time of a `with`.
 
-    A frozen process freezes this thread too, and so loses the lease as it should.
+    It stops when `renew` raises LeaseLost, or after `silence_s` seconds without a `beat`. A frozen process freezes
+    this thread too, and so loses the lease as it should. `name` is for the log.
     """
 
-    def __init__(self, ledger: Ledger, prompt: Prompt) -> None:
-        self._ledger, self._prompt = ledger, prompt
+    def __init__(
+        self,
+        renew: Callable[[], None],
+        *,
+        lease_s: float,
+        name: str,
+        silence_s: float = LONGEST_SILENCE_S,
+    ) -> None:
+        self._renew, self._every_s, self._name, self._silence_s = renew, lease_s / 3, name, silence_s
         self._alive = time.monotonic()
         self._lost = False
-        self._wake = threading.Event()
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
     def __enter__(self) -> LeaseKeeper:
@@ -37,7 +44,7 @@ class LeaseKeeper:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._wake.set()
+        self._over.set()
         self._thread.join()
 
     def beat(self) -> None:
@@ -48,18 +55,20 @@ class LeaseKeeper:
         """
         self._alive = time.monotonic()
         if self._lost:
-            raise LeaseLost(f"Prompt {self._prompt.id} is no longer leased to this worker.")
+            raise LeaseLost(f"{self._name} is no longer leased to this worker.")
 
     def _keep(self) -> None:
-        while not self._wake.wait(self._ledger.lease_s / 3):
-            if time.monotonic() - self._alive > LONGEST_SILENCE_S:
-                log.warning("Prompt %s gave no sign for %g s.", self._prompt.id, LONGEST_SILENCE_S)
+        while not self._over.wait(self._every_s):
+            if time.monotonic() - self._alive > self._silence_s:
+                log.warning(
+                    "%s gave no sign of life for %g s: others may take it.", self._name, self._silence_s
+                )
                 return
             try:
-                self._ledger.renew_prompt(self._prompt)
+                self._renew()
             except LeaseLost:
                 self._lost = True
                 return
             except Exception as error:
                 # The database is away: the lease may run out, and whoever comes back first has it.
-                log.debug("The lease of Prompt %s wasn't renewed: %s", self._prompt.id, type(error).__name__)
+                log.debug("The lease of %s wasn't renewed: %s", self._name, type(error).__name__)

@@ -10,17 +10,24 @@ from worker.errors import (
     AdapterInvalid,
     BrokerUnreachable,
     DeviceBroken,
-    DeviceUnavailable,
+    HostUnfit,
     LeaseLost,
     Transient,
 )
+from worker.lease import LONGEST_SILENCE_S, LeaseKeeper
 from worker.measured import refresh_agreement
 from worker.reviews import Lane
 from worker.scorers.base import Scorer
+from worker.store.faults import WITHDRAWN_S
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
 
 log = logging.getLogger(__name__)
+
+SLOWEST_REVIEW_S = 1.0
+"""A device that needs longer for a review than this has hung."""
+
+HAND_ON_PAUSE_S = 1.0
 
 Publish = Callable[[Lane, Sequence[int]], None]
 """Rings the bell for batches of a lane.
@@ -51,53 +58,69 @@ def score_batch(
     publish: Publish,
     window: int,
     retry_delay_s: float,
+    worker: str = "",
     task_id: str = "",
     on_complete: Callable[[int], None] = lambda job_id: None,
 ) -> int:
     """Claims a batch, scores it and writes its labels; returns how many reviews were scored.
 
-    A batch that is not to be had (delivered twice, cancelled) is no work and no error. A failure gives the batch
-    back to the ledger, which tries it again or bisects it. Whatever happened, the window is topped up after it.
+    That is the batch of the message, unless one of a higher priority waits or this one is not to be had (delivered
+    twice, cancelled). If none waits, that is no error. A failure gives the batch back to the ledger, which tries it
+    again or bisects it. Whatever happened, the window is topped up after it.
+    What is wrong with `worker` itself is no attempt of the batch: see `worker.store.faults`. A message that it has no
+    use for goes on to others.
     `on_complete` hears of a job that became done with this batch.
 
     Raises:
-        DeviceBroken: the attempt is recorded; the caller should end this process.
+        DeviceBroken: the batch was given back; the caller should end this process.
     """
-    batch = ledger.claim(batch_id, task_id=task_id)
+    standing = ledger.standing(worker)
+    batch = None
+    if not standing.broken:
+        batch = ledger.claim_next(batch_id, task_id=task_id, without=standing.without)
     if batch is None:
+        if standing.broken or standing.without:
+            ledger.give_message_back("adapter")
+            ring(ledger, publish, "adapter", window=window)
+            # Its own message is still held, so it takes no other: one that is sound has the next one.
+            time.sleep(HAND_ON_PAUSE_S)
         return 0
+    keeper = LeaseKeeper(
+        lambda: ledger.renew(batch),
+        lease_s=ledger.lease_s,
+        name=f"Batch {batch.id}",
+        silence_s=LONGEST_SILENCE_S + len(batch.reviews) * SLOWEST_REVIEW_S,
+    )
     started = time.monotonic()
-    renewed = started
-
-    def heartbeat() -> None:
-        nonlocal renewed
-        now = time.monotonic()
-        if now - renewed > ledger.lease_s / 4:
-            ledger.renew(batch)
-            renewed = now
-
+    loaded: float | None = None
     scored = 0
     try:
-        scorer = scorer_for(batch.adapter_id)
-        loaded = time.monotonic()
-        ledger.renew(batch)
-        outcomes = scorer.score(batch.reviews, heartbeat=heartbeat)
-        timings = {"load_s": round(loaded - started, 4), "score_s": round(time.monotonic() - loaded, 4)}
-        ledger.finish(batch, scorer.identity, outcomes, timings=timings)
+        with keeper:
+            scorer = scorer_for(batch.adapter_id)
+            loaded = time.monotonic()
+            outcomes = scorer.score(batch.reviews)
+            timings = {"load_s": round(loaded - started, 4), "score_s": round(time.monotonic() - loaded, 4)}
+            ledger.finish(batch, scorer.identity, outcomes, timings=timings, worker=worker)
         scored = len(outcomes)
     except LeaseLost:
         log.warning("Lease of batch %s lost; its unsaved labels are dropped.", batch.id)
-    except (AdapterInvalid, DeviceUnavailable) as error:
+    except AdapterInvalid as error:
         if ledger.hand_over(batch, str(error)):
             log.warning("Batch %s of job %s goes to the oracle: %s", batch.id, batch.job_id, error)
         else:
             ledger.stop(batch.job_id, str(error))
-            ledger.release(batch, str(error))
+            ledger.put_back(batch)
             log.error("Job %s stopped: %s", batch.job_id, error)
+    except HostUnfit as error:
+        if ledger.unfit(batch, worker, str(error)):
+            log.warning(
+                "This worker can't load adapter %d and leaves its batches to others; it tries again in %g min: %s",
+                batch.adapter_id,
+                WITHDRAWN_S / 60,
+                error,
+            )
     except DeviceBroken as error:
-        # A new process may mend it, twice; then it is the device's fault, and halving the batch finds nothing.
-        if batch.attempts < ledger.max_attempts or not ledger.hand_over(batch, str(error)):
-            ledger.release(batch, str(error), delay_s=retry_delay_s)
+        ledger.broke(batch, worker, str(error), while_scoring=loaded is not None, delay_s=retry_delay_s)
         raise
     except Transient as error:
         log.warning("Batch %s will be tried again: %s", batch.id, error)

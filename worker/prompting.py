@@ -45,9 +45,10 @@ def ask_prompt(
 ) -> int:
     """Claims a Prompt or Bulk, asks the oracle and saves what it answers; how many requests got an answer.
 
-    A batch that is not to be had is no work and no error; a failure gives it back to the ledger.
+    That is the one of the message, unless one of a higher priority waits or this one is not to be had. If none waits,
+    that is no error; a failure gives it back to the ledger.
     """
-    prompt = ledger.claim_prompt(batch_id, task_id=task_id)
+    prompt = ledger.claim_next_prompt(batch_id, task_id=task_id)
     if prompt is None:
         return 0
     book = PromptBook(ledger, prompt, max_total=max_total)
@@ -73,7 +74,9 @@ def _ask(
     """Asks; what goes wrong is the ledger's from here. Raises LeaseLost."""
     in_bulk = False
     try:
-        with LeaseKeeper(ledger, prompt) as keeper:
+        with LeaseKeeper(
+            lambda: ledger.renew_prompt(prompt), lease_s=ledger.lease_s, name=f"Prompt {prompt.id}"
+        ) as keeper:
             scorer = oracle_for(prompt.scorer_id)
             if isinstance(scorer, BulkScorer):
                 in_bulk = True

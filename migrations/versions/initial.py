@@ -234,6 +234,7 @@ def upgrade() -> None:
         sa.Column("job_id", INTEGER, nullable=False),
         sa.Column("lane", sa.Text(), nullable=False),
         sa.Column("scorer_id", INTEGER),
+        sa.Column("rank", INTEGER, nullable=False),
         sa.Column("number", INTEGER, nullable=False),
         sa.Column("first_row", INTEGER, nullable=False),
         sa.Column("last_row", INTEGER, nullable=False),
@@ -271,7 +272,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_batches_job_id_number", "batches", ["job_id", "number"])
     op.create_index("ix_batches_job_id_state", "batches", ["job_id", "state"])
-    op.create_index("ix_batches_live", "batches", ["lane", "state", "number", "job_id"])
+    op.create_index("ix_batches_live", "batches", ["lane", "state", "rank", "number", "job_id"])
     op.create_index("ix_batches_rung", "batches", ["lane", "state", "published_at"])
     op.create_table(
         "rejects",

@@ -103,15 +103,3 @@ def test_the_identity_stays(make_scorer: Callable[[], Scorer], scorer: Scorer, r
     scorer.score(reviews)
     assert scorer.identity == before == make_scorer().identity
     assert len(before.sha256) == 64
-
-
-def test_what_the_heartbeat_raises_passes_through(
-    make_scorer: Callable[[], Scorer], reviews: list[Review], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LORACLE_STUB_DELAY_S", "0.01")
-
-    def lost() -> None:
-        raise KeyError("lease")
-
-    with pytest.raises(KeyError, match="lease"):
-        make_scorer().score(reviews, heartbeat=lost)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.chunks import chunked, chunked_by_time
+from worker.chunks import LONGEST, chunked, chunked_by_time
 
 
 @given(st.lists(st.integers()), st.integers(1, 7))
@@ -15,6 +15,20 @@ def test_chunks_hold_every_record_once_in_order(records: list[int], size: int) -
     for chunks in (list(chunked(iter(records), size)), list(chunked_by_time(iter(records), size, 60.0))):
         assert [record for chunk in chunks for record in chunk] == records
         assert all(len(chunk) == size for chunk in chunks[:-1])
+
+
+@given(st.lists(st.integers()), st.integers(1, 7))
+def test_a_chunk_is_as_long_as_its_size_counts(records: list[int], size: int) -> None:
+    def even(record: int) -> bool:
+        return record % 2 == 0
+
+    for chunks in (
+        list(chunked(iter(records), size, even)),
+        list(chunked_by_time(iter(records), size, 60.0, even)),
+    ):
+        assert [record for chunk in chunks for record in chunk] == records
+        assert all(sum(map(even, c)) == size or len(c) == LONGEST * size for c in chunks[:-1])
+        assert all(len(chunk) <= LONGEST * size for chunk in chunks)
 
 
 def test_a_slow_stream_is_flushed_while_it_is_open() -> None:

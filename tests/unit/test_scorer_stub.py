@@ -49,13 +49,6 @@ def test_labels_never_change_between_versions() -> None:
     ]
 
 
-def test_the_delay_beats(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LORACLE_STUB_DELAY_S", "0.15")
-    beats: list[None] = []
-    StubScorer().score([Review(1, "fine")], heartbeat=lambda: beats.append(None))
-    assert len(beats) == 2
-
-
 def test_a_poisonous_text_raises() -> None:
     with pytest.raises(ReviewUnscorable, match="row 7"):
         StubScorer().score([Review(1, "fine"), Review(7, "a LORACLE-POISON-RAISE here")])

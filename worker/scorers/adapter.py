@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from worker.model import buckets
 from worker.model.classifier import Classifier
 from worker.model.devices import choose_device, choose_dtype, device_title, dtype_name, out_of_memory
 from worker.reviews import Failure, Outcome, Review, Score, ScorerIdentity
-from worker.scorers.base import no_heartbeat
 
 TOKEN_BUDGETS = {"cpu": 2048, "cuda": 65_536}
 """Padded tokens of a micro-batch. On a CPU more leaves the caches (MiniLM in bf16: 2048 scored 1.3 times as fast as
@@ -70,10 +69,8 @@ class AdapterScorer:
                 return
             self._token_budget //= 2
 
-    def score(
-        self, reviews: Sequence[Review], *, heartbeat: Callable[[], None] = no_heartbeat
-    ) -> list[Outcome]:
-        """One outcome per review, in the order of `reviews`; `heartbeat` is called after every micro-batch.
+    def score(self, reviews: Sequence[Review]) -> list[Outcome]:
+        """One outcome per review, in the order of `reviews`.
 
         Raises:
             DeviceBroken: the device fails in a way that only a new process can mend.
@@ -98,7 +95,6 @@ class AdapterScorer:
                 cost = len(micro_batch) * len(ids[micro_batch[0]])
                 self._token_budget = min(self._token_budget, cost) // 2
                 waiting = self._plan(ids, [*micro_batch, *chain.from_iterable(waiting)])
-            heartbeat()
         return [outcomes[index] for index in range(len(reviews))]
 
     def _plan(self, ids: Sequence[Sequence[int]], rows: Sequence[int]) -> deque[list[int]]:

@@ -51,9 +51,7 @@ class OracleScorer:
         """How it is asked."""
         return self._spec
 
-    def score(
-        self, reviews: Sequence[Review], *, heartbeat: Callable[[], None] = no_heartbeat
-    ) -> list[Outcome]:
+    def score(self, reviews: Sequence[Review]) -> list[Outcome]:
         """One outcome per review, in the order of `reviews`, whatever it costs.
 
         Raises:
@@ -65,7 +63,7 @@ class OracleScorer:
         for start in range(0, len(reviews), size):
             part = reviews[start : start + size]
             book = OpenBook()
-            self.ask([review.text for review in part], book, heartbeat=heartbeat)
+            self.ask([review.text for review in part], book)
             outcomes += [book.answers[index].outcome for index in range(len(part))]
         return outcomes
 

@@ -102,13 +102,8 @@ class Scorer(Protocol):
         """Who gives the labels; the same for as long as the scorer lives."""
         ...
 
-    def score(
-        self, reviews: Sequence[Review], *, heartbeat: Callable[[], None] = no_heartbeat
-    ) -> list[Outcome]:
+    def score(self, reviews: Sequence[Review]) -> list[Outcome]:
         """One outcome per review, in the order of `reviews`.
-
-        `heartbeat` is called between micro-batches or requests, so that the caller can renew its lease; what
-        it raises passes through.
 
         Raises:
             Transient: nothing was scored, the same call may succeed later.

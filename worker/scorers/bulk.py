@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,7 +22,6 @@ from worker.oracle.prompts import fixed_ids
 from worker.oracle.redaction import redact
 from worker.oracle.spec import OracleSpec
 from worker.reviews import Answer, Failure, Outcome, Review, ScorerIdentity
-from worker.scorers.base import no_heartbeat
 from worker.scorers.chat import ChatRoute, read_completion
 from worker.scorers.openai_client import raise_for, unavailable
 from worker.scorers.routes import Reply
@@ -81,9 +80,7 @@ class BulkScorer:
         """What it costs: half of what others pay."""
         return self._price
 
-    def score(
-        self, reviews: Sequence[Review], *, heartbeat: Callable[[], None] = no_heartbeat
-    ) -> list[Outcome]:
+    def score(self, reviews: Sequence[Review]) -> list[Outcome]:
         """One outcome per review, in the order of `reviews`, after the Bulk is over: this can take a day.
 
         Raises:
@@ -97,10 +94,7 @@ class BulkScorer:
             batch = self.look(remote_id)
             if batch.status in OVER:
                 break
-            end = time.monotonic() + self._poll_s
-            while time.monotonic() < end:
-                time.sleep(min(0.5, self._poll_s))
-                heartbeat()
+            time.sleep(self._poll_s)
         found = self.collect(batch, lines, texts).answers
         nothing = Failure(f"the Bulk ended as {batch.status} without a valid answer", "unanswered")
         return [found[index].outcome if index in found else nothing for index in range(len(texts))]

@@ -6,11 +6,11 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
 from worker.errors import DeviceBroken, HostUnfit, ReviewUnscorable
 from worker.reviews import Outcome, Review, Score, ScorerIdentity
-from worker.scorers.base import no_heartbeat
 
 LABELS = ("negative", "positive")
 DELAY = "LORACLE_STUB_DELAY_S"
@@ -41,8 +41,8 @@ def stub_score(text: str, labels: Sequence[str] = LABELS) -> Score:
 class StubScorer:
     """Gives `stub_score` to every review.
 
-    LORACLE_STUB_DELAY_S makes each call of `score` last that many seconds, with heartbeats. A text that
-    contains "LORACLE-POISON-RAISE" raises; if LORACLE_STUB_POISON is 1, one with "LORACLE-POISON-KILL" kills this
+    LORACLE_STUB_DELAY_S makes each call of `score` last that many seconds. A text that contains
+    "LORACLE-POISON-RAISE" raises; if LORACLE_STUB_POISON is 1, one with "LORACLE-POISON-KILL" kills this
     process, and one with "LORACLE-POISON-BREAK" breaks the device. While the file LORACLE_STUB_DEVICE exists, the
     device is broken. LORACLE_STUB_UNFIT is why this host can't load it.
 
@@ -68,16 +68,14 @@ class StubScorer:
         """The stub with its label names."""
         return self._identity
 
-    def score(
-        self, reviews: Sequence[Review], *, heartbeat: Callable[[], None] = no_heartbeat
-    ) -> list[Outcome]:
+    def score(self, reviews: Sequence[Review]) -> list[Outcome]:
         """One score per review, in the order of `reviews`.
 
         Raises:
             ReviewUnscorable: a text asks for it.
             DeviceBroken: a text asks for it, or LORACLE_STUB_DEVICE says so.
         """
-        if os.path.exists(os.environ.get(DEVICE) or ""):
+        if DEVICE in os.environ and Path(os.environ[DEVICE]).exists():
             raise DeviceBroken(f"the stub's device is broken while {os.environ[DEVICE]} exists")
         for review in reviews:
             if BREAK in review.text and self._poison:
@@ -86,8 +84,5 @@ class StubScorer:
                 os.kill(os.getpid(), signal.SIGKILL)
             if RAISE in review.text:
                 raise ReviewUnscorable(f"row {review.row_no} holds {RAISE}")
-        end = time.monotonic() + self._delay_s
-        while (left := end - time.monotonic()) > 0:
-            time.sleep(min(0.1, left))
-            heartbeat()
+        time.sleep(self._delay_s)
         return [stub_score(review.text, self._labels) for review in reviews]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine, exists, or_, select, text, update
@@ -13,9 +13,10 @@ from worker.policy import Policy
 from worker.reviews import Batch as BatchRow
 from worker.reviews import Failure, Outcome, Score, ScorerIdentity
 from worker.reviews import Review as ReviewRow
-from worker.store.bisecting import give_back
+from worker.store.bisecting import give_back, put_back
 from worker.store.engine import now, read, write
 from worker.store.fault_rows import lock_device, prove_sound
+from worker.store.queue import give_message_back, next_batch
 from worker.store.requests import insert_requests, record_failure
 from worker.store.rows import insert_labels, on_postgresql, upserting
 from worker.store.tables import ACTIVE_JOBS, LANES, Batch, Job, Review, Scorer
@@ -28,6 +29,23 @@ class BatchLife:
     max_attempts: int
     lease_s: float
     _scorer_ids: dict[str, int]
+
+    def claim_next(
+        self, batch_id: int, *, task_id: str = "", without: Collection[int] = ()
+    ) -> BatchRow | None:
+        """Claims the batch that the message of this one is used for; None if none waits.
+
+        That is this one itself, unless one of a higher priority waits or this one isn't waiting any more. Batches of
+        the adapters in `without` are left to other workers.
+        """
+        while True:
+            with read(self._engine) as connection:
+                chosen = next_batch(connection, "adapter", batch_id, without=without)
+            if chosen is None:
+                return None
+            batch = self.claim(chosen, task_id=task_id)
+            if batch is not None:
+                return batch
 
     def claim(self, batch_id: int, *, task_id: str = "") -> BatchRow | None:
         """queued -> running under a fresh lease, committed before any work; with its reviews in row order.
@@ -42,7 +60,7 @@ class BatchLife:
             if on_postgresql(connection):
                 # A claim lost in a crash of the server is claimed again: not worth a wait for its disk.
                 connection.execute(text("SET LOCAL synchronous_commit = off"))
-            return connection.execute(
+            claimed = connection.execute(
                 update(Batch)
                 .where(
                     Batch.id == batch_id,
@@ -59,8 +77,18 @@ class BatchLife:
                     claimed_at=now(),
                     task_id=task_id,
                 )
-                .returning(Batch.job_id, Batch.lane, Batch.attempts, Batch.first_row, Batch.last_row)
+                .returning(
+                    Batch.job_id,
+                    Batch.lane,
+                    Batch.attempts,
+                    Batch.first_row,
+                    Batch.last_row,
+                    Batch.published_at,
+                )
             ).one_or_none()
+            if claimed is not None and claimed.published_at is None:
+                give_message_back(connection, "adapter")
+            return claimed
 
         claimed = write(self._engine, work)
         if claimed is None:
@@ -187,6 +215,21 @@ class BatchLife:
             if held.one_or_none() is None:
                 raise lease_lost(batch)
             give_back(connection, batch.id, error, delay_s=delay_s, max_attempts=self.max_attempts)
+
+        write(self._engine, work)
+
+    def put_back(self, batch: BatchRow) -> None:
+        """Gives the batch back as if nobody had claimed it: what went wrong was none of its doing.
+
+        Raises:
+            LeaseLost: another worker has the batch now.
+        """
+
+        def work(connection: Connection) -> None:
+            held = connection.execute(select(Batch.id).where(*leased(batch)).with_for_update())
+            if held.one_or_none() is None:
+                raise lease_lost(batch)
+            put_back(connection, batch.id)
 
         write(self._engine, work)
 

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, func, select, update
 
 from worker.reviews import Lane
 from worker.store.bisecting import give_back
 from worker.store.engine import now, read, write
 from worker.store.jobs import nothing_open
 from worker.store.prompts import give_back_prompt
+from worker.store.queue import give_message_back, next_to_publish
 from worker.store.requests import fail_stopped, stopped_with_open_requests
 from worker.store.rows import on_postgresql
-from worker.store.tables import ACTIVE_JOBS, Batch, Job
+from worker.store.tables import Batch, Job
 
 # Bounds a sweep's transaction; the next sweep takes the rest.
 EXPIRED_AT_ONCE = 200
@@ -50,18 +51,19 @@ class Bell:
     def publishable(self, lane: Lane, *, window: int) -> list[int]:
         """Batches to publish now, marked as published: never more than `window` of a lane are outstanding.
 
-        Taken in the order (priority, number of the batch within its job, job), so that jobs share the pool.
+        Taken in the order (priority, number of the batch within its job, job), so that jobs share the pool. A batch
+        of a higher priority needs no room in it: a claim takes it with another one's message.
         Call `unpublish` for those whose message couldn't be sent.
         """
         with read(self._engine) as connection:
             # Most calls find nothing to do, and these must not queue for the write lock.
-            if not _choose(connection, lane, window=window, lock=False):
+            if not next_to_publish(connection, lane, window=window, lock=False):
                 return []
 
         def work(connection: Connection) -> list[int]:
             if on_postgresql(connection):
                 connection.execute(select(func.pg_advisory_xact_lock(_lock_key("publish", lane))))
-            chosen = _choose(connection, lane, window=window, lock=True)
+            chosen = next_to_publish(connection, lane, window=window, lock=True)
             if chosen:
                 connection.execute(update(Batch).where(Batch.id.in_(chosen)).values(published_at=now()))
             return chosen
@@ -79,6 +81,10 @@ class Bell:
                     .values(published_at=None)
                 ),
             )
+
+    def give_message_back(self, lane: Lane) -> None:
+        """A message was taken from the queue and used for nothing: another one may be published for it."""
+        write(self._engine, lambda connection: give_message_back(connection, lane))
 
     def sweep(self, lane: Lane, *, queue_empty: bool, ring_after_s: float = 5.0) -> Swept:
         """Expired leases go back, lost bells may ring again, jobs with nothing open are done.
@@ -137,68 +143,6 @@ class Bell:
             update(Batch).where(*_silent(lane, silent_s)).values(published_at=None)
         ).rowcount
         return Swept(states.count("queued"), states.count("split"), states.count("failed"), rung)
-
-
-def _choose(connection: Connection, lane: Lane, *, window: int, lock: bool) -> list[int]:
-    if lane == "openai":
-        return _choose_prompts(connection, window=window, lock=lock)
-    jobs = connection.execute(
-        select(Job.id, Job.priority).where(Job.state.in_(ACTIVE_JOBS)).order_by(Job.priority.desc())
-    ).all()
-    if not jobs:
-        return []
-    outstanding = connection.scalar(
-        select(func.count())
-        .select_from(Batch)
-        .join(Job, Job.id == Batch.job_id)
-        .where(
-            Batch.lane == lane,
-            Batch.state == "queued",
-            Batch.published_at.is_not(None),
-            Job.state.in_(ACTIVE_JOBS),
-        )
-    )
-    room = window - int(outstanding or 0)
-    chosen: list[int] = []
-    # Level by level, the index (lane, state, number, job) gives the order without sorting the backlog.
-    for priority in dict.fromkeys(job.priority for job in jobs):
-        if room <= len(chosen):
-            break
-        ids = [job.id for job in jobs if job.priority == priority]
-        query = (
-            select(Batch.id)
-            .where(
-                Batch.lane == lane,
-                Batch.state == "queued",
-                Batch.published_at.is_(None),
-                or_(Batch.not_before.is_(None), Batch.not_before <= now()),
-                Batch.job_id.in_(ids),
-            )
-            .order_by(Batch.number, Batch.job_id, Batch.id)
-            .limit(room - len(chosen))
-        )
-        chosen += connection.scalars(query.with_for_update(skip_locked=True) if lock else query)
-    return chosen
-
-
-def _choose_prompts(connection: Connection, *, window: int, lock: bool) -> list[int]:
-    """As they were packed: the packer has seen to priorities and turns."""
-    queued = (Batch.lane == "openai", Batch.state == "queued")
-    outstanding = connection.scalar(select(func.count()).where(*queued, Batch.published_at.is_not(None)))
-    room = window - int(outstanding or 0)
-    if room <= 0:
-        return []
-    query = (
-        select(Batch.id)
-        .where(
-            *queued,
-            Batch.published_at.is_(None),
-            or_(Batch.not_before.is_(None), Batch.not_before <= now()),
-        )
-        .order_by(Batch.id)
-        .limit(room)
-    )
-    return list(connection.scalars(query.with_for_update(skip_locked=True) if lock else query))
 
 
 def _expired(lane: Lane) -> tuple[ColumnElement[bool], ...]:

@@ -45,6 +45,7 @@ def give_back(connection: Connection, batch_id: int, error: str, *, delay_s: flo
         select(
             Batch.job_id,
             Batch.lane,
+            Batch.rank,
             Batch.number,
             Batch.first_row,
             Batch.last_row,
@@ -93,6 +94,7 @@ def _child(parent_id: int, parent: Any, rows: Sequence[int], max_attempts: int) 
     return {
         "job_id": parent.job_id,
         "lane": parent.lane,
+        "rank": parent.rank,
         "number": parent.number,
         "first_row": rows[0],
         "last_row": rows[-1],

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, delete, select, update
 
 from worker.reviews import Batch as BatchRow
-from worker.store.batches import lease_lost, leased
+from worker.store.batches import leased
 from worker.store.bisecting import put_back
 from worker.store.engine import now, read, write
 from worker.store.fault_rows import DEVICE, Fault, Standing, at, lock_device, prove_sound, read_faults
@@ -46,9 +46,6 @@ class WorkerFaults:
     def unfit(self, batch: BatchRow, worker: str, reason: str) -> bool:
         """The worker can't load the batch's adapter: the batch goes back uncounted, and the worker leaves the adapter
         alone for some minutes. Whether this is news.
-
-        Raises:
-            LeaseLost: another worker has the batch now.
         """
 
         def work(connection: Connection) -> bool:
@@ -58,8 +55,8 @@ class WorkerFaults:
                 .where(*at(worker, batch.adapter_id))
                 .values(reason=reason, times=row.times + 1, seen_at=now(), until=now() + WITHDRAWN_S)
             )
-            _take(connection, batch)
-            put_back(connection, batch.id)
+            if connection.scalar(select(Batch.id).where(*leased(batch)).with_for_update()) is not None:
+                put_back(connection, batch.id)
             return bool(row.times == 0 or row.reason != reason)
 
         return write(self._engine, work)
@@ -151,9 +148,7 @@ class WorkerFaults:
             )
             for name in former:
                 if lock_device(connection, worker) is None:
-                    connection.execute(
-                        update(WorkerFault).where(*at(name, DEVICE)).values(worker=worker)
-                    )
+                    connection.execute(update(WorkerFault).where(*at(name, DEVICE)).values(worker=worker))
                 else:
                     connection.execute(delete(WorkerFault).where(*at(name, DEVICE)))
             connection.execute(update(WorkerFault).where(*at(worker, DEVICE)).values(until=now()))
@@ -183,8 +178,3 @@ def _locked(connection: Connection, worker: str, adapter_id: int) -> Any:
         .where(*at(worker, adapter_id))
         .with_for_update()
     ).one()
-
-
-def _take(connection: Connection, batch: BatchRow) -> None:
-    if connection.scalar(select(Batch.id).where(*leased(batch)).with_for_update()) is None:
-        raise lease_lost(batch)

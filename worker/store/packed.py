@@ -29,6 +29,7 @@ def insert_prompt(
             job_id=requests[0][0],
             lane="openai",
             scorer_id=scorer_id,
+            rank=select(-Job.priority).where(Job.id == requests[0][0]).scalar_subquery(),
             number=0,
             first_row=0,
             last_row=0,

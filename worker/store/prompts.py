@@ -12,7 +12,7 @@ from worker.errors import LeaseLost
 from worker.oracle.money import Charge
 from worker.reviews import Answer, Prompt
 from worker.store.answers import settle_answers
-from worker.store.engine import now, write
+from worker.store.engine import now, read, write
 from worker.store.money import settle, settle_unsent
 from worker.store.packed import (
     insert_bulk,
@@ -22,6 +22,7 @@ from worker.store.packed import (
     unanswered,
     unanswered_and_whether_some_are_over,
 )
+from worker.store.queue import give_message_back, next_batch
 from worker.store.requests import fail_stopped, of_same_text, resolve
 from worker.store.tables import ACTIVE_JOBS, Batch, Bulk, Job
 
@@ -32,6 +33,20 @@ class PromptLife:
     _engine: Engine
     max_attempts: int
     lease_s: float
+
+    def claim_next_prompt(self, batch_id: int, *, task_id: str = "") -> Prompt | None:
+        """Claims the Prompt or Bulk that the message of this one is used for; None if none waits.
+
+        That is this one itself, unless one of a higher priority waits or this one isn't waiting any more.
+        """
+        while True:
+            with read(self._engine) as connection:
+                chosen = next_batch(connection, "openai", batch_id)
+            if chosen is None:
+                return None
+            prompt = self.claim_prompt(chosen, task_id=task_id)
+            if prompt is not None:
+                return prompt
 
     def claim_prompt(self, batch_id: int, *, task_id: str = "") -> Prompt | None:
         """queued -> running under a fresh lease; with the requests that have no answer yet, by job and row.
@@ -58,10 +73,12 @@ class PromptLife:
                     not_before=None,
                     task_id=task_id,
                 )
-                .returning(Batch.scorer_id, Batch.attempts)
+                .returning(Batch.scorer_id, Batch.attempts, Batch.published_at)
             ).one_or_none()
             if claimed is None:
                 return None
+            if claimed.published_at is None:
+                give_message_back(connection, "openai")
             requests, some_over = unanswered_and_whether_some_are_over(connection, batch_id)
             # The lines of a Bulk are counted off by its requests: once it may be out, none leaves.
             if some_over and not is_out(connection, batch_id):

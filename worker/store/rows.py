@@ -14,7 +14,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from worker.errors import DatabaseUnreachable
 from worker.reviews import Answer, Review, Score
 from worker.store.engine import now, to_json
-from worker.store.tables import Batch, Label, Table
+from worker.store.tables import Batch, Job, Label, Table
 
 _REVIEW_COLUMNS = "job_id, row_no, external_id, text, text_sha256, gold_label, attributes, characters"
 _LABEL_COLUMNS = "job_id, row_no, scorer_id, batch_id, created_at, label, score, probabilities"
@@ -75,6 +75,7 @@ def queue_batches(connection: Connection, job_id: int, ranges: Sequence[tuple[in
     if not ranges:
         return
     last = connection.scalar(select(func.max(Batch.number)).where(Batch.job_id == job_id)) or 0
+    rank = connection.scalar(select(-Job.priority).where(Job.id == job_id))
     created_at = connection.scalar(select(now()))
     connection.execute(
         insert(Batch),
@@ -82,6 +83,7 @@ def queue_batches(connection: Connection, job_id: int, ranges: Sequence[tuple[in
             {
                 "job_id": job_id,
                 "lane": "adapter",
+                "rank": rank,
                 "number": number,
                 "first_row": first_row,
                 "last_row": last_row,

@@ -159,7 +159,7 @@ class Batch(Table):
 
     On the adapter lane the job's reviews with first_row <= row_no <= last_row. On the openai lane a Prompt or Bulk
     for the scorer `scorer_id`: the requests that name it, of which some may belong to other jobs than the first
-    one's; its rows say nothing.
+    one's; its rows say nothing. Those of a lower `rank` go first: it is minus the priority of its (first) job.
     """
 
     __tablename__ = "batches"
@@ -168,8 +168,8 @@ class Batch(Table):
         _one_of("lane", LANES),
         Index(None, "job_id", "state"),
         Index(None, "job_id", "number"),
-        # The window takes queued batches in this order, the sweeper finds running ones among few.
-        Index("ix_batches_live", "lane", "state", "number", "job_id"),
+        # Queued batches are taken in this order; the sweeper finds running ones among few.
+        Index("ix_batches_live", "lane", "state", "rank", "number", "job_id"),
         # Counts the messages outstanding and finds old bells without a walk over the backlog.
         Index("ix_batches_rung", "lane", "state", "published_at"),
         Index(
@@ -183,6 +183,7 @@ class Batch(Table):
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     lane: Mapped[str]
     scorer_id: Mapped[int | None]
+    rank: Mapped[int]
     number: Mapped[int]
     first_row: Mapped[int]
     last_row: Mapped[int]
