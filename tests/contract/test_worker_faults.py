@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import Engine
 
-from tests.contract.enqueued import batch_states, enqueue, finish, outcomes, sql
 from tests.contract.enqueued import STUB as SCORER
+from tests.contract.enqueued import batch_states, enqueue, finish, outcomes, sql
 from worker.reviews import Batch
 from worker.store.fault_rows import OPENS_AT, Standing
 from worker.store.ledger import Ledger

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from worker.bootstrap import Store
-from worker.cli.common import duration
 from worker.errors import BrokerUnreachable
 from worker.settings import Settings
 from worker.store.fault_rows import Fault
+from worker.store.faults import WITHDRAWN_S
 
 
 def faults_online(settings: Settings, store: Store, adapter_id: int | None = None) -> list[Fault]:
@@ -45,7 +45,8 @@ def why_nobody_can(faults: Sequence[Fault], online: int) -> str | None:
 
 
 def reason(fault: Fault) -> str:
-    """What is wrong, and when the worker tries again."""
-    again = f"tried again in {duration(fault.again_in_s)}" if fault.again_in_s else "tried again now"
+    """What is wrong, and how it ends."""
     said = fault.reason.rstrip(".")
-    return f"its device is broken ({said}; {again})" if fault.adapter_id is None else f"{said} ({again})"
+    if fault.adapter_id is None:
+        return f"its device is broken ({said}); it is probed until it works"
+    return f"{said} (tried again every {WITHDRAWN_S / 60:g} min, and at a restart of the worker)"
