@@ -18,7 +18,7 @@ from worker.lease import LeaseKeeper
 from worker.oracle.money import NOTHING
 from worker.prompt_book import PromptBook
 from worker.reviews import Prompt
-from worker.scorers.bulk import OVER, BulkScorer, Line
+from worker.scorers.bulk import OVER, BulkScorer, Collected, Line
 from worker.scorers.openai_client import plain_code
 from worker.store.bulks import BulkRow
 from worker.store.ledger import Ledger
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 TOKEN_LIMIT = "token_limit_exceeded"
 TOKEN_LIMIT_S = 600.0
+MANY = 1_000
+"""So many reviews in one Bulk are never at fault all together."""
 GRACE_S = 300.0
 """How long a submission of which nobody heard may take to appear in OpenAI's list, before it is made again."""
 
@@ -120,16 +122,39 @@ def _collect(
     error = None
     if batch.status == "failed":
         error = f"the Batch API answered: {', '.join(filter(None, said)) or 'failed'}"
-    again = ledger.collect(prompt, found.answers, charges=charges, error=error)
+    answers, refusal = found.answers, _refusal(ledger, prompt, found, error)
+    if refusal is not None:
+        answers, error = {}, refusal
+    again = ledger.collect(prompt, answers, charges=charges, error=error)
+    if refusal is not None:
+        job_ids = ", ".join(map(str, prompt.job_ids))
+        log.error("The oracle isn't asked any more for jobs %s: %s", job_ids, refusal)
+        ledger.stop_oracle(prompt.job_ids, refusal)
     scorer.forget(batch.input_file_id)
     log.info(
         "Bulk %s is %s: %d answers, %d requests will be asked again.",
         prompt.id,
         batch.status,
-        len(found.answers),
+        len(answers),
         again,
     )
-    return len(found.answers)
+    return len(answers)
+
+
+def _refusal(ledger: Ledger, prompt: Prompt, found: Collected, error: str | None) -> str | None:
+    """Why the server is at fault for a whole Bulk without a good answer; None where its reviews may be.
+
+    A review is at fault only where others succeed. They don't where the oracle answered nothing of these jobs, or
+    where so many refused lines are first ones; and a Bulk that is refused as a whole once more is no review's fault.
+    """
+    tried = [request.attempts > 0 for request in prompt.requests]
+    if error is not None:
+        return f"the server refuses every request: {error}" if all(tried) else None
+    if found.refusal is None:
+        return None
+    if not any(tried) and len(tried) >= MANY:
+        return found.refusal
+    return None if ledger.has_answers(prompt) else found.refusal
 
 
 def advance_bulks(

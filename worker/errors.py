@@ -166,7 +166,7 @@ class DeviceBroken(Transient):
 
 
 class OracleInvalid(Invalid):
-    """The oracle can't be asked: its key, address, model or route is wrong."""
+    """The oracle can't be asked: its key, address, model or route is wrong, or it refuses every request."""
 
 
 class BulkTooLarge(Invalid):

@@ -6,19 +6,11 @@ import hashlib
 import json
 from array import array
 from dataclasses import dataclass
-from typing import Any
 
 from worker.enqueue import Source
-from worker.oracle.money import Price, token_bound
-from worker.oracle.prompts import (
-    DECISION_ROOM,
-    answer_format,
-    answer_room,
-    fixed_ids,
-    messages,
-    questions,
-    review_lines,
-)
+from worker.oracle.bodies import body_of
+from worker.oracle.money import Price
+from worker.oracle.prompts import fixed_ids
 from worker.oracle.redaction import redact
 from worker.oracle.spec import OracleSpec
 from worker.reviews import Review
@@ -66,32 +58,30 @@ def plan(source: Source, spec: OracleSpec, price: Price, share: float) -> Plan:
             continue
         seen.add(digest)
         text = spec.window.cut(redact(record.text) if spec.redacted else record.text)
-        # As a JSON line in a JSON string, as it is sent.
-        line = review_lines(["r000000"], [text]) + "\n"
-        sizes.append(len(json.dumps(line, ensure_ascii=False).encode()))
+        sizes.append(_size(text))
     different = len(seen)
     asked = round(different * share)
-    requests = -(-asked // spec.reviews_per_prompt)
-    overhead = requests * _overhead(spec)
+    full, rest = divmod(asked, spec.reviews_per_prompt)
+    prompts = [(full, spec.reviews_per_prompt), (1, rest)] if rest else [(full, spec.reviews_per_prompt)]
+    bounds = [(count, *_bound(spec, size)) for count, size in prompts]
+    overhead = sum(count * most for count, most, _ in bounds)
+    most_answers = sum(count * most for count, _, most in bounds)
     if spec.route == "bulk":
         price = price.halved()
     estimate = (sum(sizes) * share + overhead) / BYTES_PER_TOKEN
     most = sum(sorted(sizes, reverse=True)[:asked]) + overhead
     if spec.route == "decisions":
         # Answers of Decisions are free of charge and not counted.
-        answers, most_answers = 0.0, asked * DECISION_ROOM
+        answers = 0.0
     else:
         longest = max(len(label.encode()) for label in spec.labels)
         answers = asked * (longest + JSON_MEMBER) / BYTES_PER_TOKEN
-        full, rest = divmod(asked, spec.reviews_per_prompt)
-        most_answers = full * answer_room(spec.labels, spec.reviews_per_prompt)
-        most_answers += answer_room(spec.labels, rest) if rest else 0
     return Plan(
         reviews=reviews,
         duplicates=reviews - different,
         rejected=rejected,
         asked=asked,
-        requests=requests,
+        requests=sum(count for count, _ in prompts),
         tokens=round(estimate + answers),
         cost=price.cost(estimate, answers),
         most_tokens=most + most_answers,
@@ -99,20 +89,13 @@ def plan(source: Source, spec: OracleSpec, price: Price, share: float) -> Plan:
     )
 
 
-def _overhead(spec: OracleSpec) -> int:
-    """The most tokens that a request takes beside its texts."""
-    ids = fixed_ids("plan", spec.reviews_per_prompt)
-    empty = messages(spec.template.fill(spec.labels), "")
-    body: dict[str, Any]
-    if spec.route == "decisions":
-        body = {"model": spec.model, "input": empty, "questions": questions(ids, spec.labels)}
-    else:
-        body = {
-            "model": spec.model,
-            "messages": empty,
-            "response_format": answer_format(ids, spec.labels),
-            "max_completion_tokens": answer_room(spec.labels, len(ids)),
-            "reasoning_effort": "none",
-            "store": False,
-        }
-    return token_bound(body)
+def _size(text: str) -> int:
+    """The most tokens that a text adds to a request: its bytes in a JSON line in a JSON string, as it is sent."""
+    line = json.dumps(text, ensure_ascii=False)[1:-1]
+    return len(json.dumps(line, ensure_ascii=False)[1:-1].encode())
+
+
+def _bound(spec: OracleSpec, count: int) -> tuple[int, int]:
+    """The most tokens that a request about so many reviews takes beside their texts, and its answer."""
+    made = body_of(spec)
+    return made.bound(made.body(fixed_ids("plan", count), [""] * count))

@@ -12,7 +12,7 @@ from worker.store.queries import Queries
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What became of a job.
+    """What became of a job. `error` says why it stopped before its end.
 
     `rows` counts the file's records, rejects too. Accuracy and kappa are over the labelled reviews with a gold
     label (`gold` of them) and None where there are none. `oracle_agreement` is the share of reviews to which adapter
@@ -26,6 +26,7 @@ class Summary:
     job_id: int
     name: str
     state: str
+    error: str | None
     rows: int
     reviews: int
     labelled: int
@@ -57,6 +58,7 @@ def summarise(queries: Queries, job_id: int) -> Summary:
         job_id=job.id,
         name=job.name,
         state=job.state,
+        error=job.error,
         rows=job.records_read,
         reviews=at.reviews,
         labelled=at.labelled,

@@ -62,6 +62,7 @@ def test_what_a_bulk_left_out_is_asked_again_three_times(
     (job_id,) = prompt.job_ids
     for attempt in range(3):
         assert [request.attempts for request in prompt.requests] == [attempt] * len(prompt.requests)
+        assert ledger.has_answers(prompt) == (attempt > 0)
         ledger.note_submission(prompt, f"batch-{attempt}", poll_after_s=0)
         prompt = due(ledger, engine)
         found = {index: a for index, a in answers(prompt).items() if prompt.requests[index].row_no != 2}

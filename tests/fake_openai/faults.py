@@ -9,7 +9,7 @@ from typing import Literal
 Kind = Literal[
     "status", "rate_limit", "quota", "hang", "reset", "truncated", "short_body", "slow_headers", "refusal",
     "refuse_one", "content_filter", "length", "wrong_keys", "missing_one", "extra_one", "wrong_label", "not_json",
-    "shuffled", "bad_request", "unsupported",
+    "shuffled", "bad_request", "unsupported", "unprocessable", "prose",
 ]  # fmt: skip
 QUOTA_CODES = (
     "insufficient_quota", "credit_balance_exhausted", "project_spend_limit_exceeded",
@@ -46,6 +46,17 @@ TRANSIENT = (
     Fault("slow_headers", seconds=0.1),
 )
 """What a good server does on a bad day: everything is well at the next try."""
+
+
+ODD_VOICES = {
+    "a 400": Fault("status", status=400, code="invalid_request_error"),
+    "a 422 with details": Fault("unprocessable"),
+    "prose": Fault("prose"),
+    "prose for content": Fault("not_json"),
+    "wrong keys": Fault("wrong_keys"),
+    "refusals": Fault("refusal"),
+}
+"""How a server can refuse every request, or give no answer that can be used: as `poison={"": …}`."""
 
 
 def draw(generator: random.Random, share: float) -> Fault | None:

@@ -116,7 +116,9 @@ class Shelf:
         for line in output if not plan.usage else ():
             line["response"]["body"].pop("usage")
         errors = [
-            _line(line, plan.fail_status, {"error": {"message": "no"}}) for line in lines[: plan.fail_lines]
+            # As a server may do it, with the review in its message.
+            _line(line, plan.fail_status, {"error": {"message": f"no: {line['body']}", "code": "bad_value"}})
+            for line in lines[: plan.fail_lines]
         ]
         errors += [
             {

@@ -48,7 +48,8 @@ class FakeOpenAI:
     """An OpenAI-compatible server on a free port of this machine, for the time of a `with`.
 
     `tape` has an entry per model request, in the order of arrival: a fault, or None for a good answer; behind its end
-    a share `fail` gets a transient fault, by `seed`. A text that contains a key of `poison` always gets that fault.
+    a share `fail` gets a transient fault, by `seed`. A text that contains a key of `poison` always gets that fault,
+    and so does every request for a model of `voices`.
     `shelf_faults` is a tape for each route of files and batches ("POST /v1/batches"; {} stands for an id); there
     `reset` does what was asked and then breaks the connection.
     """
@@ -70,6 +71,7 @@ class FakeOpenAI:
     ) -> None:
         self.lock = threading.Lock()
         self.tape, self.fail, self.poison = list(tape), fail, dict(poison or {})
+        self.voices: dict[str, Fault] = {}
         self.latency_s, self.headers, self.rejected = latency_s, dict(headers or {}), tuple(rejected)
         self.decisions = decisions
         self.shelf_faults = {route: list(tape) for route, tape in (shelf_faults or {}).items()}
@@ -113,9 +115,11 @@ class FakeOpenAI:
         self._server.close_connections()
         self._server.server_close()
 
-    def choose_fault(self, texts: Sequence[str]) -> Fault | None:
+    def choose_fault(self, texts: Sequence[str], model: str) -> Fault | None:
         """What shall go wrong with a request about these texts; the caller holds the lock."""
         scripted = self.tape.pop(0) if self.tape else draw(self.generator, self.fail)
+        if model in self.voices:
+            return self.voices[model]
         for mark, fault in self.poison.items():
             if any(mark in text for text in texts):
                 return fault
@@ -222,7 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
         fake = self.server.fake
         texts = tuple(reviews_in(body.get("messages") or body.get("input")).values())
         with fake.lock:
-            fault = fake.choose_fault(texts)
+            fault = fake.choose_fault(texts, str(body.get("model")))
             fake.calls.append(Call(route, str(body.get("model")), texts, fault.kind if fault else None))
             fake.asked.update(texts)
             if fake.keep_bodies:
@@ -240,7 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _reply(self, route: str, body: Body, texts: Sequence[str], fault: Fault | None) -> None:
         fake = self.server.fake
         kind = fault.kind if fault else None
-        if fault is not None and self._went_wrong(fault):
+        if fault is not None and self._went_wrong(fault, texts):
             return
         answer = fake.answer(route, body, fault)
         content = json.dumps(answer).encode()
@@ -257,7 +261,7 @@ class _Handler(BaseHTTPRequestHandler):
         fake.bill(answer, texts if kind in (None, "slow_headers", "shuffled") else ())
         self._send(200, content)
 
-    def _went_wrong(self, fault: Fault) -> bool:
+    def _went_wrong(self, fault: Fault, texts: Sequence[str]) -> bool:
         """Serves the faults that need no answer; False for those that spoil one."""
         fake = self.server.fake
         if fault.kind == "slow_headers":
@@ -280,6 +284,19 @@ class _Handler(BaseHTTPRequestHandler):
             return True
         elif fault.kind == "bad_request":
             self._send_error(400, "said the fake", fault.code or "invalid_value", fault.param)
+            return True
+        elif fault.kind == "unprocessable":
+            # As FastAPI says it: it repeats what was sent.
+            detail = {
+                "type": "missing",
+                "loc": ["body", "prompt"],
+                "msg": "Field required",
+                "input": list(texts),
+            }
+            self._send_json(422, {"detail": [detail]})
+            return True
+        elif fault.kind == "prose":
+            self._send(200, b"Sure! What a nice review: " + "".join(texts).encode())
             return True
         elif fault.kind == "unsupported":
             self._send_error(400, "Unsupported parameter", "unsupported_parameter", fault.param or "store")

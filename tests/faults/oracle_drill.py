@@ -135,7 +135,7 @@ class Drill:
             for thread in threads:
                 thread.start()
             try:
-                self._sweep_until(lambda: self.queries.job_state(job.id) in ("done", "stopped"))
+                self._sweep_until(lambda: self._is_over(job.id))
             finally:
                 stop.set()
                 for thread in threads:
@@ -145,6 +145,14 @@ class Drill:
             self._audit(job.id)
         self.client.close()
         self.engine.dispose()
+
+    def _is_over(self, job_id: int) -> bool:
+        found = self.queries.get_job(job_id)
+        if found.state == "stopped" and "refuses every request" in str(found.error):
+            # The tape had so many refusals in a row that the server seemed to answer nothing.
+            self.ledger.retry(job_id)
+            return False
+        return found.state in ("done", "stopped")
 
     def _sweep_until(self, over: Callable[[], bool]) -> None:
         for _ in range(3000):

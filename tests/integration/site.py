@@ -83,6 +83,7 @@ class Site:
         *,
         batch_size: int = 10,
         publish: bool = False,
+        priority: int = 0,
         adapter_id: int | None = None,
     ) -> int:
         """A sealed job of these texts, straight through the ledger; for the stub unless an adapter is given."""
@@ -94,6 +95,7 @@ class Site:
             source="test",
             adapter_id=ledger.register_stub() if adapter_id is None else adapter_id,
             batch_size=batch_size,
+            priority=priority,
         )
         job, _ = ledger.open_job(spec)
         reviews = [Review(number, text) for number, text in enumerate(texts, 1)]

@@ -10,16 +10,24 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from tests.contract import asking
 from tests.fake_openai import FakeOpenAI, rule_label
+from tests.fake_openai.faults import ODD_VOICES
 from tests.integration.site import Site, family, kill_all, site_at, stop
+from tests.unit import oracles
+from worker.oracle.spec import Route
+from worker.scorers.asking import PROBE_TEXT
 from worker.scorers.stub import LABELS, stub_score
 
+ROUTES: tuple[Route, ...] = ("decisions", "chat")
 LANES = ("--lane", "adapter", "--lane", "openai")
 BELOW = 0.9
 
@@ -195,3 +203,71 @@ def test_both_lanes_in_one_worker_and_memory_stays(tmp_path: Path) -> None:
         assert max(sizes) < 400e6
         time.sleep(0.2)
         assert stop(worker) == 0
+
+
+def test_servers_that_refuse_every_request_stop_their_jobs_and_retry_labels_every_review(
+    tmp_path: Path,
+) -> None:
+    with FakeOpenAI() as server, oracle_site(tmp_path, server) as site:
+        queries = site.store.queries
+        jobs: dict[int, tuple[str, str]] = {}
+        for number, voice in enumerate(ODD_VOICES, 1):
+            # Each voice is a model's, so that one worker meets all of them at once.
+            model = f"gpt-6-luna-2026-10-{number:02}"
+            server.voices[model] = ODD_VOICES[voice]
+            spec = replace(oracles.spec(server, ROUTES[number % 2]), model=model)
+            policy = "cascade --below 0.9" if voice == "refusals" else "oracle"
+            job = asking.ask(site.store.ledger, 100, oracle=spec.identity, policy=policy, batch_size=50)
+            jobs[job.id] = (model, policy)
+        site.start(*LANES, "--concurrency", "8")
+        site.until(lambda: {queries.job_state(job_id) for job_id in jobs} == {"stopped"})
+        asked = Counter(call.model for call in server.calls)
+        for job_id, (model, policy) in jobs.items():
+            assert 1 <= asked[model] <= 10
+            error = str(queries.get_job(job_id).error)
+            assert error.startswith(f"the server refuses every request: {server.url} ")
+            for row in queries.iterate_results(job_id):
+                # What the adapter labelled stays.
+                assert row["error"] == (f"not asked: {error}" if policy == "oracle" else None)
+                assert (row["label"] is None) == (policy == "oracle")
+        server.voices.clear()
+
+        def all_done() -> bool:
+            for job_id in jobs:
+                # A worker remembers what it found for some seconds.
+                if queries.job_state(job_id) == "stopped":
+                    site.store.ledger.retry(job_id)
+            return {queries.job_state(job_id) for job_id in jobs} == {"done"}
+
+        site.until(all_done)
+        for job_id, (_, policy) in jobs.items():
+            rows = list(queries.iterate_results(job_id, with_text=True))
+            labelled = [row for row in rows if row["source"] == "oracle"]
+            assert len(labelled) == 100 if policy == "oracle" else 0 < len(labelled) < 100
+            assert all(row["label"] == rule_label(row["text"], LABELS)[0] for row in labelled)
+            assert all(row["error"] is None for row in rows)
+        assert "review 1 " not in site.said
+
+
+def test_run_says_that_the_server_refuses_every_request_and_goes_on_after_retry(tmp_path: Path) -> None:
+    texts = write_reviews(tmp_path / "reviews.csv", 100)
+    command = ("run", str(tmp_path / "reviews.csv"), "--policy", "oracle", "--route", "chat", "--json")
+    with (
+        FakeOpenAI(poison={"": ODD_VOICES["a 422 with details"]}) as server,
+        oracle_site(tmp_path, server) as site,
+    ):
+        found = json.loads(loracle(site, *command, code=1))
+        assert (found["state"], found["labelled"]) == ("stopped", 0)
+        sentence = (
+            f"the server refuses every request: {server.url} answered 422: body.prompt: Field required. "
+            "Check --model, --route and OPENAI_BASE_URL"
+        )
+        assert found["error"] == sentence
+        assert len(server.calls) <= 10
+        assert {text for call in server.calls[1:] for text in call.texts} == {PROBE_TEXT}
+        assert sentence in loracle(site, "status", "1", code=1)
+        server.poison.clear()
+        assert "100 reviews of job 1 will be scored again" in loracle(site, "retry", "1")
+        assert json.loads(loracle(site, *command))["labelled"] == 100
+        labels = [row["label"] for row in site.store.queries.iterate_results(1)]
+        assert labels == [rule_label(text, LABELS)[0] for text in texts]

@@ -48,6 +48,20 @@ def test_workers_on_real_servers_share_a_job_and_label_each_row_once(server_site
     assert first.wait(30) == 0
 
 
+@pytest.mark.services
+def test_jobs_are_scored_by_their_priority_however_late_they_come(server_site: Site) -> None:
+    site = server_site
+    # All are published before anything is scored, the last one first in rank.
+    jobs = [site.enqueue(reviews(20, 100 * n), publish=True, priority=n) for n in (-5, 0, 50)]
+    site.start("--children", "1")
+    for job_id in jobs:
+        site.wait(job_id)
+    ended = [site.store.queries.get_job(job_id).finished_at or 0.0 for job_id in jobs]
+    assert ended == sorted(ended, reverse=True)
+    for job_id in jobs:
+        site.assert_each_label_once(job_id)
+
+
 def test_sigterm_finishes_the_batch_in_flight_and_takes_no_other(site: Site) -> None:
     job_id = site.enqueue(reviews(40))
     worker = site.start(LORACLE_STUB_DELAY_S="1.5")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +13,8 @@ from tests.fake_openai import FakeOpenAI
 from tests.unit import oracles
 from worker.enqueue import EnqueueOptions, Source
 from worker.files import ReadOptions
-from worker.oracle.money import Price
-from worker.oracle.spec import Route
+from worker.oracle.money import Price, token_bound
+from worker.oracle.spec import ROUTES, Route
 from worker.planning import plan
 from worker.reviews import Review
 from worker.scorers.base import OpenBook
@@ -39,7 +41,7 @@ def source(folder: Path, texts: list[str]) -> Source:
 @pytest.mark.parametrize("route", ["decisions", "chat"])
 @pytest.mark.parametrize("size", [1, 2, 10])
 @pytest.mark.parametrize("redacted", [True, False])
-def test_what_is_set_aside_is_never_more_than_the_plan_s_bound(
+def test_what_is_set_aside_is_the_plan_s_bound(
     route: Route, size: int, redacted: bool, tmp_path: Path
 ) -> None:
     with FakeOpenAI() as server:
@@ -51,11 +53,31 @@ def test_what_is_set_aside_is_never_more_than_the_plan_s_bound(
             scorer.ask(TEXTS[start : start + size], book)
         assert planned.requests == len(server.calls)
         assert (planned.reviews, planned.duplicates, planned.asked) == (23, 0, 23)
-        assert book.cost <= book.reserved <= planned.most_cost
-        # And the bound is none that says nothing.
-        assert planned.most_cost < 1.5 * book.reserved
+        assert book.cost <= book.reserved
+        # The plan's bound is what is set aside, to the last byte.
+        assert planned.most_cost == pytest.approx(book.reserved, rel=1e-9)
         # The fake counts four bytes a token, as the estimate does, but neither questions nor schema.
         assert 0.4 * planned.cost < book.cost <= 1.1 * planned.cost
+
+
+def test_a_plan_bounds_the_bodies_that_are_really_sent(tmp_path: Path) -> None:
+    reviews = [Review(row, text) for row, text in enumerate(TEXTS, 1)]
+    with FakeOpenAI() as server:
+        server.keep_bodies = True
+        sent: dict[Route, list[dict[str, Any]]] = {}
+        for route in ("decisions", "chat"):
+            oracles.oracle(server, route).score(reviews)
+            sent[route], server.bodies = server.bodies, []
+        bulk = oracles.bulk(server)
+        lines = bulk.content(bulk.plan("key", [False] * len(TEXTS)), TEXTS).splitlines()
+        sent["bulk"] = [json.loads(line)["body"] for line in lines]
+    for route in ROUTES:
+        input_tokens = sum(token_bound(body) for body in sent[route])
+        # Without a price for output, and with 1 dollar per million for input.
+        price = Price(2.0 if route == "bulk" else 1.0, 0.0)
+        made = plan(source(tmp_path, TEXTS), oracles.spec(None, route), price, 1.0)
+        assert made.most_cost * 1e6 == pytest.approx(input_tokens, rel=1e-9)
+        assert made.requests == len(sent[route])
 
 
 def test_equal_texts_are_planned_once(tmp_path: Path) -> None:

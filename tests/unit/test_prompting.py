@@ -386,6 +386,50 @@ def test_odd_lines_of_a_bulk_are_asked_again_and_the_others_saved(site: Site) ->
         assert sorted(server.asked.values()) == [1, 1, 1, 2, 2, 2, 2, 2]
 
 
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        (BatchPlan(fail_lines=1000, fail_status=400), "answered 400 bad_value."),
+        (BatchPlan(odd_lines=1000), "answered 200: the answer isn't a completion."),
+    ],
+    ids=["refused", "odd"],
+)
+def test_a_bulk_of_which_every_line_is_refused_stops_its_job(site: Site, plan: BatchPlan, said: str) -> None:
+    with FakeOpenAI(batches=[plan]) as server:
+        job_id = site.ask(40, oracles.bulk(server, reviews_per_prompt=10))
+        site.step(rounds=30, size=1000)
+        found = site.queries.get_job(job_id)
+        assert found.state == "stopped"
+        assert str(found.error).startswith(f"the server refuses every request: {server.url} {said}")
+        assert len(server.shelf.batches) == 1
+        assert site.errors(job_id) == [f"not asked: {found.error}"] * 40
+        # Once it is mended, `retry` goes on.
+        site.ledger.retry(job_id)
+        site.step(rounds=30, size=1000)
+        assert site.labels(job_id) == site.expected(job_id)
+
+
+def test_a_bulk_of_reviews_at_fault_alone_stops_nothing(site: Site) -> None:
+    # First the others are answered, then three reviews alone are refused again and again.
+    refused = BatchPlan(fail_lines=3, fail_status=400)
+    with FakeOpenAI(batches=[refused] * 3) as server:
+        job_id = site.ask(20, oracles.bulk(server, reviews_per_prompt=1))
+        site.step(rounds=60, size=1000)
+        assert site.queries.job_state(job_id) == "done"
+        assert site.labels(job_id).count(None) == 3
+        assert len(server.shelf.batches) == 3
+
+
+def test_a_bulk_that_is_refused_as_a_whole_twice_stops_its_job(site: Site) -> None:
+    with FakeOpenAI(batches=[BatchPlan(status="failed", errors=("model_not_found",))] * 3) as server:
+        job_id = site.ask(20, oracles.bulk(server))
+        site.step(rounds=60, size=1000)
+        found = site.queries.get_job(job_id)
+        assert found.state == "stopped"
+        assert "refuses every request: the Batch API answered: model_not_found" in str(found.error)
+        assert len(server.shelf.batches) == 2
+
+
 def test_a_bulk_that_does_not_say_what_it_took_is_taken_to_have_used_all(site: Site) -> None:
     with FakeOpenAI(batches=[BatchPlan(usage=False)]) as server:
         job_id = site.ask(8, oracles.bulk(server, reviews_per_prompt=2))

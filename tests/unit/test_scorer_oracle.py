@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 
+import httpx2
+import openai
 import pytest
 from openai._models import construct_type
 from openai.types import Decision
 from openai.types.decision import AnswerAnswerResourceChoice
 
 from tests.fake_openai import BatchPlan, FakeOpenAI, Fault, rule_label
-from tests.fake_openai.faults import QUOTA_CODES
+from tests.fake_openai.faults import ODD_VOICES, QUOTA_CODES
 from tests.unit.oracles import LABELS, PRICE, bulk, oracle
 from worker.errors import BudgetSpent, OracleInvalid, OracleQuotaSpent, OracleUnavailable
 from worker.oracle.money import Charge, Price
 from worker.oracle.spec import Route
 from worker.reviews import Answer, Failure, Review, Score
-from worker.scorers.asking import PROBE_TEXT
+from worker.scorers import standing
+from worker.scorers.asking import PROBE_TEXT, PROBES, OracleScorer
 from worker.scorers.base import OpenBook
 from worker.scorers.decisions import read_decision
+from worker.scorers.openai_client import quote
 
 ROUTES: tuple[Route, ...] = ("decisions", "chat")
 TEXTS = [
@@ -189,13 +195,14 @@ def test_a_poisonous_review_alone_has_no_label_and_says_why(
 @pytest.mark.parametrize("route", ROUTES)
 def test_certain_answers_stay_when_the_server_goes_away(route: Route) -> None:
     down = [Fault("status", status=500)] * 9
-    with FakeOpenAI(tape=[Fault("wrong_keys"), None, *down]) as server:
+    # The second answer is to a text of our own.
+    with FakeOpenAI(tape=[Fault("wrong_keys"), None, None, *down]) as server:
         book = Ledger()
         with pytest.raises(OracleUnavailable, match="answered 500"):
             oracle(server, route).ask(TEXTS, book)
         assert sorted(book.answers) == list(range(6))
         # Four tries, and then it is the ledger's.
-        assert len(server.calls) == 2 + 4
+        assert len(server.calls) == 3 + 4
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -338,6 +345,14 @@ def test_a_bulk_gives_what_it_has_and_says_what_is_missing(plan: BatchPlan) -> N
         assert missing
 
 
+def test_a_bulk_of_which_every_line_is_refused_is_the_server_s_fault() -> None:
+    reviews = [Review(row, text) for row, text in enumerate(TEXTS, 1)]
+    with FakeOpenAI(batches=[BatchPlan(fail_lines=1000, fail_status=422)]) as server:
+        scorer = bulk(server, reviews_per_prompt=3)
+        with pytest.raises(OracleInvalid, match=r"refuses every request: .* answered 422 bad_value"):
+            scorer.score(reviews)
+
+
 @pytest.mark.parametrize("threads", [8])
 def test_parameters_that_are_dropped_by_many_at_once_cost_no_label(threads: int) -> None:
     with FakeOpenAI(rejected=["store", "reasoning_effort"], latency_s=0.02) as server:
@@ -349,11 +364,13 @@ def test_parameters_that_are_dropped_by_many_at_once_cost_no_label(threads: int)
 
 
 def test_a_parameter_that_was_never_sent_is_not_dropped_for_ever() -> None:
-    with FakeOpenAI(tape=[Fault("unsupported", param="temperature")] * 50) as server:
+    with FakeOpenAI(tape=[None, *[Fault("unsupported", param="temperature")] * 50]) as server:
+        scorer = oracle(server)
+        scorer.ask(TEXTS[1:2], Ledger())
         book = Ledger()
-        oracle(server).ask(TEXTS[:1], book)
+        scorer.ask(TEXTS[:1], book)
         assert isinstance(book.answers[0].outcome, Failure)
-        assert len(server.calls) == 2
+        assert len(server.calls) == 1 + 2
 
 
 def test_a_request_larger_than_the_limit_per_minute_is_halved() -> None:
@@ -441,3 +458,159 @@ def test_a_code_that_could_be_a_sentence_is_not_repeated() -> None:
     failure = book.answers[0].outcome
     assert isinstance(failure, Failure)
     assert failure.reason.endswith("answered 400")
+
+
+def ask_at_once(scorer: OracleScorer, texts: Sequence[str], *, threads: int = 8) -> list[Exception | None]:
+    """Asks about each ten texts in a call of their own, as the threads of a worker do; what each call raised."""
+
+    def one(start: int) -> Exception | None:
+        try:
+            scorer.ask(texts[start : start + 10], Ledger())
+        except (OracleInvalid, OracleUnavailable) as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(one, range(0, len(texts), 10)))
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("voice", ODD_VOICES)
+def test_a_server_that_refuses_every_request_is_at_fault_and_no_review_is(
+    route: Route, voice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standing, "REMEMBERED_S", 1e9)
+    texts = [f"review {number} of UNIQUEWORDS that nobody else may read" for number in range(100)]
+    with FakeOpenAI(poison={"": ODD_VOICES[voice]}, latency_s=0.01) as server:
+        raised = ask_at_once(oracle(server, route), texts)
+        assert all(isinstance(error, OracleInvalid) for error in raised)
+        assert len(server.calls) <= 10
+        # One Prompt was sent, and then a text of our own.
+        assert sum(call.texts != (PROBE_TEXT,) for call in server.calls) == 1
+        said = str(raised[0])
+        assert said.startswith(f"the server refuses every request: {server.url} ")
+        assert "UNIQUEWORDS" not in said
+        if voice == "a 422 with details":
+            assert "answered 422: body.prompt: Field required" in said
+        if voice == "a 400":
+            assert "answered 400 invalid_request_error: said the fake" in said
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_server_that_is_mended_is_found_sound_with_a_text_of_our_own(
+    route: Route, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standing, "REMEMBERED_S", 1e9)
+    with FakeOpenAI(poison={"": Fault("unprocessable")}) as server:
+        scorer = oracle(server, route)
+        # Shortly after the finding nothing is sent at all.
+        for _ in range(3):
+            with pytest.raises(OracleInvalid, match="refuses every request"):
+                scorer.ask(TEXTS, Ledger())
+        assert len(server.calls) == 1 + PROBES
+        # Later no review is sent before a text of our own was answered.
+        monkeypatch.setattr(standing, "REMEMBERED_S", 0.0)
+        with pytest.raises(OracleInvalid, match="refuses every request"):
+            scorer.ask(TEXTS, Ledger())
+        assert len(server.calls) == 1 + PROBES + 1
+        server.poison.clear()
+        calls = len(server.calls)
+        book = Ledger()
+        scorer.ask(TEXTS, book)
+        assert labels_of(book) == EXPECTED
+        assert [call.texts for call in server.calls[calls:]] == [(PROBE_TEXT,), tuple(TEXTS)]
+
+
+def test_a_server_that_begins_to_refuse_is_found_out_too() -> None:
+    with FakeOpenAI() as server:
+        scorer = oracle(server, reviews_per_prompt=1)
+        scorer.ask(TEXTS[:1], Ledger())
+        server.poison[""] = Fault("unprocessable")
+        book = Ledger()
+        with pytest.raises(OracleInvalid, match="refuses every request"):
+            scorer.ask(TEXTS, book)
+        # Halved three times in good faith.
+        assert [len(call.texts) for call in server.calls[1:]] == [12, 6, 3, 1, *[1] * PROBES]
+        assert book.answers == {}
+
+
+def test_a_refused_review_among_good_ones_costs_no_question_of_our_own() -> None:
+    texts = [f"{word} {number}" for number in range(20) for word in ("good", "POISON", "bad")]
+    with FakeOpenAI(poison={"POISON": Fault("refusal")}) as server:
+        scorer = oracle(server, reviews_per_prompt=1)
+        for text in texts:
+            scorer.ask([text], Ledger())
+        assert server.asked[PROBE_TEXT] == 0
+        assert len(server.calls) == len(texts)
+
+
+def test_an_unlucky_answer_to_our_own_text_puts_no_server_at_fault() -> None:
+    unlucky = [Fault("refusal"), Fault("wrong_keys"), Fault("reset")]
+    with FakeOpenAI(tape=unlucky) as server:
+        book = Ledger()
+        oracle(server).ask(TEXTS, book)
+        assert labels_of(book) == EXPECTED
+        assert server.asked[PROBE_TEXT] == 3
+
+
+def test_a_server_that_goes_away_while_it_is_checked_is_down_and_not_at_fault() -> None:
+    with FakeOpenAI(tape=[Fault("refusal"), *[Fault("status")] * 9]) as server:
+        with pytest.raises(OracleUnavailable, match="answered 500") as caught:
+            oracle(server).ask(TEXTS, Ledger())
+        assert caught.value.limited
+
+
+@pytest.mark.parametrize("fault", [Fault("hang", seconds=30), Fault("status"), Fault("quota")])
+def test_others_wait_for_the_first_request_and_no_longer(fault: Fault) -> None:
+    texts = [f"good {number}" for number in range(80)]
+    with FakeOpenAI(tape=[fault]) as server:
+        raised = ask_at_once(oracle(server, timeout_s=0.5), texts)
+        assert [type(error) for error in raised if error] == [OracleQuotaSpent] * (fault.kind == "quota")
+        assert sum(server.answered.values()) >= 70
+        # The first was alone: nobody else was asked about before it was over.
+        assert server.calls[0].fault == fault.kind
+
+
+def test_a_waiting_call_gives_signs_of_life_and_can_be_called_off() -> None:
+    class LostError(Exception):
+        pass
+
+    beats = 0
+
+    def beat() -> None:
+        nonlocal beats
+        beats += 1
+        if beats == 2:
+            raise LostError
+
+    with FakeOpenAI(tape=[Fault("hang", seconds=30)]) as server:
+        scorer = oracle(server, timeout_s=60)
+
+        def hang() -> None:
+            with suppress(OracleUnavailable):
+                scorer.ask(TEXTS[:1], Ledger())
+
+        first = threading.Thread(target=hang, daemon=True)
+        first.start()
+        while not server.calls:
+            time.sleep(0.01)
+        with pytest.raises(LostError):
+            scorer.ask(TEXTS[:1], Ledger(), heartbeat=beat)
+        assert len(server.calls) == 1
+        server.stopping.set()
+        first.join()
+
+
+def test_what_the_server_says_of_our_text_is_one_short_printable_line() -> None:
+    key = "sk-secret-0123456789"
+    said = {
+        "two\nlines \x1b[31m and\u202e more": "two lines [31m and more",
+        "x" * 500: "x" * 199 + "…",
+        f"wrong key: {key}": "",
+        f"wrong key: {key[:12]}***": "",
+        "you sent: a lovely film that I have seen twice": "",
+    }
+    for words, expected in said.items():
+        response = httpx2.Response(422, request=httpx2.Request("POST", "http://x"))
+        error = openai.APIStatusError("no", response=response, body={"message": words})
+        assert quote(error, key=key, texts=["What a lovely film that I have seen twice."]) == expected

@@ -45,7 +45,11 @@ _OPTIONS = [
         "--adapter", metavar="NAME|DIR", help="Adapter to score with (else LORACLE_ADAPTER, else the active)."
     ),
     click.option(
-        "--priority", type=click.IntRange(-100, 100), default=0, show_default=True, help="Higher first."
+        "--priority",
+        type=click.IntRange(-100, 100),
+        default=0,
+        show_default=True,
+        help="Jobs of a higher one go first, also before what waits already.",
     ),
     click.option("--batch-size", type=click.IntRange(1, 10_000), help="Reviews per batch."),
     click.option(

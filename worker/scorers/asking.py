@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from worker.errors import LoracleError, OracleUnavailable
 from worker.oracle.money import NOTHING, Charge, Price, token_bound
@@ -16,6 +16,7 @@ from worker.reviews import Answer, Failure, Outcome, Review, ScorerIdentity
 from worker.scorers.base import Book, FreePass, OpenBook, Throttle, no_heartbeat
 from worker.scorers.openai_client import Trouble, raise_for, unavailable
 from worker.scorers.routes import Reply, Route
+from worker.scorers.standing import Standing
 
 TRIES = 4
 """Requests with the same reviews before the Prompt goes back to the ledger."""
@@ -24,7 +25,9 @@ PATIENCE_S = 45.0
 """The longest that a call waits for a rate limit, all its waits together."""
 TICK_S = 0.5
 PROBE_TEXT = "A good film."
-"""What a half-open breaker is tried with: whether the server is down must not depend on what a review does to it."""
+"""A text of our own: whether the server is down or refuses everything must not depend on what a review does to it."""
+PROBES = 3
+"""Useless answers to it, one after the other, put the server at fault: a good model gives one at times."""
 
 MOST_BYTES_PER_TOKEN = 8.0
 """No text in earnest has more; so a request of more bytes than this per allowed token can never pass."""
@@ -40,6 +43,7 @@ class OracleScorer:
         self._route = route
         self._price = price
         self._first_wait_s = first_wait_s
+        self._standing = Standing()
 
     @property
     def identity(self) -> ScorerIdentity:
@@ -55,7 +59,7 @@ class OracleScorer:
         """One outcome per review, in the order of `reviews`, whatever it costs.
 
         Raises:
-            OracleInvalid: key, model or route are wrong.
+            OracleInvalid: key, model or route are wrong, or the server refuses every request.
             OracleUnavailable: the server doesn't answer now.
         """
         outcomes: list[Outcome] = []
@@ -78,14 +82,21 @@ class OracleScorer:
         """Every text gets an answer in `book`, saved as soon as it is certain. Certain ones stay when it raises.
 
         Raises:
-            OracleInvalid: key, model or route are wrong.
+            OracleInvalid: key, model or route are wrong, or the server refuses every request.
             OracleQuotaSpent: the account is empty.
             OracleUnavailable: the server doesn't answer now, or wants to be left alone.
             BudgetSpent: from `book`.
         """
         sent = [self.prepare(text) for text in texts]
         _Call(
-            self._route, self._price, sent, book, throttle or FreePass(), heartbeat, self._first_wait_s
+            self._route,
+            self._price,
+            self._standing,
+            sent,
+            book,
+            throttle or FreePass(),
+            heartbeat,
+            self._first_wait_s,
         ).run()
 
     def prepare(self, text: str) -> str:
@@ -100,6 +111,7 @@ class _Call:
         self,
         route: Route,
         price: Price,
+        standing: Standing,
         texts: Sequence[str],
         book: Book,
         throttle: Throttle,
@@ -109,6 +121,7 @@ class _Call:
         self._route, self._price, self._texts = route, price, texts
         self._book, self._throttle, self._heartbeat = book, throttle, heartbeat
         self._first_wait_s = first_wait_s
+        self._standing, self._since = standing, standing.findings
         self._spent = [NOTHING] * len(texts)
         self._patience_s = PATIENCE_S
 
@@ -149,9 +162,35 @@ class _Call:
         Raises:
             OracleInvalid, OracleQuotaSpent, OracleUnavailable, BudgetSpent: see `ask`.
         """
-        texts = [self._texts[index] for index in part]
         wait_s, tries, roomy = self._first_wait_s, 0, False
         failed: Trouble | None = None
+        while True:
+            with self._standing.turn(self._since, self._heartbeat) as suspected:
+                if suspected:
+                    self._check(part[0], probes=1)
+                found = self._request(part, roomy, failed)
+            if isinstance(found, Reply):
+                if not found.too_long or roomy:
+                    return found
+                roomy = True
+                continue
+            if found.kind == "retry":
+                tries, failed = tries + 1, found
+            pause_s = max(found.retry_after_s or 0.0, random.uniform(wait_s / 2, wait_s))
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+            self._patience_s -= pause_s
+            if tries >= TRIES or self._patience_s <= 0:
+                raise unavailable(found)
+            self._rest(pause_s)
+
+    def _request(self, part: Sequence[int], roomy: bool, failed: Trouble | None) -> Reply | Trouble:
+        """One request, or as many as the server has parameters that it doesn't know: what was read of its answer, or
+        why these reviews have to wait. `failed` is what went wrong with the same reviews before.
+
+        Raises:
+            OracleInvalid, OracleQuotaSpent, OracleUnavailable, BudgetSpent: see `ask`.
+        """
+        texts = [self._texts[index] for index in part]
         while True:
             ids = new_ids(len(part))
             body = self._route.body(ids, texts, roomy=roomy)
@@ -160,8 +199,8 @@ class _Call:
             reservation = self._book.reserve(dict.fromkeys(part, bound), self._price)
             try:
                 with self._throttle.admit(sum(most), self._heartbeat) as is_probe:
-                    if is_probe:
-                        self._try_out(part[0])
+                    if is_probe and (down := self._try_out(part[0])) and down.kind in ("wait", "retry"):
+                        raise unavailable(down, limited=True)
                     reply = self._route.send(body, ids)
             except LoracleError as error:
                 # From the throttle or the heartbeat: nothing went out.
@@ -174,64 +213,103 @@ class _Call:
                 trouble = self._route.explain(error)
                 if not trouble.billed:
                     self._book.settle(reservation, dict.fromkeys(part, NOTHING))
-                if trouble.kind in ("wait", "retry", "quota"):
-                    self._throttle.failed(_as_error(trouble))
-                else:
-                    self._throttle.answered({})
-                raise_for(trouble)
+                self._note(trouble)
                 if trouble.kind == "drop" and self._left_out(trouble.param or "", body, ids, texts):
                     continue
-                if trouble.kind in ("bisect", "drop") or _too_large(body, trouble):
-                    state: Literal["refused", "unanswered"] = "refused" if trouble.refused else "unanswered"
-                    return Reply(
-                        [None] * len(part), None, None, None, None, trouble=trouble.reason, state=state
-                    )
-                if trouble.kind == "retry":
-                    tries, failed = tries + 1, trouble
-                pause_s = max(trouble.retry_after_s or 0.0, random.uniform(wait_s / 2, wait_s))
-                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
-                self._patience_s -= pause_s
-                if tries >= TRIES or self._patience_s <= 0:
-                    raise unavailable(trouble) from error
-                self._rest(pause_s)
-                continue
+                if trouble.kind in ("bisect", "drop"):
+                    self._doubt(part[0])
+                    return _nothing_read(part, trouble)
+                if trouble.unreadable:
+                    self._doubt(part[0])
+                self._standing.unclear()
+                return _nothing_read(part, trouble) if _too_large(body, trouble) else trouble
             used = (reply.input_tokens or most[0]) + (reply.output_tokens or 0)
             self._throttle.answered(reply.headers, unused=max(0, sum(most) - used))
             self._pay(part, reservation, reply, bound)
-            if reply.too_long and not roomy:
-                roomy = True
-                continue
+            if any(outcome is not None for outcome in reply.outcomes):
+                self._standing.answered()
+            elif not reply.too_long or roomy:
+                self._doubt(part[0])
             return reply
 
-    def _try_out(self, index: int) -> None:
-        """Asks about a text of our own, at the cost of this review's job.
+    def _note(self, trouble: Trouble) -> None:
+        """Tells the throttle what went wrong.
 
         Raises:
-            OracleUnavailable: the server is still down, which is no review's fault.
+            OracleInvalid, OracleQuotaSpent: it ends the call for good.
         """
-        ids = new_ids(1)
-        body = self._route.body(ids, [PROBE_TEXT])
-        reservation = self._book.reserve({index: self._price.cost(*self._route.bound(body))}, self._price)
-        try:
-            reply = self._route.send(body, ids)
-        except Exception as error:
-            trouble = self._route.explain(error)
-            if not trouble.billed:
-                self._book.settle(reservation, {index: NOTHING})
-            if trouble.kind not in ("wait", "retry", "quota"):
-                # It answers: what it has against the request is told by the request itself.
-                self._throttle.answered({})
-                return
+        if trouble.kind in ("wait", "retry", "quota"):
             self._throttle.failed(_as_error(trouble))
-            raise_for(trouble)
-            raise OracleUnavailable(
-                trouble.reason, retry_after_s=trouble.retry_after_s, limited=True
-            ) from error
-        if reply.input_tokens is not None and reply.output_tokens is not None:
-            cost = self._price.cost(reply.input_tokens, reply.output_tokens)
-            tokens = reply.input_tokens + reply.output_tokens
-            self._book.settle(reservation, {index: Charge(cost, tokens)})
-        self._throttle.answered(reply.headers)
+        else:
+            self._throttle.answered({})
+        if trouble.kind == "invalid":
+            raise self._standing.at_fault(trouble.reason)
+        raise_for(trouble)
+
+    def _doubt(self, index: int) -> None:
+        """A whole request was refused, or its answer is of no use: returns if that is due to its reviews.
+
+        Raises:
+            OracleInvalid: the server is at fault.
+            OracleUnavailable, BudgetSpent: it isn't known.
+        """
+        self._standing.refused(self._since, self._heartbeat, lambda: self._check(index))
+
+    def _check(self, index: int, *, probes: int = PROBES) -> None:
+        """Finds out whether the server answers anything at all, at the cost of this review's job.
+
+        Raises:
+            OracleInvalid: it doesn't.
+            OracleUnavailable, BudgetSpent: it isn't known.
+        """
+        most = sum(self._route.bound(self._route.body(new_ids(1), [PROBE_TEXT])))
+        found: list[Trouble] = []
+        while len(found) < probes:
+            self._rest(len(found) * self._first_wait_s)
+            with self._throttle.admit(most, self._heartbeat):
+                trouble = self._try_out(index)
+            if trouble is None:
+                return
+            if trouble.kind == "wait":
+                raise unavailable(trouble)
+            found.append(trouble)
+        for trouble in found:
+            if trouble.kind == "retry" and not trouble.unreadable:
+                raise unavailable(trouble, limited=True)
+        raise self._standing.at_fault(
+            f"the server refuses every request: {found[-1].reason}. Check --model, --route and OPENAI_BASE_URL"
+        )
+
+    def _try_out(self, index: int) -> Trouble | None:
+        """Asks about a text of our own, at the cost of this review's job. None if it is answered well, else what is
+        wrong, which is no review's fault.
+
+        Raises:
+            OracleInvalid, OracleQuotaSpent, BudgetSpent: see `ask`.
+        """
+        while True:
+            ids = new_ids(1)
+            body = self._route.body(ids, [PROBE_TEXT])
+            reservation = self._book.reserve({index: self._price.cost(*self._route.bound(body))}, self._price)
+            try:
+                reply = self._route.send(body, ids)
+            except Exception as error:
+                trouble = self._route.explain(error, own_text=True, texts=self._texts)
+                if not trouble.billed:
+                    self._book.settle(reservation, {index: NOTHING})
+                self._note(trouble)
+                if trouble.kind == "drop" and self._left_out(trouble.param or "", body, ids, [PROBE_TEXT]):
+                    continue
+                return trouble
+            if reply.input_tokens is not None and reply.output_tokens is not None:
+                cost = self._price.cost(reply.input_tokens, reply.output_tokens)
+                tokens = reply.input_tokens + reply.output_tokens
+                self._book.settle(reservation, {index: Charge(cost, tokens)})
+            self._throttle.answered(reply.headers)
+            if reply.outcomes[0] is None:
+                return Trouble("bisect", f"{self._route.spec.base_url} answered 200: {reply.trouble}")
+            self._standing.answered()
+            return None
 
     def _left_out(
         self, param: str, body: Mapping[str, Any], ids: Sequence[str], texts: Sequence[str]
@@ -259,6 +337,18 @@ class _Call:
         while (left := end - time.monotonic()) > 0:
             time.sleep(min(TICK_S, left))
             self._heartbeat()
+
+
+def _nothing_read(part: Sequence[int], trouble: Trouble) -> Reply:
+    return Reply(
+        [None] * len(part),
+        None,
+        None,
+        None,
+        None,
+        trouble=trouble.reason,
+        state="refused" if trouble.refused else "unanswered",
+    )
 
 
 def _too_large(body: Mapping[str, Any], trouble: Trouble) -> bool:

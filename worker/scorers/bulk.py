@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from worker.oracle.redaction import redact
 from worker.oracle.spec import OracleSpec
 from worker.reviews import Answer, Failure, Outcome, Review, ScorerIdentity
 from worker.scorers.chat import ChatRoute, read_completion
-from worker.scorers.openai_client import raise_for, unavailable
+from worker.scorers.openai_client import plain_code, raise_for, unavailable
 from worker.scorers.routes import Reply
 
 MOST_LINES = 50_000
@@ -36,6 +37,8 @@ LOOK_BACK_S = 24 * 3600
 OVER = ("completed", "failed", "expired", "cancelled")
 POLL_S = 15.0
 CLIENT_KEY = "client_key"
+FEWEST_LINES = 3
+"""Fewer lines without one good answer may be due to their reviews."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +52,14 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What came back: answers, and charges, by position; what has no answer must be asked again."""
+    """What came back: answers, and charges, by position; what has no answer must be asked again.
+
+    `refusal`: of all lines the server answered none well, and this is what it said most often.
+    """
 
     answers: Mapping[int, Answer]
     charges: Mapping[int, Charge]
+    refusal: str | None = None
 
 
 class BulkScorer:
@@ -84,7 +91,7 @@ class BulkScorer:
         """One outcome per review, in the order of `reviews`, after the Bulk is over: this can take a day.
 
         Raises:
-            OracleInvalid: key, model or route are wrong.
+            OracleInvalid: key, model or route are wrong, or every line is refused.
             OracleUnavailable: the server doesn't answer now.
         """
         texts = [review.text for review in reviews]
@@ -95,7 +102,10 @@ class BulkScorer:
             if batch.status in OVER:
                 break
             time.sleep(self._poll_s)
-        found = self.collect(batch, lines, texts).answers
+        collected = self.collect(batch, lines, texts)
+        if collected.refusal is not None:
+            raise OracleInvalid(collected.refusal)
+        found = collected.answers
         nothing = Failure(f"the Bulk ended as {batch.status} without a valid answer", "unanswered")
         return [found[index].outcome if index in found else nothing for index in range(len(texts))]
 
@@ -198,6 +208,7 @@ class BulkScorer:
         by_id = {line.custom_id: line for line in lines}
         answers: dict[int, Answer] = {}
         charges: dict[int, Charge] = {}
+        refusals: list[str | None] = []
         for file_id in (batch.output_file_id, batch.error_file_id):
             for custom_id, status, body, request_id in self._results(file_id):
                 line = by_id.pop(custom_id, None)
@@ -206,12 +217,21 @@ class BulkScorer:
                 if status == 200:
                     reply = self._read(body, line, request_id)
                     self._take(line, reply, answers, charges, most=self.bounds([line], texts))
+                    answered = any(outcome is not None for outcome in reply.outcomes)
+                    refusals.append(None if answered else f"answered 200: {reply.trouble}")
+                else:
+                    refusals.append(_refusal(status, body))
         if batch.status != "failed":
             # Of a line that is in neither file nobody knows whether it was done.
             for line in by_id.values():
                 most = self.bounds([line], texts)
                 charges.update({position: Charge(most[position]) for position in line.positions})
-        return Collected(answers, charges)
+        refusal = None
+        if len(refusals) == len(lines) >= FEWEST_LINES and None not in refusals:
+            (said, _), *_ = Counter(refusals).most_common(1)
+            where = self._spec.base_url
+            refusal = f"the server refuses every request: {where} {said}. Check --model and OPENAI_BASE_URL"
+        return Collected(answers, charges, refusal)
 
     def forget(self, file_id: str | None) -> None:
         """Deletes uploaded reviews. What can't be deleted now goes by itself."""
@@ -276,6 +296,15 @@ class BulkScorer:
 
     def _prepare(self, text: str) -> str:
         return self._spec.window.cut(redact(text) if self._spec.redacted else text)
+
+
+def _refusal(status: int, body: object) -> str | None:
+    """What the server has against a line: of its words the code alone. None where the line may be answered later."""
+    if not 400 <= status < 500 or status in (408, 409, 429):
+        return None
+    error = body.get("error") if isinstance(body, Mapping) else None
+    code = plain_code(error.get("code")) if isinstance(error, Mapping) else ""
+    return f"answered {status}{f' {code}' if code else ''}"
 
 
 class _translated:  # noqa: N801

@@ -9,39 +9,19 @@ from typing import Any
 from openai import OpenAI
 from openai.types.chat import ChatCompletion
 
-from worker.oracle.money import token_bound
-from worker.oracle.prompts import answer_format, answer_room, messages, review_lines
+from worker.oracle.bodies import ChatBody
 from worker.oracle.spec import OracleSpec
 from worker.reviews import Outcome, Score
-from worker.scorers.openai_client import Trouble, explain
+from worker.scorers.openai_client import Trouble, explain, quote
 from worker.scorers.routes import Reply
 
 
-class ChatRoute:
-    """One required key per review, with the labels as its only values. It gives no probabilities."""
+class ChatRoute(ChatBody):
+    """Asks with a `ChatBody`. Its answers have no probabilities."""
 
     def __init__(self, client: OpenAI, spec: OracleSpec) -> None:
+        super().__init__(spec)
         self._client = client
-        self._spec = spec
-        self._system = spec.template.fill(spec.labels)
-        # `store` off: OpenAI keeps no copy for its dashboard. Servers that know one of these not say so once.
-        self._optional: dict[str, Any] = {"reasoning_effort": "none", "store": False}
-        self._cap = "max_completion_tokens"
-
-    def body(self, ids: Sequence[str], texts: Sequence[str], *, roomy: bool = False) -> dict[str, Any]:
-        """The request for these reviews; `roomy`: with twice the room for the answer."""
-        room = answer_room(self._spec.labels, len(ids))
-        return {
-            "model": self._spec.model,
-            "messages": messages(self._system, review_lines(ids, texts)),
-            "response_format": answer_format(ids, self._spec.labels),
-            self._cap: room * 2 if roomy else room,
-            **self._optional,
-        }
-
-    def bound(self, body: Mapping[str, Any]) -> tuple[int, int]:
-        """The most input and output tokens it can take."""
-        return token_bound(body), int(body.get("max_completion_tokens") or body["max_tokens"])
 
     def send(self, body: Mapping[str, Any], ids: Sequence[str]) -> Reply:
         """Asks. Raises whatever the client raises."""
@@ -49,24 +29,16 @@ class ChatRoute:
         return read_completion(
             raw.parse(),
             ids,
-            self._spec.labels,
+            self.spec.labels,
             headers=raw.headers,
             request_id=raw.headers.get("x-request-id"),
         )
 
-    def explain(self, error: Exception) -> Trouble:
-        """What to do about an error of `send`."""
-        return explain(error, self._spec.model, self._spec.base_url)
-
-    def drop(self, param: str) -> bool:
-        """Leaves out what the server doesn't know; older servers name the limit of the answer otherwise."""
-        if param == self._cap == "max_completion_tokens":
-            self._cap = "max_tokens"
-            return True
-        return self._optional.pop(param, _ABSENT) is not _ABSENT
-
-
-_ABSENT = object()
+    def explain(self, error: Exception, *, own_text: bool = False, texts: Sequence[str] = ()) -> Trouble:
+        """What to do about an error of `send`. With `own_text` no review was in the request: the server's words are
+        repeated, unless they hold one of these `texts`."""
+        quoted = quote(error, key=self._client.api_key, texts=texts) if own_text else ""
+        return explain(error, self.spec.model, self.spec.base_url, quoted=quoted)
 
 
 def read_completion(

@@ -9,41 +9,27 @@ from typing import Any
 from openai import OpenAI
 from openai.types import Decision
 
-from worker.oracle.money import token_bound
-from worker.oracle.prompts import DECISION_ROOM, messages, questions, review_lines
+from worker.oracle.bodies import DecisionsBody
 from worker.oracle.spec import OracleSpec
 from worker.reviews import Outcome, Score
-from worker.scorers.openai_client import Trouble, explain
+from worker.scorers.openai_client import Trouble, explain, quote
 from worker.scorers.routes import Reply
 
 SUM_TOLERANCE = 0.02
 
 
-class DecisionsRoute:
-    """One `choice` question per review; its probability is the score. Output tokens are free."""
+class DecisionsRoute(DecisionsBody):
+    """Asks with a `DecisionsBody`; the probability of the choice is the score. Output tokens are free."""
 
     def __init__(self, client: OpenAI, spec: OracleSpec) -> None:
+        super().__init__(spec)
         self._client = client
-        self._spec = spec
-        self._system = spec.template.fill(spec.labels)
-
-    def body(self, ids: Sequence[str], texts: Sequence[str], *, roomy: bool = False) -> dict[str, Any]:
-        """The request for these reviews; the answer needs no room."""
-        return {
-            "model": self._spec.model,
-            "input": messages(self._system, review_lines(ids, texts)),
-            "questions": questions(ids, self._spec.labels),
-        }
-
-    def bound(self, body: Mapping[str, Any]) -> tuple[int, int]:
-        """The most input and output tokens it can take."""
-        return token_bound(body), DECISION_ROOM * len(body["questions"])
 
     def send(self, body: Mapping[str, Any], ids: Sequence[str]) -> Reply:
         """Asks. Raises whatever the client raises."""
         raw = self._client.decisions.with_raw_response.create(**body)
         decision = raw.parse()
-        outcomes, trouble = read_decision(decision, ids, self._spec.labels)
+        outcomes, trouble = read_decision(decision, ids, self.spec.labels)
         usage = getattr(decision, "usage", None)
         return Reply(
             outcomes,
@@ -56,13 +42,11 @@ class DecisionsRoute:
             state="refused" if trouble.startswith("the model refused") else "unanswered",
         )
 
-    def explain(self, error: Exception) -> Trouble:
-        """What to do about an error of `send`."""
-        return explain(error, self._spec.model, self._spec.base_url)
-
-    def drop(self, param: str) -> bool:
-        """Every parameter is needed."""
-        return False
+    def explain(self, error: Exception, *, own_text: bool = False, texts: Sequence[str] = ()) -> Trouble:
+        """What to do about an error of `send`. With `own_text` no review was in the request: the server's words are
+        repeated, unless they hold one of these `texts`."""
+        quoted = quote(error, key=self._client.api_key, texts=texts) if own_text else ""
+        return explain(error, self.spec.model, self.spec.base_url, quoted=quoted)
 
 
 def read_decision(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from worker.oracle.spec import OracleSpec
 from worker.reviews import Outcome
 from worker.scorers.openai_client import Trouble
 
@@ -31,6 +32,8 @@ class Reply:
 class Route(Protocol):
     """One way to ask: what is sent, what it can cost at most, and how the answer is read."""
 
+    spec: OracleSpec
+
     def body(self, ids: Sequence[str], texts: Sequence[str], *, roomy: bool = False) -> dict[str, Any]:
         """The request for these reviews; `roomy`: with twice the room for the answer."""
         ...
@@ -43,8 +46,9 @@ class Route(Protocol):
         """Asks. Raises whatever the client raises."""
         ...
 
-    def explain(self, error: Exception) -> Trouble:
-        """What to do about an error of `send`."""
+    def explain(self, error: Exception, *, own_text: bool = False, texts: Sequence[str] = ()) -> Trouble:
+        """What to do about an error of `send`. With `own_text` no review was in the request: the server's words are
+        repeated, unless they hold one of these `texts`."""
         ...
 
     def drop(self, param: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, not_, select, update
+from sqlalchemy import Connection, Engine, exists, not_, select, update
 
 from worker.oracle.money import Charge
 from worker.reviews import Answer, Prompt
@@ -140,6 +140,16 @@ class BulkLife:
             return again
 
         return write(self._engine, work)
+
+    def has_answers(self, prompt: Prompt) -> bool:
+        """Whether this scorer has labelled any review of the Bulk's jobs."""
+        labelled = exists().where(
+            Request.job_id.in_(prompt.job_ids),
+            Request.scorer_id == prompt.scorer_id,
+            Request.state == "labelled",
+        )
+        with read(self._engine) as connection:
+            return bool(connection.scalar(select(labelled)))
 
     def abandon_bulk(self, prompt: Prompt, error: str) -> None:
         """It is given up, and its requests are open again. What was set aside counts as spent if it was submitted.
