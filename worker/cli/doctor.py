@@ -34,7 +34,7 @@ class Finding:
 @click.command()
 @json_option
 def doctor(as_json: bool) -> int:
-    """Check settings, database, Redis, device, adapter and oracle, and say how to mend what is wrong.
+    """Check settings, database, Redis, workers, device, adapter and oracle, and say how to mend what is wrong.
 
     Exit code 2 if something would keep a worker from scoring.
     """
