@@ -162,6 +162,10 @@ class Scorers:
         self._loaded: OrderedDict[int, Scorer] = OrderedDict()
         self._refused: dict[int, tuple[AdapterInvalid, float]] = {}
 
+    def has(self, adapter_id: int) -> bool:
+        """Whether this adapter is loaded."""
+        return adapter_id in self._loaded
+
     def __call__(self, adapter_id: int) -> Scorer:
         """The scorer of an adapter.
 

@@ -182,6 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         interval_s=settings.sweep_interval_s,
         on_complete=conclude,
         before_ring=prepare if threads else lambda ledger: breaker().look(ledger),
+        child_died=lambda ledger, task_id: ledger.child_died(task_id, worker_name(settings)),
     )
     worker = app.Worker(
         hostname=name,

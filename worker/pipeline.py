@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from worker.errors import (
     AdapterInvalid,
@@ -16,7 +17,7 @@ from worker.errors import (
 )
 from worker.lease import LONGEST_SILENCE_S, LeaseKeeper
 from worker.measured import refresh_agreement
-from worker.reviews import Lane
+from worker.reviews import Batch, Lane
 from worker.scorers.base import Scorer
 from worker.store.faults import WITHDRAWN_S
 from worker.store.ledger import Ledger
@@ -37,6 +38,24 @@ Raises:
 """
 
 
+class Scorers(Protocol):
+    """The scorers of this process."""
+
+    def has(self, adapter_id: int) -> bool:
+        """Whether this one is loaded."""
+        ...
+
+    def __call__(self, adapter_id: int) -> Scorer:
+        """This one, loaded if it isn't.
+
+        Raises:
+            AdapterInvalid: nobody can load it.
+            HostUnfit: this host can't.
+            DeviceBroken: the device failed.
+        """
+        ...
+
+
 def ring(ledger: Ledger, publish: Publish, lane: Lane, *, window: int) -> bool:
     """Publishes what the window has room for; False when the broker is away, which loses nothing."""
     batch_ids = ledger.publishable(lane, window=window)
@@ -54,7 +73,7 @@ def score_batch(
     batch_id: int,
     *,
     ledger: Ledger,
-    scorer_for: Callable[[int], Scorer],
+    scorers: Scorers,
     publish: Publish,
     window: int,
     retry_delay_s: float,
@@ -96,7 +115,7 @@ def score_batch(
     scored = 0
     try:
         with keeper:
-            scorer = scorer_for(batch.adapter_id)
+            scorer = _load(batch, ledger, scorers)
             loaded = time.monotonic()
             outcomes = scorer.score(batch.reviews)
             timings = {"load_s": round(loaded - started, 4), "score_s": round(time.monotonic() - loaded, 4)}
@@ -134,6 +153,15 @@ def score_batch(
         on_complete(batch.job_id)
     ring(ledger, publish, "adapter", window=window)
     return scored
+
+
+def _load(batch: Batch, ledger: Ledger, scorers: Scorers) -> Scorer:
+    if scorers.has(batch.adapter_id):
+        return scorers(batch.adapter_id)
+    ledger.loading(batch, True)
+    scorer = scorers(batch.adapter_id)
+    ledger.loading(batch, False)
+    return scorer
 
 
 def record_agreement(job_id: int, *, ledger: Ledger, queries: Queries) -> None:

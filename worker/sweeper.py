@@ -57,6 +57,7 @@ class Sweeper(threading.Thread):
         interval_s: float,
         on_complete: Callable[[int], None] = lambda job_id: None,
         before_ring: Callable[[Ledger], None] | None = None,
+        child_died: Callable[[Ledger, str], object] = lambda ledger, task_id: ledger.expire_lease(task_id),
     ) -> None:
         super().__init__(name="sweeper", daemon=True)
         self._open_ledger = open_ledger
@@ -68,6 +69,7 @@ class Sweeper(threading.Thread):
         self._interval_s = interval_s
         self._on_complete = on_complete
         self._before_ring = before_ring
+        self._child_died = child_died
         self._wake = threading.Event()
         self._stopping = False
         self._lost: deque[str] = deque()
@@ -115,7 +117,7 @@ class Sweeper(threading.Thread):
         if self._ledger is None:
             self._ledger = self._open_ledger()
         while self._lost:
-            self._ledger.expire_lease(self._lost[0])
+            self._child_died(self._ledger, self._lost[0])
             self._lost.popleft()
         for lane in self._lanes:
             length = self._queue_length(lane)

@@ -27,7 +27,7 @@ def score_batch(self: Any, batch_id: int) -> None:
             pipeline.score_batch(
                 batch_id,
                 ledger=parts.store.ledger,
-                scorer_for=_scorers(),
+                scorers=_scorers(),
                 publish=parts.publish,
                 window=parts.settings.publish_window,
                 retry_delay_s=parts.settings.retry_delay_s,

@@ -157,6 +157,29 @@ def test_a_probe_that_couldnt_try_the_device_closes_the_breaker_and_counts_nothi
     assert sql(engine, "SELECT * FROM worker_faults") == []
 
 
+def test_a_child_that_dies_while_it_loads_is_the_workers_fault_and_while_it_scores_an_attempt(
+    ledger: Ledger, engine: Engine
+) -> None:
+    enqueue(ledger, 4)
+    for _ in range(OPENS_AT):
+        batch = claimed(ledger)
+        ledger.loading(batch, True)
+        assert ledger.child_died("t", HERE)
+    assert sql(engine, "SELECT state, attempts, claimed_at FROM batches") == [("queued", 0, None)]
+    assert ledger.standing(HERE).broken
+    ledger.device_sound(HERE)
+
+    batch = claimed(ledger)
+    ledger.loading(batch, True)
+    ledger.loading(batch, False)
+    assert ledger.child_died("t", HERE)
+    assert ledger.sweep("adapter", queue_empty=False).requeued == 1
+    assert attempts(engine) == [1]
+    assert not ledger.child_died("t", HERE)
+    assert not ledger.child_died("", HERE)
+    assert sql(engine, "SELECT * FROM worker_faults") == []
+
+
 def test_a_worker_that_starts_takes_over_the_broken_device_of_the_one_before(
     ledger: Ledger, engine: Engine
 ) -> None:

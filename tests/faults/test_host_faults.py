@@ -99,6 +99,19 @@ def test_a_device_that_stays_broken_costs_a_handful_of_children_and_no_review(sh
     assert [fault.worker[:7] for fault in site.store.queries.worker_faults()] == ["ill CPU"]
 
 
+def test_a_host_whose_children_die_while_they_load_costs_a_handful_of_them_and_no_review(
+    site: Site,
+) -> None:
+    # As where the memory doesn't suffice.
+    job_id = site.enqueue(reviews(30))
+    site.start(LORACLE_STUB_UNFIT="SIGKILL")
+    site.until(lambda: rows(site, "SELECT probes FROM worker_faults WHERE probes > 0"))
+    waiting = str(status(site, job_id)["waiting_for"])
+    assert "its device is broken (the probe of the device died (signal 9))" in waiting
+    assert site.said.count("A child died") <= HANDFUL
+    assert rows(site, "SELECT DISTINCT state, attempts FROM batches") == [("queued", 0)]
+
+
 def test_a_mended_device_is_noticed_by_a_probe_and_finishes_its_job(site: Site) -> None:
     broken = site.home / "broken"
     broken.touch()

@@ -58,7 +58,10 @@ class Host:
     def publish(self, lane: Lane, batch_ids: Sequence[int]) -> None:
         self.messages += batch_ids
 
-    def scorer_for(self, adapter_id: int) -> object:
+    def has(self, adapter_id: int) -> bool:
+        return False
+
+    def __call__(self, adapter_id: int) -> object:
         self.loads += 1
         return self.load(adapter_id)
 
@@ -67,7 +70,7 @@ class Host:
         return pipeline.score_batch(
             self.messages.pop(0),
             ledger=self.ledger,
-            scorer_for=self.scorer_for,  # type: ignore[arg-type]
+            scorers=self,  # type: ignore[arg-type]
             publish=self.publish,
             window=100,
             retry_delay_s=0.0,

@@ -44,7 +44,7 @@ class StubScorer:
     LORACLE_STUB_DELAY_S makes each call of `score` last that many seconds. A text that contains
     "LORACLE-POISON-RAISE" raises; if LORACLE_STUB_POISON is 1, one with "LORACLE-POISON-KILL" kills this
     process, and one with "LORACLE-POISON-BREAK" breaks the device. While the file LORACLE_STUB_DEVICE exists, the
-    device is broken. LORACLE_STUB_UNFIT is why this host can't load it.
+    device is broken. LORACLE_STUB_UNFIT is why this host can't load it; SIGKILL: its process is killed.
 
     Raises:
         HostUnfit: LORACLE_STUB_UNFIT is set.
@@ -52,6 +52,8 @@ class StubScorer:
 
     def __init__(self, labels: Sequence[str] = LABELS) -> None:
         if reason := os.environ.get(UNFIT):
+            if reason == "SIGKILL":
+                os.kill(os.getpid(), signal.SIGKILL)
             raise HostUnfit(reason)
         self._labels = tuple(labels)
         self._delay_s = float(os.environ.get(DELAY) or 0)

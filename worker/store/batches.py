@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, exists, or_, select, text, update
+from sqlalchemy import Connection, Engine, exists, null, or_, select, text, update
 
 from worker.errors import LeaseLost
 from worker.policy import Policy
@@ -20,6 +20,9 @@ from worker.store.queue import give_message_back, next_batch
 from worker.store.requests import insert_requests, record_failure
 from worker.store.rows import insert_labels, on_postgresql, upserting
 from worker.store.tables import ACTIVE_JOBS, LANES, Batch, Job, Review, Scorer
+
+LOADING = {"loading": True}
+"""The timings of a batch while an adapter is loaded for it."""
 
 
 class BatchLife:
@@ -76,6 +79,7 @@ class BatchLife:
                     lease_until=now() + self.lease_s,
                     claimed_at=now(),
                     task_id=task_id,
+                    timings=null(),
                 )
                 .returning(
                     Batch.job_id,
@@ -139,6 +143,15 @@ class BatchLife:
         )
         if renewed != 1:
             raise lease_lost(batch)
+
+    def loading(self, batch: BatchRow, begins: bool) -> None:
+        """An adapter is loaded for this batch: a child that dies meanwhile has not looked at a review yet."""
+        write(
+            self._engine,
+            lambda connection: connection.execute(
+                update(Batch).where(*leased(batch)).values(timings=LOADING if begins else null())
+            ),
+        )
 
     def finish(
         self,

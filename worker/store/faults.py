@@ -8,12 +8,12 @@ from typing import Any
 from sqlalchemy import Connection, Engine, delete, select, update
 
 from worker.reviews import Batch as BatchRow
-from worker.store.batches import leased
+from worker.store.batches import LOADING, leased
 from worker.store.bisecting import put_back
 from worker.store.engine import now, read, write
 from worker.store.fault_rows import DEVICE, Fault, Standing, at, lock_device, prove_sound, read_faults
 from worker.store.rows import upserting
-from worker.store.tables import Batch, WorkerFault
+from worker.store.tables import Batch, Job, WorkerFault
 
 WITHDRAWN_S = 300.0
 """For so long a worker doesn't try again to load an adapter."""
@@ -27,6 +27,9 @@ class WorkerFaults:
 
     _engine: Engine
     max_attempts: int
+
+    def expire_lease(self, task_id: str) -> bool:
+        raise NotImplementedError
 
     def standing(self, worker: str) -> Standing:
         """What this worker must leave alone now."""
@@ -78,23 +81,38 @@ class WorkerFaults:
         """
 
         def work(connection: Connection) -> None:
-            row = _locked(connection, worker, DEVICE)
-            connection.execute(
-                update(WorkerFault)
-                .where(*at(worker, DEVICE))
-                .values(
-                    reason=reason,
-                    times=row.times + 1,
-                    batch_ids=[*row.batch_ids, batch.id] if while_scoring else row.batch_ids,
-                    last_adapter_id=batch.adapter_id,
-                    seen_at=now(),
-                    until=now(),
-                )
-            )
+            _break(connection, worker, reason, batch.adapter_id, [batch.id] if while_scoring else [])
             if connection.scalar(select(Batch.id).where(*leased(batch)).with_for_update()) is not None:
                 put_back(connection, batch.id, delay_s=delay_s)
 
         write(self._engine, work)
+
+    def child_died(self, task_id: str, worker: str) -> bool:
+        """The child that ran this task died: its lease ends now. Whether it held one.
+
+        If it died while it loaded an adapter, that is no attempt of its batch but a break of the worker's device.
+        """
+        loaded_for = select(Batch.id, Job.adapter_id, Batch.timings).where(
+            Batch.lane == "adapter",
+            Batch.state == "running",
+            Batch.task_id == task_id,
+            Job.id == Batch.job_id,
+        )
+        with read(self._engine) as connection:
+            held = connection.execute(loaded_for).one_or_none() if task_id else None
+        if held is None or held.timings != LOADING:
+            return self.expire_lease(task_id)
+
+        def work(connection: Connection) -> bool:
+            _break(
+                connection, worker, "a child process died while it loaded the adapter", held.adapter_id, []
+            )
+            still = connection.scalar(loaded_for.with_only_columns(Batch.id).with_for_update(of=Batch))
+            if still is not None:
+                put_back(connection, still)
+            return still is not None
+
+        return write(self._engine, work)
 
     def device_sound(self, worker: str) -> None:
         """A probe has shown that the device works: what broke it before counts as an attempt of its batch."""
@@ -154,6 +172,23 @@ class WorkerFaults:
             connection.execute(update(WorkerFault).where(*at(worker, DEVICE)).values(until=now()))
 
         write(self._engine, work)
+
+
+def _break(connection: Connection, worker: str, reason: str, adapter_id: int, batch_ids: list[int]) -> None:
+    """One more break of the worker's device, its row locked; it is to be probed at once if that was one too many."""
+    row = _locked(connection, worker, DEVICE)
+    connection.execute(
+        update(WorkerFault)
+        .where(*at(worker, DEVICE))
+        .values(
+            reason=reason,
+            times=row.times + 1,
+            batch_ids=[*row.batch_ids, *batch_ids],
+            last_adapter_id=adapter_id,
+            seen_at=now(),
+            until=now(),
+        )
+    )
 
 
 def _locked(connection: Connection, worker: str, adapter_id: int) -> Any:
