@@ -164,7 +164,6 @@ def advance_bulks(
     oracle_for: Callable[[int], object],
     poll_s: float,
     max_total: float | None,
-    on_complete: Callable[[int], None] = lambda job_id: None,
 ) -> int:
     """Brings these Bulks a step further, without a worker; how many requests got an answer.
 
@@ -190,8 +189,7 @@ def advance_bulks(
             ledger.release_prompt(prompt, str(error), delay_s=0.0, counts=False)
             raise
         for job_id in prompt.job_ids:
-            if ledger.complete(job_id):
-                on_complete(job_id)
+            ledger.complete(job_id)
     return answered
 
 

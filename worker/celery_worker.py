@@ -22,8 +22,8 @@ from worker.breaker import Breaker, start_probe
 from worker.celery_app import LANES, announce, make_app, publisher, queue_length
 from worker.lifeline import die_with, is_alive
 from worker.logs import log_lines
+from worker.measurer import Measurer
 from worker.oracles import Oracles
-from worker.pipeline import record_agreement
 from worker.reviews import Lane
 from worker.settings import read_settings
 from worker.store.ledger import Ledger
@@ -143,9 +143,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def store() -> Store:
         return open_store(settings)
 
-    def conclude(job_id: int) -> None:
-        record_agreement(job_id, ledger=store().ledger, queries=store().queries)
-
     @cache
     def oracles() -> Oracles:
         return Oracles(settings, store())
@@ -180,9 +177,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         queue_length=length,
         window=settings.publish_window,
         interval_s=settings.sweep_interval_s,
-        on_complete=conclude,
         before_ring=prepare if threads else lambda ledger: breaker().look(ledger),
         child_died=lambda ledger, task_id: ledger.child_died(task_id, worker_name(settings)),
+        measurer=Measurer(),
     )
     worker = app.Worker(
         hostname=name,

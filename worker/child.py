@@ -55,10 +55,6 @@ class Child:
     publish: pipeline.Publish
     tally: Tally
 
-    def conclude(self, job_id: int) -> None:
-        """What follows the end of a job."""
-        pipeline.record_agreement(job_id, ledger=self.store.ledger, queries=self.store.queries)
-
 
 _making = threading.Lock()
 

@@ -11,6 +11,8 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
+IDLE_S = 0.2
+
 
 @dataclass(frozen=True, slots=True)
 class _End:
@@ -60,11 +62,17 @@ def chunked(
 
 
 def chunked_by_time(
-    records: Iterator[Item], size: int, flush_s: float, counts: Callable[[Item], bool] = every
+    records: Iterator[Item],
+    size: int,
+    flush_s: float,
+    counts: Callable[[Item], bool] = every,
+    *,
+    idle: Callable[[], None] = lambda: None,
 ) -> Iterator[list[Item]]:
     """The same, but a list is closed `flush_s` seconds after its first record arrived at the latest.
 
-    What `records` raises is raised here, behind the records that came before it.
+    What `records` raises is raised here, behind the records that came before it. `idle` is called several times a
+    second while nothing arrives, on the caller's thread.
     """
     # The reader blocks on its stream, so it has a thread of its own and this side keeps the time.
     arrived: queue.Queue[Item | _End] = queue.Queue(maxsize=2 * size)
@@ -82,10 +90,14 @@ def chunked_by_time(
     chunk = _Chunk(size, counts)
     deadline = 0.0
     while True:
+        left_s = deadline - time.monotonic() if chunk.records else IDLE_S
         try:
-            record = arrived.get(timeout=max(0.0, deadline - time.monotonic()) if chunk.records else None)
+            record = arrived.get(timeout=min(IDLE_S, max(0.0, left_s)))
         except queue.Empty:
-            yield chunk.take()
+            if chunk.records and left_s <= IDLE_S:
+                yield chunk.take()
+            else:
+                idle()
             continue
         if isinstance(record, _End):
             if chunk.records:

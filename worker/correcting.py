@@ -10,7 +10,7 @@ from worker.errors import CorrectionInvalid, OptionInvalid
 from worker.files import map_gold
 from worker.files.corrections import Filled, read_filled_csv
 from worker.files.label_studio import read_annotations
-from worker.pipeline import record_agreement
+from worker.measured import record_agreement
 from worker.reviews import Correction
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries

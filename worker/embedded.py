@@ -14,12 +14,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
 
 from worker.errors import DataDirectoryBusy, Invalid, LoracleError
-from worker.lifeline import NEEDS_PIPE, tied
+from worker.lifeline import DEATHS_GIVEN_UP, DEATHS_WITHIN_S, NEEDS_PIPE, Deaths, died, tied
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +36,14 @@ class EmbeddedValkey:
     `start` takes the data directory for this process until `stop`.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._home = home
+        self._clock = clock
         self._socket = socket_path(home)
         self._lock: int | None = None
         self._server: subprocess.Popen[bytes] | None = None
+        self._deaths = Deaths()
+        self._start_at: float | None = None
 
     def start(self) -> None:
         """Starts the server and returns when it answers.
@@ -53,15 +57,38 @@ class EmbeddedValkey:
         self._home.mkdir(parents=True, exist_ok=True)
         self._lock = _take_lock(self._home / "embedded.lock")
         try:
-            self._launch(binary)
+            if not self._launch(binary):
+                raise LoracleError(
+                    f"the embedded Valkey doesn't start: {self._last_log_line()} (all of it: {self._log_path})."
+                )
         except BaseException:
             self.stop()
             raise
 
     def poll(self) -> None:
-        """Starts the server again if it died."""
-        if self._server is not None and self._server.poll() is not None:
-            log.warning("The embedded Valkey died (%s); it starts again.", self._server.returncode)
+        """Starts the server again if it died, later after each death.
+
+        Raises:
+            LoracleError: it died five times in ten minutes, or as often before it answered.
+        """
+        if self._server is None or self._server.poll() is None:
+            return
+        now = self._clock()
+        if self._start_at is None:
+            how = died(self._server.returncode)
+            rest_s = self._deaths.add(now)
+            if rest_s is None:
+                raise LoracleError(
+                    f"the embedded Valkey died {DEATHS_GIVEN_UP} times in {DEATHS_WITHIN_S / 60:.0f} minutes "
+                    f"(last: {how}; its last words: {self._last_log_line()}; all of them: {self._log_path}). No "
+                    "review is lost: mend the cause, such as too little memory, and start again, or set REDIS_URL "
+                    "to a server of your own."
+                )
+            log.warning("The embedded Valkey died (%s); it starts again in %g s.", how, rest_s)
+            self._start_at = now + rest_s
+        if now >= self._start_at:
+            self._start_at = None
+            # One that dies before it answers is dead at the next poll.
             self._launch(server_binary())
 
     def stop(self) -> None:
@@ -75,6 +102,7 @@ class EmbeddedValkey:
                 self._server.wait()
             self._close_pipe()
             self._server = None
+        self._start_at = None
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -88,10 +116,10 @@ class EmbeddedValkey:
     ) -> None:
         self.stop()
 
-    def _launch(self, binary: Path) -> None:
+    def _launch(self, binary: Path) -> bool:
+        """Starts the server; whether it answers."""
         if self._answers_after_start(binary):
-            return
-        last_line = self._last_log_line()
+            return True
         queue = self._home / "queue" / "appendonlydir"
         # A server that is only slow to load is killed by us (returncode < 0) and keeps its queue.
         if queue.exists() and self._server is not None and self._server.returncode > 0:
@@ -99,13 +127,11 @@ class EmbeddedValkey:
             queue.rename(aside)
             log.warning(
                 "The embedded queue can't be read (%s): moved to %s, it begins anew. No review is lost.",
-                last_line,
+                self._last_log_line(),
                 aside,
             )
-            if self._answers_after_start(binary):
-                return
-            last_line = self._last_log_line()
-        raise LoracleError(f"the embedded Valkey doesn't start: {last_line} (all of it: {self._log_path}).")
+            return self._answers_after_start(binary)
+        return False
 
     def _answers_after_start(self, binary: Path) -> bool:
         directory = self._home / "queue"

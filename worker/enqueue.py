@@ -203,13 +203,13 @@ def enqueue_file(
     ledger: Ledger,
     *,
     after_chunk: Callable[[int, int], None] = lambda reviews, rejects: None,
-) -> bool:
+    idle: Callable[[], None] = lambda: None,
+) -> None:
     """Writes a source's records from where the job stands, one transaction per chunk, and seals it at the end.
 
-    Returns whether the job was done with that: its last batch may have been scored before.
-
     A stream's chunks are closed some seconds after their first record, so that its reviews are scored while it is
-    open. `after_chunk` hears the job's reviews and rejects so far; what it raises leaves a job that can be taken up.
+    open. `after_chunk` hears the job's reviews and rejects so far, and `idle` is called several times a second while
+    a stream is silent; what they raise leaves a job that can be taken up.
 
     Raises:
         TooManyRejects: more than the share `max_rejects` of the records are unreadable; the job is stopped.
@@ -221,7 +221,7 @@ def enqueue_file(
     # Whole batches: rejects between the reviews must not cut one short.
     size = max(1, CHUNK // job.batch_size) * job.batch_size
     if source.is_stream:
-        chunks = chunked_by_time(records, size, STREAM_FLUSH_S, _is_review)
+        chunks = chunked_by_time(records, size, STREAM_FLUSH_S, _is_review, idle=idle)
     else:
         chunks = chunked(records, size, _is_review)
     try:
@@ -241,7 +241,7 @@ def enqueue_file(
         ledger.stop(job.id, str(error))
         raise
     _judge(job.id, rejects, position, max_rejects, ledger)
-    return ledger.seal(job.id)
+    ledger.seal(job.id)
 
 
 def _is_review(record: Review | Reject) -> bool:

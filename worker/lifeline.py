@@ -1,4 +1,4 @@
-"""No process outlives the one that started it, however that one ends."""
+"""No process outlives the one that started it, however that one ends; and when a dead one is started again."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 
 PR_SET_PDEATHSIG = 1
+
+DEATHS_GIVEN_UP = 5
+DEATHS_WITHIN_S = 600.0
+FIRST_BACKOFF_S = 0.5
+LONGEST_BACKOFF_S = 30.0
 
 # A preexec_fn could ask for the signal too, but deadlocks in a process with threads: so a bare
 # interpreter asks for it and then becomes the command.
@@ -55,6 +61,27 @@ def is_alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+class Deaths:
+    """The deaths of one process in the last ten minutes: how long to rest before it is started again."""
+
+    def __init__(self) -> None:
+        self._at: deque[float] = deque()
+
+    def add(self, now: float) -> float | None:
+        """Another death, at `now` in seconds; the rest in seconds, None at the fifth: it is given up."""
+        self._at.append(now)
+        while self._at[0] < now - DEATHS_WITHIN_S:
+            self._at.popleft()
+        if len(self._at) >= DEATHS_GIVEN_UP:
+            return None
+        return float(min(FIRST_BACKOFF_S * 2 ** (len(self._at) - 1), LONGEST_BACKOFF_S))
+
+
+def died(code: int) -> str:
+    """How a process ended, for people."""
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
 def _watch(parent: int) -> None:

@@ -70,6 +70,5 @@ def ask_prompt(self: Any, batch_id: int) -> None:
                 poll_s=parts.settings.bulk_poll_s,
                 max_total=parts.settings.max_cost,
                 task_id=self.request.id,
-                on_complete=parts.conclude,
             )
         )

@@ -16,12 +16,10 @@ from worker.errors import (
     Transient,
 )
 from worker.lease import LONGEST_SILENCE_S, LeaseKeeper
-from worker.measured import refresh_agreement
 from worker.reviews import Batch, Lane
 from worker.scorers.base import Scorer
 from worker.store.faults import WITHDRAWN_S
 from worker.store.ledger import Ledger
-from worker.store.queries import Queries
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +77,6 @@ def score_batch(
     retry_delay_s: float,
     worker: str = "",
     task_id: str = "",
-    on_complete: Callable[[int], None] = lambda job_id: None,
 ) -> int:
     """Claims a batch, scores it and writes its labels; returns how many reviews were scored.
 
@@ -88,7 +85,6 @@ def score_batch(
     again or bisects it. Whatever happened, the window is topped up after it.
     What is wrong with `worker` itself is no attempt of the batch: see `worker.store.faults`. A message that it has no
     use for goes on to others.
-    `on_complete` hears of a job that became done with this batch.
 
     Raises:
         DeviceBroken: the batch was given back; the caller should end this process.
@@ -149,8 +145,7 @@ def score_batch(
         # Only the type is logged, since a message may quote the review.
         log.error("Batch %s failed with %s.", batch.id, type(error).__name__)
         ledger.release(batch, f"{type(error).__name__} while scoring", delay_s=retry_delay_s)
-    if ledger.complete(batch.job_id):
-        on_complete(batch.job_id)
+    ledger.complete(batch.job_id)
     ring(ledger, publish, "adapter", window=window)
     return scored
 
@@ -162,15 +157,3 @@ def _load(batch: Batch, ledger: Ledger, scorers: Scorers) -> Scorer:
     scorer = scorers(batch.adapter_id)
     ledger.loading(batch, False)
     return scorer
-
-
-def record_agreement(job_id: int, *, ledger: Ledger, queries: Queries) -> None:
-    """Measures how well the raters of a job that is over agree, and keeps it in place of what was measured before.
-
-    What fails here is logged and keeps nobody from anything: the labels are saved, and it can be measured later.
-    """
-    try:
-        refresh_agreement(job_id, ledger=ledger, queries=queries)
-    except Exception as error:
-        # Only the type is logged, since a message may quote the review.
-        log.error("The agreement of job %s couldn't be measured: %s.", job_id, type(error).__name__)

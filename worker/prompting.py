@@ -41,7 +41,6 @@ def ask_prompt(
     poll_s: float = 60.0,
     max_total: float | None = None,
     task_id: str = "",
-    on_complete: Callable[[int], None] = lambda job_id: None,
 ) -> int:
     """Claims a Prompt or Bulk, asks the oracle and saves what it answers; how many requests got an answer.
 
@@ -57,8 +56,7 @@ def ask_prompt(
     except LeaseLost:
         log.warning("Lease of Prompt %s lost; its unsaved answers are dropped.", prompt.id)
     for job_id in prompt.job_ids:
-        if ledger.complete(job_id):
-            on_complete(job_id)
+        ledger.complete(job_id)
     return book.answered
 
 

@@ -112,7 +112,7 @@ class Job:
     """One enqueued file, as the ledger has it. Times are seconds since 1970, `records_read` counts rejects too.
 
     `spent` is what the oracle cost so far, in US dollars, with what is set aside for requests under way;
-    `oracle_error` why it is no longer asked.
+    `oracle_error` why it is no longer asked. `measured_at` is when the agreement of a job that is over was kept.
     """
 
     id: int
@@ -135,6 +135,7 @@ class Job:
     max_cost: float | None = None
     spent: float = 0.0
     oracle_error: str | None = None
+    measured_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

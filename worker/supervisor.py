@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -19,16 +18,13 @@ from pydantic import SecretStr
 
 from worker.errors import DeviceUnavailable, LoracleError
 from worker.gpus import find_gpus
+from worker.lifeline import DEATHS_GIVEN_UP, DEATHS_WITHIN_S, Deaths, died
 from worker.reviews import Lane
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
 CHILDREN_PER_GPU = 3
-DEATHS_GIVEN_UP = 5
-DEATHS_WITHIN_S = 600.0
-FIRST_BACKOFF_S = 0.5
-LONGEST_BACKOFF_S = 30.0
 SHARED_VARIABLES = ("DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
 
 
@@ -109,7 +105,7 @@ def environment(settings: Settings) -> dict[str, str]:
 class _Slot:
     plan: WorkerPlan
     process: Process | None = None
-    deaths: deque[float] = field(default_factory=deque)
+    deaths: Deaths = field(default_factory=Deaths)
     start_at: float = 0.0
 
 
@@ -166,8 +162,9 @@ class Supervisor:
 
     def request_stop(self) -> None:
         """Asks every worker to finish the batches in flight and end; returns at once."""
-        self._stopping = True
-        self._signal(signal.SIGTERM)
+        if not self._stopping:
+            self._stopping = True
+            self._signal(signal.SIGTERM)
 
     def stop(self, timeout_s: float = 60.0) -> bool:
         """Stops warmly, kills what still runs after `timeout_s` seconds; True if nothing had to be killed."""
@@ -224,19 +221,17 @@ class Supervisor:
     def _died(self, slot: _Slot, code: int) -> None:
         slot.process = None
         now = self._clock()
-        slot.deaths.append(now)
-        while slot.deaths[0] < now - DEATHS_WITHIN_S:
-            slot.deaths.popleft()
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        if len(slot.deaths) >= DEATHS_GIVEN_UP:
+        rest_s = slot.deaths.add(now)
+        if rest_s is None:
             raise LoracleError(
-                f"the worker on {slot.plan.device} died {len(slot.deaths)} times in "
-                f"{DEATHS_WITHIN_S / 60:.0f} minutes (last: {how}); the lines above say why. "
+                f"the worker on {slot.plan.device} died {DEATHS_GIVEN_UP} times in "
+                f"{DEATHS_WITHIN_S / 60:.0f} minutes (last: {died(code)}); the lines above say why. "
                 "No review is lost: mend the cause and start `loracle worker` again."
             )
-        rest_s = min(FIRST_BACKOFF_S * 2 ** (len(slot.deaths) - 1), LONGEST_BACKOFF_S)
         slot.start_at = now + rest_s
-        log.warning("The worker on %s died (%s); it starts again in %g s.", slot.plan.device, how, rest_s)
+        log.warning(
+            "The worker on %s died (%s); it starts again in %g s.", slot.plan.device, died(code), rest_s
+        )
 
     def _signal(self, sig: int) -> None:
         for slot in self._slots:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from worker.errors import LoracleError
+from worker.measurer import Measurer
 from worker.pipeline import Publish, ring
 from worker.reviews import Lane
 from worker.store.ledger import Ledger, Swept
@@ -43,7 +44,8 @@ class Sweeper(threading.Thread):
     """Sweeps the ledger of its lanes every `interval_s` seconds, and at once when woken.
 
     It opens the ledger itself, on its own thread, and survives every error: with the database away it rests
-    longer and longer, up to ten seconds, and goes on. `before_ring` does what must precede publishing.
+    longer and longer, up to ten seconds, and goes on. `before_ring` does what must precede publishing. Jobs that are
+    over are left to the `measurer`, after publishing.
     """
 
     def __init__(
@@ -55,9 +57,9 @@ class Sweeper(threading.Thread):
         queue_length: Callable[[Lane], int | None],
         window: int,
         interval_s: float,
-        on_complete: Callable[[int], None] = lambda job_id: None,
         before_ring: Callable[[Ledger], None] | None = None,
         child_died: Callable[[Ledger, str], object] = lambda ledger, task_id: ledger.expire_lease(task_id),
+        measurer: Measurer | None = None,
     ) -> None:
         super().__init__(name="sweeper", daemon=True)
         self._open_ledger = open_ledger
@@ -67,9 +69,9 @@ class Sweeper(threading.Thread):
         self._queue_length = queue_length
         self._window = window
         self._interval_s = interval_s
-        self._on_complete = on_complete
         self._before_ring = before_ring
         self._child_died = child_died
+        self._measurer = measurer
         self._wake = threading.Event()
         self._stopping = False
         self._lost: deque[str] = deque()
@@ -107,6 +109,8 @@ class Sweeper(threading.Thread):
                 self._database.away(str(error) if isinstance(error, LoracleError) else type(error).__name__)
                 rest_s = min(2 * rest_s, LONGEST_BACKOFF_S)
             self._wake.wait(rest_s)
+        if self._measurer is not None and self._ledger is not None:
+            self._measurer.stop(self._ledger)
 
     def sweep(self) -> None:
         """One round over all lanes.
@@ -130,8 +134,8 @@ class Sweeper(threading.Thread):
             else:
                 self._redis.back()
             _say(swept)
-            for job_id in swept.completed_jobs:
-                self._on_complete(job_id)
+        if self._measurer is not None:
+            self._measurer.step(self._ledger)
 
 
 def _say(swept: Swept) -> None:

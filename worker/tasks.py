@@ -33,6 +33,5 @@ def score_batch(self: Any, batch_id: int) -> None:
                 retry_delay_s=parts.settings.retry_delay_s,
                 worker=worker_name(parts.settings),
                 task_id=self.request.id,
-                on_complete=parts.conclude,
             )
         )

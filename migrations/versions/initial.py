@@ -203,6 +203,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("sealed_at", sa.Double()),
         sa.Column("finished_at", sa.Double()),
+        sa.Column("measured_at", sa.Double()),
         sa.CheckConstraint(
             "state IN ('reading', 'running', 'done', 'stopped', 'cancelled')", name="ck_jobs_state"
         ),
@@ -274,6 +275,16 @@ def upgrade() -> None:
     op.create_index("ix_batches_job_id_state", "batches", ["job_id", "state"])
     op.create_index("ix_batches_live", "batches", ["lane", "state", "rank", "number", "job_id"])
     op.create_index("ix_batches_rung", "batches", ["lane", "state", "published_at"])
+    op.create_table(
+        "measurings",
+        sa.Column("job_id", INTEGER, autoincrement=False, nullable=False),
+        sa.Column("due_at", sa.Double(), nullable=False),
+        sa.Column("token", sa.Text()),
+        sa.Column("attempts", INTEGER, nullable=False),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_measurings_job_id", ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("job_id", name="pk_measurings"),
+    )
+    op.create_index("ix_measurings_due_at", "measurings", ["due_at"])
     op.create_table(
         "rejects",
         sa.Column("job_id", INTEGER, nullable=False),
@@ -453,6 +464,7 @@ def downgrade() -> None:
         "reviews",
         "rejects",
         "batches",
+        "measurings",
         "agreements",
         "jobs",
         "activations",

@@ -64,7 +64,8 @@ def _measure(url: str, rows: int) -> dict[str, Any]:
     found = measure_raters(raters, POLICY, JOB)
     all_s = time.perf_counter() - started + read_s
     started = time.perf_counter()
-    Ledger(engine).save_agreements(JOB, found)
+    ledger = Ledger(engine)
+    ledger.save_agreements(JOB, found, token=ledger.begin_measuring(JOB))
     kept_s = time.perf_counter() - started + all_s
     engine.dispose()
     return {

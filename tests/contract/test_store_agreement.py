@@ -14,8 +14,7 @@ from tests.contract.enqueued import enqueue, in_batches, outcomes, spec, sql, wo
 from worker.agreement.measuring import Measurement
 from worker.agreement.raters import NONE, REASONS, Raters
 from worker.errors import JobUnknown
-from worker.measured import agreement_as_it_is, kept_agreement, refresh_agreement
-from worker.pipeline import record_agreement
+from worker.measured import kept_agreement, record_agreement, refresh_agreement
 from worker.reviews import Failure, Review, Score, ScorerIdentity
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
@@ -141,16 +140,20 @@ def measurement(n: int, slice: str = "all", value: float | None = 0.5) -> Measur
     )  # fmt: skip
 
 
+def keep(ledger: Ledger, job_id: int, found: list[Measurement]) -> None:
+    assert ledger.save_agreements(job_id, found, token=ledger.begin_measuring(job_id))
+
+
 def test_agreement_is_kept_in_order_and_replaced_as_a_whole(
     ledger: Ledger, queries: Queries, engine: Engine
 ) -> None:
     job, other = enqueue(ledger, 1), enqueue(ledger, 1)
-    ledger.save_agreements(other.id, [measurement(3)])
-    ledger.save_agreements(job.id, [measurement(9), measurement(4, "length 2"), measurement(5, "length 10")])
+    keep(ledger, other.id, [measurement(3)])
+    keep(ledger, job.id, [measurement(9), measurement(4, "length 2"), measurement(5, "length 10")])
     assert [(row.slice, row.n) for row in queries.agreements(job.id)] == [
         ("all", 9), ("length 2", 4), ("length 10", 5),
     ]  # fmt: skip
-    ledger.save_agreements(job.id, [measurement(6, value=None), measurement(2, "length 1")])
+    keep(ledger, job.id, [measurement(6, value=None), measurement(2, "length 1")])
     assert [(row.slice, row.n, row.contingency) for row in queries.agreements(job.id)] == [
         ("all", 6, {"pos|pos": 6}), ("length 1", 2, {"pos|pos": 2}),
     ]  # fmt: skip
@@ -164,7 +167,7 @@ def test_agreement_is_kept_in_order_and_replaced_as_a_whole(
         (job.id, "length 1", 2, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5),
         (other.id, "all", 3, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5),
     ]
-    ledger.save_agreements(job.id, [])
+    keep(ledger, job.id, [])
     assert queries.agreements(job.id) == []
     assert len(queries.agreements(other.id)) == 1
 
@@ -236,19 +239,6 @@ def test_the_summary_of_jobs_says_what_status_says_before_and_after(
     pairs = [pair for pair in pairs if None not in pair]
     assert seen[ids[0]][6:8] == (len(pairs), sum(gold == label for gold, label in pairs))
     assert seen[waiting][6:8] == (None, None)
-
-
-def test_what_was_kept_before_the_job_ended_again_is_measured_anew(
-    ledger: Ledger, queries: Queries, engine: Engine
-) -> None:
-    job_id = random_job(ledger, engine, "adapter", 0)
-    assert agreement_as_it_is(queries, job_id).at is None
-    record_agreement(job_id, ledger=ledger, queries=queries)
-    assert agreement_as_it_is(queries, job_id).at is not None
-    sql(engine, "UPDATE jobs SET finished_at = finished_at + 100 WHERE id = :job", job=job_id)
-    now = agreement_as_it_is(queries, job_id)
-    assert now.at is None
-    assert len(now.rows) == len(queries.agreements(job_id))
 
 
 def test_a_failure_to_measure_is_logged_by_its_type_and_goes_no_further(

@@ -102,6 +102,11 @@ def test_a_review_that_kills_its_child_is_isolated_and_all_others_labelled(site:
     assert KILL not in site.said
 
 
+def restarted(broker: EmbeddedValkey) -> bool:
+    broker.poll()
+    return broker._server is not None and broker._server.poll() is None
+
+
 def test_redis_away_at_the_start_and_crashing_later_only_delays(tmp_path: Path) -> None:
     broker = EmbeddedValkey(tmp_path / "broker")
     url = socket_url(tmp_path / "broker")
@@ -114,8 +119,7 @@ def test_redis_away_at_the_start_and_crashing_later_only_delays(tmp_path: Path) 
             assert broker._server is not None
             broker._server.kill()
             broker._server.wait()
-            time.sleep(1)
-            broker.poll()
+            site.until(lambda: restarted(broker))
             site.wait(job_id)
         site.assert_each_label_once(job_id)
         assert "Redis is back." in site.said

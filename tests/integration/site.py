@@ -20,7 +20,7 @@ from worker.reviews import JobSpec, Review
 from worker.scorers.stub import stub_label
 from worker.settings import Settings
 
-COMMAND = [sys.executable, "-m", "worker", "worker"]
+LORACLE = [sys.executable, "-m", "worker"]
 READY = "is ready."
 
 
@@ -51,13 +51,19 @@ class Site:
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[bytes]:
         """`loracle worker` in a session of its own; its stderr is appended to `worker.err`."""
+        return self.command("worker", *arguments, **variables)
+
+    def command(
+        self, *arguments: str, stdin: int = subprocess.DEVNULL, **variables: str
+    ) -> subprocess.Popen[bytes]:
+        """`loracle` with these arguments, started as `start` does."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("LORACLE_")}
         with (self.home / "worker.err").open("ab") as errors:
             worker = subprocess.Popen(
-                [*COMMAND, *arguments],
+                [*LORACLE, *arguments],
                 env={**inherited, **self.variables, **variables},
                 cwd=Path(__file__).parents[2],
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=errors,
                 stderr=errors,
                 start_new_session=True,

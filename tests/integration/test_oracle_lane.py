@@ -126,6 +126,7 @@ def test_a_cascade_survives_a_bad_server_and_two_kills(
         assert job.spent <= 0.5
         # 10 cents a million input tokens is the real price of the default model.
         assert job.spent >= 0.1 * server.billed[0] / 1e6 - 1e-9
+        site.until(lambda: site.store.queries.get_job(job_id).measured_at)
         kept = {
             (row.raters, row.selection): row
             for row in site.store.queries.agreements(job_id)

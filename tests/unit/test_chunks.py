@@ -56,3 +56,23 @@ def test_an_error_of_the_stream_comes_behind_the_records_before_it() -> None:
     assert next(chunks) == [1]
     with pytest.raises(OSError, match="cable cut"):
         next(chunks)
+
+
+def test_who_waits_for_a_silent_stream_is_called_meanwhile() -> None:
+    source: queue.Queue[int | None] = queue.Queue()
+
+    def records() -> Iterator[int]:
+        while (record := source.get()) is not None:
+            yield record
+
+    calls = 0
+
+    def idle() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            # Only now anything comes, and only now the stream ends.
+            source.put(7)
+            source.put(None)
+
+    assert list(chunked_by_time(records(), 10, 60.0, idle=idle)) == [[7]]

@@ -66,14 +66,30 @@ def test_a_killed_worker_takes_the_server_along_and_the_next_start_waits_for_it(
             assert running_pid(tmp_path) == os.getpid()
 
 
-def test_a_server_that_died_is_started_again(tmp_path: Path) -> None:
-    with EmbeddedValkey(tmp_path) as valkey:
-        assert valkey._server is not None
-        valkey._server.kill()
-        valkey._server.wait()
-        assert not answers(tmp_path)
-        valkey.poll()
-        assert answers(tmp_path)
+def kill(valkey: EmbeddedValkey) -> None:
+    assert valkey._server is not None
+    valkey._server.kill()
+    valkey._server.wait()
+
+
+def test_a_server_that_died_is_started_again_after_a_growing_rest_and_given_up_at_the_fifth_death(
+    tmp_path: Path,
+) -> None:
+    now = 0.0
+    with EmbeddedValkey(tmp_path, clock=lambda: now) as valkey:
+        for rest_s in (0.5, 1.0, 2.0, 4.0):
+            kill(valkey)
+            valkey.poll()
+            now += rest_s - 0.1
+            valkey.poll()
+            assert not answers(tmp_path)
+            now += 0.2
+            valkey.poll()
+            assert answers(tmp_path)
+        kill(valkey)
+        with pytest.raises(LoracleError, match=r"died 5 times in 10 minutes \(last: signal 9; .*REDIS_URL"):
+            valkey.poll()
+    assert running_pid(tmp_path) is None
 
 
 def test_a_broken_queue_file_is_moved_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

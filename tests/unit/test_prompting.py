@@ -51,7 +51,6 @@ class Site:
         self.queries = Queries(self.engine)
         self.gate = Gate()
         self.scorer: OracleScorer | BulkScorer | None = None
-        self.done: list[int] = []
 
     def oracle_for(self, scorer_id: int) -> OracleScorer | BulkScorer:
         assert self.scorer is not None
@@ -79,7 +78,6 @@ class Site:
                     retry_delay_s=0.0,
                     poll_s=0.0,
                     max_total=max_total,
-                    on_complete=self.done.append,
                 )
         return answered
 
@@ -109,7 +107,7 @@ def test_a_job_is_labelled_and_done(site: Site) -> None:
         job_id = site.ask(25, oracles.oracle(server, "decisions"))
         assert site.step() == 25
         assert site.labels(job_id) == site.expected(job_id)
-        assert site.done == [job_id]
+        assert site.queries.job_state(job_id) == "done"
         assert len(server.calls) == 3
         spent = site.queries.get_job(job_id).spent
         assert spent == pytest.approx(oracles.PRICE.cost(*server.billed))

@@ -103,11 +103,29 @@ def test_an_outage_is_told_once_and_its_end_once(caplog: pytest.LogCaptureFixtur
     ]
 
 
-def test_jobs_it_completed_are_handed_on() -> None:
-    ledger, completed = FakeLedger(), list[int]()
-    ledger.result = Swept(completed_jobs=(4, 9))
-    sweeper(ledger, Bells(), on_complete=completed.append).sweep()
-    assert completed == [4, 9]
+class FakeMeasurer:
+    def __init__(self, bells: Bells) -> None:
+        self.bells = bells
+        self.rung_before: list[int] = []
+        self.stopped = False
+
+    def step(self, ledger: FakeLedger) -> None:
+        self.rung_before.append(len(self.bells.rung))
+
+    def stop(self, ledger: FakeLedger) -> None:
+        self.stopped = True
+
+
+def test_a_round_ends_with_the_measurer_which_stops_with_the_thread() -> None:
+    ledger, bells = FakeLedger(), Bells()
+    ledger.waiting = [1, 2]
+    measurer = FakeMeasurer(bells)
+    one = sweeper(ledger, bells, measurer=measurer)
+    one.start()
+    until(lambda: measurer.rung_before)
+    one.stop()
+    assert measurer.rung_before == [2]
+    assert measurer.stopped
 
 
 def test_a_lost_child_wakes_it_and_survives_a_database_that_is_away(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 import time
 
 import click
@@ -11,8 +12,8 @@ from worker.bootstrap import Store
 from worker.bulking import advance_bulks
 from worker.cli.common import echo_json, json_option, note, open_all
 from worker.errors import Invalid
+from worker.measured import measure_due
 from worker.oracles import Oracles
-from worker.pipeline import record_agreement
 from worker.scorers.bulk import BulkScorer
 from worker.settings import Settings
 
@@ -96,8 +97,9 @@ def _advance(
         oracle_for=oracles,
         poll_s=settings.bulk_poll_s,
         max_total=settings.max_cost,
-        on_complete=lambda job_id: record_agreement(job_id, ledger=store.ledger, queries=store.queries),
     )
+    # Here may be no worker that does it.
+    measure_due(secrets.token_hex(16), ledger=store.ledger, queries=store.queries)
     after = [store.ledger.bulk(one.batch_id) for one in before]
     if as_json:
         echo_json(

@@ -14,7 +14,6 @@ from worker.cli.common import Bell, note, progress
 from worker.enqueue import ADAPTER_ALONE, Adapter, Asked, EnqueueOptions, Source, enqueue_file, open_job
 from worker.errors import Invalid
 from worker.files import ReadOptions
-from worker.pipeline import record_agreement
 from worker.reviews import Job
 from worker.settings import Settings
 
@@ -144,7 +143,7 @@ def write_job(
 ) -> Job:
     """Makes the source's job, or takes up or returns the one that is there, with progress on stderr.
 
-    `tick` is called after every chunk.
+    `tick` is called after every chunk, and several times a second while a stream is silent.
     """
     job, new = open_job(source, adapter, store.ledger, asked=asked)
     if not new and asked.max_cost is not None and asked.max_cost != job.max_cost:
@@ -168,8 +167,7 @@ def write_job(
             bell.ring()
             tick()
 
-        if enqueue_file(job, source, store.ledger, after_chunk=after_chunk):
-            record_agreement(job.id, ledger=store.ledger, queries=store.queries)
+        enqueue_file(job, source, store.ledger, after_chunk=after_chunk, idle=tick)
     bell.ring()
     if source.unmapped:
         found = ", ".join(repr(value) for value in list(source.unmapped)[:5])

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
-from contextlib import ExitStack
 from typing import Any
 
 import click
 
+from worker.bootstrap import Store
 from worker.cli.agreement_views import agreement_lines
 from worker.cli.common import Bell, echo_json, json_option, note, open_all
 from worker.cli.faults import why_unscored
@@ -16,9 +15,7 @@ from worker.cli.oracle_options import choose_oracle, oracle_options
 from worker.cli.oracle_views import oracle_waiting_for
 from worker.cli.reading import enqueue_options, open_source, pinned_adapter, reading_options, write_job
 from worker.cli.waiting import wait_for_jobs
-from worker.errors import DataDirectoryBusy
-from worker.measured import kept_agreement
-from worker.pipeline import record_agreement
+from worker.measured import record_agreement
 from worker.settings import Settings, without_password
 from worker.summary import Summary, summarise
 
@@ -43,10 +40,11 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
     """Score a review FILE on this machine with nothing configured, and sum it up.
 
     It starts a private queue and the workers that --policy needs, enqueues the file, waits, and stops them again; the
-    labels stay in the database for `loracle results`. Ctrl-C leaves a job that the same command, or `loracle worker`,
-    takes up again.
+    labels stay in the database for `loracle results`. Where a worker runs on this machine already, that one does the
+    work. Ctrl-C leaves a job that the same command, or `loracle worker`, takes up again.
     """
-    from worker.supervisor import Supervisor, WorkerPlan, plan_workers
+    from worker.local_pool import LocalPool
+    from worker.supervisor import WorkerPlan, plan_workers
 
     settings, store = open_all()
     plan = plan_workers(gpus, children)
@@ -61,26 +59,27 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
         plan.append(WorkerPlan(None, concurrency, lane="openai"))
     job_id: int | None = None
     try:
-        with ExitStack() as stack:
-            supervisor: Supervisor | None = None
-            if _start_queue(settings, stack):
-                supervisor = stack.enter_context(Supervisor(settings, plan))
-            tick = supervisor.poll if supervisor is not None else _nothing
-            job = write_job(source, adapter, store, Bell(settings, store), asked=asked, tick=tick)
+        with LocalPool(settings, plan, may_wait=True) as pool:
+            pool.start()
+            if pool.waits_for is not None:
+                note(f"{pool.waits_for} It scores this job too.")
+            job = write_job(source, adapter, store, Bell(settings, store), asked=asked, tick=pool.poll)
             job_id = job.id
             code = wait_for_jobs(
                 store,
                 [job_id],
-                tick=tick,
+                tick=pool.poll,
                 why=lambda at: why_unscored(settings, store, at) or oracle_waiting_for(settings, store, at),
             )
+            pool.request_stop()
+            if store.queries.job_state(job_id) == "done":
+                # While the workers stop. Of another end their last batches are waited for.
+                _measure(store, job_id)
     except KeyboardInterrupt:
         if job_id is not None:
             note(f"Interrupted. Job {job_id} keeps its labels; the same command or `loracle worker` goes on.")
         return 130
-    if kept_agreement(store.queries, store.queries.get_job(job_id)) is None:
-        # Whoever ended the job was stopped before it came to this, or it ended under an older Loracle.
-        record_agreement(job_id, ledger=store.ledger, queries=store.queries)
+    _measure(store, job_id)
     summary = summarise(store.queries, job_id)
     if as_json:
         echo_json({**dataclasses.asdict(summary), "database": without_password(settings.database)})
@@ -89,24 +88,10 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
     return code
 
 
-def _nothing() -> None:
-    """There is no worker of ours to look after."""
-
-
-def _start_queue(settings: Settings, stack: ExitStack) -> bool:
-    """Starts the private queue; False when a worker on this machine has one already, and does the work."""
-    if not settings.embedded:
-        return True
-    from worker.embedded import EmbeddedValkey
-
-    # The server is tied to the thread that starts it.
-    assert threading.current_thread() is threading.main_thread()
-    try:
-        stack.enter_context(EmbeddedValkey(settings.home))
-    except DataDirectoryBusy as error:
-        note(f"{error} It scores this job too.")
-        return False
-    return True
+def _measure(store: Store, job_id: int) -> None:
+    """No worker may be there to do it later. One that does it now has begun in vain."""
+    if store.queries.get_job(job_id).measured_at is None:
+        record_agreement(job_id, ledger=store.ledger, queries=store.queries)
 
 
 def _print(summary: Summary, settings: Settings) -> None:

@@ -16,7 +16,8 @@ from worker.cli.faults import faults_online, reason, why_nobody_can
 from worker.cli.oracle_views import oracle_report, oracle_waiting_for, print_oracle
 from worker.cli.waiting import OVER
 from worker.errors import BrokerUnreachable
-from worker.measured import kept_agreement
+from worker.measured import Measured, agreement_as_it_is, kept_agreement
+from worker.reviews import Job
 from worker.settings import Settings
 from worker.store.fault_rows import Fault
 from worker.store.progress import Progress
@@ -59,14 +60,20 @@ def _report(settings: Settings, store: Store, job_id: int) -> dict[str, Any]:
     oracle = None if job.oracle_id is None else oracle_report(settings, store, at)
     over = job.state in OVER
     report["oracle"] = oracle
-    kept = kept_agreement(store.queries, job) if over else None
-    report.update(summarise_agreement(kept))
+    report.update(summarise_agreement(_agreement(store, job)))
     faults = [] if over else faults_online(settings, store, job.adapter_id)
     report["unfit_workers"] = [{"worker": fault.worker, "reason": reason(fault)} for fault in faults]
     waits = None if over else _waiting_for(settings, at, faults)
     report["waiting_for"] = waits
     report["oracle_waiting_for"] = None if over else oracle_waiting_for(settings, store, at)
     return report
+
+
+def _agreement(store: Store, job: Job) -> Measured | None:
+    """What a job that is done came to; of another one only what was kept, since nobody waits for it."""
+    if job.state == "done":
+        return agreement_as_it_is(store.queries, job.id)
+    return kept_agreement(store.queries, job)
 
 
 def _adapter_report(at: Progress, adapter: str, sha256: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from contextlib import ExitStack
 from types import FrameType
 
 import click
@@ -13,11 +12,11 @@ import click
 from worker.bootstrap import open_store
 from worker.celery_app import broker_url, make_app, ping
 from worker.cli.common import note
-from worker.embedded import EmbeddedValkey
 from worker.errors import BrokerUnreachable, OracleInvalid
+from worker.local_pool import LocalPool
 from worker.logs import log_lines
 from worker.settings import Settings, read_settings, without_password
-from worker.supervisor import Supervisor, WorkerPlan, plan_workers
+from worker.supervisor import WorkerPlan, plan_workers
 
 TICK_S = 0.2
 INTERRUPTED = 130
@@ -61,21 +60,18 @@ def worker(gpus: str, children: int | None, lanes: tuple[str, ...], concurrency:
                 "(OPENAI_BASE_URL) takes any text as key."
             )
         plan.append(WorkerPlan(None, concurrency, lane="openai"))
-    with ExitStack() as stack:
-        valkey = stack.enter_context(EmbeddedValkey(settings.home)) if settings.embedded else None
+    with LocalPool(settings, plan) as pool:
         open_store(settings)
         _say(settings, plan)
-        supervisor = stack.enter_context(Supervisor(settings, plan))
+        pool.start()
         while not signals.received:
-            supervisor.poll()
-            if valkey is not None:
-                valkey.poll()
+            pool.poll()
             time.sleep(TICK_S)
         note("Stopping: the batches in flight are finished first. Once more ends them at once.")
-        supervisor.request_stop()
-        while supervisor.running:
+        pool.request_stop()
+        while pool.running:
             if len(signals.received) > 1:
-                supervisor.kill()
+                pool.kill()
             time.sleep(TICK_S)
     note("Stopped.")
     return INTERRUPTED if signal.SIGINT in signals.received else 0

@@ -1,50 +1,176 @@
-"""What is kept of how well raters agree."""
+"""What is kept of how well raters agree, and which jobs are still to be measured."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, delete, insert, select
+from sqlalchemy import Connection, Engine, case, delete, insert, select, update
 
-from worker.store.engine import now, write
-from worker.store.tables import Agreement, Job
+from worker.store.engine import now, read, write
+from worker.store.job_rows import lock_job
+from worker.store.rows import upserting
+from worker.store.tables import ACTIVE_JOBS, Agreement, Job, Measuring
 
 if TYPE_CHECKING:
     # It imports scipy, which a process that only enqueues has no use for.
     from worker.agreement.measuring import Measurement
 
+MEASURE_S = 300.0
+"""How long one may take to measure a job before another one does."""
+
+MEASURE_ATTEMPTS = 3
+"""A job that so many didn't come to an end with isn't measured again by itself."""
+
 
 class AgreementShelf:
-    """The part of the ledger that keeps agreement."""
+    """The part of the ledger that keeps agreement, and who measures it.
+
+    Who measures holds a token. The job's state or its gold may change meanwhile, or another one may begin: then the
+    token is worth nothing, and what was measured is dropped.
+    """
 
     _engine: Engine
 
-    def save_agreements(self, job_id: int, found: Sequence[Measurement]) -> None:
-        """Keeps how well the job's raters agree, in place of all that was kept before; one transaction."""
+    def begin_measuring(self, job_id: int) -> str:
+        """The token to measure this job with now; whoever measures it already has begun in vain.
+
+        Raises:
+            JobUnknown: there is no such job.
+        """
+        token = secrets.token_hex(16)
 
         def work(connection: Connection) -> None:
-            # Of two that measure at once the later waits here, and its figures replace the first's.
-            connection.execute(select(Job.id).where(Job.id == job_id).with_for_update())
-            connection.execute(delete(Agreement).where(Agreement.job_id == job_id))
-            if not found:
-                return
-            created_at = connection.scalar(select(now()))
-            connection.execute(
-                insert(Agreement),
-                [
-                    {
-                        "job_id": job_id,
-                        "raters": one.raters,
-                        "selection": one.selection,
-                        "slice": one.slice,
-                        "n": one.n,
-                        "contingency": dict(one.contingency),
-                        "statistics": dict(one.statistics),
-                        "created_at": created_at,
-                    }
-                    for one in found
-                ],
+            lock_job(connection, job_id)
+            _upsert(
+                connection,
+                {"job_id": job_id, "due_at": now() + MEASURE_S, "token": token, "attempts": 1},
+                {"due_at": now() + MEASURE_S, "token": token, "attempts": Measuring.attempts + 1},
             )
 
         write(self._engine, work)
+        return token
+
+    def claim_measuring(self, token: str) -> int | None:
+        """The job that has waited longest to be measured, from now on by the holder of `token`; None if none is due.
+
+        Due is a job that is over and isn't measured since, unless somebody has begun less than `MEASURE_S` seconds
+        ago or it was tried `MEASURE_ATTEMPTS` times.
+        """
+        with read(self._engine) as connection:
+            # Most sweeps find nothing, and these must not queue for the write lock.
+            if connection.scalar(select(Measuring.job_id).where(*_due()).limit(1)) is None:
+                return None
+
+        def work(connection: Connection) -> int | None:
+            job_id = connection.scalar(
+                select(Measuring.job_id)
+                .where(*_due())
+                .order_by(Measuring.due_at, Measuring.job_id)
+                .limit(1)
+                .with_for_update(skip_locked=True)
+            )
+            if job_id is not None:
+                connection.execute(
+                    update(Measuring)
+                    .where(Measuring.job_id == job_id)
+                    .values(token=token, due_at=now() + MEASURE_S, attempts=Measuring.attempts + 1)
+                )
+            return job_id
+
+        return write(self._engine, work)
+
+    def measuring_expired(self, token: str) -> bool:
+        """Whether the holder of this token has taken longer than `MEASURE_S` seconds."""
+        with read(self._engine) as connection:
+            found = connection.scalar(
+                select(Measuring.job_id).where(Measuring.token == token, Measuring.due_at <= now())
+            )
+        return found is not None
+
+    def release_measuring(
+        self, token: str, *, delay_s: float = 0.0, counts: bool = True
+    ) -> list[tuple[int, int]]:
+        """What the holder of this token began is due again after `delay_s` seconds; (job, attempts) of each.
+
+        `counts`: its attempt does, since the job may be at fault.
+        """
+
+        def work(connection: Connection) -> list[tuple[int, int]]:
+            rows = connection.execute(
+                update(Measuring)
+                .where(Measuring.token == token)
+                .values(
+                    token=None, due_at=now() + delay_s, attempts=Measuring.attempts - (0 if counts else 1)
+                )
+                .returning(Measuring.job_id, Measuring.attempts)
+            )
+            return [(job_id, attempts) for job_id, attempts in rows]
+
+        return write(self._engine, work)
+
+    def save_agreements(self, job_id: int, found: Sequence[Measurement], *, token: str) -> bool:
+        """Keeps how well the job's raters agree, in place of all that was kept before, and that a job which is over
+        is measured; one transaction. False if the token is worth nothing by now: nothing was written.
+        """
+
+        def work(connection: Connection) -> bool:
+            lock_job(connection, job_id)
+            held = connection.execute(
+                delete(Measuring).where(Measuring.job_id == job_id, Measuring.token == token)
+            )
+            if held.rowcount == 0:
+                return False
+            measured_at = connection.scalar(select(now()))
+            connection.execute(
+                update(Job)
+                .where(Job.id == job_id)
+                .values(measured_at=case((Job.state.in_(ACTIVE_JOBS), None), else_=measured_at))
+            )
+            connection.execute(delete(Agreement).where(Agreement.job_id == job_id))
+            if found:
+                connection.execute(
+                    insert(Agreement),
+                    [
+                        {
+                            "job_id": job_id,
+                            "raters": one.raters,
+                            "selection": one.selection,
+                            "slice": one.slice,
+                            "n": one.n,
+                            "contingency": dict(one.contingency),
+                            "statistics": dict(one.statistics),
+                            "created_at": measured_at,
+                        }
+                        for one in found
+                    ],
+                )
+            return True
+
+        return write(self._engine, work)
+
+
+def measure_anew(connection: Connection, job_id: int) -> None:
+    """The job is over, or its gold has changed since: it is due to be measured, whatever was measured before."""
+    connection.execute(update(Job).where(Job.id == job_id).values(measured_at=None))
+    due = {"due_at": now(), "token": None, "attempts": 0}
+    _upsert(connection, {"job_id": job_id, **due}, due)
+
+
+def measure_later(connection: Connection, job_id: int) -> None:
+    """The job goes on: it is measured when it is over again."""
+    connection.execute(update(Job).where(Job.id == job_id).values(measured_at=None))
+    connection.execute(delete(Measuring).where(Measuring.job_id == job_id))
+
+
+def _due() -> tuple[Any, ...]:
+    return (Measuring.due_at <= now(), Measuring.attempts < MEASURE_ATTEMPTS)
+
+
+def _upsert(connection: Connection, new: dict[str, Any], changed: dict[str, Any]) -> None:
+    connection.execute(
+        upserting(connection, Measuring)
+        .values(**new)
+        .on_conflict_do_update(index_elements=["job_id"], set_=changed)
+    )

@@ -8,10 +8,11 @@ from sqlalchemy import Connection, Engine, select
 
 from worker.errors import CorrectionInvalid
 from worker.reviews import Correction as CorrectionRow
+from worker.store.agreements import measure_anew
 from worker.store.engine import now, write
-from worker.store.job_rows import read_job
+from worker.store.job_rows import lock_job
 from worker.store.rows import upserting
-from worker.store.tables import Correction, Review
+from worker.store.tables import ACTIVE_JOBS, Correction, Review
 
 # SQLite takes 32,766 parameters in a statement.
 _ROWS = 1000
@@ -25,7 +26,7 @@ class Corrector:
     def save_corrections(self, job_id: int, corrections: Sequence[CorrectionRow]) -> int:
         """Writes all of them in one transaction, or none; one for a review that has one replaces it.
 
-        Returns how many replaced another one.
+        Returns how many replaced another one. The agreement of a job that is over is due to be measured anew.
 
         Raises:
             JobUnknown: there is no such job.
@@ -34,10 +35,13 @@ class Corrector:
         ordered = sorted(corrections, key=lambda correction: correction.row_no)
 
         def work(connection: Connection) -> int:
-            read_job(connection, job_id)
+            # Locked: a job that ends meanwhile is measured after this.
+            state = lock_job(connection, job_id)
             replaced = 0
             for start in range(0, len(ordered), _ROWS):
                 replaced += _save(connection, job_id, ordered[start : start + _ROWS])
+            if state not in ACTIVE_JOBS:
+                measure_anew(connection, job_id)
             return replaced
 
         return write(self._engine, work)

@@ -19,6 +19,14 @@ def read_job(connection: Connection, job_id: int) -> JobRow:
     return to_job(row)
 
 
+def lock_job(connection: Connection, job_id: int) -> str:
+    """The job's state, which nobody else changes before the caller's transaction ends. Raises JobUnknown."""
+    state = connection.scalar(select(Job.state).where(Job.id == job_id).with_for_update())
+    if state is None:
+        raise job_unknown(job_id)
+    return state
+
+
 def job_unknown(job_id: int) -> JobUnknown:
     return JobUnknown(f"there is no job {job_id}. `loracle jobs` lists them.")
 
@@ -45,6 +53,7 @@ def select_jobs() -> Select[Any]:
         Job.created_at,
         Job.sealed_at,
         Job.finished_at,
+        Job.measured_at,
         Job.options,
     ]
     return select(*columns)

@@ -13,6 +13,7 @@ from worker.reviews import Job as JobRow
 from worker.reviews import JobSpec
 from worker.reviews import Reject as RejectRow
 from worker.reviews import Review as ReviewRow
+from worker.store.agreements import measure_anew
 from worker.store.engine import now, read, write
 from worker.store.job_rows import read_job
 from worker.store.requests import insert_requests, open_requests_of
@@ -154,7 +155,7 @@ class JobLife:
     def complete(self, job_id: int) -> bool:
         """running -> done if the job is sealed and nothing of it is open; whether this call did it.
 
-        -> stopped, with the reason, if the oracle couldn't be asked to the end.
+        -> stopped, with the reason, if the oracle couldn't be asked to the end. Its agreement is due to be measured.
 
         Must follow the commit of `finish`: of two last batches that finish at the same time, neither sees the
         other's end from within its own transaction.
@@ -175,6 +176,8 @@ class JobLife:
                     error=Job.oracle_error,
                 )
             )
+            if done.rowcount == 1:
+                measure_anew(connection, job_id)
             return done.rowcount == 1
 
         return write(self._engine, work)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, exists, func, not_, select, update
 
+from worker.store.agreements import measure_later
 from worker.store.engine import now
 from worker.store.job_rows import job_unknown
 from worker.store.requests import reopen
@@ -41,6 +42,7 @@ def reset_failed(connection: Connection, job_id: int, max_cost: float | None = N
             .where(Job.id == job_id)
             .values(state=state, error=None, oracle_error=None, finished_at=None)
         )
+        measure_later(connection, job_id)
     return reviews
 
 

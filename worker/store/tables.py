@@ -89,7 +89,7 @@ class Job(Table):
 
     `oracle_id` is the scorer that its policy asks. `spent` is the sum of its reservations, each at its cost once
     settled; a reservation adds to it only as far as `max_cost` allows. `oracle_error` says why the oracle is no
-    longer asked.
+    longer asked. `measured_at` is when its agreement was kept, null unless it is over and nothing has changed since.
     """
 
     __tablename__ = "jobs"
@@ -114,6 +114,7 @@ class Job(Table):
     created_at: Mapped[float]
     sealed_at: Mapped[float | None]
     finished_at: Mapped[float | None]
+    measured_at: Mapped[float | None]
 
 
 class Review(Table):
@@ -271,6 +272,22 @@ class Agreement(Table):
     contingency: Mapped[dict[str, Any]]
     statistics: Mapped[dict[str, Any]]
     created_at: Mapped[float]
+
+
+class Measuring(Table):
+    """A job whose agreement is still to be measured, from `due_at` on.
+
+    Whoever measures it holds `token`, and has moved `due_at` to when another may begin. `attempts` counts them.
+    """
+
+    __tablename__ = "measurings"
+    __table_args__ = (Index(None, "due_at"),)
+    job_id: Mapped[int] = mapped_column(
+        ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    due_at: Mapped[float]
+    token: Mapped[str | None]
+    attempts: Mapped[int]
 
 
 class Request(Table):
