@@ -25,10 +25,14 @@ import redis
 from sqlalchemy import Engine
 
 from tests import services
+from worker.settings import DOTENV
 from worker.store.engine import make_engine
 from worker.store.schema import upgrade
 
 TEMPLATE = "migrated"
+
+# No test, and no process that one starts, reads the .env of whoever runs them.
+os.environ[DOTENV] = "no"
 
 _numbers = count(1)
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from worker.lifeline import died
 from worker.store.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -97,8 +98,7 @@ class Breaker:
             return
         self._probe = None
         if code != 0:
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            ledger.device_still_broken(self._worker, f"the probe of the device died ({how})")
+            ledger.device_still_broken(self._worker, f"the probe of the device died ({died(code)})")
 
 
 def start_probe(adapter_id: int, parent: int) -> subprocess.Popen[bytes]:

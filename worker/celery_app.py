@@ -17,7 +17,8 @@ from worker.embedded import socket_url
 from worker.errors import BrokerUnreachable, SettingsInvalid
 from worker.pipeline import Publish
 from worker.reviews import Lane
-from worker.settings import Settings, without_password
+from worker.settings import Settings
+from worker.urls import without_secrets
 
 SCORE_BATCH = "loracle.score_batch"
 ASK_PROMPT = "loracle.ask_prompt"
@@ -71,7 +72,13 @@ POLICY: dict[str, Any] = {
 
 def broker_url(settings: Settings) -> str:
     """The URL of the queue, with its password."""
-    return settings.redis_url.get_secret_value() if settings.redis_url else socket_url(settings.home)
+    if settings.redis_url is None:
+        return socket_url(settings.home)
+    url = settings.redis_url.get_secret_value()
+    if url.startswith("rediss://") and "ssl_cert_reqs=" not in url:
+        # Without it kombu sends the password to whatever server answers; redis-py checks its certificate.
+        url += ("&" if "?" in url else "?") + "ssl_cert_reqs=required"
+    return url
 
 
 def make_app(settings: Settings, lane: Lane = "adapter") -> Celery:
@@ -186,6 +193,6 @@ def ping(app: Celery) -> Broker:
 
 def _unreachable(app: Celery, error: Exception) -> BrokerUnreachable:
     return BrokerUnreachable(
-        f"Redis at {without_password(app.conf.broker_url)} can't be reached ({type(error).__name__}). "
+        f"Redis at {without_secrets(app.conf.broker_url)} can't be reached ({type(error).__name__}). "
         "Check REDIS_URL and whether the server is up."
     )

@@ -1,27 +1,53 @@
-"""All settings, read once from the environment and `.env`."""
+"""All settings, read once from the environment and the `.env` files."""
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 import platformdirs
+from dotenv.parser import parse_stream
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from worker.errors import SettingsInvalid
+from worker.urls import check_broker, check_database, check_oracle
 
-DATABASES = ("sqlite", "postgresql", "postgresql+psycopg")
-BROKERS = ("redis", "rediss", "redis+socket")
+CHECKOUT = Path(__file__).parents[1]
+"""The folder of the source code, when it runs from there: `pyproject.toml` lies in it."""
+DOTENV = "LORACLE_DOTENV"
+"""The variable that keeps a process from reading any `.env`, with the value "no": its environment says it all."""
 
 
 def _default_home() -> Path:
     return platformdirs.user_data_path("loracle")
 
 
-class Settings(BaseSettings):
+class Home(BaseSettings):
+    """The data directory, which is known before its `.env` is read."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="LORACLE_",
+        extra="ignore",
+        env_ignore_empty=True,
+        frozen=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+    home: Path = Field(default_factory=_default_home)
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+
+class Settings(Home):
     """Where things are and how the worker behaves.
 
     `requests_per_minute` and `tokens_per_minute` bound the oracle over all workers, 0 leaves that to what its
@@ -32,22 +58,11 @@ class Settings(BaseSettings):
     in the database; None leaves the choice to it.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix="LORACLE_",
-        env_file=".env",
-        extra="ignore",
-        env_ignore_empty=True,
-        frozen=True,
-        populate_by_name=True,
-        hide_input_in_errors=True,
-    )
-
     database_url: SecretStr | None = Field(None, validation_alias=AliasChoices("DATABASE_URL"))
     redis_url: SecretStr | None = Field(None, validation_alias=AliasChoices("REDIS_URL"))
     openai_api_key: SecretStr | None = Field(None, validation_alias=AliasChoices("OPENAI_API_KEY"))
     openai_base_url: str | None = Field(None, validation_alias=AliasChoices("OPENAI_BASE_URL"))
 
-    home: Path = Field(default_factory=_default_home)
     adapter: str | None = None
     base_model: str | None = None
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -82,31 +97,22 @@ class Settings(BaseSettings):
     max_text_chars: int = Field(200_000, ge=1)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    @field_validator("home")
-    @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
-
     @field_validator("database_url")
     @classmethod
     def _database(cls, value: SecretStr | None) -> SecretStr | None:
-        return _url(value, DATABASES)
+        return _checked(value, check_database)
 
     @field_validator("redis_url")
     @classmethod
     def _broker(cls, value: SecretStr | None) -> SecretStr | None:
-        return _url(value, BROKERS)
+        return _checked(value, check_broker)
 
     @field_validator("openai_base_url")
     @classmethod
     def _oracle(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("the URL must begin with https:// or http://")
-        if parts.username or parts.password:
-            raise ValueError("the URL must not hold a password: set OPENAI_API_KEY")
+        check_oracle(value)
         return value.rstrip("/")
 
     @model_validator(mode="after")
@@ -123,7 +129,8 @@ class Settings(BaseSettings):
         """The database's URL with its password; the default is SQLite in `home`."""
         if self.database_url is not None:
             return self.database_url.get_secret_value()
-        return f"sqlite:///{self.default_database}"
+        path = str(self.default_database).replace("%", "%25").replace("?", "%3F")
+        return f"sqlite:///{path}"
 
     @property
     def default_database(self) -> Path:
@@ -141,14 +148,56 @@ class Settings(BaseSettings):
         return self.redis_url is None
 
 
-def read_settings() -> Settings:
-    """The settings of this process.
+@dataclass(frozen=True, slots=True)
+class EnvFiles:
+    """The `.env` files of this process.
+
+    `read`: those that count, of which a later one outranks an earlier one. `home`: the data directory. `ignored`:
+    the one in the working directory, unless it is among them.
+    """
+
+    read: tuple[Path, ...]
+    home: Path
+    ignored: Path | None
+
+
+def find_env_files() -> EnvFiles:
+    """The `.env` of the checkout and that of the data directory, as far as they exist.
+
+    The one of the working directory isn't read: a folder of data that somebody made could name another server,
+    which would then get the key.
 
     Raises:
-        SettingsInvalid: a value isn't allowed; the message names the variable and what is allowed.
+        SettingsInvalid: a file can't be read or isn't a valid `.env`.
+    """
+    here = Path(".env")
+    ignored = here.absolute() if here.is_file() else None
+    if os.environ.get(DOTENV, "") not in ("", "yes", "no"):
+        raise SettingsInvalid(f"{DOTENV}: allowed are yes and no")
+    if os.environ.get(DOTENV) == "no":
+        return EnvFiles((), Home().home, ignored)
+    found = (
+        [CHECKOUT / ".env"] if (CHECKOUT / "pyproject.toml").is_file() and _exists(CHECKOUT / ".env") else []
+    )
+    home = Home(_env_file=found).home
+    own = home / ".env"
+    if _exists(own) and not any(own.samefile(path) for path in found):
+        found.append(own)
+    if ignored is not None and any(ignored.samefile(path) for path in found):
+        ignored = None
+    return EnvFiles(tuple(found), home, ignored)
+
+
+def read_settings() -> Settings:
+    """The settings of this process: the environment, then the data directory's `.env`, then the checkout's.
+
+    Raises:
+        SettingsInvalid: a value isn't allowed, and the message names the variable and what is allowed; or a `.env`
+            can't be read.
     """
     try:
-        return Settings()
+        files = find_env_files()
+        settings = Settings(_env_file=files.read)
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_input=False, include_url=False):
@@ -156,23 +205,46 @@ def read_settings() -> Settings:
             message = problem["msg"].removeprefix("Value error, ")
             lines.append(f"{_variable(field)}: {message}" if field else message)
         raise SettingsInvalid("; ".join(lines)) from None
+    if settings.home != files.home:
+        raise SettingsInvalid(
+            f"{files.home / '.env'} sets LORACLE_HOME to another directory than its own. Set it in the environment"
+            " or in the checkout's .env."
+        )
+    return settings
 
 
-def without_password(url: str) -> str:
-    """The URL as it may be shown to people."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return url.replace(f":{parts.password}@", ":***@", 1)
+def _exists(path: Path) -> bool:
+    """Whether there is such a file; a directory of this name is somebody's virtual environment.
+
+    Raises:
+        SettingsInvalid: it can't be read or isn't a valid `.env`.
+    """
+    try:
+        if not path.is_file():
+            return False
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingsInvalid(f"{path} can't be read: {error.strerror}. Mend it or move it away.") from error
+    except UnicodeDecodeError:
+        raise SettingsInvalid(f"{path} isn't a text file in UTF-8. Mend it or move it away.") from None
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error or "\0" in binding.original.string or (binding.key and binding.value is None):
+            content = binding.original.string
+            blank = content[: len(content) - len(content.lstrip())]
+            line = binding.original.line + blank.count("\n")
+            raise SettingsInvalid(
+                f"{path}, line {line}: this isn't NAME=VALUE. Mend it or move the file away."
+            )
+    return True
 
 
-def _url(value: SecretStr | None, schemes: tuple[str, ...]) -> SecretStr | None:
-    if value is not None and urlsplit(value.get_secret_value()).scheme not in schemes:
-        raise ValueError(f"the URL must begin with {', '.join(scheme + '://' for scheme in schemes)}")
+def _checked(value: SecretStr | None, check: Callable[[str], None]) -> SecretStr | None:
+    if value is not None:
+        check(value.get_secret_value())
     return value
 
 
 def _variable(field: str) -> str:
-    shared = {"database_url", "redis_url", "openai_api_key", "openai_base_url"}
     name = field.upper()
-    return name if field in shared or name in os.environ else f"LORACLE_{name}"
+    shared = ("DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
+    return name if name in shared else f"LORACLE_{name}"

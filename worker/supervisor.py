@@ -20,7 +20,7 @@ from worker.errors import DeviceUnavailable, LoracleError
 from worker.gpus import find_gpus
 from worker.lifeline import DEATHS_GIVEN_UP, DEATHS_WITHIN_S, Deaths, died
 from worker.reviews import Lane
-from worker.settings import Settings
+from worker.settings import DOTENV, Settings
 
 log = logging.getLogger(__name__)
 
@@ -89,16 +89,17 @@ def plan_workers(
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The variables from which another process reads the same settings."""
+    """The variables from which another process reads the same settings, and no `.env` that changed meanwhile."""
     variables = {name: getattr(settings, name.lower()) for name in SHARED_VARIABLES}
     for name in type(settings).model_fields:
         if name.upper() not in variables:
             variables[f"LORACLE_{name.upper()}"] = getattr(settings, name)
-    return {
+    written = {
         name: value.get_secret_value() if isinstance(value, SecretStr) else str(value)
         for name, value in variables.items()
         if value is not None
     }
+    return {**written, DOTENV: "no"}
 
 
 @dataclass

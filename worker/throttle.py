@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -143,7 +143,7 @@ def connect(url: str) -> redis.Redis:
     parts = urlsplit(url)
     if parts.scheme == "redis+socket":
         database = parse_qs(parts.query).get("virtual_host", ["0"])[0]
-        return redis.Redis(unix_socket_path=unquote(parts.path), db=int(database), **options)
+        url = f"unix://{parts.netloc}{parts.path}?db={database}"
     return redis.Redis.from_url(url, **options)
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
+from worker.settings import DOTENV
+
 Loracle = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -20,7 +22,13 @@ def environment(tmp_path: Path) -> dict[str, str]:
     """An environment without any configuration but the data directory."""
     ours = ("LORACLE_", "DATABASE_URL", "REDIS_URL", "OPENAI_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return {**kept, "LORACLE_HOME": str(tmp_path / "home"), "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
+    return {
+        **kept,
+        DOTENV: "no",
+        "LORACLE_HOME": str(tmp_path / "home"),
+        "PYTHONUNBUFFERED": "1",
+        "COLUMNS": "200",
+    }
 
 
 @pytest.fixture

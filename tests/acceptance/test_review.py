@@ -50,7 +50,12 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
             sys.executable, "-m", "worker", "run", "reviews.csv", "--adapter", "stub", "--audit", "1.0",
             "--route", "chat", "--label-column", "label", "--text-column", "text",
         ]  # fmt: skip
-        home = {"LORACLE_HOME": str(folder / "home"), "OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "any"}
+        home = {
+            "LORACLE_HOME": str(folder / "home"),
+            "LORACLE_DOTENV": "no",
+            "OPENAI_BASE_URL": server.url,
+            "OPENAI_API_KEY": "any",
+        }
         done = subprocess.run(
             command,
             cwd=folder,

@@ -10,15 +10,18 @@ import os
 import platform
 import sys
 
-from tests.benchmarks import agreement, enqueueing, exporting, oracle, report, scoring, training
+from tests.benchmarks import agreement, encoding, enqueueing, exporting, oracle, report, scoring, training
 
 
 def main() -> None:
     """Runs the benchmarks named on the command line, or all, and prints one JSON object per figure."""
-    chosen = sys.argv[1:] or ["enqueue", "score", "train", "oracle", "agree", "export", "report"]
+    chosen = sys.argv[1:] or ["enqueue", "encode", "score", "train", "oracle", "agree", "export", "report"]
     print(json.dumps({"machine": platform.platform(), "cores": os.cpu_count()}))  # noqa: T201
     if "enqueue" in chosen:
         for figure in enqueueing.measure(rows=int(os.environ.get("LORACLE_BENCH_ROWS", "1000000"))):
+            print(json.dumps(figure), flush=True)  # noqa: T201
+    if "encode" in chosen:
+        for figure in encoding.measure(texts=int(os.environ.get("LORACLE_BENCH_TEXTS", "256"))):
             print(json.dumps(figure), flush=True)  # noqa: T201
     if "score" in chosen:
         for figure in scoring.measure(reviews=int(os.environ.get("LORACLE_BENCH_REVIEWS", "320"))):

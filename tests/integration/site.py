@@ -31,6 +31,7 @@ class Site:
         self.home = home
         self.variables = {
             "LORACLE_HOME": str(home),
+            "LORACLE_DOTENV": "no",
             "LORACLE_SWEEP_INTERVAL_S": "0.2",
             "LORACLE_RETRY_DELAY_S": "0.1",
             "LORACLE_LEASE_S": "3",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import ssl
 import subprocess
 import sys
 import time
@@ -65,10 +66,21 @@ def test_without_redis_url_the_queue_is_the_socket_in_the_data_directory(tmp_pat
     assert url == f"redis+socket://{str(home).replace(' ', '%20')}/valkey.sock"
 
 
+def test_the_certificate_of_a_tls_server_is_checked_unless_the_url_says_otherwise(tmp_path: Path) -> None:
+    # Broke once: without options kombu checks nothing, and whoever answers gets the password.
+    for query, expected in (
+        ("", ssl.CERT_REQUIRED),
+        ("?ssl_check_hostname=true", ssl.CERT_REQUIRED),
+        ("?ssl_cert_reqs=none", ssl.CERT_NONE),
+    ):
+        app = app_of(tmp_path, f"rediss://:p@127.0.0.1:1/0{query}")
+        assert app.connection_for_read().ssl["ssl_cert_reqs"] == expected
+
+
 def test_a_broker_that_is_away_is_known_at_once_and_named_without_its_password(tmp_path: Path) -> None:
     app = app_of(tmp_path, NOBODY_LISTENS)
     started = time.monotonic()
-    with pytest.raises(BrokerUnreachable, match=r"user:\*\*\*@127\.0\.0\.1:1") as caught:
+    with pytest.raises(BrokerUnreachable, match=r"redis://127\.0\.0\.1:1/0 can't") as caught:
         publisher(app)("adapter", [1, 2])
     assert queue_length(app, "adapter") is None
     with pytest.raises(BrokerUnreachable):

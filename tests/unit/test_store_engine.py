@@ -53,6 +53,8 @@ def test_a_lost_race_is_tried_again_but_not_for_ever(race: Exception, no_wait: N
     with pytest.raises(DatabaseBusy, match="through 4 attempts") as caught:
         retrying(always_loses, attempts=4)
     assert len(calls) == 4
+    # The statement's parameters are reviews.
+    assert "UPDATE" not in str(caught.value)
     assert caught.value.__cause__ is race
 
 
@@ -181,6 +183,24 @@ def test_a_file_that_cant_be_a_database_is_unreachable(tmp_path: Path) -> None:
         c.execute(text("SELECT 1"))
     with pytest.raises(DatabaseUnreachable, match="the folder of"):
         make_engine(f"sqlite:///{tmp_path}/x.db/below/y.db")
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("bad value 'hush%' in the URL", "OperationalError"), ("no such host\nhush", "no such host")],
+)
+def test_a_drivers_message_that_quotes_the_password_is_not_repeated(
+    text: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise psycopg.OperationalError(text)
+
+    monkeypatch.setattr(psycopg, "connect", refuse)
+    engine = make_engine("postgresql://u:hush%25@h/db")
+    with pytest.raises(DatabaseUnreachable) as caught, read(engine):
+        pass
+    assert f"the database postgresql+psycopg://h/db can't be reached: {said}. " in str(caught.value)
     engine.dispose()
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
-from worker.settings import read_settings, without_password
+from worker.settings import read_settings
 from worker.store.engine import make_engine
 from worker.store.schema import current_revision, head_revision, upgrade
+from worker.urls import without_secrets
 
 
 @click.group()
@@ -21,7 +22,7 @@ def upgrade_command() -> None:
     engine = make_engine(settings.database)
     before = current_revision(engine)
     upgrade(engine)
-    name = without_password(settings.database)
+    name = without_secrets(settings.database)
     if before == head_revision():
         click.echo(f"{name} is up to date ({before}).")
     else:

@@ -14,7 +14,8 @@ from worker import __version__
 from worker.bootstrap import open_store
 from worker.cli.common import echo_json, json_option
 from worker.errors import LoracleError
-from worker.settings import Settings, read_settings, without_password
+from worker.settings import Settings, find_env_files, read_settings
+from worker.urls import without_secrets
 
 PACKAGES = ("torch", "transformers", "peft", "celery", "kombu", "redis", "sqlalchemy", "openai")
 
@@ -55,6 +56,7 @@ def _broken(findings: list[Finding]) -> bool:
 def _findings() -> Iterator[Finding]:
     yield _versions()
     try:
+        yield _env_files()
         settings = read_settings()
     except LoracleError as error:
         yield Finding("settings", "error", str(error))
@@ -89,9 +91,21 @@ def _versions() -> Finding:
     return Finding("versions", "ok", ", ".join(found))
 
 
+def _env_files() -> Finding:
+    files = find_env_files()
+    found = f"read: {', '.join(map(str, files.read)) or 'none'}"
+    if files.ignored is None:
+        return Finding(".env", "ok", found)
+    return Finding(
+        ".env",
+        "warning",
+        f"{found}; ignored: ./.env. A .env counts in the data directory: move it to {files.home / '.env'}",
+    )
+
+
 def _database(settings: Settings) -> Finding:
     open_store(settings)
-    name = without_password(settings.database)
+    name = without_secrets(settings.database)
     if settings.database.startswith("sqlite") and not _sqlite_mended(sqlite3.sqlite_version_info):
         return Finding(
             "database",

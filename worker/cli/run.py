@@ -16,8 +16,9 @@ from worker.cli.oracle_views import oracle_waiting_for
 from worker.cli.reading import enqueue_options, open_source, pinned_adapter, reading_options, write_job
 from worker.cli.waiting import wait_for_jobs
 from worker.measured import record_agreement
-from worker.settings import Settings, without_password
+from worker.settings import Settings
 from worker.summary import Summary, summarise
+from worker.urls import without_secrets
 
 CPU_BATCH = 64
 
@@ -82,7 +83,7 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
     _measure(store, job_id)
     summary = summarise(store.queries, job_id)
     if as_json:
-        echo_json({**dataclasses.asdict(summary), "database": without_password(settings.database)})
+        echo_json({**dataclasses.asdict(summary), "database": without_secrets(settings.database)})
     else:
         _print(summary, settings)
     return code
@@ -108,5 +109,5 @@ def _print(summary: Summary, settings: Settings) -> None:
         click.echo(f"  {line}")
     if summary.reviews_per_s is not None:
         click.echo(f"  speed        {summary.reviews_per_s:>9,.1f} reviews/s")
-    click.echo(f"  database     {without_password(settings.database)}")
+    click.echo(f"  database     {without_secrets(settings.database)}")
     click.echo(f"See the labels with `loracle results {summary.job_id}`.")

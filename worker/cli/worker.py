@@ -15,8 +15,9 @@ from worker.cli.common import note
 from worker.errors import BrokerUnreachable, OracleInvalid
 from worker.local_pool import LocalPool
 from worker.logs import log_lines
-from worker.settings import Settings, read_settings, without_password
+from worker.settings import Settings, read_settings
 from worker.supervisor import WorkerPlan, plan_workers
+from worker.urls import without_secrets
 
 TICK_S = 0.2
 INTERRUPTED = 130
@@ -94,8 +95,8 @@ def _say(settings: Settings, plan: list[WorkerPlan]) -> None:
         f"{one.device} with {one.children} {'requests at once' if one.lane == 'openai' else 'child processes'}"
         for one in plan
     )
-    broker = "a private Valkey" if settings.embedded else without_password(broker_url(settings))
-    database = without_password(settings.database)
+    broker = "a private Valkey" if settings.embedded else without_secrets(broker_url(settings))
+    database = without_secrets(settings.database)
     note(f"Worker {os.getpid()} on {devices}; database {database}; queue {broker}.")
     try:
         ping(make_app(settings))

@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from worker.errors import AdapterInvalid
+from worker.model.cutting import cut, splits_at_spaces
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 Truncation = Literal["head", "tail", "head+tail"]
 Cleaning = Literal["none", "markup"]
 
+CHARACTERS_PER_TOKEN = 8
+"""How many characters are taken at first for each id that is kept; English has four or five."""
+
 _TAG = re.compile(r"</?[A-Za-z][^<>]{0,300}>")
-_SPACE = re.compile(r"\s+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -49,19 +53,21 @@ def clean(text: str, cleaning: Cleaning) -> str:
     """The text as the tokenizer sees it."""
     if cleaning == "none":
         return text
-    return _SPACE.sub(" ", html.unescape(_TAG.sub(" ", text))).strip()
+    return " ".join(html.unescape(_TAG.sub(" ", text)).split())
+
+
+def kept(room: int, truncation: Truncation) -> tuple[int, int]:
+    """How many of the first and of the last ids of a text are kept that has more than `room`."""
+    first = {"head": room, "tail": 0, "head+tail": room // 4}[truncation]
+    return first, room - first
 
 
 def truncate(ids: Sequence[int], room: int, truncation: Truncation) -> list[int]:
     """At most `room` of the ids, in their order."""
     if len(ids) <= room:
         return list(ids)
-    if truncation == "head":
-        return list(ids[:room])
-    if truncation == "tail":
-        return list(ids[len(ids) - room :])
-    head = room // 4
-    return [*ids[:head], *ids[len(ids) - (room - head) :]]
+    first, last = kept(room, truncation)
+    return [*ids[:first], *ids[len(ids) - last :]]
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], encoding: Encoding) -> list[list[int]]:
@@ -82,9 +88,36 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], encoding: E
     backend.encode_special_tokens = True
     before, after = _special_ids(tokenizer)
     room = encoding.max_length - len(before) - len(after)
-    cleaned = [_SURROGATE.sub("\ufffd", clean(text, encoding.cleaning)) for text in texts]
-    rows = backend.encode_batch_fast(cleaned, add_special_tokens=False)
-    return [[*before, *truncate(row.ids, room, encoding.truncation), *after] for row in rows]
+    cleaned = [clean(text, encoding.cleaning) for text in texts]
+    rows = _tokenize(backend, cleaned, *kept(room, encoding.truncation))
+    return [[*before, *truncate(row, room, encoding.truncation), *after] for row in rows]
+
+
+def _tokenize(backend: Tokenizer, texts: Sequence[str], first: int, last: int) -> list[list[int]]:
+    """The ids of each text; of a long one the `first` and the `last` alone.
+
+    Of 200,000 characters a thousand or two give all the ids that are kept.
+    """
+    rows: list[list[int]] = [[]] * len(texts)
+    waiting = list(range(len(texts)))
+    each = CHARACTERS_PER_TOKEN
+    may_cut = any(len(text) > (first + last) * each for text in texts) and splits_at_spaces(backend)
+    while waiting:
+        cuts = [cut(texts[row], first * each, last * each) if may_cut else None for row in waiting]
+        pieces = [both or (texts[row],) for row, both in zip(waiting, cuts, strict=True)]
+        flat = [_SURROGATE.sub("\ufffd", piece) for both in pieces for piece in both]
+        found = iter(backend.encode_batch_fast(flat, add_special_tokens=False))
+        short = []
+        for row, both in zip(waiting, pieces, strict=True):
+            ids = [next(found).ids for _ in both]
+            if len(ids) == 1:
+                rows[row] = ids[0]
+            elif len(ids[0]) >= first and len(ids[1]) >= last:
+                rows[row] = [*ids[0][:first], *ids[1][len(ids[1]) - last :]]
+            else:
+                short.append(row)
+        waiting, each = short, 2 * each
+    return rows
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:

@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 
 import psycopg
 from sqlalchemy import Connection, Double, Engine, create_engine, event
-from sqlalchemy.engine import ExceptionContext, make_url
+from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from worker.errors import DatabaseBusy, DatabaseUnreachable, LoracleError, SettingsInvalid
-from worker.settings import without_password
+from worker.urls import ESCAPES, without_secrets
 
 T = TypeVar("T")
 
@@ -36,6 +36,16 @@ _READ_ONLY = "loracle_read_only"
 # Deadlock, serialization failure, lock_timeout: the loser of a race may simply try again.
 _RACE_LOST = frozenset({"40P01", "40001", "55P03"})
 _DISK_FULL = "53100"
+
+SECRET_OPTIONS = (
+    "password",
+    "passfile",
+    "sslpassword",
+    "oauth_client_secret",
+    "scram_client_key",
+    "scram_server_key",
+)
+"""libpq's options that are secrets."""
 
 
 class now(FunctionElement[float]):  # noqa: N801
@@ -60,19 +70,20 @@ def _now_sqlite(element: now, compiler: Any, **_: Any) -> str:
 def make_engine(url: str) -> Engine:
     """An engine for `sqlite:///PATH`, `postgresql://…` or `postgresql+psycopg://…`; connects on first use.
 
-    Every error of the connection comes out as DatabaseUnreachable, naming the URL without its password.
+    Every error of the connection comes out as DatabaseUnreachable, naming the URL without its secrets.
 
     Raises:
-        SettingsInvalid: the URL is none of these.
+        SettingsInvalid: the URL is none of these, or has an option that the driver doesn't know.
         DatabaseUnreachable: the folder of a SQLite file can't be made.
     """
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
-        raise SettingsInvalid(f"DATABASE_URL can't be read: {without_password(url)!r}.") from error
+    except (ArgumentError, ValueError):
+        raise SettingsInvalid(f"DATABASE_URL can't be read. {ESCAPES}.") from None
     if parsed.drivername == "sqlite":
         engine = _sqlite(url, parsed.database or "")
     elif parsed.drivername in ("postgresql", "postgresql+psycopg"):
+        _check_options(parsed)
         engine = create_engine(
             parsed.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,
@@ -89,11 +100,32 @@ def make_engine(url: str) -> Engine:
             },
         )
     else:
-        raise SettingsInvalid(
-            f"DATABASE_URL begins with {parsed.drivername}://; allowed are sqlite:// and postgresql://."
-        )
-    event.listen(engine, "handle_error", _translate)
+        raise SettingsInvalid("DATABASE_URL must begin with sqlite:// or postgresql://.")
+    event.listen(engine, "handle_error", lambda context: _translate(context, engine))
     return engine
+
+
+def address(engine: Engine) -> str:
+    """The database's URL as it may be shown to people."""
+    return without_secrets(engine.url.set(username=None, password=None).render_as_string())
+
+
+def _check_options(url: URL) -> None:
+    """Refuses what psycopg would refuse only when it connects, quoting it."""
+    known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
+    # Several hosts are written host=A:5432&host=B:5432.
+    twice = {name for name, value in url.query.items() if not isinstance(value, str)} - {"host", "port"}
+    if set(url.query) - known or twice:
+        raise SettingsInvalid(
+            "DATABASE_URL has an option behind the ? that PostgreSQL's client doesn't know, or one that is given "
+            "twice. Its options are libpq's, say sslmode=require; write & in a value as %26."
+        )
+    try:
+        url.get_dialect()().create_connect_args(url)
+    except (ArgumentError, ValueError):
+        raise SettingsInvalid(
+            "DATABASE_URL has a host or port behind the ? that can't be read: write host=A:5432&host=B:5432."
+        ) from None
 
 
 def _sqlite(url: str, database: str) -> Engine:
@@ -102,7 +134,7 @@ def _sqlite(url: str, database: str) -> Engine:
     try:
         Path(database).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DatabaseUnreachable(f"the folder of {url} can't be made: {error}.") from error
+        raise DatabaseUnreachable(f"the folder of {without_secrets(url)} can't be made: {error}.") from error
     engine = create_engine(
         url,
         json_serializer=to_json,
@@ -171,8 +203,10 @@ def retrying(work: Callable[[], T], *, attempts: int = ATTEMPTS) -> T:
             if not _lost_race(error):
                 raise
             if attempt == attempts:
+                # SQLAlchemy's own message quotes the statement's parameters, and so reviews.
+                cause = error.orig or error if isinstance(error, DBAPIError) else error
                 raise DatabaseBusy(
-                    f"the database stayed locked through {attempts} attempts: {error}"
+                    f"the database stayed locked through {attempts} attempts: {_first_line(cause)}"
                 ) from error
             # Jitter parts two that would meet again.
             time.sleep(random.uniform(0.01, 0.05) * 2 ** min(attempt, 6))
@@ -205,7 +239,7 @@ def _lost_race(error: BaseException) -> bool:
     return getattr(original, "sqlstate", None) in _RACE_LOST
 
 
-def _translate(context: ExceptionContext) -> None:
+def _translate(context: ExceptionContext, engine: Engine) -> None:
     """Turns what is no fault of a statement into the project's own errors."""
     original = context.original_exception
     if context.is_pre_ping or isinstance(original, LoracleError):
@@ -213,15 +247,21 @@ def _translate(context: ExceptionContext) -> None:
     if getattr(original, "sqlstate", None) == _DISK_FULL or _sqlite_full(original):
         raise DatabaseBusy(f"the database's disk is full ({_first_line(original)}).") from original
     if context.connection is None or context.is_disconnect:
-        url = context.engine.url.render_as_string(hide_password=True) if context.engine is not None else "?"
         raise DatabaseUnreachable(
-            f"the database {url} can't be reached: {_first_line(original)}. "
+            f"the database {address(engine)} can't be reached: {_said(original, engine.url)}. "
             "Check DATABASE_URL and whether the server is up."
         ) from original
 
 
 def _sqlite_full(error: BaseException) -> bool:
     return isinstance(error, sqlite3.OperationalError) and "is full" in str(error)
+
+
+def _said(error: BaseException, url: URL) -> str:
+    """The first line of a driver's message; the error's type alone if it may quote a secret of the URL."""
+    line = _first_line(error)
+    secrets = [url.password, *(url.query.get(name) for name in SECRET_OPTIONS)]
+    return type(error).__name__ if any(secret and str(secret) in line for secret in secrets) else line
 
 
 def _first_line(error: BaseException) -> str:

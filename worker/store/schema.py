@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, text
 
 import migrations
 from worker.errors import SchemaMismatch
-from worker.store.engine import read, retrying
+from worker.store.engine import address, read, retrying
 from worker.store.rows import on_postgresql
 
 UPGRADE_LOCK = 0x10AC1E
@@ -48,7 +48,7 @@ def check_schema(engine: Engine) -> None:
     current, head = current_revision(engine), head_revision()
     if current == head:
         return
-    where = f"the database {engine.url.render_as_string(hide_password=True)}"
+    where = f"the database {address(engine)}"
     if current is None:
         raise SchemaMismatch(f"{where} is empty: run `loracle db upgrade`.")
     if current in _known():
