@@ -130,10 +130,10 @@ def test_a_mended_device_is_noticed_by_a_probe_and_finishes_its_job(site: Site) 
 
 
 def test_a_review_that_breaks_the_device_is_isolated_and_all_others_labelled(site: Site) -> None:
-    texts = reviews(20)
+    texts = reviews(12)
     texts[6] = f"review {BREAK}"
     job_id = site.enqueue(texts, batch_size=4)
-    site.start(LORACLE_STUB_POISON="1", LORACLE_MAX_ATTEMPTS="2")
+    site.start(LORACLE_STUB_POISON="1", LORACLE_MAX_ATTEMPTS="1")
     site.wait(job_id)
     site.assert_each_label_once(job_id, without=frozenset({7}))
     failed = list(site.store.queries.iterate_results(job_id, failed=True))
