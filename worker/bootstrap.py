@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import sys
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
 from worker.enqueue import Adapter
-from worker.errors import AdapterUnknown
+from worker.errors import AdapterInvalid, AdapterUnknown, HostUnfit, LoracleError
 from worker.model.manifest import BUNDLED, MANIFEST, Manifest
 from worker.model.preflight import check_adapter
 from worker.scorers.base import Scorer
 from worker.settings import Settings
 from worker.store.adapter_rows import STUB, AdapterRow
+from worker.store.archives import is_intact
 from worker.store.engine import make_engine
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
 from worker.store.schema import check_schema, upgrade
 
 log = logging.getLogger(__name__)
+
+REFUSED_FOR_S = 300.0
+"""For so long an adapter that is invalid isn't loaded again."""
 
 SAMPLE = Path(__file__).parent / "data" / "sample_reviews.csv"
 BUNDLED_NAME = "bundled"
@@ -163,17 +169,35 @@ class Scorers:
         self._settings = settings
         self._store = store
         self._loaded: OrderedDict[int, Scorer] = OrderedDict()
+        self._refused: dict[int, tuple[AdapterInvalid, float]] = {}
+
+    def has(self, adapter_id: int) -> bool:
+        """Whether this adapter is loaded."""
+        return adapter_id in self._loaded
 
     def __call__(self, adapter_id: int) -> Scorer:
         """The scorer of an adapter.
 
         Raises:
-            AdapterInvalid: it can't be loaded; the error names why.
+            AdapterInvalid: nobody can load it; the error names why, and is remembered for five minutes.
+            HostUnfit: it can't be loaded on this host.
+            DeviceBroken: the device failed.
         """
         if adapter_id not in self._loaded:
+            refused, until = self._refused.get(adapter_id, (None, 0.0))
+            if refused is not None and time.monotonic() < until:
+                raise refused
             # Before the load: `loaded_adapters` is what the device has room for.
             self._make_room()
-            self._loaded[adapter_id] = self._load(adapter_id)
+            loaded = self._try_to_load(adapter_id)
+            if isinstance(loaded, AdapterInvalid | HostUnfit):
+                _free_memory()
+                if isinstance(loaded, AdapterInvalid):
+                    self._refused[adapter_id] = (loaded, time.monotonic() + REFUSED_FOR_S)
+                raise loaded
+            self._loaded[adapter_id] = loaded
+            if self._store.ledger.fit(worker_name(self._settings), adapter_id):
+                log.info("Adapter %d can be loaded here again: this worker takes its batches.", adapter_id)
         self._loaded.move_to_end(adapter_id)
         return self._loaded[adapter_id]
 
@@ -186,12 +210,39 @@ class Scorers:
             log.info("Adapter %d makes room for another (LORACLE_LOADED_ADAPTERS).", adapter_id)
         _free_memory()
 
+    def _try_to_load(self, adapter_id: int) -> Scorer | AdapterInvalid | HostUnfit:
+        try:
+            return self._load(adapter_id)
+        except (AdapterInvalid, HostUnfit) as error:
+            # A copy: the error's own frames hold the half-loaded model.
+            return type(error)(str(error))
+
     def _load(self, adapter_id: int) -> Scorer:
         if self._store.queries.adapter(adapter_id).is_stub:
             from worker.scorers.stub import StubScorer
 
             return StubScorer()
-        return load_directory(restore_adapter(self._store, self._settings, adapter_id), self._settings)
+        directory = restore_adapter(self._store, self._settings, adapter_id)
+        try:
+            return load_directory(directory, self._settings)
+        except AdapterInvalid as error:
+            if is_intact(directory):
+                raise
+            raise HostUnfit(
+                f"files of the adapter changed in {directory} while it was loaded: {error}"
+            ) from error
+        except LoracleError:
+            raise
+        except Exception as error:
+            # No review is involved yet, so whatever it is, it is no review's fault: it may be a missing library.
+            raise HostUnfit(
+                f"the adapter in {directory} can't be loaded: {type(error).__name__}: {error}"
+            ) from error
+
+
+def worker_name(settings: Settings) -> str:
+    """How `status` names this worker, and its rows in the database: host, device and the supervisor's pid."""
+    return settings.worker_name or os.uname().nodename
 
 
 def _free_memory() -> None:

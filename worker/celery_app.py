@@ -131,8 +131,8 @@ def _present(lane: Lane) -> str:
     return PRESENT if lane == "adapter" else f"{PRESENT}-{lane}"
 
 
-def workers_online(app: Celery, lane: Lane = "adapter") -> int:
-    """How many Celery workers of the lane left word lately.
+def workers_online(app: Celery, lane: Lane = "adapter") -> list[str]:
+    """The names of the lane's Celery workers that left word lately.
 
     Raises:
         BrokerUnreachable: the broker is away.
@@ -142,11 +142,12 @@ def workers_online(app: Celery, lane: Lane = "adapter") -> int:
             client = connection.default_channel.client
             oldest = client.time()[0] - PRESENT_FOR_S
             # ZRANGE and ZREM: kombu's client prefixes no other command that would do.
-            seen = dict(client.zrange(_present(lane), 0, -1, withscores=True))
+            found = client.zrange(_present(lane), 0, -1, withscores=True)
+            seen = {name.decode(): at for name, at in found}
             gone = [name for name, at in seen.items() if at < oldest]
             if gone:
                 client.zrem(_present(lane), *gone)
-            return len(seen) - len(gone)
+            return sorted(seen.keys() - gone)
     except BROKER_ERRORS as error:
         raise _unreachable(app, error) from error
 

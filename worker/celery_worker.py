@@ -17,9 +17,10 @@ from celery.signals import setup_logging, task_failure
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 
-from worker.bootstrap import Store, open_store
+from worker.bootstrap import Store, open_store, worker_name
+from worker.breaker import Breaker, start_probe
 from worker.celery_app import LANES, announce, make_app, publisher, queue_length
-from worker.lifeline import die_with
+from worker.lifeline import die_with, is_alive
 from worker.logs import log_lines
 from worker.measurer import Measurer
 from worker.oracles import Oracles
@@ -84,6 +85,36 @@ class SweeperStep(bootsteps.StartStopStep):  # type: ignore[misc]
             self._sweeper.lost(task_id)
 
 
+class LaneConsumer:
+    """Whether a Celery worker takes messages from its lane; another thread may change it."""
+
+    def __init__(self, worker: Any, lane: Lane) -> None:
+        self._consumer = worker.consumer
+        self._lane = lane
+
+    def takes(self) -> bool:
+        """Whether it does."""
+        return self._lane in self._consumer.app.amqp.queues.consume_from
+
+    def stop(self) -> None:
+        """Soon it doesn't. What its children hold they give back."""
+        self._consumer.call_soon(self._stop)
+
+    def start(self) -> None:
+        """Soon it does."""
+        self._consumer.call_soon(self._start)
+
+    def _stop(self) -> None:
+        # Without a connection there is no task_consumer; the next one takes the queues that are selected then.
+        self._consumer.app.amqp.queues.deselect(self._lane)
+        if self._consumer.task_consumer is not None:
+            self._consumer.cancel_task_queue(self._lane)
+
+    def _start(self) -> None:
+        if self._consumer.task_consumer is not None:
+            self._consumer.add_task_queue(self._lane)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """One Celery worker until SIGTERM, which lets the batches in flight finish."""
     parser = argparse.ArgumentParser(prog="python -m worker.celery_worker")
@@ -105,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = f"loracle-{os.getpid()}@{os.uname().nodename}"
 
     def length(lane: Lane) -> int | None:
-        announce(app, name, options.lane)
+        announce(app, worker_name(settings), options.lane)
         return queue_length(app, lane)
 
     @cache
@@ -130,6 +161,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         ledger.pack(oracles().pack_rule)
 
+    @cache
+    def breaker() -> Breaker:
+        return Breaker(
+            worker_name(settings),
+            LaneConsumer(worker, options.lane),
+            gone=lambda other: _was_here(worker_name(settings), other),
+            start_probe=lambda adapter_id: start_probe(adapter_id, os.getpid()),
+        )
+
     sweeper = Sweeper(
         lambda: store().ledger,
         lanes=[options.lane],
@@ -137,7 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         queue_length=length,
         window=settings.publish_window,
         interval_s=settings.sweep_interval_s,
-        before_ring=prepare if threads else None,
+        before_ring=prepare if threads else lambda ledger: breaker().look(ledger),
+        child_died=lambda ledger, task_id: ledger.child_died(task_id, worker_name(settings)),
         measurer=Measurer(),
     )
     worker = app.Worker(
@@ -154,6 +195,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     worker.start()
     return worker.exitcode or 0
+
+
+def _was_here(worker: str, other: str) -> bool:
+    """Whether `other` is a worker of the same host and device whose supervisor has ended."""
+    (title, _, _), (other_title, _, pid) = (name.rpartition(" (pid ") for name in (worker, other))
+    return title == other_title and pid[:-1].isdecimal() and not is_alive(int(pid[:-1]))
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]

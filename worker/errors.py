@@ -1,7 +1,7 @@
 """Every error that Loracle raises on purpose.
 
-Two families under one root: `Invalid` is wrong until a person changes something, `Transient` may be gone at
-the next try. The docstring of a class is its default message.
+Three families under one root: `Invalid` is wrong until a person changes something, `Transient` may be gone at
+the next try, `HostUnfit` is true of one host alone. The docstring of a class is its default message.
 """
 
 
@@ -22,6 +22,12 @@ class Invalid(LoracleError):
 
 class Transient(LoracleError):
     """The same call may succeed later."""
+
+
+class HostUnfit(LoracleError):
+    """This host can't load the adapter; another one may."""
+
+    exit_code = 2
 
 
 # Set-up ----------------------------------------------------------------------------------------------------
@@ -120,18 +126,6 @@ class HeadMissing(AdapterInvalid):
     """The adapter's weights lack the classification head."""
 
 
-class BaseMismatch(AdapterInvalid):
-    """The base model's weights are not those the adapter was trained on."""
-
-
-class BaseNotFound(AdapterInvalid):
-    """The base model can't be found on this machine or its hub."""
-
-
-class ProbesDiffer(AdapterInvalid):
-    """The adapter gives other scores here than it did when it was made."""
-
-
 class AdapterUnsaved(Invalid):
     """The adapter can't be written to disk."""
 
@@ -140,7 +134,27 @@ class TrainingInvalid(Invalid):
     """These training data or options can't give an adapter."""
 
 
-class DeviceUnavailable(Invalid):
+class BaseNotFound(HostUnfit):
+    """The base model can't be found on this machine or its hub."""
+
+
+class BaseMismatch(HostUnfit):
+    """The base model's weights on this host are not those the adapter was trained on."""
+
+
+class BaseUnloadable(HostUnfit):
+    """The base model can't be loaded with the files and libraries of this host."""
+
+
+class ProbesDiffer(HostUnfit):
+    """The adapter gives other scores here than it did when it was made."""
+
+
+class CacheUnusable(HostUnfit):
+    """The adapter's files can't be kept in this host's cache."""
+
+
+class DeviceUnavailable(HostUnfit):
     """The requested device does not exist on this host."""
 
 

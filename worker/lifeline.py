@@ -52,6 +52,17 @@ def die_with(parent: int) -> None:
         sys.exit("The supervisor has gone.")
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process of this host with this pid runs."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 class Deaths:
     """The deaths of one process in the last ten minutes: how long to rest before it is started again."""
 

@@ -54,7 +54,7 @@ class Settings(Home):
 
     `requests_per_minute` and `tokens_per_minute` bound the oracle over all workers, 0 leaves that to what its
     server says; `max_cost` is what all jobs of the database may cost together, in US dollars; `prices` says what
-    models cost.
+    models cost. `worker_name` names this host in `status`, else it is the host's own name.
     Every field's variable is `LORACLE_<FIELD>`, but for the four that other tools share: DATABASE_URL,
     REDIS_URL, OPENAI_API_KEY and OPENAI_BASE_URL. Times are in seconds. `adapter` outranks the one that is active
     in the database; None leaves the choice to it.
@@ -71,6 +71,7 @@ class Settings(Home):
     dtype: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     token_budget: Annotated[int, Field(ge=512)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
+    worker_name: str | None = None
     loaded_adapters: int = Field(4, ge=1)
 
     batch_size: int = Field(256, ge=1, le=10_000)

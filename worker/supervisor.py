@@ -203,6 +203,8 @@ class Supervisor:
         variables = {
             **os.environ,
             **environment(self._settings),
+            # With the pid: two workers of one host may have other settings, and so other faults.
+            "LORACLE_WORKER_NAME": f"{_host(self._settings)} {plan.device} (pid {os.getpid()})",
             "LORACLE_PUBLISH_WINDOW": str(self._windows[plan.lane]),
             "LORACLE_DEVICE": "cpu" if plan.gpu is None else "cuda",
             "CUDA_VISIBLE_DEVICES": plan.gpu or "",
@@ -243,6 +245,10 @@ def _spawn(command: Sequence[str], variables: Mapping[str, str]) -> Process:
     return subprocess.Popen(
         command, env=dict(variables), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0
     )
+
+
+def _host(settings: Settings) -> str:
+    return settings.worker_name or os.uname().nodename
 
 
 def _cores() -> int:

@@ -58,6 +58,7 @@ class Sweeper(threading.Thread):
         window: int,
         interval_s: float,
         before_ring: Callable[[Ledger], None] | None = None,
+        child_died: Callable[[Ledger, str], object] = lambda ledger, task_id: ledger.expire_lease(task_id),
         measurer: Measurer | None = None,
     ) -> None:
         super().__init__(name="sweeper", daemon=True)
@@ -69,6 +70,7 @@ class Sweeper(threading.Thread):
         self._window = window
         self._interval_s = interval_s
         self._before_ring = before_ring
+        self._child_died = child_died
         self._measurer = measurer
         self._wake = threading.Event()
         self._stopping = False
@@ -119,7 +121,7 @@ class Sweeper(threading.Thread):
         if self._ledger is None:
             self._ledger = self._open_ledger()
         while self._lost:
-            self._ledger.expire_lease(self._lost[0])
+            self._child_died(self._ledger, self._lost[0])
             self._lost.popleft()
         for lane in self._lanes:
             length = self._queue_length(lane)

@@ -8,7 +8,7 @@ from typing import Any
 from celery import shared_task
 
 from worker import pipeline
-from worker.bootstrap import Scorers
+from worker.bootstrap import Scorers, worker_name
 from worker.celery_app import SCORE_BATCH
 from worker.child import attempt, child
 
@@ -27,10 +27,11 @@ def score_batch(self: Any, batch_id: int) -> None:
             pipeline.score_batch(
                 batch_id,
                 ledger=parts.store.ledger,
-                scorer_for=_scorers(),
+                scorers=_scorers(),
                 publish=parts.publish,
                 window=parts.settings.publish_window,
                 retry_delay_s=parts.settings.retry_delay_s,
+                worker=worker_name(parts.settings),
                 task_id=self.request.id,
             )
         )

@@ -445,6 +445,20 @@ def upgrade() -> None:
     )
     op.create_index("ix_reservations_batch_id", "reservations", ["batch_id"])
     op.create_index("ix_reservations_job_id", "reservations", ["job_id"])
+    op.create_table(
+        "worker_faults",
+        sa.Column("worker", sa.Text(), nullable=False),
+        sa.Column("adapter_id", INTEGER, autoincrement=False, nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("times", INTEGER, nullable=False),
+        sa.Column("probes", INTEGER, nullable=False),
+        sa.Column("batch_ids", JSON, nullable=False),
+        sa.Column("last_adapter_id", INTEGER),
+        sa.Column("since", sa.Double(), nullable=False),
+        sa.Column("seen_at", sa.Double(), nullable=False),
+        sa.Column("until", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("worker", "adapter_id", name="pk_worker_faults"),
+    )
     on_postgresql = op.get_bind().dialect.name == "postgresql"
     op.execute(RESULTS.format(joins=JOINS_POSTGRESQL if on_postgresql else JOINS_SQLITE))
     for view in (COSTS, AGREEMENT_LATEST, JOB_SUMMARY):
@@ -456,6 +470,7 @@ def downgrade() -> None:
     for view in ("job_summary", "agreement_latest", "costs", "results"):
         op.execute(f"DROP VIEW {view}")
     for table in (
+        "worker_faults",
         "reservations",
         "requests",
         "labels",

@@ -51,6 +51,19 @@ def test_a_file_without_gold_labels_has_no_accuracy(loracle: Loracle, tmp_path: 
     assert (summary["labelled"], summary["accuracy"], summary["kappa"]) == (2, None, None)
 
 
+def test_a_machine_that_cant_load_the_adapter_ends_and_says_why(loracle: Loracle, tmp_path: Path) -> None:
+    (tmp_path / "reviews.txt").write_text("good\nbad\n")
+    unfit = {"LORACLE_STUB_UNFIT": "there is no base model. Set LORACLE_BASE_MODEL"}
+    done = loracle("run", "reviews.txt", "--adapter", "stub", **unfit)
+    assert done.returncode == 2
+    assert "no worker can load it" in done.stderr
+    assert "Set LORACLE_BASE_MODEL" in done.stderr
+    assert "the same command" in done.stderr
+    assert left_behind(tmp_path / "home") == []
+    mended = loracle("run", "reviews.txt", "--adapter", "stub", "--json")
+    assert json.loads(mended.stdout)["labelled"] == 2
+
+
 def test_ctrl_c_leaves_a_job_that_the_same_command_takes_up(
     loracle: Loracle, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, select, update
 
-from worker.errors import AdapterChanged, AdapterInvalid, AdapterUnknown, ManifestMissing
+from worker.errors import (
+    AdapterChanged,
+    AdapterInvalid,
+    AdapterUnknown,
+    CacheUnusable,
+    HostUnfit,
+    ManifestMissing,
+)
 from worker.model.encoding import Encoding
 from worker.model.manifest import Base, Manifest, Probe
 from worker.reviews import JobSpec
@@ -197,6 +204,20 @@ def test_unknown_adapters_and_the_stub_cant_be_restored(ledger: Ledger, tmp_path
         ledger.restore_adapter(77, tmp_path)
     with pytest.raises(AdapterInvalid, match="'stub' has no files"):
         ledger.restore_adapter(ledger.register_stub(), tmp_path)
+
+
+def test_a_cache_that_cant_be_written_and_a_manifest_of_another_version_are_the_hosts_lack(
+    ledger: Ledger, engine: Engine, tmp_path: Path
+) -> None:
+    adapter_id = ledger.register_adapter(adapter_at(tmp_path / "source"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CacheUnusable, match=r"can't be restored to .*Make room there"):
+        ledger.restore_adapter(adapter_id, tmp_path / "file" / "cache")
+    with engine.begin() as connection:
+        manifest = connection.scalar(select(Adapter.manifest)) or {}
+        connection.execute(update(Adapter).values(manifest={**manifest, "from_the_future": 1}))
+    with pytest.raises(HostUnfit, match="can't read the manifest"):
+        ledger.restore_adapter(adapter_id, tmp_path / "cache")
 
 
 def test_what_is_no_whole_adapter_is_refused(

@@ -19,7 +19,15 @@ from worker.bootstrap import (
     find_registered,
     open_store,
 )
-from worker.errors import AdapterInvalid, AdapterUnknown, ManifestMissing
+from worker.errors import (
+    AdapterInvalid,
+    AdapterUnknown,
+    BaseNotFound,
+    DeviceBroken,
+    HeadMissing,
+    HostUnfit,
+    ManifestMissing,
+)
 from worker.settings import Settings
 from worker.store.adapter_rows import AdapterRow
 
@@ -40,6 +48,9 @@ class FakeStore:
     def adapter(self, adapter_id: int) -> AdapterRow:
         return AdapterRow(adapter_id, "tiny", "0" * 64, 0.0)
 
+    def fit(self, worker: str, adapter_id: int) -> bool:
+        return False
+
     def restore_adapter(self, adapter_id: int, cache: Path) -> Path:
         return cache / str(adapter_id)
 
@@ -51,12 +62,14 @@ class Loads:
         self.ids: list[int] = []
         self.alive: weakref.WeakSet[FakeScorer] = weakref.WeakSet()
         self.alive_at_load = 0
-        self.broken: set[int] = set()
+        self.broken: dict[int, Exception] = {}
+        self.tries = 0
 
     def __call__(self, directory: Path, settings: Settings) -> FakeScorer:
         self.alive_at_load = len(self.alive)
-        if int(directory.name) in self.broken:
-            raise AdapterInvalid
+        self.tries += 1
+        if error := self.broken.get(int(directory.name)):
+            raise error
         self.ids.append(int(directory.name))
         scorer = FakeScorer()
         self.alive.add(scorer)
@@ -107,14 +120,47 @@ def test_what_leaves_is_freed_before_the_next_one_is_loaded(
     assert emptied == [0]
 
 
-def test_an_adapter_that_cant_be_loaded_is_asked_for_again(tmp_path: Path, loads: Loads) -> None:
+def test_an_invalid_adapter_is_refused_for_some_minutes_without_a_look_at_it(
+    tmp_path: Path, loads: Loads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "is_intact", lambda directory: True)
     scorer_for = scorers(tmp_path, 2)
-    loads.broken.add(1)
-    with pytest.raises(AdapterInvalid):
-        scorer_for(1)
+    loads.broken[1] = HeadMissing("no head")
+    for _ in range(20):
+        with pytest.raises(HeadMissing, match="no head"):
+            scorer_for(1)
+    assert loads.tries == 1
     loads.broken.clear()
+    monkeypatch.setattr(bootstrap, "time", SimpleNamespace(monotonic=lambda: float("inf")))
     scorer_for(1)
     assert loads.ids == [1]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (AdapterInvalid("model.safetensors was changed"), "changed in .* while it was loaded"),
+        (ModuleNotFoundError("No module named 'sentencepiece'"), "ModuleNotFoundError: No module named"),
+        (AttributeError("no such attribute"), "can't be loaded: AttributeError"),
+        (BaseNotFound("no base"), "no base"),
+    ],
+)
+def test_what_only_this_host_lacks_is_no_fault_of_the_adapter(
+    error: Exception, said: str, tmp_path: Path, loads: Loads
+) -> None:
+    scorer_for = scorers(tmp_path, 2)
+    loads.broken[1] = error
+    with pytest.raises(HostUnfit, match=said):
+        scorer_for(1)
+    # The files in the cache aren't what was registered: they are restored at the next try.
+    loads.broken.clear()
+    scorer_for(1)
+
+
+def test_a_broken_device_is_told_apart(tmp_path: Path, loads: Loads) -> None:
+    loads.broken[1] = DeviceBroken("CUDA error")
+    with pytest.raises(DeviceBroken):
+        scorers(tmp_path, 2)(1)
 
 
 def test_the_setting_outranks_the_active_adapter_and_that_the_bundled_one(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.unit import models
-from worker.errors import AdapterInvalid, BaseNotFound
+from worker.errors import BaseNotFound, BaseUnloadable
 from worker.model.bases import MINILM, PACKAGED, find_base, weights_sha256
 from worker.model.pretrained import load_pretrained, position_limit
 
@@ -72,7 +72,7 @@ def test_weights_of_another_model_than_config_says_are_refused(
     base = models.make_base(tmp_path / "base")
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, **change}))
-    with pytest.raises(AdapterInvalid, match="another architecture"):
+    with pytest.raises(BaseUnloadable, match="another architecture"):
         load_pretrained(base, models.LABELS)
 
 

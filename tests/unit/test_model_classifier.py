@@ -19,6 +19,7 @@ from worker.errors import (
     BaseMismatch,
     BaseNotFound,
     HeadMissing,
+    HostUnfit,
     ManifestMissing,
     ProbesDiffer,
     TrainingInvalid,
@@ -227,6 +228,15 @@ def test_another_encoding_is_found_by_the_probes(adapter: Path) -> None:
 def test_an_adapter_without_probes_is_refused(adapter: Path) -> None:
     rewrite(adapter, lambda fields: fields.update(probes=[]))
     with pytest.raises(AdapterInvalid, match="no probes"):
+        load(adapter)
+
+
+def test_a_tokenizer_file_that_the_libraries_here_dont_know_is_the_hosts_lack(adapter: Path) -> None:
+    path = adapter / "tokenizer.json"
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps({**fields, "model": {**fields["model"], "type": "FromTheFuture"}}))
+    rewrite(adapter, lambda _: None)
+    with pytest.raises(HostUnfit, match=r"can't be loaded with transformers \d.* and tokenizers \d"):
         load(adapter)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit import models
-from worker.errors import AdapterInvalid, DeviceBroken, DeviceUnavailable
+from worker.errors import AdapterInvalid, DeviceBroken, DeviceUnavailable, HostUnfit
 from worker.model.classifier import Classifier
 from worker.reviews import Failure, Outcome, Review, Score
 from worker.scorers.adapter import AdapterScorer, load_adapter_scorer
@@ -242,6 +242,30 @@ def test_the_scorer_describes_itself(shared: AdapterScorer) -> None:
 def test_an_adapter_in_training_is_no_scorer(adapter: Path) -> None:
     with pytest.raises(AdapterInvalid, match="isn't saved"):
         AdapterScorer(models.make_classifier(adapter.parent / "base"))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+            HostUnfit,
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB"), HostUnfit),
+        (torch.AcceleratorError("CUDA error: out of memory"), HostUnfit),
+        (torch.AcceleratorError("CUDA error: unspecified launch failure"), DeviceBroken),
+        (RuntimeError("shapes differ"), RuntimeError),
+    ],
+)
+def test_a_load_without_memory_is_the_hosts_fault_and_a_broken_device_its_own(
+    adapter: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Exception]
+) -> None:
+    def load(*_: object, **__: object) -> Classifier:
+        raise error
+
+    monkeypatch.setattr(Classifier, "load", load)
+    with pytest.raises(kind):
+        load_adapter_scorer(adapter, device="cpu")
 
 
 def test_a_device_that_is_not_there_is_named(adapter: Path) -> None:

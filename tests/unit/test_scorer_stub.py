@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.errors import ReviewUnscorable
+from worker.errors import DeviceBroken, HostUnfit, ReviewUnscorable
 from worker.reviews import Review, Score
 from worker.scorers.stub import StubScorer, stub_label, stub_score
 
@@ -81,6 +81,25 @@ StubScorer().score([Review(1, "LORACLE-POISON-KILL")])
 def test_a_poisonous_text_kills_only_where_that_is_allowed() -> None:
     assert run(KILL, LORACLE_STUB_POISON="1").returncode == -9
     assert run(KILL).returncode == 0
+
+
+def test_a_drill_says_when_the_device_is_broken_and_why_the_host_is_unfit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poisonous = [Review(1, "LORACLE-POISON-BREAK")]
+    assert len(StubScorer().score(poisonous)) == 1
+    monkeypatch.setenv("LORACLE_STUB_POISON", "1")
+    with pytest.raises(DeviceBroken, match="at a text"):
+        StubScorer().score(poisonous)
+    monkeypatch.setenv("LORACLE_STUB_DEVICE", str(tmp_path / "broken"))
+    scorer = StubScorer()
+    assert len(scorer.score([Review(1, "fine")])) == 1
+    (tmp_path / "broken").touch()
+    with pytest.raises(DeviceBroken, match="broken while"):
+        scorer.score([Review(1, "fine")])
+    monkeypatch.setenv("LORACLE_STUB_UNFIT", "no base model")
+    with pytest.raises(HostUnfit, match="no base model"):
+        StubScorer()
 
 
 def test_the_stub_needs_no_torch() -> None:

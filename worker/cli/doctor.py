@@ -35,7 +35,7 @@ class Finding:
 @click.command()
 @json_option
 def doctor(as_json: bool) -> int:
-    """Check settings, database, Redis, device, adapter and oracle, and say how to mend what is wrong.
+    """Check settings, database, Redis, workers, device, adapter and oracle, and say how to mend what is wrong.
 
     Exit code 2 if something would keep a worker from scoring.
     """
@@ -65,6 +65,7 @@ def _findings() -> Iterator[Finding]:
     checks: list[tuple[str, Callable[[Settings], Finding]]] = [
         ("database", _database),
         ("redis", _redis),
+        ("workers", _workers),
         ("device", _device),
         ("adapter", _adapter),
         ("oracle", _oracle),
@@ -136,6 +137,15 @@ def _redis(settings: Settings) -> Finding:
             f"{server.title} listens beyond loopback without a password: set requirepass or an ACL.",
         )
     return Finding("redis", "ok", server.title)
+
+
+def _workers(settings: Settings) -> Finding:
+    from worker.cli.faults import faults_online, reason
+
+    faults = faults_online(settings, open_store(settings))
+    if not faults:
+        return Finding("workers", "ok", "none of those that run reports a fault")
+    return Finding("workers", "warning", "; ".join(f"{fault.worker}: {reason(fault)}" for fault in faults))
 
 
 def _device(settings: Settings) -> Finding:

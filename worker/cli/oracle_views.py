@@ -8,6 +8,7 @@ import click
 
 from worker.bootstrap import Store
 from worker.cli.common import duration
+from worker.cli.faults import faults_online
 from worker.errors import BrokerUnreachable
 from worker.money import dollars
 from worker.settings import Settings
@@ -68,7 +69,7 @@ def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | 
     if at.job.oracle_id is None:
         return None
     if not at.open_requests:
-        return _fallback_hint(settings, at)
+        return _fallback_hint(settings, store, at)
     details = store.queries.scorer(at.job.oracle_id).details
     breaker = _breaker(settings, details["base_url"], details["model"])
     if breaker and breaker["open"]:
@@ -79,7 +80,7 @@ def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | 
     if settings.embedded and running_pid(settings.home) is None:
         return "no worker runs on this machine: start `loracle worker --lane openai`"
     try:
-        online = workers_online(make_app(settings), "openai")
+        online = len(workers_online(make_app(settings), "openai"))
     except BrokerUnreachable:
         return None
     if not online:
@@ -92,8 +93,8 @@ def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | 
     return None
 
 
-def _fallback_hint(settings: Settings, at: Progress) -> str | None:
-    """A fallback job without any adapter worker: who would take over, and when."""
+def _fallback_hint(settings: Settings, store: Store, at: Progress) -> str | None:
+    """A fallback job without an adapter worker that can score it: who would take over, and when."""
     from worker.celery_app import make_app, workers_online
     from worker.embedded import running_pid
 
@@ -103,9 +104,10 @@ def _fallback_hint(settings: Settings, at: Progress) -> str | None:
     if not settings.embedded or running_pid(settings.home) is not None:
         try:
             app = make_app(settings)
-            if workers_online(app):
+            unfit = {fault.worker for fault in faults_online(settings, store, at.job.adapter_id)}
+            if set(workers_online(app)) - unfit:
                 return None
-            online = workers_online(app, "openai")
+            online = len(workers_online(app, "openai"))
         except BrokerUnreachable:
             return None
     if online:

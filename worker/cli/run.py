@@ -10,6 +10,7 @@ import click
 from worker.bootstrap import Store
 from worker.cli.agreement_views import agreement_lines
 from worker.cli.common import Bell, echo_json, json_option, note, open_all
+from worker.cli.faults import why_unscored
 from worker.cli.oracle_options import choose_oracle, oracle_options
 from worker.cli.oracle_views import oracle_waiting_for
 from worker.cli.reading import enqueue_options, open_source, pinned_adapter, reading_options, write_job
@@ -67,7 +68,10 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
             job = write_job(source, adapter, store, Bell(settings, store), asked=asked, tick=pool.poll)
             job_id = job.id
             code = wait_for_jobs(
-                store, [job_id], tick=pool.poll, why=lambda at: oracle_waiting_for(settings, store, at)
+                store,
+                [job_id],
+                tick=pool.poll,
+                why=lambda at: why_unscored(settings, store, at) or oracle_waiting_for(settings, store, at),
             )
             pool.request_stop()
             if store.queries.job_state(job_id) == "done":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -11,12 +12,14 @@ import click
 from worker.bootstrap import Store
 from worker.cli.agreement_views import agreement_lines
 from worker.cli.common import duration, echo_json, json_option, open_all
+from worker.cli.faults import faults_online, reason, why_nobody_can
 from worker.cli.oracle_views import oracle_report, oracle_waiting_for, print_oracle
 from worker.cli.waiting import OVER, bulk_words
 from worker.errors import BrokerUnreachable
 from worker.measured import Measured, agreement_as_it_is, kept_agreement
 from worker.reviews import Job
 from worker.settings import Settings
+from worker.store.fault_rows import Fault
 from worker.store.progress import Progress
 from worker.summary import summarise_agreement
 
@@ -61,7 +64,9 @@ def _report(settings: Settings, store: Store, job_id: int) -> dict[str, Any]:
     over = job.state in OVER
     report["oracle"] = oracle
     report.update(summarise_agreement(_agreement(store, job)))
-    waits = None if over else _waiting_for(settings, at)
+    faults = [] if over else faults_online(settings, store, job.adapter_id)
+    report["unfit_workers"] = [{"worker": fault.worker, "reason": reason(fault)} for fault in faults]
+    waits = None if over else _waiting_for(settings, at, faults)
     report["waiting_for"] = waits
     report["oracle_waiting_for"] = None if over else oracle_waiting_for(settings, store, at)
     if waits or report["oracle_waiting_for"]:
@@ -102,10 +107,11 @@ def _adapter_report(at: Progress, adapter: str, sha256: str) -> dict[str, Any]:
 
 def why_it_waits(settings: Settings, store: Store, at: Progress) -> str | None:
     """Why a job's adapter or, else, its oracle doesn't get on; None while work goes on."""
-    return _waiting_for(settings, at) or oracle_waiting_for(settings, store, at)
+    faults = faults_online(settings, store, at.job.adapter_id)
+    return _waiting_for(settings, at, faults) or oracle_waiting_for(settings, store, at)
 
 
-def _waiting_for(settings: Settings, at: Progress) -> str | None:
+def _waiting_for(settings: Settings, at: Progress, faults: Sequence[Fault]) -> str | None:
     """Why nothing moves, as a sentence with the way out; None while work goes on."""
     running = at.batches.get("running", 0)
     if not running and not at.batches.get("queued"):
@@ -122,11 +128,14 @@ def _waiting_for(settings: Settings, at: Progress) -> str | None:
     if settings.embedded and running_pid(settings.home) is None:
         return f"no worker runs on this machine{held}: start `loracle worker`"
     try:
-        online = workers_online(make_app(settings))
+        online = len(workers_online(make_app(settings)))
     except BrokerUnreachable as error:
         return None if running else f"{error} Work goes on when it is back"
     if not online:
         return f"no worker answers{held}: start `loracle worker` on a host that reaches this Redis"
+    nobody = why_nobody_can(faults, online)
+    if nobody is not None:
+        return nobody
     if running or at.pace:
         return None
     return "workers are busy with other jobs, or loading the adapter"
@@ -168,6 +177,9 @@ def _print(report: dict[str, Any]) -> None:
         click.echo(f"  the oracle waits: {report['oracle_waiting_for']}.")
     if report["waiting_for"]:
         click.echo(f"  waiting: {report['waiting_for']}.")
+    for unfit in report["unfit_workers"]:
+        if unfit["reason"] not in (report["waiting_for"] or ""):
+            click.echo(f"  unfit    {unfit['worker']}: {unfit['reason']}.")
     if report["last_error"] and report["state"] != "done":
         click.echo(f"  last failed attempt: {report['last_error']}")
     for reject in report.get("rejects", ()):

@@ -82,7 +82,8 @@ class Classifier:
         Raises:
             BaseNotFound: the base model is nowhere to be found.
             TrainingInvalid: the base lacks a module that the adapter targets.
-            AdapterInvalid: the base can't be loaded or can't read that many tokens.
+            BaseUnloadable: the base can't be loaded.
+            AdapterInvalid: the base can't read that many tokens.
         """
         directory = find_base(base_id)
         # A directory is noted by its whole path: the adapter may be loaded from anywhere.
@@ -108,7 +109,8 @@ class Classifier:
         0.02). `base_id` names another place for the same base, say a local directory.
 
         Raises:
-            AdapterInvalid: one of its subclasses names what is wrong.
+            AdapterInvalid: one of its subclasses names what is wrong with the adapter.
+            HostUnfit: one of its subclasses names what this host lacks.
         """
         manifest = Manifest.read(directory)
         manifest.verify_files(directory)

@@ -51,6 +51,17 @@ def choose_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory didn't suffice, the host's or the device's."""
+    # The CPU's allocator and a CUDA context without room raise errors that only their text tells apart.
+    said = str(error).lower()
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or "out of memory" in said
+        or "allocate memory" in said
+    )
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """The number format's short name: "bf16", "fp16" or "fp32"."""
     return next(name for name, known in DTYPES.items() if known == dtype)

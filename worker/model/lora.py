@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import peft
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError, safe_open
 
-from worker.errors import AdapterInvalid, HeadMissing, TrainingInvalid
+from worker.errors import AdapterInvalid, HeadMissing, HostUnfit, TrainingInvalid
+from worker.model.devices import out_of_memory
 from worker.model.manifest import WEIGHTS
 from worker.model.pretrained import HEADS
 
@@ -98,13 +100,20 @@ def with_adapter(model: Any, directory: Path) -> PeftModel:
 
     Raises:
         AdapterInvalid: the adapter is made for other layers or shapes, or lacks some.
+        HostUnfit: PEFT is too old for it, or the file can't be read.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             adapted = PeftModel.from_pretrained(model, str(directory))
-        except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        except (ValueError, RuntimeError, KeyError) as error:
+            if out_of_memory(error):
+                raise
             raise AdapterInvalid(f"the adapter in {directory} doesn't fit its base: {error}") from error
+        except (TypeError, ImportError, OSError) as error:
+            raise HostUnfit(
+                f"the adapter in {directory} can't be read with peft {peft.__version__}: {error}"
+            ) from error
     # PEFT only warns of layers that the file lacks; they would stay without effect.
     missing = next(
         (str(warning.message) for warning in caught if "missing adapter" in str(warning.message)), ""

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tokenizers
 import torch
+import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers import logging as transformers_logging
 
-from worker.errors import AdapterInvalid, TrainingInvalid
+from worker.errors import AdapterInvalid, BaseUnloadable, HostUnfit, TrainingInvalid
 
 HEADS = ("classifier", "score")
 """Names of the classification head in transformers' sequence classifiers."""
@@ -44,7 +46,7 @@ def load_pretrained(directory: Path, labels: Sequence[str], *, dropout: bool = F
     Without `dropout` it is 0: scoring has none, and in training on a CPU it more than halves the speed.
 
     Raises:
-        AdapterInvalid: transformers can't load it, or its weights are another architecture's.
+        BaseUnloadable: transformers can't load it, or its weights are another architecture's.
     """
     verbosity = transformers_logging.get_verbosity()
     # The fresh head is announced as an error by transformers; here it is always meant.
@@ -72,8 +74,10 @@ def load_pretrained(directory: Path, labels: Sequence[str], *, dropout: bool = F
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise AdapterInvalid(f"base model in {directory} can't be loaded: {error}") from error
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        raise BaseUnloadable(
+            f"base model in {directory} can't be loaded with {_libraries()}: {error}"
+        ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
     fresh = frozenset(found["missing_keys"]) | {key for key, *_ in found["mismatched_keys"]}
@@ -85,12 +89,16 @@ def load_tokenizer(directory: Path) -> Any:
     """The fast tokenizer in a directory.
 
     Raises:
-        AdapterInvalid: there is none, or it can't be loaded.
+        HostUnfit: the libraries of this host can't load it.
+        AdapterInvalid: there is no fast one.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise AdapterInvalid(f"the tokenizer in {directory} can't be loaded: {error}") from error
+    except Exception as error:
+        # The tokenizers library raises a bare Exception at a file that is newer than itself.
+        raise HostUnfit(
+            f"the tokenizer in {directory} can't be loaded with {_libraries()}: {error}"
+        ) from error
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise AdapterInvalid(f"{directory} has no fast tokenizer (tokenizer.json).")
     return tokenizer
@@ -143,11 +151,15 @@ def head_of(model: Any) -> torch.nn.Module:
     raise AdapterInvalid(f"{type(model).__name__} has no head named {' or '.join(HEADS)}.")
 
 
+def _libraries() -> str:
+    return f"transformers {transformers.__version__} and tokenizers {tokenizers.__version__}"
+
+
 def _check_fresh(directory: Path, model: Any, fresh: Iterable[str]) -> None:
     prefix = f"{model.base_model_prefix}."
     lost = sorted(name for name in fresh if name.startswith(prefix) and "pooler" not in name)
     if lost:
-        raise AdapterInvalid(
+        raise BaseUnloadable(
             f"the weights in {directory} lack {len(lost)} parameters of {type(model).__name__} "
             f"({lost[0]}, …): its "
             "config.json is of another architecture or size."

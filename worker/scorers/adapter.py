@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from worker.calibration import softmax
-from worker.errors import AdapterInvalid, DeviceBroken
+from worker.errors import AdapterInvalid, DeviceBroken, HostUnfit
 from worker.model import buckets
 from worker.model.classifier import Classifier
-from worker.model.devices import choose_device, choose_dtype, device_title, dtype_name
+from worker.model.devices import choose_device, choose_dtype, device_title, dtype_name, out_of_memory
 from worker.reviews import Failure, Outcome, Review, Score, ScorerIdentity
 
 TOKEN_BUDGETS = {"cpu": 2048, "cuda": 65_536}
@@ -148,8 +148,8 @@ def load_adapter_scorer(
 
     Raises:
         AdapterInvalid: one of its subclasses names what is wrong with the adapter.
-        DeviceUnavailable: this host has no such device.
-        DeviceBroken: the device fails, or has no room for the model.
+        HostUnfit: this host has no such device, no such base, or no memory for the model.
+        DeviceBroken: the device fails.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -162,9 +162,18 @@ def load_adapter_scorer(
         classifier = Classifier.load(
             directory, device=chosen, dtype=choose_dtype(chosen, dtype), base_id=base_model
         )
-    except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
+    except (MemoryError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        raise DeviceBroken(f"{chosen} failed while loading the adapter in {directory}: {reason}") from error
+        if out_of_memory(error):
+            raise HostUnfit(
+                f"there is no memory on {chosen} for the adapter in {directory}: {reason}. End other programs "
+                "that use it, or start the worker with fewer --children."
+            ) from error
+        if chosen.type == "cuda" or isinstance(error, torch.AcceleratorError):
+            raise DeviceBroken(
+                f"{chosen} failed while loading the adapter in {directory}: {reason}"
+            ) from error
+        raise
     scorer = AdapterScorer(classifier, token_budget=token_budget)
     if chosen.type == "cuda":
         scorer.warm_up()

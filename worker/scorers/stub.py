@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from worker.errors import ReviewUnscorable
+from worker.errors import DeviceBroken, HostUnfit, ReviewUnscorable
 from worker.reviews import Outcome, Review, Score, ScorerIdentity
 
 LABELS = ("negative", "positive")
@@ -17,7 +17,10 @@ DELAY = "LORACLE_STUB_DELAY_S"
 GATE = "LORACLE_STUB_GATE"
 POISON = "LORACLE_STUB_POISON"
 HOLD = "LORACLE-HOLD"
+DEVICE = "LORACLE_STUB_DEVICE"
+UNFIT = "LORACLE_STUB_UNFIT"
 KILL = "LORACLE-POISON-KILL"
+BREAK = "LORACLE-POISON-BREAK"
 RAISE = "LORACLE-POISON-RAISE"
 
 
@@ -42,10 +45,19 @@ class StubScorer:
 
     LORACLE_STUB_DELAY_S makes each call of `score` last that many seconds. With a text that contains "LORACLE-HOLD"
     it lasts until there is a file at the path in LORACLE_STUB_GATE. A text that contains "LORACLE-POISON-RAISE"
-    raises; one with "LORACLE-POISON-KILL" kills this process if LORACLE_STUB_POISON is 1.
+    raises; if LORACLE_STUB_POISON is 1, one with "LORACLE-POISON-KILL" kills this process, and one with
+    "LORACLE-POISON-BREAK" breaks the device. While the file LORACLE_STUB_DEVICE exists, the device is broken.
+    LORACLE_STUB_UNFIT is why this host can't load it; SIGKILL: its process is killed.
+
+    Raises:
+        HostUnfit: LORACLE_STUB_UNFIT is set.
     """
 
     def __init__(self, labels: Sequence[str] = LABELS) -> None:
+        if reason := os.environ.get(UNFIT):
+            if reason == "SIGKILL":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise HostUnfit(reason)
         self._labels = tuple(labels)
         self._delay_s = float(os.environ.get(DELAY) or 0)
         gate = os.environ.get(GATE)
@@ -68,8 +80,13 @@ class StubScorer:
 
         Raises:
             ReviewUnscorable: a text asks for it.
+            DeviceBroken: a text asks for it, or LORACLE_STUB_DEVICE says so.
         """
+        if DEVICE in os.environ and Path(os.environ[DEVICE]).exists():
+            raise DeviceBroken(f"the stub's device is broken while {os.environ[DEVICE]} exists")
         for review in reviews:
+            if BREAK in review.text and self._poison:
+                raise DeviceBroken("the stub's device broke at a text")
             if KILL in review.text and self._poison:
                 os.kill(os.getpid(), signal.SIGKILL)
             if RAISE in review.text:

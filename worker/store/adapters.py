@@ -10,7 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, select
 
-from worker.errors import AdapterInvalid
+from worker import __version__
+from worker.errors import AdapterInvalid, CacheUnusable, HostUnfit
 from worker.model.manifest import Manifest
 from worker.store.adapter_rows import STUB, adapter_unknown, read_activation
 from worker.store.archives import is_intact, pack, restore
@@ -79,6 +80,8 @@ class AdapterShelf:
         Raises:
             AdapterUnknown: there is no such adapter.
             AdapterInvalid: it has no archive (the stub), or the archive isn't what its manifest says.
+            HostUnfit: this version can't read its manifest.
+            CacheUnusable: the cache can't be written.
         """
         with read(self._engine) as connection:
             row = connection.execute(
@@ -94,8 +97,22 @@ class AdapterShelf:
             archive = connection.scalar(select(Adapter.archive).where(Adapter.id == adapter_id))
         if archive is None:
             raise AdapterInvalid(f"adapter '{row.name}' has no files in the database.")
-        changed = directory.exists()
-        restore(archive, directory, Manifest.from_json(json.dumps(row.manifest)))
+        try:
+            manifest = Manifest.from_json(json.dumps(row.manifest))
+        except AdapterInvalid as error:
+            # It was read when it was registered, by another version.
+            raise HostUnfit(
+                f"Loracle {__version__} can't read the manifest of adapter '{row.name}' ({error}) "
+                "Install the version that the adapter was registered with."
+            ) from error
+        try:
+            changed = directory.exists()
+            restore(archive, directory, manifest)
+        except OSError as error:
+            raise CacheUnusable(
+                f"adapter '{row.name}' can't be restored to {directory}: {error.strerror or error}. "
+                "Make room there, or give this user the right to write, or set LORACLE_HOME."
+            ) from error
         if changed:
             log.warning(
                 "Files of adapter '%s' in the cache were changed; restored from the database: %s",

@@ -6,19 +6,23 @@ import secrets
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, exists, or_, select, text, update
+from sqlalchemy import Connection, Engine, exists, null, or_, select, text, update
 
 from worker.errors import LeaseLost
 from worker.policy import Policy
 from worker.reviews import Batch as BatchRow
 from worker.reviews import Failure, Outcome, Score, ScorerIdentity
 from worker.reviews import Review as ReviewRow
-from worker.store.bisecting import give_back
+from worker.store.bisecting import give_back, put_back
 from worker.store.engine import now, read, write
+from worker.store.fault_rows import lock_device, prove_sound
 from worker.store.queue import give_message_back, next_batch
 from worker.store.requests import insert_requests, record_failure
 from worker.store.rows import insert_labels, on_postgresql, upserting
 from worker.store.tables import ACTIVE_JOBS, LANES, Batch, Job, Review, Scorer
+
+LOADING = {"loading": True}
+"""The timings of a batch while an adapter is loaded for it."""
 
 
 class BatchLife:
@@ -75,6 +79,7 @@ class BatchLife:
                     lease_until=now() + self.lease_s,
                     claimed_at=now(),
                     task_id=task_id,
+                    timings=null(),
                 )
                 .returning(
                     Batch.job_id,
@@ -139,6 +144,15 @@ class BatchLife:
         if renewed != 1:
             raise lease_lost(batch)
 
+    def loading(self, batch: BatchRow, begins: bool) -> None:
+        """An adapter is loaded for this batch: a child that dies meanwhile has not looked at a review yet."""
+        write(
+            self._engine,
+            lambda connection: connection.execute(
+                update(Batch).where(*leased(batch)).values(timings=LOADING if begins else null())
+            ),
+        )
+
     def finish(
         self,
         batch: BatchRow,
@@ -146,9 +160,12 @@ class BatchLife:
         outcomes: Sequence[Outcome],
         *,
         timings: Mapping[str, Any],
+        worker: str = "",
     ) -> None:
         """One transaction: a label per Score, an error per Failure, the requests that the job's policy makes of
         them, the batch done. Call `complete` after it.
+
+        It shows that the device of `worker` is sound, if the batch was claimed after it broke.
 
         `outcomes` are in the order of `batch.reviews`. A label that this scorer gave before stays as it is.
 
@@ -166,7 +183,8 @@ class BatchLife:
         scorer_id = self.register_scorer(scorer)
 
         def work(connection: Connection) -> None:
-            finished_at = connection.execute(
+            broken = lock_device(connection, worker)
+            finished = connection.execute(
                 update(Batch)
                 .where(*leased(batch))
                 .values(
@@ -177,22 +195,24 @@ class BatchLife:
                     timings=dict(timings),
                     finished_at=now(),
                 )
-                .returning(Batch.finished_at)
-            ).scalar_one_or_none()
-            if finished_at is None:
+                .returning(Batch.finished_at, Batch.claimed_at)
+            ).one_or_none()
+            if finished is None:
                 raise lease_lost(batch)
             insert_labels(
                 connection,
                 job_id=batch.job_id,
                 scorer_id=scorer_id,
                 batch_id=batch.id,
-                created_at=finished_at,
+                created_at=finished.finished_at,
                 scores=scores,
             )
             for row_no, reason in failures:
                 record_failure(connection, batch.job_id, row_no, reason)
             if batch.oracle_id is not None:
                 insert_requests(connection, batch.job_id, batch.oracle_id, asked)
+            if broken is not None and finished.claimed_at > broken.seen_at:
+                prove_sound(connection, broken, max_attempts=self.max_attempts)
 
         write(self._engine, work)
 
@@ -208,6 +228,21 @@ class BatchLife:
             if held.one_or_none() is None:
                 raise lease_lost(batch)
             give_back(connection, batch.id, error, delay_s=delay_s, max_attempts=self.max_attempts)
+
+        write(self._engine, work)
+
+    def put_back(self, batch: BatchRow) -> None:
+        """Gives the batch back as if nobody had claimed it: what went wrong was none of its doing.
+
+        Raises:
+            LeaseLost: another worker has the batch now.
+        """
+
+        def work(connection: Connection) -> None:
+            held = connection.execute(select(Batch.id).where(*leased(batch)).with_for_update())
+            if held.one_or_none() is None:
+                raise lease_lost(batch)
+            put_back(connection, batch.id)
 
         write(self._engine, work)
 

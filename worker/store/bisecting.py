@@ -5,15 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, case, exists, insert, select, update
 
 from worker.store.engine import now
 from worker.store.requests import insert_requests, record_failure
 from worker.store.tables import Batch, Job, Review
 
 
+def put_back(connection: Connection, batch_id: int, *, delay_s: float = 0.0) -> None:
+    """Takes a locked, running batch from its holder as if nobody had claimed it: what went wrong is the host's fault.
+
+    `queued` again, its attempt isn't counted; `cancelled` if its job is.
+    """
+    cancelled = exists().where(Job.id == Batch.job_id, Job.state == "cancelled")
+    connection.execute(
+        update(Batch)
+        .where(Batch.id == batch_id)
+        .values(
+            state=case((cancelled, "cancelled"), else_="queued"),
+            finished_at=case((cancelled, now()), else_=None),
+            attempts=Batch.attempts - 1,
+            lease_token=None,
+            lease_until=None,
+            published_at=None,
+            # It says of a batch that a worker was at it.
+            claimed_at=None,
+            not_before=now() + delay_s if delay_s > 0 else None,
+        )
+    )
+
+
 def give_back(connection: Connection, batch_id: int, error: str, *, delay_s: float, max_attempts: int) -> str:
-    """Takes a locked, running batch from its holder; the state it is in now.
+    """Takes a locked batch from its holder, if it has one; the state it is in now.
 
     `queued` again while it has attempts left; then `split` in two halves, or, with a single review, `failed`
     with `error` as the review's. `cancelled` if its job is.

@@ -12,6 +12,7 @@ from worker.store.bulks import BulkLife
 from worker.store.corrections import Corrector
 from worker.store.deletion import Deletion
 from worker.store.fallback import Fallback
+from worker.store.faults import WorkerFaults
 from worker.store.jobs import JobLife
 from worker.store.money import Treasury
 from worker.store.packing import Packer
@@ -24,6 +25,7 @@ class Ledger(
     JobLife,
     BatchLife,
     Fallback,
+    WorkerFaults,
     PromptLife,
     BulkLife,
     Packer,

@@ -23,6 +23,7 @@ from worker.store.adapter_rows import (
 )
 from worker.store.agreement_queries import AgreementQueries, AgreementRow
 from worker.store.engine import read
+from worker.store.fault_rows import Fault, read_faults
 from worker.store.job_rows import job_unknown, read_job, select_jobs, to_job
 from worker.store.oracle_queries import OracleQueries
 from worker.store.progress import Progress, read_progress
@@ -190,6 +191,11 @@ class Queries(
             last = connection.scalar(select(func.max(Review.row_no)).where(Review.job_id == job_id))
         open_rows = [row for row in (first_batch, first_request) if row is not None]
         return min(open_rows) - 1 if open_rows else int(last or 0)
+
+    def worker_faults(self) -> list[Fault]:
+        """What keeps workers from taking batches now, by worker; some of them may have ended since."""
+        with read(self._engine) as connection:
+            return read_faults(connection)
 
     def count_active_batches(self, lane: Lane) -> int:
         """Batches of the lane that workers still have to do, over all jobs that run."""

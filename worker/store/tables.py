@@ -219,6 +219,26 @@ class Batch(Table):
     finished_at: Mapped[float | None]
 
 
+class WorkerFault(Table):
+    """What a worker can't do: load an adapter, or (adapter_id 0) use its device.
+
+    `until` is when it tries again. Of a device: `times` breaks without a finished batch since, `batch_ids` those that
+    were being scored (one id per break), `last_adapter_id` the adapter of the last one, `probes` that failed since.
+    """
+
+    __tablename__ = "worker_faults"
+    worker: Mapped[str] = mapped_column(primary_key=True)
+    adapter_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    reason: Mapped[str]
+    times: Mapped[int]
+    probes: Mapped[int]
+    batch_ids: Mapped[list[int]] = mapped_column(Json)
+    last_adapter_id: Mapped[int | None]
+    since: Mapped[float]
+    seen_at: Mapped[float]
+    until: Mapped[float]
+
+
 class Scorer(Table):
     """Who gives labels; `sha256` covers everything that can change one."""
 

@@ -1,0 +1,201 @@
+"""What workers can't do, on both databases: a host's or a device's fault is never a review's."""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine
+
+from tests.contract.enqueued import STUB as SCORER
+from tests.contract.enqueued import batch_states, enqueue, finish, outcomes, sql
+from worker.reviews import Batch
+from worker.store.fault_rows import OPENS_AT, Standing
+from worker.store.ledger import Ledger
+from worker.store.queries import Queries
+
+HERE, ELSEWHERE = "here CPU (pid 1)", "elsewhere GPU 0 (pid 2)"
+
+
+def claimed(ledger: Ledger) -> Batch:
+    batch = ledger.claim_next(ledger.publishable("adapter", window=1)[0], task_id="t")
+    assert batch is not None
+    return batch
+
+
+def breaks(ledger: Ledger, *, while_scoring: bool = True) -> int:
+    """A batch that breaks the device of HERE; its id."""
+    batch = claimed(ledger)
+    ledger.broke(batch, HERE, "CUDA error: misaligned address", while_scoring=while_scoring)
+    return batch.id
+
+
+def finishes(ledger: Ledger, batch: Batch, worker: str) -> None:
+    ledger.finish(batch, SCORER, outcomes(batch), timings={}, worker=worker)
+
+
+def attempts(engine: Engine) -> list[object]:
+    return [count for (count,) in sql(engine, "SELECT attempts FROM batches ORDER BY id")]
+
+
+def test_a_batch_of_an_unfit_host_goes_back_as_if_nobody_had_claimed_it(
+    ledger: Ledger, queries: Queries, engine: Engine
+) -> None:
+    enqueue(ledger, 4)
+    batch = claimed(ledger)
+    assert ledger.unfit(batch, HERE, "no base model")
+    rows = sql(engine, "SELECT state, attempts, claimed_at, lease_token, published_at FROM batches")
+    assert rows == [("queued", 0, None, None, None)]
+    assert ledger.standing(HERE) == Standing(frozenset({batch.adapter_id}))
+    assert ledger.standing(ELSEWHERE) == Standing()
+    assert ledger.claim_next(batch.id, without=ledger.standing(HERE).without) is None
+    [fault] = queries.worker_faults()
+    assert (fault.worker, fault.adapter_id, fault.reason) == (HERE, batch.adapter_id, "no base model")
+
+    # Some minutes later it is tried again: the same is no news, and a load that succeeds ends it.
+    sql(engine, "UPDATE worker_faults SET until = 0")
+    assert ledger.standing(HERE) == Standing()
+    assert not ledger.unfit(claimed(ledger), HERE, "no base model")
+    assert not ledger.fit(ELSEWHERE, batch.adapter_id)
+    assert ledger.fit(HERE, batch.adapter_id)
+    assert not ledger.fit(HERE, batch.adapter_id)
+    assert queries.worker_faults() == []
+    finish(ledger, claimed(ledger))
+
+
+def test_a_cancelled_jobs_batch_doesnt_come_back(ledger: Ledger, engine: Engine) -> None:
+    job = enqueue(ledger, 4)
+    batch = claimed(ledger)
+    ledger.cancel(job.id)
+    ledger.put_back(batch)
+    assert batch_states(engine, job.id) == ["cancelled"]
+
+
+def test_the_oracle_takes_over_from_unfit_hosts_only_by_the_rule_for_waiting_jobs(
+    ledger: Ledger, engine: Engine
+) -> None:
+    enqueue(ledger, 4)
+    ledger.unfit(claimed(ledger), HERE, "no base model")
+    # `hand_over_waiting` looks at nothing else.
+    assert sql(engine, "SELECT count(*) FROM batches WHERE claimed_at IS NOT NULL") == [(0,)]
+
+
+def test_a_device_that_stays_broken_counts_no_attempt_and_opens_the_breaker(
+    ledger: Ledger, queries: Queries, engine: Engine
+) -> None:
+    job = enqueue(ledger, 8)
+    for left in range(OPENS_AT, 0, -1):
+        assert not ledger.standing(HERE).broken, left
+        breaks(ledger)
+    assert ledger.standing(HERE).broken
+    assert not ledger.standing(ELSEWHERE).broken
+    [fault] = queries.worker_faults()
+    assert (fault.adapter_id, fault.again_in_s) == (None, 0.0)
+    # A text of our own fails too: the device is at fault, whatever comes after.
+    ledger.device_still_broken(HERE, "CUDA error: unspecified launch failure")
+    fault = ledger.broken_device(HERE)  # type: ignore[assignment]
+    assert 25 < fault.again_in_s <= 30
+    ledger.device_still_broken(HERE, "CUDA error: unspecified launch failure")
+    fault = ledger.broken_device(HERE)  # type: ignore[assignment]
+    assert 55 < fault.again_in_s <= 60
+    ledger.device_sound(HERE)
+    assert ledger.standing(HERE) == Standing()
+    assert attempts(engine) == [0, 0]
+    assert batch_states(engine, job.id) == ["queued", "queued"]
+
+
+def test_a_break_counts_once_the_same_device_has_finished_another_batch(
+    ledger: Ledger, engine: Engine
+) -> None:
+    enqueue(ledger, 16)
+    before, broken, elsewhere, after = ledger.publishable("adapter", window=4)
+
+    def claim(batch_id: int) -> Batch:
+        batch = ledger.claim(batch_id)
+        assert batch is not None
+        return batch
+
+    first, poisonous = claim(before), claim(broken)
+    ledger.broke(poisonous, HERE, "CUDA error", while_scoring=True)
+    # Claimed before the break: it says nothing of the device afterwards.
+    finishes(ledger, first, HERE)
+    finishes(ledger, claim(elsewhere), ELSEWHERE)
+    assert sql(engine, "SELECT attempts FROM batches WHERE id = :id", id=broken) == [(0,)]
+    finishes(ledger, claim(after), HERE)
+    assert sql(engine, "SELECT attempts FROM batches WHERE id = :id", id=broken) == [(1,)]
+    assert sql(engine, "SELECT * FROM worker_faults") == []
+
+
+def test_breaks_that_a_probe_proves_bisect_and_loading_is_no_reviews_fault(
+    ledger: Ledger, engine: Engine
+) -> None:
+    job = enqueue(ledger, 2, batch_size=2)
+    breaks(ledger, while_scoring=False)
+    for _ in range(OPENS_AT):
+        breaks(ledger)
+    ledger.device_sound(HERE)
+    assert batch_states(engine, job.id) == ["split", "queued", "queued"]
+    assert attempts(engine)[0] == 3
+    # A review alone has two attempts, then it has failed, with the reason.
+    for _ in range(4):
+        breaks(ledger)
+        ledger.device_sound(HERE)
+    assert batch_states(engine, job.id) == ["split", "failed", "failed"]
+    assert sql(engine, "SELECT error FROM reviews") == [("CUDA error: misaligned address",)] * 2
+    assert ledger.complete(job.id)
+
+
+def test_a_probe_that_couldnt_try_the_device_closes_the_breaker_and_counts_nothing(
+    ledger: Ledger, engine: Engine
+) -> None:
+    enqueue(ledger, 4)
+    for _ in range(OPENS_AT):
+        breaks(ledger)
+    ledger.device_untried(HERE)
+    assert ledger.standing(HERE) == Standing()
+    assert attempts(engine) == [0]
+    for change in (ledger.device_untried, ledger.device_sound):
+        change(HERE)
+    ledger.device_still_broken(HERE, "nothing was wrong")
+    assert sql(engine, "SELECT * FROM worker_faults") == []
+
+
+def test_a_child_that_dies_while_it_loads_is_the_workers_fault_and_while_it_scores_an_attempt(
+    ledger: Ledger, engine: Engine
+) -> None:
+    enqueue(ledger, 4)
+    for _ in range(OPENS_AT):
+        batch = claimed(ledger)
+        ledger.loading(batch, True)
+        assert ledger.child_died("t", HERE)
+    assert sql(engine, "SELECT state, attempts, claimed_at FROM batches") == [("queued", 0, None)]
+    assert ledger.standing(HERE).broken
+    ledger.device_sound(HERE)
+
+    batch = claimed(ledger)
+    ledger.loading(batch, True)
+    ledger.loading(batch, False)
+    assert ledger.child_died("t", HERE)
+    assert ledger.sweep("adapter", queue_empty=False).requeued == 1
+    assert attempts(engine) == [1]
+    assert not ledger.child_died("t", HERE)
+    assert not ledger.child_died("", HERE)
+    assert sql(engine, "SELECT * FROM worker_faults") == []
+
+
+def test_a_worker_that_starts_takes_over_the_broken_device_of_the_one_before(
+    ledger: Ledger, engine: Engine
+) -> None:
+    enqueue(ledger, 8)
+    ledger.unfit(claimed(ledger), HERE, "no base model")
+    for _ in range(OPENS_AT):
+        breaks(ledger)
+    ledger.device_still_broken(HERE, "CUDA error")
+    again = "here CPU (pid 7)"
+    ledger.take_over_faults(ELSEWHERE, gone=lambda name: False)
+    ledger.take_over_faults(again, gone=lambda name: name == HERE)
+    assert ledger.standing(again) == Standing(broken=True)
+    assert ledger.standing(HERE) == Standing()
+    # It probes first, whatever the former one would have waited.
+    fault = ledger.broken_device(again)
+    assert fault is not None
+    assert fault.again_in_s == 0
+    ledger.take_over_faults(again, gone=lambda name: False)
+    assert ledger.standing(again) == Standing(broken=True)

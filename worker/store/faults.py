@@ -1,0 +1,215 @@
+"""What is wrong with a worker: adapters it can't load, a device that breaks. Never a review's fault by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection, Engine, delete, select, update
+
+from worker.reviews import Batch as BatchRow
+from worker.store.batches import LOADING, leased
+from worker.store.bisecting import put_back
+from worker.store.engine import now, read, write
+from worker.store.fault_rows import DEVICE, Fault, Standing, at, lock_device, prove_sound, read_faults
+from worker.store.rows import upserting
+from worker.store.tables import Batch, Job, WorkerFault
+
+WITHDRAWN_S = 300.0
+"""For so long a worker doesn't try again to load an adapter."""
+
+PROBE_S = 30.0
+LONGEST_PROBE_S = 600.0
+
+
+class WorkerFaults:
+    """The part of the ledger that keeps what workers can't do."""
+
+    _engine: Engine
+    max_attempts: int
+
+    def expire_lease(self, task_id: str) -> bool:
+        raise NotImplementedError
+
+    def standing(self, worker: str) -> Standing:
+        """What this worker must leave alone now."""
+        with read(self._engine) as connection:
+            faults = read_faults(connection, worker=worker)
+        return Standing(
+            frozenset(fault.adapter_id for fault in faults if fault.adapter_id is not None),
+            any(fault.adapter_id is None for fault in faults),
+        )
+
+    def broken_device(self, worker: str) -> Fault | None:
+        """What is wrong with this worker's device while it must not take batches; None: it may."""
+        with read(self._engine) as connection:
+            faults = read_faults(connection, worker=worker)
+        return next((fault for fault in faults if fault.adapter_id is None), None)
+
+    def unfit(self, batch: BatchRow, worker: str, reason: str) -> bool:
+        """The worker can't load the batch's adapter: the batch goes back uncounted, and the worker leaves the adapter
+        alone for some minutes. Whether this is news.
+        """
+
+        def work(connection: Connection) -> bool:
+            row = _locked(connection, worker, batch.adapter_id)
+            connection.execute(
+                update(WorkerFault)
+                .where(*at(worker, batch.adapter_id))
+                .values(reason=reason, times=row.times + 1, seen_at=now(), until=now() + WITHDRAWN_S)
+            )
+            if connection.scalar(select(Batch.id).where(*leased(batch)).with_for_update()) is not None:
+                put_back(connection, batch.id)
+            return bool(row.times == 0 or row.reason != reason)
+
+        return write(self._engine, work)
+
+    def fit(self, worker: str, adapter_id: int) -> bool:
+        """The worker has loaded the adapter. Whether it couldn't before."""
+        with read(self._engine) as connection:
+            if connection.scalar(select(WorkerFault.times).where(*at(worker, adapter_id))) is None:
+                return False
+        gone = delete(WorkerFault).where(*at(worker, adapter_id))
+        return write(self._engine, lambda connection: connection.execute(gone).rowcount == 1)
+
+    def broke(
+        self, batch: BatchRow, worker: str, reason: str, *, while_scoring: bool, delay_s: float = 0.0
+    ) -> None:
+        """The worker's device broke: the batch goes back uncounted, due after `delay_s` seconds.
+
+        While nothing proves the device sound, nobody knows whether one of the reviews did it.
+        """
+
+        def work(connection: Connection) -> None:
+            _break(connection, worker, reason, batch.adapter_id, [batch.id] if while_scoring else [])
+            if connection.scalar(select(Batch.id).where(*leased(batch)).with_for_update()) is not None:
+                put_back(connection, batch.id, delay_s=delay_s)
+
+        write(self._engine, work)
+
+    def child_died(self, task_id: str, worker: str) -> bool:
+        """The child that ran this task died: its lease ends now. Whether it held one.
+
+        If it died while it loaded an adapter, that is no attempt of its batch but a break of the worker's device.
+        """
+        loaded_for = select(Batch.id, Job.adapter_id, Batch.timings).where(
+            Batch.lane == "adapter",
+            Batch.state == "running",
+            Batch.task_id == task_id,
+            Job.id == Batch.job_id,
+        )
+        with read(self._engine) as connection:
+            held = connection.execute(loaded_for).one_or_none() if task_id else None
+        if held is None or held.timings != LOADING:
+            return self.expire_lease(task_id)
+
+        def work(connection: Connection) -> bool:
+            _break(
+                connection, worker, "a child process died while it loaded the adapter", held.adapter_id, []
+            )
+            still = connection.scalar(loaded_for.with_only_columns(Batch.id).with_for_update(of=Batch))
+            if still is not None:
+                put_back(connection, still)
+            return still is not None
+
+        return write(self._engine, work)
+
+    def device_sound(self, worker: str) -> None:
+        """A probe has shown that the device works: what broke it before counts as an attempt of its batch."""
+
+        def work(connection: Connection) -> None:
+            row = lock_device(connection, worker)
+            if row is not None:
+                prove_sound(connection, row, max_attempts=self.max_attempts)
+
+        write(self._engine, work)
+
+    def device_untried(self, worker: str) -> None:
+        """A probe couldn't get as far as the device: the worker takes batches again, and nothing is counted."""
+        write(
+            self._engine,
+            lambda connection: connection.execute(delete(WorkerFault).where(*at(worker, DEVICE))),
+        )
+
+    def device_still_broken(self, worker: str, reason: str) -> None:
+        """A probe has failed, so the breaks before it were no review's fault. The next one waits twice as long."""
+
+        def work(connection: Connection) -> None:
+            row = lock_device(connection, worker)
+            if row is None:
+                return
+            wait_s = min(PROBE_S * 2**row.probes, LONGEST_PROBE_S)
+            connection.execute(
+                update(WorkerFault)
+                .where(*at(worker, DEVICE))
+                .values(reason=reason, batch_ids=[], probes=row.probes + 1, until=now() + wait_s)
+            )
+
+        write(self._engine, work)
+
+    def take_over_faults(self, worker: str, *, gone: Callable[[str], bool]) -> None:
+        """A worker has started: it can load everything until shown otherwise, but its device may still be broken.
+
+        `gone` says of another worker's name whether that was this one before a restart.
+        """
+        with read(self._engine) as connection:
+            names = connection.scalars(select(WorkerFault.worker).distinct()).all()
+        former = [name for name in names if name != worker and gone(name)]
+        if worker not in names and not former:
+            return
+
+        def work(connection: Connection) -> None:
+            connection.execute(
+                delete(WorkerFault).where(
+                    WorkerFault.worker.in_([worker, *former]), WorkerFault.adapter_id != DEVICE
+                )
+            )
+            for name in former:
+                if lock_device(connection, worker) is None:
+                    connection.execute(update(WorkerFault).where(*at(name, DEVICE)).values(worker=worker))
+                else:
+                    connection.execute(delete(WorkerFault).where(*at(name, DEVICE)))
+            connection.execute(update(WorkerFault).where(*at(worker, DEVICE)).values(until=now()))
+
+        write(self._engine, work)
+
+
+def _break(connection: Connection, worker: str, reason: str, adapter_id: int, batch_ids: list[int]) -> None:
+    """One more break of the worker's device, its row locked; it is to be probed at once if that was one too many."""
+    row = _locked(connection, worker, DEVICE)
+    connection.execute(
+        update(WorkerFault)
+        .where(*at(worker, DEVICE))
+        .values(
+            reason=reason,
+            times=row.times + 1,
+            batch_ids=[*row.batch_ids, *batch_ids],
+            last_adapter_id=adapter_id,
+            seen_at=now(),
+            until=now(),
+        )
+    )
+
+
+def _locked(connection: Connection, worker: str, adapter_id: int) -> Any:
+    """The row, made if there is none, locked."""
+    connection.execute(
+        upserting(connection, WorkerFault)
+        .values(
+            worker=worker,
+            adapter_id=adapter_id,
+            reason="",
+            times=0,
+            probes=0,
+            batch_ids=[],
+            since=now(),
+            seen_at=now(),
+            until=now(),
+        )
+        .on_conflict_do_nothing(index_elements=["worker", "adapter_id"])
+    )
+    return connection.execute(
+        select(WorkerFault.times, WorkerFault.reason, WorkerFault.batch_ids)
+        .where(*at(worker, adapter_id))
+        .with_for_update()
+    ).one()
