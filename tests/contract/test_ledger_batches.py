@@ -320,6 +320,6 @@ def test_four_workers_on_one_database_never_meet_a_lock(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=600)
     assert errors == []
     assert queries.label_counts(job.id) == {"neg": 160, "pos": 160}

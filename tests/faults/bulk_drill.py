@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.contract.asking import ask
 from tests.fake_openai import BatchPlan, FakeOpenAI, Fault, rule_label
-from tests.faults.oracle_drill import Killed
+from tests.faults.oracle_drill import MOST_ROUNDS, Killed, expire
 from tests.unit import oracles
 from worker.prompting import ask_prompt
 from worker.scorers.base import FreePass
@@ -96,7 +96,7 @@ class BulkDrill:
             batches=[self.chance.choice(PLANS) for _ in range(12)], shelf_faults=faults, seed=seed
         )
         self.engine = make_engine(f"sqlite:///{database}")
-        self.ledger = DyingLedger(self.engine, max_attempts=3, lease_s=0.6)
+        self.ledger = DyingLedger(self.engine, max_attempts=3, lease_s=60.0)
         self.ledger.chance, self.ledger.share = self.chance, self.chance.choice((0.0, 0.05, 0.1))
         self.queries = Queries(self.engine)
         self.failures: list[BaseException] = []
@@ -130,7 +130,7 @@ class BulkDrill:
         self.engine.dispose()
 
     def _sweep(self, job_ids: tuple[int, ...]) -> None:
-        for _ in range(3000):
+        for _ in range(MOST_ROUNDS):
             if self.failures or all(self.queries.job_state(one) in ("done", "stopped") for one in job_ids):
                 return
             self.ledger.pack(lambda scorer_id: PackRule(30, 1000, 0.0, bulk=True))
@@ -151,6 +151,8 @@ class BulkDrill:
                         poll_s=0.02,
                     )
                 except Killed:
+                    # Its lease is over, as it would be after a minute.
+                    expire(self.engine, batch_id)
                     continue
                 except Exception as error:
                     self.failures.append(error)

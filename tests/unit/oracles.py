@@ -42,7 +42,7 @@ def oracle(
     server: FakeOpenAI,
     route: Route = "chat",
     *,
-    timeout_s: float = 5.0,
+    timeout_s: float = 120.0,
     price: Price = PRICE,
     **options: object,
 ) -> OracleScorer:

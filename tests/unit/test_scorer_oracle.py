@@ -150,9 +150,18 @@ def test_a_fault_that_passes_costs_no_label(route: Route, fault: Fault) -> None:
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_hanging_server_is_given_up_and_asked_again(route: Route) -> None:
-    with FakeOpenAI(tape=[Fault("hang", seconds=30)]) as server:
+    with FakeOpenAI(tape=[Fault("hang", seconds=3000)]) as server:
         book = Ledger()
-        oracle(server, route, timeout_s=0.3).ask(TEXTS[:2], book)
+        asker = oracle(server, route, timeout_s=0.3)
+        choose = server.choose_fault
+
+        def patient_from_now(texts: Sequence[str]) -> Fault | None:
+            server.clients[0].timeout = 240.0
+            return choose(texts)
+
+        # The first request alone is given up.
+        server.choose_fault = patient_from_now  # type: ignore[method-assign]
+        asker.ask(TEXTS[:2], book)
         assert labels_of(book) == EXPECTED[:2]
         # What the first request cost nobody knows: its reservation stays.
         assert list(book.settled) == [1]

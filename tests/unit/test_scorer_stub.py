@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -47,6 +48,21 @@ def test_labels_never_change_between_versions() -> None:
         "negative",
         "positive",
     ]
+
+
+def test_a_held_text_waits_for_the_gate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LORACLE_STUB_GATE", str(tmp_path / "gate"))
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            (tmp_path / "gate").touch()
+
+    assert StubScorer().score([Review(1, "fine")]) == [stub_score("fine")]
+    monkeypatch.setattr("worker.scorers.stub.time.sleep", wait)
+    assert StubScorer().score([Review(1, "LORACLE-HOLD")]) == [stub_score("LORACLE-HOLD")]
+    assert waits == [0.05, 0.05, 0]
 
 
 def test_a_poisonous_text_raises() -> None:

@@ -7,13 +7,16 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from worker.errors import ReviewUnscorable
 from worker.reviews import Outcome, Review, Score, ScorerIdentity
 
 LABELS = ("negative", "positive")
 DELAY = "LORACLE_STUB_DELAY_S"
+GATE = "LORACLE_STUB_GATE"
 POISON = "LORACLE_STUB_POISON"
+HOLD = "LORACLE-HOLD"
 KILL = "LORACLE-POISON-KILL"
 RAISE = "LORACLE-POISON-RAISE"
 
@@ -37,14 +40,16 @@ def stub_score(text: str, labels: Sequence[str] = LABELS) -> Score:
 class StubScorer:
     """Gives `stub_score` to every review.
 
-    LORACLE_STUB_DELAY_S makes each call of `score` last that many seconds. A text that
-    contains "LORACLE-POISON-RAISE" raises; one with "LORACLE-POISON-KILL" kills this process if
-    LORACLE_STUB_POISON is 1.
+    LORACLE_STUB_DELAY_S makes each call of `score` last that many seconds. With a text that
+    contains "LORACLE-HOLD" it lasts until there is a file at the path in LORACLE_STUB_GATE. A text that contains
+    "LORACLE-POISON-RAISE" raises; one with "LORACLE-POISON-KILL" kills this process if LORACLE_STUB_POISON is 1.
     """
 
     def __init__(self, labels: Sequence[str] = LABELS) -> None:
         self._labels = tuple(labels)
         self._delay_s = float(os.environ.get(DELAY) or 0)
+        gate = os.environ.get(GATE)
+        self._gate = Path(gate) if gate else None
         self._poison = os.environ.get(POISON) == "1"
         self._identity = ScorerIdentity(
             kind="stub",
@@ -69,5 +74,8 @@ class StubScorer:
                 os.kill(os.getpid(), signal.SIGKILL)
             if RAISE in review.text:
                 raise ReviewUnscorable(f"row {review.row_no} holds {RAISE}")
+        if any(HOLD in review.text for review in reviews):
+            while self._gate is not None and not self._gate.exists():
+                time.sleep(0.05)
         time.sleep(self._delay_s)
         return [stub_score(review.text, self._labels) for review in reviews]
