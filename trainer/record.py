@@ -1,16 +1,68 @@
-"""What a run reports, kept: metrics.jsonl, and TensorBoard's events where that is installed."""
+"""What a training run tells: kept in metrics.jsonl and for TensorBoard, shown as a bar or as lines."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from trainer.reports import EpochReport, Report, RunReport, StepReport
+import click
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as Bar
+
 from worker.errors import TrainingInvalid
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """Where a run stands within an epoch; loss, accuracy and tokens/s (without padding) since the last report."""
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    learning_rate: float
+    tokens_per_s: float
+    seconds: float
+    seconds_left: float
+
+
+@dataclass(frozen=True, slots=True)
+class EpochReport:
+    """What an epoch came to on the validation part; `best` if no epoch before it did as well."""
+
+    epoch: int
+    step: int
+    steps: int
+    validation_accuracy: float
+    validation_loss: float
+    best: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What the whole run took: seconds with validation, tokens/s (without padding) and peak memory in bytes.
+
+    The memory is the CUDA device's where it ran on one, else what the process had more than before the run.
+    """
+
+    epoch: int
+    step: int
+    seconds: float
+    tokens_per_s: float
+    peak_memory: int
+
+
+Report = StepReport | EpochReport | RunReport
+
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
@@ -83,3 +135,80 @@ def read_events(path: Path) -> list[Mapping[str, Any]]:
         except ValueError:
             break
     return events
+
+
+PLAIN_INTERVAL_S = 10.0
+"""Seconds between two plain lines; the end of an epoch is always told."""
+
+
+class Display:
+    """Shows the reports of a run while it is entered."""
+
+    def __init__(self, *, terminal: bool) -> None:
+        self._bar = _bar() if terminal else None
+        self._task: TaskID | None = None
+        self._told = -PLAIN_INTERVAL_S
+
+    def __enter__(self) -> Display:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, report: Report) -> None:
+        """Takes one report."""
+        if not isinstance(report, StepReport):
+            self._tell(_line(report))
+            return
+        state = (
+            f"epoch {report.epoch}, loss {report.loss:.3f}, accuracy {report.accuracy:.1%}, "
+            f"{report.tokens_per_s:,.0f} tokens/s, {_duration(report.seconds_left)} left"
+        )
+        if self._bar is not None:
+            if self._task is None:
+                self._task = self._bar.add_task("", total=report.steps)
+            self._bar.update(self._task, completed=report.step, description=state)
+        elif time.monotonic() - self._told >= PLAIN_INTERVAL_S:
+            self._told = time.monotonic()
+            click.echo(f"step {report.step}/{report.steps}: {state}", err=True)
+
+    def _tell(self, line: str) -> None:
+        if self._bar is None:
+            click.echo(line, err=True)
+        else:
+            self._bar.console.print(line, highlight=False)
+
+
+def _line(report: EpochReport | RunReport) -> str:
+    if isinstance(report, EpochReport):
+        return (
+            f"epoch {report.epoch}: validation accuracy {report.validation_accuracy:.2%}, loss "
+            f"{report.validation_loss:.3f}" + (" (best so far)" if report.best else "")
+        )
+    return (
+        f"trained {report.epoch} epochs in {_duration(report.seconds)}: {report.tokens_per_s:,.0f} tokens/s with "
+        f"validation, peak memory {report.peak_memory / 2**20:,.0f} MiB"
+    )
+
+
+def _bar() -> Bar:
+    return Bar(
+        BarColumn(bar_width=30),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
+        TextColumn("{task.description}"),
+        console=Console(stderr=True),
+    )
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

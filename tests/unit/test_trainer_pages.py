@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.modelcard import MODEL_CARD, front_matter, model_card, write_model_card
+from trainer.pages import MODEL_CARD, front_matter, model_card, write_model_card
 from worker.model.encoding import Encoding
 from worker.model.manifest import Base, Manifest
 
