@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import csv
 import importlib.metadata
-import io
 import json
 import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TextIO
 
-from trainer.contenders.task import KINDS, Contender, LeftOut, Reviews, Row, Settings, Task, measure_apart
+from trainer.contenders.task import KINDS, Contender, Reviews, Row, Settings, Task, measure_apart
 from trainer.data import data_sha256
+from trainer.record import duration
 from worker.errors import TrainingInvalid
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
+from worker.files.whole import whole_text
 
 WORK = ".work"
 ADAPTERS = "adapters"
@@ -30,7 +27,7 @@ LIBRARIES = ("torch", "transformers", "peft", "scikit-learn", "numpy")
 JSON = "comparison.json"
 CSV = "comparison.csv"
 PLOT = "comparison.png"
-OURS = (JSON, CSV, PLOT, "adapters", ".work")
+OURS = (JSON, CSV, PLOT, ADAPTERS, WORK)
 COLUMNS = (
     "key",
     "title",
@@ -56,8 +53,6 @@ COLUMNS = (
 )
 TITLE_WIDTH = 20
 _UNITS = ("B", "KB", "MB", "GB", "TB")
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
-MARKERS = "osD^vPX*"
 
 
 class Comparison:
@@ -122,8 +117,10 @@ class Comparison:
 
     def write(self) -> None:
         """Writes comparison.json and comparison.csv, each whole or not at all."""
-        _write(self.directory / JSON, json.dumps(self.to_dict(), indent=2) + "\n")
-        _write(self.directory / CSV, self._csv())
+        with whole_text(self.directory / JSON) as file:
+            file.write(json.dumps(self.to_dict(), indent=2) + "\n")
+        with whole_text(self.directory / CSV) as file:
+            self._write_csv(file)
 
     def _open(self, restart: bool) -> None:
         directory = self.directory
@@ -149,9 +146,8 @@ class Comparison:
                 f"{directory} can't be written: {error.strerror}. Name another directory with --out."
             ) from error
 
-    def _csv(self) -> str:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    def _write_csv(self, file: TextIO) -> None:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         for fields, row in zip(self.to_dict()["rows"], self.rows, strict=True):
             low, high = row.interval or (None, None)
@@ -166,7 +162,6 @@ class Comparison:
                     "interval_high": high,
                 }
             )
-        return text.getvalue()
 
 
 def identity(reviews: Reviews, settings: Settings) -> dict[str, Any]:
@@ -270,12 +265,6 @@ def _clear(directory: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
 def table(comparison: Comparison) -> str:
     """The table: a line per contender, then the reasons of those that have one."""
     rows = comparison.rows
@@ -346,15 +335,6 @@ def size(count: int) -> str:
     return f"{value:.0f} {_UNITS[unit]}" if unit == 0 or value >= 99.5 else f"{value:.1f} {_UNITS[unit]}"
 
 
-def duration(seconds: float) -> str:
-    """Seconds for people: "7.1 s", "94 s", "12 min", "2.4 h"."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 600:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
-
-
 def _dollars(value: float | None) -> str:
     return "-" if value is None else f"${value:.2g}" if value < 0.1 else f"${value:,.2f}"
 
@@ -368,59 +348,3 @@ def _cut(title: str) -> str:
     # In the middle: an oracle's name ends in what tells it from another, such as few-shot.
     half = (TITLE_WIDTH - 1) // 2
     return title if len(title) <= TITLE_WIDTH else f"{title[:half]}…{title[-(TITLE_WIDTH - 1 - half) :]}"
-
-
-def draw(rows: Sequence[Row], path: Path, *, title: str) -> None:
-    """Writes a PNG: on the left against trainable parameters, on the right against seconds of training.
-
-    What isn't trained, such as an oracle, is a line through both with its interval as a band.
-
-    Raises:
-        LeftOut: matplotlib isn't installed, or no contender was measured.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise LeftOut("matplotlib isn't installed: pip install 'matplotlib>=3.11'") from error
-    measured = [row for row in rows if row.state == "measured"]
-    if not measured:
-        raise LeftOut("no contender was measured")
-    figure = Figure(figsize=(11, 5.2), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, sharey=True)
-    for place, row in enumerate(measured):
-        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
-        _point(left, row, row.trainable_parameters, colour, marker)
-        _point(right, row, row.train_seconds, colour, marker)
-    left.set_xlabel("trainable parameters")
-    left.set_ylabel("accuracy on the test reviews, with 95 % interval")
-    right.set_xlabel("seconds of training")
-    for axes in (left, right):
-        if any(row.train_seconds for row in measured):
-            axes.set_xscale("log")
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=11)
-    handles, names = left.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False)
-    figure.savefig(path, format="png")
-
-
-def _point(axes: Axes, row: Row, x: float | None, colour: str, marker: str) -> None:
-    accuracy, (low, high) = row.accuracy or 0.0, row.interval or (0.0, 0.0)
-    if not x:
-        axes.axhline(accuracy, color=colour, linestyle="--", label=row.title)
-        axes.axhspan(low, high, color=colour, alpha=0.12, linewidth=0)
-        return
-    axes.errorbar(
-        x,
-        accuracy,
-        yerr=[[accuracy - low], [high - accuracy]],
-        color=colour,
-        marker=marker,
-        markersize=8,
-        capsize=4,
-        linestyle="none",
-        label=row.title,
-    )

@@ -69,17 +69,15 @@ class TrainConfig:
 class Recipe:
     """Settings that belong together, under a name; `data` is what they were made for, by its name on the hub."""
 
-    summary: str
     settings: Mapping[str, Any]
     data: str | None = None
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "default": Recipe(
-        "MiniLM-L6 with LoRA on all linear layers; none of twelve trials beat it by more than chance.", {}
-    ),
+    # MiniLM-L6 with LoRA on all linear layers; none of twelve trials beat it by more than chance.
+    "default": Recipe({}),
+    # The source article's: distilroberta-base, LoRA on query and value, 256 tokens from the head.
     "imdb-distilroberta": Recipe(
-        "The source article's: distilroberta-base, LoRA on query and value, 256 tokens from the head.",
         {
             "base": "distilbert/distilroberta-base",
             "encoding": Encoding(max_length=256, truncation="head", cleaning="none"),

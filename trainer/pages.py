@@ -15,6 +15,7 @@ from trainer.evaluation import Evaluation, WrongReview
 from trainer.plots import CURVES, RELIABILITY, draw_reliability, plots_available
 from worker import calibration
 from worker.errors import TrainingInvalid
+from worker.files.whole import whole, whole_text
 from worker.model.manifest import METRICS, Manifest
 
 HEAD, TAIL = 350, 150
@@ -76,11 +77,13 @@ def write_evaluation(directory: Path, name: str, evaluation: Evaluation) -> None
         directory.mkdir(parents=True, exist_ok=True)
         metrics = _read_metrics(directory / METRICS)
         metrics[name] = evaluation.to_dict(texts=False)
-        _write(directory / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+        with whole_text(directory / METRICS) as file:
+            file.write(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
         sections = _read_sections(directory / EVALUATION_PAGE)
         sections[json.dumps(name).replace("-->", "-- >")] = markdown_page(name, evaluation)
         page = "\n".join(f"{_SECTION}{key} -->\n{section}" for key, section in sections.items())
-        _write(directory / EVALUATION_PAGE, f"# Evaluation\n\n{page}")
+        with whole_text(directory / EVALUATION_PAGE) as file:
+            file.write(f"# Evaluation\n\n{page}")
         if evaluation.reliability and plots_available():
             draw_reliability(evaluation.reliability, directory / RELIABILITY)
     except OSError as error:
@@ -186,12 +189,6 @@ def _read_sections(path: Path) -> dict[str, str]:
     return sections
 
 
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
 MODEL_CARD = "README.md"
 EVALUATION_PAGE = "evaluation.md"
 VALIDATION = "validation (kept aside; chose the epoch)"
@@ -213,9 +210,8 @@ def write_model_card(directory: Path, manifest: Manifest) -> None:
     It links curves, metrics and the evaluation where they lie in the directory.
     """
     files = [path.name for path in directory.iterdir()]
-    partial = directory / f".{MODEL_CARD}.partial"
-    partial.write_text(model_card(manifest, files), encoding="utf-8", errors="replace")
-    partial.replace(directory / MODEL_CARD)
+    with whole(directory / MODEL_CARD) as file:
+        file.write(model_card(manifest, files).encode("utf-8", errors="replace"))
 
 
 def model_card(manifest: Manifest, files: Collection[str] = ()) -> str:

@@ -130,7 +130,7 @@ def test_interrupting_the_test_leaves_the_adapter_and_says_how_to_measure_it(
 def test_a_test_set_is_measured_and_its_leaks_are_told(
     base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.cli.common.PLAIN_INTERVAL_S", 0.0)
+    monkeypatch.setattr("trainer.record.PLAIN_INTERVAL_S", 0.0)
     other = tmp_path / "test.csv"
     with other.open("w", newline="") as file:
         texts, gold = models.make_reviews(60, seed=1)

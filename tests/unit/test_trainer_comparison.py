@@ -9,10 +9,12 @@ from click.testing import CliRunner
 
 from tests.unit import models
 from trainer.cli.compare import compare
-from trainer.comparison import CSV, JSON, PLOT, Comparison, draw, duration, size, table
-from trainer.contenders.task import Contender, LeftOut, Row, Settings, Task, divide, measure_apart
+from trainer.comparison import CSV, JSON, PLOT, Comparison, size, table
+from trainer.contenders.task import Contender, Row, Settings, Task, divide, measure_apart
 from trainer.data import LabelledReviews
 from trainer.memory import Memory
+from trainer.plots import draw_comparison
+from trainer.record import duration
 from worker.errors import Invalid, TrainingInvalid
 
 IDENTITY = {"data_sha256": "a", "seed": 0}
@@ -214,15 +216,20 @@ def test_the_plot_is_a_picture_or_its_library_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib")
-    rows = [measured("lora-8"), Row("oracle-gpt", "gpt", n=10, right=9), Row("lstm", "LSTM", "failed", "no")]
-    draw(rows, tmp_path / PLOT, title="both")
+    measurements = [
+        measured("lora-8"),
+        Row("oracle-gpt", "gpt", n=10, right=9),
+        Row("lstm", "LSTM", "failed", "no"),
+    ]
+    rows = [row.to_dict() for row in measurements]
+    draw_comparison(rows, tmp_path / PLOT, title="both")
     assert (tmp_path / PLOT).read_bytes().startswith(b"\x89PNG")
-    draw(rows[1:2], tmp_path / PLOT, title="an oracle alone")
-    with pytest.raises(LeftOut, match="no contender"):
-        draw(rows[2:], tmp_path / PLOT, title="none")
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(LeftOut, match="pip install 'matplotlib"):
-        draw(rows, tmp_path / PLOT, title="without")
+    draw_comparison(rows[1:2], tmp_path / PLOT, title="an oracle alone")
+    with pytest.raises(TrainingInvalid, match="no contender"):
+        draw_comparison(rows[2:], tmp_path / PLOT, title="none")
+    monkeypatch.setattr("trainer.plots.plots_available", lambda: False)
+    with pytest.raises(TrainingInvalid, match="pip install 'matplotlib"):
+        draw_comparison(rows, tmp_path / PLOT, title="without")
 
 
 @pytest.mark.parametrize(

@@ -27,33 +27,16 @@ def names(text: str, option: str) -> list[str]:
     return names
 
 
-PLAIN_INTERVAL_S = 10.0
-"""Seconds between two plain lines of progress."""
-
-
 @contextmanager
 def scoring_progress(total: int) -> Iterator[Callable[[int], None]]:
     """While it is entered, shows how many of `total` reviews are scored: hand what it gives the counts."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from trainer.record import Progress, duration
 
-        columns = TextColumn("{task.completed:,.0f}/{task.total:,.0f} reviews"), TimeRemainingColumn()
-        with Progress(BarColumn(), *columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("", total=total)
-            yield lambda done: bar.update(task, completed=done)
-        return
-    started = told = time.monotonic()
+    started = time.monotonic()
+    with Progress("reviews", terminal=sys.stderr.isatty()) as shown:
 
-    def tell(done: int) -> None:
-        nonlocal told
-        now = time.monotonic()
-        if now - told >= PLAIN_INTERVAL_S:
-            told = now
-            speed = done / (now - started)
-            left_min = (total - done) / speed / 60
-            click.echo(
-                f"{done:,}/{total:,} reviews, {speed:,.1f} reviews/s, {left_min:.0f} min left", err=True
-            )
+        def tell(done: int) -> None:
+            speed = done / (time.monotonic() - started)
+            shown.show(done, total, f"{speed:,.1f} reviews/s, {duration((total - done) / speed)} left")
 
-    yield tell
+        yield tell

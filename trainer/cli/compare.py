@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from trainer.cli.common import DATA, DEVICE, JSON, LABEL_COLUMN, TEXT_COLUMN, names
-from worker.errors import Invalid
+from worker.errors import Invalid, TrainingInvalid
 
 QUICK = {"limit": 400, "test_limit": 200, "max_length": 128, "token_budget": 512, "ranks": "8"}
 """What `--quick` sets where nothing else is said: small enough for two CPU cores and minutes."""
@@ -180,13 +180,13 @@ def _ranks(text: str) -> list[int]:
 
 
 def _plot(comparison: Any, title: str) -> None:
-    from trainer.comparison import PLOT, draw
-    from trainer.contenders.task import LeftOut
+    from trainer.comparison import PLOT
+    from trainer.plots import draw_comparison
 
     path = comparison.directory / PLOT
     try:
-        draw(comparison.rows, path, title=title)
-    except LeftOut as error:
+        draw_comparison(comparison.to_dict()["rows"], path, title=title)
+    except TrainingInvalid as error:
         click.echo(f"{path} is left out: {error}", err=True)
     else:
         click.echo(f"{comparison.directory} holds the table as JSON and CSV, and the plot {PLOT}", err=True)
