@@ -18,6 +18,7 @@ from worker.errors import TrainingInvalid
 from worker.files.whole import whole, whole_text
 from worker.model.manifest import METRICS, Manifest
 
+
 HEAD, TAIL = 350, 150
 """Characters that are shown of a text's beginning and end; people often say last what they thought of it."""
 
@@ -219,13 +220,16 @@ def model_card(manifest: Manifest, files: Collection[str] = ()) -> str:
 
     `files` are the names of what lies beside it.
     """
+    from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
+
     training = manifest.training
     lora = training.get("lora", {})
     encoding = manifest.encoding
     labels = f"{', '.join(manifest.labels[:-1])} or {manifest.labels[-1]}"
     lines = [
         "---",
-        *_yaml(front_matter(manifest)),
+        # With escapes for all but ASCII: as it is, PyYAML reads some characters back as the end of a line.
+        yaml_dump(front_matter(manifest), sort_keys=False, allow_unicode=False).rstrip(),
         "---",
         "",
         f"# {_line(manifest.name)}",
@@ -264,31 +268,36 @@ def model_card(manifest: Manifest, files: Collection[str] = ()) -> str:
 
 def front_matter(manifest: Manifest) -> dict[str, Any]:
     """The card's metadata as the hub reads it; licence and language only where the training names them."""
-    training = manifest.training
+    from huggingface_hub import EvalResult, ModelCardData
+
     results = [
-        {
-            "task": {"type": "text-classification", "name": "Text classification"},
+        EvalResult(
+            task_type="text-classification",
+            task_name="Text classification",
             # The hub wants an id of its own as type; a file that was measured on has its recorded name only.
-            "dataset": {"type": name, "name": name},
-            "metrics": [
-                {"type": kind, "value": float(found[key]), "name": TITLES[key]}
-                for key, kind in MEASURED.items()
-                if _number(found.get(key))
-            ],
-        }
+            dataset_type=name,
+            dataset_name=name,
+            metric_type=kind,
+            metric_name=TITLES[key],
+            metric_value=round(float(found[key]), 6),
+        )
         for name, found in _recorded(manifest.metrics).items()
+        for key, kind in MEASURED.items()
+        if _number(found.get(key))
     ]
-    matter: dict[str, Any] = {
-        "base_model": manifest.base.id,
-        "library_name": "peft",
-        "license": training.get("license"),
-        "language": training.get("language"),
-        "pipeline_tag": "text-classification",
-        "tags": ["lora", "sentiment-analysis", "loracle"],
-        "metrics": list(MEASURED.values()) if results else None,
-        "model-index": [{"name": manifest.name, "results": results}] if results else None,
-    }
-    return {key: value for key, value in matter.items() if value is not None}
+    data = ModelCardData(
+        base_model=manifest.base.id,
+        library_name="peft",
+        license=manifest.training.get("license"),
+        language=manifest.training.get("language"),
+        pipeline_tag="text-classification",
+        tags=["lora", "sentiment-analysis", "loracle"],
+        metrics=list(MEASURED.values()) if results else None,
+        model_name=manifest.name if results else None,
+        eval_results=results or None,
+    )
+    matter: dict[str, Any] = data.to_dict()  # type: ignore[no-untyped-call]
+    return matter
 
 
 def _metrics_table(metrics: Mapping[str, Any]) -> list[str]:
@@ -338,35 +347,6 @@ def _number(value: Any) -> bool:
 def _line(text: str) -> str:
     # A name can't end its line or its table cell.
     return " ".join(text.split()).replace("|", "\\|")
-
-
-def _yaml(value: Any) -> list[str]:
-    # Block style, so that people can read it; every scalar is JSON, which is YAML.
-    if isinstance(value, Mapping):
-        lines = []
-        for key, inner in value.items():
-            if isinstance(inner, Mapping | list | tuple):
-                lines += [f"{key}:", *(f"  {line}" for line in _yaml(inner))]
-            else:
-                lines.append(f"{key}: {_scalar(inner)}")
-        return lines
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [
-            f"{'  ' if number else '- '}{line}" for inner in value for number, line in enumerate(_yaml(inner))
-        ]
-    return [_scalar(value)]
-
-
-_UNSAFE = re.compile("[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
-
-
-def _scalar(value: Any) -> str:
-    if isinstance(value, float):
-        # JSON writes 1e-05, which YAML 1.1 takes for a text.
-        return f"{value:.6f}"
-    text = json.dumps(value, ensure_ascii=False)
-    # JSON leaves some characters as they are that YAML doesn't print, or takes for the end of a line.
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def record(
