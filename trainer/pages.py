@@ -18,7 +18,6 @@ from worker.errors import TrainingInvalid
 from worker.files.whole import whole, whole_text
 from worker.model.manifest import METRICS, Manifest
 
-
 HEAD, TAIL = 350, 150
 """Characters that are shown of a text's beginning and end; people often say last what they thought of it."""
 
