@@ -130,6 +130,7 @@ class Checkpoint:
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
+        # A fixed name: however often a run is killed while it saves, one such file is left.
         partial = self._path.with_suffix(".partial")
         try:
             with partial.open("wb") as file:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,9 @@ CONVERTED = "refs/convert/parquet"
 
 _NAME = re.compile(r"(?P<owner>\w[\w.-]*)/(?P<dataset>\w[\w.-]*)(/(?P<config>[\w.-]+))?", re.ASCII)
 _FILE_NAME = re.compile(r".*\.(csv|tsv|jsonl?|ndjson|parquet|txt)(\.(gz|zst))?", re.IGNORECASE)
-_SHARD = re.compile(
-    r"(?:(?P<config>.+)/)?(?P<split>[\w.]+?)(?:-(?P<number>\d+)-of-(?P<count>\d+)(?:-\w+)?)?\.parquet"
-)
-_CONVERTED_SHARD = re.compile(r"(?:(?P<config>.+)/)?(?P<split>[\w.-]+)/(?P<number>\d+)\.parquet")
+_SHARD = re.compile(r"(?:(?P<config>.+)/)?(?P<split>[\w.]+?)(?:-\d+-of-\d+(?:-\w+)?)?\.parquet")
+_CONVERTED_SHARD = re.compile(r"(?:(?P<config>.+)/)?(?P<split>[\w.-]+)/\d+\.parquet")
+_COUNT = re.compile(r"-of-(\d+)(?:-\w+)?\.parquet$")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -45,12 +44,11 @@ class Data:
         return f"{self.name} at revision {self.revision[:12]} ({files})"
 
 
-def resolve_data(name: str | Path, split: str = "train", *, revision: str = "") -> Data:
+def resolve_data(name: str | Path, split: str = "train") -> Data:
     """The files behind a path, or those of a split of a dataset on the Hugging Face hub.
 
     A dataset is named owner/name, where it has several configurations owner/name/configuration; `imdb` is short
-    for stanfordnlp/imdb. It is taken from the Hugging Face cache, else downloaded, at `revision` (a commit, branch
-    or tag); without one what is cached is taken, however old, and else the newest.
+    for stanfordnlp/imdb. What is in the Hugging Face cache is taken, however old, else the newest is downloaded.
 
     Raises:
         FileUnreadable: `name` reads like a file, and there is none.
@@ -64,10 +62,8 @@ def resolve_data(name: str | Path, split: str = "train", *, revision: str = "") 
             f"There is no file {name} (looked in {Path.cwd()}). A dataset of the Hugging Face hub is named "
             f"owner/name, or {', '.join(SHORT_NAMES)} for short."
         )
-    dataset = f"{parts['owner']}/{parts['dataset']}"
-    wanted = _Wanted(dataset, parts["config"] or "", split)
-    found = _cached(wanted, revision) or _downloaded(wanted, revision)
-    return Data(tuple(found[0]), str(wanted), found[1])
+    wanted = _Wanted(f"{parts['owner']}/{parts['dataset']}", parts["config"] or "", split)
+    return _cached(wanted) or _downloaded(wanted)
 
 
 def _dataset_name(name: str) -> re.Match[str] | None:
@@ -83,6 +79,16 @@ def _dataset_name(name: str) -> re.Match[str] | None:
     except HFValidationError:
         return None
     return parts
+
+
+def _shards(files: Iterable[str]) -> dict[str, tuple[str, str]]:
+    # The parquet files of a repository, in order, with the configuration and the split that each is of.
+    matches = {file: _CONVERTED_SHARD.fullmatch(file) or _SHARD.fullmatch(file) for file in sorted(files)}
+    return {
+        file: (re.sub(r"^data(/|$)", "", match["config"] or ""), match["split"])
+        for file, match in matches.items()
+        if match is not None
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,80 +107,60 @@ class _Wanted:
         files = [f"{self.split}.parquet", f"{self.split}-*.parquet", f"{self.split}/*.parquet"]
         return [folder + file for folder in folders for file in files]
 
+    def choose(self, shards: Mapping[str, tuple[str, str]]) -> list[str]:
+        """The files of the split, in order.
 
-@dataclass(frozen=True, slots=True)
-class _Shard:
-    # A parquet file of a repository; `count` is how many its split has, 0 where the name doesn't say.
-    path: str
-    config: str
-    split: str
-    count: int
-
-
-def _shards(files: Iterable[str]) -> list[_Shard]:
-    found = []
-    for file in sorted(files):
-        match = _CONVERTED_SHARD.fullmatch(file) or _SHARD.fullmatch(file)
-        if match is not None:
-            config = re.sub(r"^data(/|$)", "", match["config"] or "")
-            found.append(_Shard(file, config, match["split"], int(match.groupdict().get("count") or 0)))
-    return found
-
-
-def _chosen(wanted: _Wanted, shards: Sequence[_Shard]) -> list[str]:
-    """The files of the split, in order.
-
-    Raises:
-        TrainingInvalid: there is no such split or configuration, or several that it could be.
-    """
-    configs = sorted({shard.config for shard in shards})
-    if wanted.config:
-        if wanted.config not in configs:
+        Raises:
+            TrainingInvalid: there is no such split or configuration, or several that it could be.
+        """
+        configs = sorted({config for config, _ in shards.values()})
+        if self.config and self.config not in configs:
             raise TrainingInvalid(
-                f"dataset '{wanted.dataset}' has no configuration '{wanted.config}' (found: {_listed(configs)})."
+                f"dataset '{self.dataset}' has no configuration '{self.config}' (found: {_listed(configs)})."
             )
-        shards = [shard for shard in shards if shard.config == wanted.config]
-    splits = sorted({shard.split for shard in shards})
-    if wanted.split not in splits:
-        raise TrainingInvalid(
-            f"dataset '{wanted}' has no split '{wanted.split}' (found: {_listed(splits)}). Download the parquet "
-            f"files that you want and give their paths."
-        )
-    shards = [shard for shard in shards if shard.split == wanted.split]
-    configs = sorted({shard.config for shard in shards})
-    if len(configs) > 1:
-        raise TrainingInvalid(
-            f"dataset '{wanted.dataset}' has several configurations ({_listed(configs)}). Name one: "
-            f"{wanted.dataset}/{next(filter(None, configs))}."
-        )
-    return [shard.path for shard in shards]
+        inside = {file: of for file, of in shards.items() if self.config in ("", of[0])}
+        splits = sorted({split for _, split in inside.values()})
+        if self.split not in splits:
+            raise TrainingInvalid(
+                f"dataset '{self}' has no split '{self.split}' (found: {_listed(splits)}). Download the parquet "
+                f"files that you want and give their paths."
+            )
+        chosen = {file: config for file, (config, split) in inside.items() if split == self.split}
+        configs = sorted(set(chosen.values()))
+        if len(configs) > 1:
+            raise TrainingInvalid(
+                f"dataset '{self.dataset}' has several configurations ({_listed(configs)}). Name one: "
+                f"{self.dataset}/{next(filter(None, configs))}."
+            )
+        return list(chosen)
 
 
-def _cached(wanted: _Wanted, revision: str) -> tuple[list[Path], str] | None:
-    # The split's files and their commit, None where the cache lacks one of them.
+def _cached(wanted: _Wanted) -> Data | None:
+    # None where the cache lacks one of the split's files.
     import huggingface_hub
 
-    for each in [revision] if revision else ["main", CONVERTED, *_cached_commits(wanted.dataset)]:
+    for revision in ["main", CONVERTED, *_cached_commits(wanted.dataset)]:
         try:
             directory = Path(
                 huggingface_hub.snapshot_download(
                     wanted.dataset,
                     repo_type="dataset",
-                    revision=each,
+                    revision=revision,
                     allow_patterns=wanted.patterns,
                     local_files_only=True,
                 )
             )
         except OSError:  # LocalEntryNotFoundError, or a cache that can't be read
             continue
-        shards = _shards(path.relative_to(directory).as_posix() for path in directory.rglob("*.parquet"))
         try:
-            files = _chosen(wanted, shards)
+            files = wanted.choose(
+                _shards(path.relative_to(directory).as_posix() for path in directory.rglob("*.parquet"))
+            )
         except TrainingInvalid:  # other splits or configurations are cached than the one that is asked for
             continue
-        count = max(shard.count for shard in shards if shard.path in files)
-        if not count or len(files) == count:
-            return [directory / file for file in files], directory.name
+        of = max(int(match[1]) if (match := _COUNT.search(file)) else 0 for file in files)
+        if not of or len(files) == of:
+            return Data(tuple(directory / file for file in files), str(wanted), directory.name)
     return None
 
 
@@ -191,8 +177,8 @@ def _cached_commits(dataset: str) -> list[str]:
         return []
 
 
-def _downloaded(wanted: _Wanted, revision: str) -> tuple[list[Path], str]:
-    """The split's files and their commit, from the hub.
+def _downloaded(wanted: _Wanted) -> Data:
+    """The split's files, from the hub.
 
     Raises:
         TrainingInvalid: there is no such dataset or split, or the hub can't be reached.
@@ -205,30 +191,27 @@ def _downloaded(wanted: _Wanted, revision: str) -> tuple[list[Path], str]:
         RevisionNotFoundError,
     )
 
-    def listed(each: str) -> tuple[str, list[_Shard]]:
-        # Asked first, since it takes a timeout and doesn't retry.
-        info = huggingface_hub.HfApi().dataset_info(wanted.dataset, revision=each, timeout=HUB_TIMEOUT_S)
-        return info.sha or each, _shards(file.rfilename for file in info.siblings or [])
-
     absent = f"'{wanted}' is no file here (looked in {Path.cwd()}), and as a dataset it"
     elsewhere = "download its parquet files on another machine and give their paths"
     try:
-        source = revision or "main"
-        commit, shards = listed(source)
-        if not shards and not revision:
-            source = CONVERTED
-            commit, shards = listed(source)
-        if not shards:
+        for source in ("main", CONVERTED):
+            # Asked first, since it takes a timeout and doesn't retry.
+            info = huggingface_hub.HfApi().dataset_info(
+                wanted.dataset, revision=source, timeout=HUB_TIMEOUT_S
+            )
+            shards = _shards(file.rfilename for file in info.siblings or [])
+            if shards:
+                break
+        else:
             raise TrainingInvalid(f"dataset '{wanted}' has no parquet files. Give the paths of review files.")
-        files = _chosen(wanted, shards)
+        files = wanted.choose(shards)
         # By the branch's name, not the commit's, so that the cache can tell later which commit it was.
         directory = huggingface_hub.snapshot_download(
             wanted.dataset, repo_type="dataset", revision=source, allow_patterns=files
         )
     except RevisionNotFoundError as error:
-        what = f"revision '{revision}'" if revision else "parquet files"
         raise TrainingInvalid(
-            f"dataset '{wanted.dataset}' has no {what} on the hub. Give the paths of review files."
+            f"dataset '{wanted.dataset}' has no parquet files on the hub. Give the paths of review files."
         ) from error
     except RepositoryNotFoundError as error:  # a gated dataset's error is one of these
         raise TrainingInvalid(
@@ -245,7 +228,7 @@ def _downloaded(wanted: _Wanted, revision: str) -> tuple[list[Path], str]:
             f"{absent} isn't in the Hugging Face cache and can't be downloaded ({type(error).__name__}: "
             f"{reason}). Connect to the network, or {elsewhere}."
         ) from error
-    return [Path(directory) / file for file in files], commit
+    return Data(tuple(Path(directory) / file for file in files), str(wanted), info.sha or source)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -65,11 +65,6 @@ class Leaks:
     exact: tuple[tuple[int, int], ...]
     near: tuple[tuple[int, int], ...]
 
-    @property
-    def rows(self) -> list[int]:
-        """The test rows that are in the training data."""
-        return sorted(row for row, _ in (*self.exact, *self.near))
-
     def sentence(self) -> str:
         """For people."""
         leaked = len(self.exact) + len(self.near)

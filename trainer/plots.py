@@ -1,4 +1,4 @@
-"""Pictures for model cards: training curves and calibration. They need matplotlib; training itself doesn't."""
+"""Pictures: training curves and calibration for model cards, contenders side by side. They need matplotlib."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from worker.agreement import wilson
 from worker.calibration import ReliabilityBin
 from worker.errors import TrainingInvalid
+from worker.files.whole import whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +22,8 @@ RELIABILITY = "reliability.png"
 
 # Colours that colour-blind people tell apart (Okabe and Ito 2008).
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#888888"
+COLOURS = (BLUE, "#E69F00", GREEN, ORANGE, "#CC79A7", "#56B4E9", "#000000")
+MARKERS = "osD^vPX*"
 
 SMOOTHING_STEPS = 8
 """A smoothed point weighs about so many steps before it, the last ones most."""
@@ -112,10 +115,55 @@ def draw_reliability(rows: Sequence[ReliabilityBin], path: Path) -> None:
     _save(figure, path)
 
 
+def draw_comparison(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str) -> None:
+    """Draws the accuracy of contenders with its 95 % interval: on the left against trainable parameters, on the right
+    against seconds of training.
+
+    Rows are those of `trainer.comparison`; those that weren't measured are left out. What isn't trained, such as an
+    oracle, is a line through both with its interval as a band.
+
+    Raises:
+        TrainingInvalid: matplotlib isn't installed, or no contender was measured.
+    """
+    figure = _figure(11.0, 5.2)
+    measured = [row for row in rows if row["state"] == "measured"]
+    if not measured:
+        raise TrainingInvalid("no contender was measured")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for place, row in enumerate(measured):
+        style = {"color": COLOURS[place % len(COLOURS)], "label": row["title"]}
+        marker = MARKERS[place % len(MARKERS)]
+        _draw_row(left, row, row["trainable_parameters"], marker, style)
+        _draw_row(right, row, row["train_seconds"], marker, style)
+    left.set_xlabel("trainable parameters")
+    left.set_ylabel("accuracy on the test reviews, with 95 % interval")
+    right.set_xlabel("seconds of training")
+    for axes in (left, right):
+        if any(row["train_seconds"] for row in measured):
+            axes.set_xscale("log")
+        _plain(axes)
+    figure.suptitle(title, fontsize=11)
+    handles, names = left.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False)
+    _save(figure, path)
+
+
+def _draw_row(
+    axes: Axes, row: Mapping[str, Any], x: float | None, marker: str, style: Mapping[str, Any]
+) -> None:
+    accuracy, (low, high) = row["accuracy"] or 0.0, row["interval"] or (0.0, 0.0)
+    if not x:
+        axes.axhline(accuracy, linestyle="--", **style)
+        axes.axhspan(low, high, color=style["color"], alpha=0.12, linewidth=0)
+        return
+    around = [[accuracy - low], [high - accuracy]]
+    axes.errorbar(x, accuracy, yerr=around, marker=marker, markersize=8, capsize=4, linestyle="none", **style)
+
+
 def _figure(width_inch: float, height_inch: float) -> Figure:
     if not plots_available():
         raise TrainingInvalid(
-            "drawing curves needs matplotlib, which isn't installed. Install it: pip install matplotlib"
+            "drawing needs matplotlib, which isn't installed. Install it: pip install 'matplotlib>=3.11'"
         )
     # Not pyplot: it keeps every figure, and asks for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -156,10 +204,6 @@ def _smooth(values: Sequence[float]) -> list[float]:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with whole(path) as file:
         # Without the version in it: the same curves are the same bytes.
-        figure.savefig(partial, format="png", dpi=130, metadata={"Software": None})
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        figure.savefig(file, format="png", dpi=130, metadata={"Software": None})

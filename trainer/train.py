@@ -16,19 +16,15 @@ import torch
 import transformers
 
 from trainer.checkpoint import INTERVAL_S, Checkpoint
-from trainer.checks import CHECKPOINT, check_out, check_run, run_directory
-from trainer.config import TrainConfig
+from trainer.config import CHECKPOINT, TrainConfig, check_out, check_run, run_directory
 from trainer.data import Examples, data_sha256
 from trainer.evaluation import evaluate_logits
-from trainer.evaluation_page import write_evaluation
 from trainer.leakage import split_apart
-from trainer.loop import Validation, fit
+from trainer.loop import Validation, fit, trained
 from trainer.memory import MemoryMeter
-from trainer.modelcard import write_model_card
-from trainer.optimize import trained
+from trainer.pages import write_evaluation, write_model_card
 from trainer.plots import CURVES, draw_curves, plots_available
-from trainer.record import METRICS, Record, read_events
-from trainer.reports import Report, RunReport
+from trainer.record import METRICS, Record, Report, RunReport, read_events
 from worker.calibration import fit_scaling
 from worker.model.classifier import Classifier
 from worker.model.devices import choose_device, choose_dtype, device_title, dtype_name

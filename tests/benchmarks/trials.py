@@ -21,7 +21,7 @@ import torch
 
 from trainer.config import TrainConfig
 from trainer.data import read_labelled, split
-from trainer.reports import EpochReport, Report
+from trainer.record import EpochReport, Report
 from trainer.train import train
 from worker.agreement import wilson
 from worker.errors import LoracleError

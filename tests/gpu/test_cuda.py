@@ -9,7 +9,7 @@ import torch
 
 from tests.unit import models
 from trainer.config import TrainConfig
-from trainer.reports import Report
+from trainer.record import Report
 from trainer.train import train
 from worker.errors import TrainingInvalid
 from worker.model.encoding import Encoding

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from tests.unit import models
 from trainer.cli.evaluate import evaluate
-from trainer.modelcard import MODEL_CARD
+from trainer.pages import MODEL_CARD
 from worker.errors import ColumnMissing, FileUnreadable, LoracleError, TrainingInvalid
 from worker.model.manifest import BUNDLED, Manifest
 
@@ -184,7 +184,7 @@ def test_ctrl_c_while_scoring_exits_130_and_records_nothing(
 def test_progress_in_a_pipe_is_a_line_now_and_then(
     adapter: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.cli.scoring.PLAIN_INTERVAL_S", 0.0)
+    monkeypatch.setattr("trainer.record.PLAIN_INTERVAL_S", 0.0)
     _, out, err = invoke(adapter, data)
     assert "80/80 reviews, " in err
     assert "reviews/s" not in out
@@ -193,7 +193,7 @@ def test_progress_in_a_pipe_is_a_line_now_and_then(
 def test_the_picture_is_left_out_and_missed_without_matplotlib(
     adapter: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("trainer.plots", "trainer.evaluation_page"):
+    for module in ("trainer.plots", "trainer.pages"):
         monkeypatch.setattr(f"{module}.plots_available", lambda: False)
     code, _, err = invoke(adapter, data, "--out", tmp_path / "out")
     assert code == 0

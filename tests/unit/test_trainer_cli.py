@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from tests.unit import models
 from trainer.__main__ import main
-from trainer.modelcard import MODEL_CARD
-from trainer.reports import Report
+from trainer.pages import MODEL_CARD
+from trainer.record import Report
 from worker.errors import BaseNotFound, TrainingInvalid
 from worker.model.manifest import Manifest
 
@@ -106,7 +106,7 @@ def test_interrupting_says_what_is_left(
         if report.epoch > after:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("trainer.progress.Display.__call__", interrupt)
+    monkeypatch.setattr("trainer.record.Display.__call__", interrupt)
     code, _, err = invoke("train", data, "--out", tmp_path / "a", "--base", base, *OPTIONS)
     assert code == 130
     assert message in err
@@ -120,7 +120,7 @@ def test_interrupting_the_test_leaves_the_adapter_and_says_how_to_measure_it(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("trainer.evaluate.evaluate_file", interrupt)
+    monkeypatch.setattr("trainer.evaluation.evaluate_file", interrupt)
     code, _, err = invoke("train", data, "--out", tmp_path / "a", "--base", base, *OPTIONS, "--test", data)
     assert code == 130
     assert "--record test`" in err
@@ -130,7 +130,7 @@ def test_interrupting_the_test_leaves_the_adapter_and_says_how_to_measure_it(
 def test_a_test_set_is_measured_and_its_leaks_are_told(
     base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.cli.scoring.PLAIN_INTERVAL_S", 0.0)
+    monkeypatch.setattr("trainer.record.PLAIN_INTERVAL_S", 0.0)
     other = tmp_path / "test.csv"
     with other.open("w", newline="") as file:
         texts, gold = models.make_reviews(60, seed=1)
@@ -195,8 +195,8 @@ SERVICES = ("celery", "kombu", "openai", "pydantic", "redis", "sqlalchemy")
 KILLED = f"""
 import os, signal, sys
 sys.modules.update(dict.fromkeys({SERVICES!r}))
-import trainer.__main__, trainer.train, trainer.evaluate
-from trainer.progress import Display
+import trainer.__main__, trainer.train, trainer.evaluation
+from trainer.record import Display
 def kill(display, report):
     if report.epoch == 3:
         os.kill(os.getpid(), signal.SIGKILL)

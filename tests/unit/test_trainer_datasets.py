@@ -183,20 +183,6 @@ def test_a_dataset_in_another_format_is_read_as_the_hub_converts_it(hub: Hub) ->
     assert hub.asked == [("o/d", "main"), ("o/d", CONVERTED)]
 
 
-def test_a_revision_is_kept_to(cache: Cache, hub: Hub) -> None:
-    cache(IMDB, commit=OTHER)
-    hub.revisions["stanfordnlp/imdb", "v1"] = IMDB
-    data = resolve_data("imdb", revision="v1")
-    assert data.revision == COMMIT
-    assert data.paths[0].parents[1].name == COMMIT
-    assert resolve_data("imdb").revision == OTHER
-    assert resolve_data("imdb", revision=COMMIT) == data
-    hub.revisions["stanfordnlp/imdb", "v1"] = []
-    assert resolve_data("imdb", revision="v1") == data
-    with pytest.raises(TrainingInvalid, match="no revision 'v2'"):
-        resolve_data("imdb", revision="v2")
-
-
 def test_configurations_are_never_mixed(cache: Cache, hub: Hub) -> None:
     files = ["emoji/train-00000-of-00001.parquet", "data/irony/train-00000-of-00001.parquet"]
     hub.revisions["o/d", "main"] = files

@@ -20,6 +20,10 @@ def text(*parts: Sequence[str]) -> str:
     return " ".join(word for part in parts for word in part)
 
 
+def leaking(leaks: Leaks) -> list[int]:
+    return sorted(row for row, _ in (*leaks.exact, *leaks.near))
+
+
 @pytest.mark.parametrize(
     ("train", "test"),
     [
@@ -53,7 +57,7 @@ def test_a_review_that_was_edited_is_near_the_one_that_shares_most() -> None:
     less, more = text(body[:40], words(9)), text(body[:55], words(9))
     leaks = find_leaks([text(words(60)), less, more], [text(words(60)), text(body)])
     assert leaks == Leaks(2, (), ((1, 2),))
-    assert leaks.rows == [1]
+    assert leaking(leaks) == [1]
 
 
 def test_of_training_texts_that_share_as_much_the_first_is_named() -> None:
@@ -65,27 +69,27 @@ def test_of_training_texts_that_share_as_much_the_first_is_named() -> None:
 def test_half_of_the_sequences_are_needed() -> None:
     # 46 + 7 words are 46 sequences; of a run of 23 + 7 words 23 are shared.
     body = words(53)
-    assert find_leaks([text(body[:30])], [text(body)]).rows == [0]
-    assert find_leaks([text(body[:29])], [text(body)]).rows == []
+    assert leaking(find_leaks([text(body[:30])], [text(body)])) == [0]
+    assert leaking(find_leaks([text(body[:29])], [text(body)])) == []
 
 
 def test_thirteen_words_are_needed_in_a_short_text() -> None:
     body = words(14)
-    assert find_leaks([text(body[:13], words(5))], [text(body)]).rows == [0]
-    assert find_leaks([text(body[:12], words(5))], [text(body)]).rows == []
+    assert leaking(find_leaks([text(body[:13], words(5))], [text(body)])) == [0]
+    assert leaking(find_leaks([text(body[:12], words(5))], [text(body)])) == []
 
 
 def test_quotes_from_many_training_texts_do_not_add_up() -> None:
     body = words(80)
     train = [text(words(30), body[start : start + 20], words(30)) for start in range(0, 80, 20)]
-    assert find_leaks(train, [text(body)]).rows == []
+    assert leaking(find_leaks(train, [text(body)])) == []
 
 
 @pytest.mark.parametrize(("copies", "rows"), [(STOCK, [0]), (STOCK + 1, [])])
 def test_a_stock_phrase_counts_for_nothing(copies: int, rows: list[int]) -> None:
     disclaimer = words(40)
     train = [text(words(10), disclaimer) for _ in range(copies)]
-    assert find_leaks(train, [text(words(20), disclaimer)]).rows == rows
+    assert leaking(find_leaks(train, [text(words(20), disclaimer)])) == rows
 
 
 def test_what_is_said_beside_a_stock_phrase_still_counts() -> None:

@@ -13,12 +13,10 @@ import torch
 from peft import AutoPeftModelForSequenceClassification
 
 from tests.unit import models
-from trainer.checks import run_directory
-from trainer.config import TrainConfig
+from trainer.config import TrainConfig, run_directory
 from trainer.data import Examples
 from trainer.loop import Validation
-from trainer.record import read_events
-from trainer.reports import EpochReport, Report, StepReport
+from trainer.record import EpochReport, Report, StepReport, read_events
 from trainer.train import train
 from worker.errors import BaseNotFound, TrainingInvalid
 from worker.model.classifier import Classifier

@@ -1,7 +1,11 @@
-"""Options that the trainer's commands share."""
+"""What the trainer's commands share: options, and how the scoring of labelled reviews is shown."""
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -21,3 +25,18 @@ def names(text: str, option: str) -> list[str]:
     if not all(names) or len(set(names)) < len(names):
         raise TrainingInvalid(f"{option} {text!r} must be different names with commas between them.")
     return names
+
+
+@contextmanager
+def scoring_progress(total: int) -> Iterator[Callable[[int], None]]:
+    """While it is entered, shows how many of `total` reviews are scored: hand what it gives the counts."""
+    from trainer.record import Progress, duration
+
+    started = time.monotonic()
+    with Progress("reviews", terminal=sys.stderr.isatty()) as shown:
+
+        def tell(done: int) -> None:
+            speed = done / (time.monotonic() - started)
+            shown.show(done, total, f"{speed:,.1f} reviews/s, {duration((total - done) / speed)} left")
+
+        yield tell

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from trainer.cli.common import DATA, DEVICE, JSON, LABEL_COLUMN, TEXT_COLUMN, names
-from worker.errors import Invalid
+from worker.errors import Invalid, TrainingInvalid
 
 QUICK = {"limit": 400, "test_limit": 200, "max_length": 128, "token_budget": 512, "ranks": "8"}
 """What `--quick` sets where nothing else is said: small enough for two CPU cores and minutes."""
@@ -79,7 +79,7 @@ def compare(
     Writes comparison.json, .csv and .png into --out as soon as something is measured. The same command again goes on
     where it stopped; other contenders on the same reviews join the table.
     """
-    from trainer.contenders.row import KINDS, contenders
+    from trainer.contenders.task import KINDS, contenders
 
     wanted = (
         names(kinds, "--contenders") if kinds else [kind for kind in KINDS if kind != "oracle" or oracles]
@@ -109,10 +109,8 @@ def compare(
     test = read((test_data,), "test", reviews.labels) if test_data else None
 
     # Only now, since torch takes seconds: a wrong name is told at once.
-    from trainer import compare as comparing
-    from trainer.comparison import Comparison
-    from trainer.comparison_table import table
-    from trainer.contenders.task import Settings
+    from trainer.comparison import Comparison, identity, measure_missing, table, versions
+    from trainer.contenders.task import Settings, divide
     from worker.model.bases import MINILM, find_base
     from worker.model.devices import choose_device, device_title
     from worker.model.encoding import Encoding
@@ -130,9 +128,7 @@ def compare(
     )
     if any(contender.kind != "tfidf" for contender in chosen):
         find_base(settings.base)
-    divided, told = comparing.divide(
-        reviews, test, limit=sizes["limit"], test_limit=sizes["test_limit"], seed=seed
-    )
+    divided, told = divide(reviews, test, limit=sizes["limit"], test_limit=sizes["test_limit"], seed=seed)
     learn, validation = divided.parts(settings)
     counts = {"learn": len(learn), "validation": len(validation), "test": len(divided.test.texts)}
     told.append(
@@ -147,12 +143,12 @@ def compare(
         "test_data": test_data,
         "notes": told,
         "device": device_title(chosen_device),
-        "versions": comparing.versions(),
+        "versions": versions(),
         "quick": quick,
     }
     comparison = Comparison(
         out,
-        comparing.identity(divided, settings),
+        identity(divided, settings),
         about=about,
         price_per_hour=price_per_hour,
         restart=restart,
@@ -162,7 +158,7 @@ def compare(
             for row in read_oracles(file, divided.test):
                 comparison.add(row)
     try:
-        comparing.compare(chosen, divided, settings, comparison, tell=lambda line: click.echo(line, err=True))
+        measure_missing(chosen, divided, settings, comparison, tell=lambda line: click.echo(line, err=True))
     except KeyboardInterrupt:
         done = ", ".join(row.title for row in comparison.rows) or "nothing yet"
         click.echo(f"Interrupted. {out} holds what was measured: {done}. The same command goes on.", err=True)
@@ -185,13 +181,12 @@ def _ranks(text: str) -> list[int]:
 
 def _plot(comparison: Any, title: str) -> None:
     from trainer.comparison import PLOT
-    from trainer.comparison_plot import draw
-    from trainer.contenders.row import LeftOut
+    from trainer.plots import draw_comparison
 
     path = comparison.directory / PLOT
     try:
-        draw(comparison.rows, path, title=title)
-    except LeftOut as error:
+        draw_comparison(comparison.to_dict()["rows"], path, title=title)
+    except TrainingInvalid as error:
         click.echo(f"{path} is left out: {error}", err=True)
     else:
         click.echo(f"{comparison.directory} holds the table as JSON and CSV, and the plot {PLOT}", err=True)

@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from trainer.cli.common import DEVICE, JSON, LABEL_COLUMN, LIMIT, TEXT_COLUMN
-from trainer.cli.scoring import scoring_progress
+from trainer.cli.common import DEVICE, JSON, LABEL_COLUMN, LIMIT, TEXT_COLUMN, scoring_progress
 from worker.errors import TrainingInvalid
 
 BUNDLED_NAME = "bundled"
@@ -100,9 +99,8 @@ def _evaluate(
     for announcement in reviews.announcements:
         click.echo(announcement, err=True)
     # Only now, since torch takes seconds: a wrong name is told at once.
-    from trainer import evaluate as evaluation
-    from trainer.evaluation_page import text_page, write_evaluation
-    from trainer.modelcard import write_model_card
+    from trainer import evaluation
+    from trainer.pages import record, text_page, write_evaluation, write_model_card
     from trainer.plots import plots_available
 
     with scoring_progress(len(reviews.texts)) as scored:
@@ -140,7 +138,7 @@ def _evaluate(
         if (out / MANIFEST).is_file():
             write_model_card(out, Manifest.read(out))
     if record_as or scaling is not None:
-        evaluation.record(
+        record(
             adapter,
             metrics={record_as: measured.summary()} if record_as else None,
             scaling=scaling,

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from trainer.checks import CHECKPOINT, check_out, run_directory
-from trainer.cli.common import DEVICE, JSON, LABEL_COLUMN, LIMIT, TEXT_COLUMN, names
-from trainer.cli.scoring import scoring_progress
-from trainer.config import RECIPES, Schedule, TrainConfig
+from trainer.cli.common import DEVICE, JSON, LABEL_COLUMN, LIMIT, TEXT_COLUMN, names, scoring_progress
+from trainer.config import CHECKPOINT, RECIPES, Schedule, TrainConfig, check_out, run_directory
 from worker.errors import AdapterInvalid, TrainingInvalid
 from worker.model.encoding import Cleaning, Encoding, Truncation
 
@@ -204,7 +202,7 @@ def _leaks(reviews: LabelledReviews, test: LabelledReviews) -> dict[str, int]:
 
 
 def _run(config: TrainConfig, reviews: LabelledReviews, about: Mapping[str, Any], restart: bool) -> None:
-    from trainer.progress import Display
+    from trainer.record import Display
     from trainer.train import train as run
 
     with Display(terminal=sys.stderr.isatty()) as display:
@@ -212,8 +210,8 @@ def _run(config: TrainConfig, reviews: LabelledReviews, about: Mapping[str, Any]
 
 
 def _test(out: Path, test: LabelledReviews, device: str) -> None:
-    from trainer.evaluate import evaluate_file, record
-    from trainer.evaluation_page import write_evaluation
+    from trainer.evaluation import evaluate_file
+    from trainer.pages import record, write_evaluation
 
     with scoring_progress(len(test.texts)) as scored:
         measured, _ = evaluate_file(out, test, device=device, scored=scored)

@@ -11,12 +11,9 @@ import os
 import sys
 import traceback
 
-from trainer.contenders.row import LeftOut, Row
-from trainer.contenders.task import Reviews, Task
+from trainer.contenders.task import ROW, LeftOut, Reviews, Row, Task
 from worker.errors import LoracleError
 from worker.lifeline import die_with
-
-ROW = "row.json"
 
 
 def measure(task: Task) -> Row:
@@ -32,18 +29,16 @@ def measure(task: Task) -> Row:
         from trainer.contenders import tfidf
 
         return tfidf.measure(task, reviews)
-    from trainer.progress import Display
+    from trainer.record import Display
 
     with Display(terminal=sys.stderr.isatty()) as report:
+        from trainer.contenders import neural
+
         if task.contender.kind == "lstm":
-            from trainer.contenders import lstm
-
-            return lstm.measure(task, reviews, report)
-        from trainer.contenders import encoders
-
+            return neural.measure_lstm(task, reviews, report)
         if task.contender.kind == "lora":
-            return encoders.measure_lora(task, reviews, report)
-        return encoders.measure_full(task, reviews, report)
+            return neural.measure_lora(task, reviews, report)
+        return neural.measure_full(task, reviews, report)
 
 
 def main(text: str, parent: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.contenders.row import Row, key_of
+from trainer.contenders.task import Row, key_of
 from trainer.data import LabelledReviews
 from worker.errors import ColumnMissing, FileUnreadable
 from worker.files import map_gold

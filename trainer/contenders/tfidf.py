@@ -8,8 +8,7 @@ from __future__ import annotations
 import pickle
 import time
 
-from trainer.contenders.row import LeftOut, Row
-from trainer.contenders.task import Reviews, Task, Training, indices, pick
+from trainer.contenders.task import LeftOut, Reviews, Row, Task, Training, indices, pick
 from worker.model.encoding import clean
 
 STRENGTHS = (1.0, 4.0, 16.0)

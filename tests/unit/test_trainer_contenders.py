@@ -11,10 +11,9 @@ import torch
 
 from tests.unit import models
 from trainer.checkpoint import Position
-from trainer.contenders import encoders, fitting, lstm, tfidf
+from trainer.contenders import neural, tfidf
 from trainer.contenders.__main__ import measure
-from trainer.contenders.row import Contender, Kind, LeftOut, Row, contenders
-from trainer.contenders.task import Reviews, Settings, Task
+from trainer.contenders.task import Contender, Kind, LeftOut, Reviews, Row, Settings, Task, contenders
 from trainer.data import LabelledReviews
 from trainer.loop import Validation
 from worker.errors import TrainingInvalid
@@ -69,7 +68,7 @@ def test_an_lstm_learns_and_its_size_is_the_file_it_wrote(settings: Settings, tm
 
 
 def test_an_lstm_doesnt_see_the_padding(settings: Settings) -> None:
-    classifier = lstm.LSTMClassifier(settings.base, models.LABELS, settings.encoding, torch.device("cpu"))
+    classifier = neural.LSTMClassifier(settings.base, models.LABELS, settings.encoding, torch.device("cpu"))
     classifier.model.eval()
     short, long = classifier.encode(["the film was superb", "a story of awful hours and a boring book " * 3])
     with torch.inference_mode():
@@ -84,7 +83,7 @@ def test_full_fine_tuning_trains_every_parameter(settings: Settings, tmp_path: P
     row = measure(task("full", settings, tmp_path))
     assert row.trainable_parameters == row.parameters
     assert row.trainable_share == 1.0
-    assert row.details["learning_rate"] == encoders.FULL_LEARNING_RATE
+    assert row.details["learning_rate"] == neural.FULL_LEARNING_RATE
     assert row.size is not None
     assert row.parameters is not None
     assert row.size >= 4 * row.parameters
@@ -102,7 +101,7 @@ def test_the_best_epochs_weights_are_tested_not_the_last(
             head.bias.copy_(torch.tensor([0.0, 1.0]))
         return Position(epoch=2)
 
-    monkeypatch.setattr(fitting, "fit", fit)
+    monkeypatch.setattr(neural, "fit", fit)
     row = measure(task("lstm", settings, tmp_path))
     assert row.right == REVIEWS.test.gold.count("negative") == 50
     assert row.details["epoch"] == 1
@@ -117,7 +116,7 @@ def test_lora_is_measured_as_the_worker_runs_it(settings: Settings, tmp_path: Pa
     learn, validation = REVIEWS.parts(quick)
     assert manifest.training["reviews"] == len(learn)
     assert manifest.metrics["validation_reviews"] == len(validation)
-    assert small.size == encoders.directory_size(tmp_path / "2" / "adapter")
+    assert small.size == neural.directory_size(tmp_path / "2" / "adapter")
     for smaller, larger in (
         (small.trainable_parameters, large.trainable_parameters),
         (small.trainable_share, large.trainable_share),

@@ -8,15 +8,13 @@ import pytest
 from click.testing import CliRunner
 
 from tests.unit import models
-from trainer import compare as comparing
 from trainer.cli.compare import compare
-from trainer.comparison import CSV, JSON, PLOT, Comparison
-from trainer.comparison_plot import draw
-from trainer.comparison_table import duration, size, table
-from trainer.contenders.row import Contender, LeftOut, Row
-from trainer.contenders.task import Settings, Task
+from trainer.comparison import CSV, JSON, PLOT, Comparison, size, table
+from trainer.contenders.task import Contender, Row, Settings, Task, divide, measure_apart
 from trainer.data import LabelledReviews
 from trainer.memory import Memory
+from trainer.plots import draw_comparison
+from trainer.record import duration
 from worker.errors import Invalid, TrainingInvalid
 
 IDENTITY = {"data_sha256": "a", "seed": 0}
@@ -62,7 +60,7 @@ def measurements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         (task.work / "adapter" / "weights").write_text(task.contender.key)
         return measured(task.contender.key)
 
-    monkeypatch.setattr(comparing, "measure_apart", measure_apart)
+    monkeypatch.setattr("trainer.comparison.measure_apart", measure_apart)
     return keys
 
 
@@ -120,7 +118,7 @@ def test_a_row_is_on_disk_before_the_next_contender_begins(
             raise KeyboardInterrupt
         return measured(task.contender.key)
 
-    monkeypatch.setattr(comparing, "measure_apart", measure_apart)
+    monkeypatch.setattr("trainer.comparison.measure_apart", measure_apart)
     out = tmp_path / "out"
     code, shown, err = invoke(data, "--base", base, "--contenders", "lstm,full", "--out", out)
     assert (code, shown) == (130, "")
@@ -134,7 +132,7 @@ def test_a_contender_that_is_killed_says_so(tmp_path: Path, monkeypatch: pytest.
     killed.write_text("#!/bin/sh\nkill -9 $$\n")
     killed.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(killed))
-    row = comparing.measure_apart(Task(Contender("lstm"), Settings(), tmp_path, tmp_path))
+    row = measure_apart(Task(Contender("lstm"), Settings(), tmp_path, tmp_path))
     assert row.state == "failed"
     assert "killed by signal 9" in row.reason
     assert "--max-length" in row.reason
@@ -142,17 +140,17 @@ def test_a_contender_that_is_killed_says_so(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_contender_in_a_process_of_its_own_fails_with_its_reason(tmp_path: Path) -> None:
     reviews = LabelledReviews(*models.make_reviews(30), models.LABELS, [])
-    divided, _ = comparing.divide(reviews, None, limit=None, test_limit=None, seed=0)
+    divided, _ = divide(reviews, None, limit=None, test_limit=None, seed=0)
     divided.write(tmp_path / "reviews.parquet")
     settings = Settings(base=str(tmp_path), device="cpu")
-    row = comparing.measure_apart(Task(Contender("full"), settings, tmp_path / "reviews.parquet", tmp_path))
+    row = measure_apart(Task(Contender("full"), settings, tmp_path / "reviews.parquet", tmp_path))
     assert row.state == "failed"
     assert "holds no complete model.safetensors" in row.reason
 
 
 def test_reviews_are_divided_by_label_and_twins_are_not_learnt() -> None:
     reviews = LabelledReviews(*models.make_reviews(200), models.LABELS, [])
-    divided, told = comparing.divide(reviews, None, limit=100, test_limit=20, seed=0)
+    divided, told = divide(reviews, None, limit=100, test_limit=20, seed=0)
     assert (len(divided.train.texts), len(divided.test.texts)) == (100, 20)
     assert divided.train.gold.count("positive") == 50
     assert not set(divided.train.texts) & set(divided.test.texts)
@@ -161,13 +159,13 @@ def test_reviews_are_divided_by_label_and_twins_are_not_learnt() -> None:
     test = LabelledReviews(
         [f"<b>{reviews.texts[0].upper()}</b>", "awful"], ["positive", "negative"], models.LABELS, []
     )
-    divided, told = comparing.divide(reviews, test, limit=None, test_limit=None, seed=0)
+    divided, told = divide(reviews, test, limit=None, test_limit=None, seed=0)
     assert divided.train.texts == reviews.texts[1:]
     assert told == ["1 training reviews that are in the test part too, or nearly, are left out"]
 
     alike = LabelledReviews(reviews.texts[::2], reviews.gold[::2], models.LABELS, [])
     with pytest.raises(TrainingInvalid, match="fewer than two labels"):
-        comparing.divide(alike, None, limit=None, test_limit=None, seed=0)
+        divide(alike, None, limit=None, test_limit=None, seed=0)
 
 
 def test_a_directory_with_something_else_is_refused(tmp_path: Path) -> None:
@@ -218,15 +216,20 @@ def test_the_plot_is_a_picture_or_its_library_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib")
-    rows = [measured("lora-8"), Row("oracle-gpt", "gpt", n=10, right=9), Row("lstm", "LSTM", "failed", "no")]
-    draw(rows, tmp_path / PLOT, title="both")
+    measurements = [
+        measured("lora-8"),
+        Row("oracle-gpt", "gpt", n=10, right=9),
+        Row("lstm", "LSTM", "failed", "no"),
+    ]
+    rows = [row.to_dict() for row in measurements]
+    draw_comparison(rows, tmp_path / PLOT, title="both")
     assert (tmp_path / PLOT).read_bytes().startswith(b"\x89PNG")
-    draw(rows[1:2], tmp_path / PLOT, title="an oracle alone")
-    with pytest.raises(LeftOut, match="no contender"):
-        draw(rows[2:], tmp_path / PLOT, title="none")
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(LeftOut, match="pip install 'matplotlib"):
-        draw(rows, tmp_path / PLOT, title="without")
+    draw_comparison(rows[1:2], tmp_path / PLOT, title="an oracle alone")
+    with pytest.raises(TrainingInvalid, match="no contender"):
+        draw_comparison(rows[2:], tmp_path / PLOT, title="none")
+    monkeypatch.setattr("trainer.plots.plots_available", lambda: False)
+    with pytest.raises(TrainingInvalid, match="pip install 'matplotlib"):
+        draw_comparison(rows, tmp_path / PLOT, title="without")
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,8 @@ from sklearn.metrics import f1_score, log_loss, roc_auc_score
 
 from tests.unit import models
 from trainer.data import LabelledReviews
-from trainer.evaluate import Evaluation, evaluate_file, evaluate_logits, fit_scaling, logits_of, record
-from trainer.evaluation_page import text_page, write_evaluation
-from trainer.modelcard import MODEL_CARD
+from trainer.evaluation import Evaluation, evaluate_file, evaluate_logits, fit_scaling, logits_of
+from trainer.pages import MODEL_CARD, record, text_page, write_evaluation
 from worker.calibration import Scaling
 from worker.errors import TrainingInvalid
 from worker.model.manifest import Manifest
