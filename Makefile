@@ -7,7 +7,11 @@ UV := $(shell command -v uv 2>/dev/null)
 # The demo leaves its database here, so that `results` works on it afterwards.
 DEMO_HOME := $(CURDIR)/.demo
 
-.PHONY: demo demo-oracle test lint bench faults report-check clean
+# Some at a time: each has servers and data directories of its own, and no test needs one process to be faster than
+# another.
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
+
+.PHONY: demo demo-oracle check unit test lint bench faults report-check clean
 
 demo: $(VENV)/ready
 	LORACLE_HOME=$(DEMO_HOME) $(BIN)/loracle run worker/data/sample_reviews.csv
@@ -22,10 +26,15 @@ demo-oracle: $(VENV)/ready
 	@echo
 	@echo "The oracle's labels here come from word lists: they show the way, not the quality."
 
-# Workers are killed and frozen one at a time: what else runs would only change when.
+# After every edit: what needs no other process. Both at once, each with its own core's worth of work.
+check: $(VENV)/ready
+	$(MAKE) --no-print-directory --jobs 2 lint unit
+
+unit: $(VENV)/ready
+	$(BIN)/python -m pytest $(PARALLEL) tests/unit
+
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --ignore tests/faults --ignore tests/integration
-	$(BIN)/python -m pytest tests/faults tests/integration
+	$(BIN)/python -m pytest $(PARALLEL)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -8,6 +8,9 @@
 `empty_database_url`  like `database_url`, but nothing in it: for the migrations
 
 A service that is missing here skips the test; with LORACLE_REQUIRE_SERVICES=1 it fails it.
+
+Tests run several at a time, so torch computes with one thread here and in the processes that a test starts: its
+idle threads wait by spinning, which took more than half of the suite's CPU time.
 """
 
 from __future__ import annotations
@@ -22,12 +25,19 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine
 
 from tests import services
 from worker.settings import DOTENV
 from worker.store.engine import make_engine
 from worker.store.schema import upgrade
+
+# Read by torch when it is first imported, which no import above does.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No test may depend on how fast this machine is.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 TEMPLATE = "migrated"
 

@@ -1,12 +1,14 @@
 """`make report-check`: a report in a real headless Chromium, as screenshots (light, dark, small) and as a PDF.
 
-Asserts what only a browser knows: that nothing is requested, that no content is wider than a small screen, that the
-details' tables are on paper. The pictures lie in the folder that is named, for people to look at.
+Asserts what only a browser knows: nothing is requested, no content is wider than a small screen, no hash is
+broken letter by letter there, and the details' tables are on paper. The pictures lie in the folder that is
+named, for people to look at.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
@@ -24,10 +26,13 @@ from worker.store.schema import upgrade
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 TIMEOUT_S = 120
 
-# In a frame of the width of a telephone; the outer page's title says how wide its content is.
+# In a frame of the width of a telephone; the outer page's title says how wide its content is, and in how many lines a
+# hash is.
 FRAME = """<!DOCTYPE html><title>?</title><iframe src="{page}" style="width:390px;height:900px;border:0"></iframe>
 <script>onload = () => {{ const one = document.querySelector("iframe").contentDocument.documentElement;
-document.title = `${{one.scrollWidth}} of ${{one.clientWidth}}`; }}</script>"""
+const hashes = [...one.querySelectorAll("dd")].filter((found) => /^[0-9a-f]{{64}}$/.test(found.textContent));
+const lines = hashes.map((found) => found.clientHeight / parseFloat(getComputedStyle(found).lineHeight));
+document.title = `${{one.scrollWidth}} of ${{one.clientWidth}}, ${{Math.max(0, ...lines).toFixed()}}`; }}</script>"""
 
 
 def main() -> int:
@@ -99,14 +104,16 @@ class Check:
         """Whether a telephone has to scroll sideways."""
         frame = self.folder / "frame.html"
         frame.write_text(FRAME.format(page=page.as_uri()), encoding="utf-8")
-        found = self._run(
+        shown = self._run(
             "--allow-file-access-from-files", "--virtual-time-budget=5000", "--dump-dom", frame.as_uri()
         )
         frame.unlink()
-        title = found.partition("<title>")[2].partition("</title>")[0]
-        wide, _, window = title.partition(" of ")
-        if not wide.isdigit() or int(wide) > int(window):
+        title = shown.partition("<title>")[2].partition("</title>")[0]
+        found = re.fullmatch(r"(\d+) of (\d+), (\d+)", title)
+        if found is None or int(found[1]) > int(found[2]):
             self.problems.append(f"on a telephone the page is too wide ({title or 'unknown'} pixels)")
+        elif not 1 <= int(found[3]) <= 3:
+            self.problems.append(f"on a telephone a hash has {found[3]} lines")
 
     def _run(self, *options: str) -> str:
         with tempfile.TemporaryDirectory() as profile:

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from worker.measured import refresh_agreement
+from worker.money import Money
 from worker.oracle.prompts import Template
 from worker.oracle.spec import OracleSpec
 from worker.oracle.windows import TextWindow
@@ -130,7 +131,7 @@ def save_job(
             adapter_id=ledger.register_stub(),
             policy=policy,
             oracle_id=oracle_id,
-            max_cost=2.0 if oracle_id else None,
+            max_cost=Money.at_most(2) if oracle_id else None,
             options={"text_column": "text", "label_column": "label", "sample": None, "limit": None},
         )
     )
@@ -187,7 +188,7 @@ def _insert(
         if r.row_no not in errors
         for scorer, label, score, model, cost in (
             (adapter_id, r.adapter, r.score, None, None),
-            (oracle_id, r.oracle, r.oracle_score, "gpt-6-luna-2026-09-01", 0.0001),
+            (oracle_id, r.oracle, r.oracle_score, "gpt-6-luna-2026-09-01", 100_000),
         )
         if label is not None and scorer is not None
     ]
@@ -208,7 +209,7 @@ def _insert(
             reviews,
         )
         execute(
-            "INSERT INTO labels (job_id, row_no, scorer_id, label, score, response_model, cost, created_at) "
+            "INSERT INTO labels (job_id, row_no, scorer_id, label, score, response_model, cost_nanos, created_at) "
             "VALUES (:job, :row, :scorer, :label, :score, :model, :cost, 1000)",
             given,
         )
@@ -235,24 +236,24 @@ def _insert(
         if oracle_id is not None:
             asked = {**batch, "lane": "openai", "scorer": oracle_id, "state": "done"}
             prompt = connection.execute(text(statement), asked).scalar_one()
-            for cost, tokens in ((0.0345, 41_000), (None, None)):
+            for cost, tokens in ((34_500_000, 41_000), (None, None)):
                 connection.execute(
                     text(
-                        "INSERT INTO reservations (job_id, batch_id, reserved, cost, tokens, created_at) "
-                        "VALUES (:job, :batch, 0.002, :cost, :tokens, 1000)"
+                        "INSERT INTO reservations (job_id, batch_id, reserved_nanos, cost_nanos, tokens, created_at) "
+                        "VALUES (:job, :batch, 2000000, :cost, :tokens, 1000)"
                     ),
                     {"job": job_id, "batch": prompt, "cost": cost, "tokens": tokens},
                 )
         connection.execute(
             text(
                 "UPDATE jobs SET state = :state, records_read = :records, created_at = 900, finished_at = :finished, "
-                "spent = :spent WHERE id = :job"
+                "spent_nanos = :spent WHERE id = :job"
             ),
             {
                 "state": state,
                 "records": count + len(rejects),
                 "finished": 1100 if state == "done" else None,
-                "spent": 0.0365 if oracle_id is not None else 0,
+                "spent": 36_500_000 if oracle_id is not None else 0,
                 "job": job_id,
             },
         )

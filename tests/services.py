@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 120.0
 NOBODY = 65534
 PR_SET_PDEATHSIG = 1
 
@@ -129,7 +129,7 @@ def _running(command: list[str], log: object, cwd: Path, *, stop: signal.Signals
     finally:
         server.send_signal(stop)
         try:
-            server.wait(timeout=10)
+            server.wait(timeout=60)
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from trainer.comparison import Comparison
 from trainer.contenders.row import Row
+from worker.money import dollars
 
 TITLE_WIDTH = 20
 _UNITS = ("B", "KB", "MB", "GB", "TB")
@@ -91,7 +92,7 @@ def duration(seconds: float) -> str:
 
 
 def _dollars(value: float | None) -> str:
-    return "-" if value is None else f"${value:.2g}" if value < 0.1 else f"${value:,.2f}"
+    return "-" if value is None else dollars(value)
 
 
 def _percent(share: float) -> str:

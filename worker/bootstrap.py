@@ -100,12 +100,21 @@ def local_directory(name: str) -> Path | None:
 
 
 def find_registered(store: Store, name: str) -> AdapterRow:
-    """The adapter in the database of this name, id or hash.
+    """The adapter in the database of this name, id or hash; `bundled` is the one that comes with this Loracle.
 
     Raises:
         AdapterUnknown: there is none, or several begin with these digits.
         ManifestMissing: there is none, but a directory that isn't an adapter's.
     """
+    if name == BUNDLED_NAME:
+        manifest = Manifest.read(BUNDLED)
+        try:
+            return store.queries.find_adapter(manifest.sha256)
+        except AdapterUnknown:
+            raise AdapterUnknown(
+                f"no job in this database has used the bundled adapter ('{manifest.name}' {manifest.sha256[:12]}) "
+                "yet. `loracle adapters list` shows which adapters there are."
+            ) from None
     try:
         return store.queries.find_adapter(name)
     except AdapterUnknown as error:

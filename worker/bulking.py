@@ -15,10 +15,11 @@ from worker.errors import (
     OracleUnavailable,
 )
 from worker.lease import LeaseKeeper
+from worker.money import Money
 from worker.oracle.money import NOTHING
 from worker.prompt_book import PromptBook
 from worker.reviews import Prompt
-from worker.scorers.bulk import OVER, BulkScorer, Collected, Line
+from worker.scorers.bulk import OVER, BulkScorer, Collected, Line, how_far
 from worker.scorers.openai_client import plain_code
 from worker.store.bulks import BulkRow
 from worker.store.ledger import Ledger
@@ -106,7 +107,7 @@ def _collect(
 ) -> int:
     batch = scorer.look(remote_id)
     if batch.status not in OVER:
-        ledger.wait_on(prompt, poll_after_s=poll_s)
+        ledger.wait_on(prompt, poll_after_s=poll_s, said=how_far(batch))
         return 0
     said = [plain_code(one.code) for one in (batch.errors.data or [] if batch.errors else [])]
     if batch.status == "failed" and TOKEN_LIMIT in said:
@@ -117,7 +118,7 @@ def _collect(
     spent = book.by_job(found.charges)
     charges = {
         reservation: spent.get(job_id, NOTHING)
-        for job_id, (reservation, _) in ledger.outstanding(prompt.id).items()
+        for job_id, reservation in ledger.outstanding(prompt.id).items()
     }
     error = None
     if batch.status == "failed":
@@ -163,7 +164,7 @@ def advance_bulks(
     ledger: Ledger,
     oracle_for: Callable[[int], object],
     poll_s: float,
-    max_total: float | None,
+    max_total: Money | None,
 ) -> int:
     """Brings these Bulks a step further, without a worker; how many requests got an answer.
 

@@ -26,14 +26,14 @@ EXIT_DEVICE_BROKEN = 70
 
 @dataclass
 class Tally:
-    """What this child has scored since it last said so."""
+    """What this child has scored since it last said so. It is no job's speed: other children score too."""
 
     interval_s: float
     reviews: int = 0
     since: float = field(default_factory=time.monotonic)
 
     def add(self, reviews: int) -> None:
-        """Counts, and says how fast it goes when the interval is over."""
+        """Counts, and says how many when the interval is over."""
         self.reviews += reviews
         if time.monotonic() - self.since >= self.interval_s:
             self.say()
@@ -42,7 +42,7 @@ class Tally:
         """Logs the count and begins anew."""
         elapsed_s = time.monotonic() - self.since
         if self.reviews:
-            log.info("%d reviews, %.0f reviews/s.", self.reviews, self.reviews / max(elapsed_s, 1e-9))
+            log.info("Child %d: %d reviews in the last %.0f s.", os.getpid(), self.reviews, elapsed_s)
         self.reviews, self.since = 0, time.monotonic()
 
 

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from worker.chunks import chunked, chunked_by_time
 from worker.errors import FileUnreadable, Invalid, TooManyRejects
 from worker.files import ReadOptions, ReviewFile, map_gold, open_reviews, sample
+from worker.money import Money
 from worker.policy import Policy
 from worker.reviews import Job, JobSpec, Reject, Review
 from worker.store.ledger import Ledger
@@ -156,7 +157,7 @@ class Asked:
     policy: Policy = field(default_factory=Policy)
     oracle_id: int | None = None
     oracle_sha256: str | None = None
-    max_cost: float | None = None
+    max_cost: Money | None = None
 
     @property
     def identity(self) -> str:

@@ -68,7 +68,7 @@ def ask_prompt(self: Any, batch_id: int) -> None:
                 gate_for=_lane.gate,
                 retry_delay_s=parts.settings.retry_delay_s,
                 poll_s=parts.settings.bulk_poll_s,
-                max_total=parts.settings.max_cost,
+                max_total=parts.settings.most_spent,
                 task_id=self.request.id,
             )
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from array import array
 from dataclasses import dataclass
 
@@ -83,9 +84,9 @@ def plan(source: Source, spec: OracleSpec, price: Price, share: float) -> Plan:
         asked=asked,
         requests=sum(count for count, _ in prompts),
         tokens=round(estimate + answers),
-        cost=price.cost(estimate, answers),
+        cost=price.cost(math.ceil(estimate), math.ceil(answers)).dollars,
         most_tokens=most + most_answers,
-        most_cost=price.cost(most, most_answers),
+        most_cost=price.cost(most, most_answers).dollars,
     )
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 
 from worker.errors import DatabaseBusy, DatabaseUnreachable
+from worker.money import ZERO, Money
 from worker.oracle.money import NOTHING, Charge, Price
 from worker.reviews import Answer, Prompt
 from worker.store.ledger import Ledger
@@ -20,18 +21,18 @@ SAVE_AGAIN_S = 2.0
 class PromptBook:
     """A Prompt's reservations and answers, each written to the ledger at once; what a call cost, with its answers."""
 
-    def __init__(self, ledger: Ledger, prompt: Prompt, *, max_total: float | None) -> None:
+    def __init__(self, ledger: Ledger, prompt: Prompt, *, max_total: Money | None) -> None:
         self._ledger, self._prompt, self._max_total = ledger, prompt, max_total
         self._reservations: list[dict[int, int]] = []
         self._unwritten: dict[int, Charge] = {}
         self.answered = 0
 
-    def reserve(self, bounds: Mapping[int, float], price: Price) -> int:
+    def reserve(self, bounds: Mapping[int, Money], price: Price) -> int:
         """Sets aside the most that a request can cost, by job. Raises BudgetSpent."""
-        shares: dict[int, float] = {}
-        for index, dollars in bounds.items():
+        shares: dict[int, Money] = {}
+        for index, most in bounds.items():
             job_id = self._prompt.requests[index].job_id
-            shares[job_id] = shares.get(job_id, 0.0) + dollars
+            shares[job_id] = shares.get(job_id, ZERO) + most
         self._reservations.append(
             self._ledger.reserve(self._prompt.id, shares, price=price, max_total=self._max_total)
         )

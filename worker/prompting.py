@@ -17,6 +17,7 @@ from worker.errors import (
     Transient,
 )
 from worker.lease import LeaseKeeper
+from worker.money import Money
 from worker.prompt_book import PromptBook
 from worker.reviews import Prompt
 from worker.scorers.asking import OracleScorer
@@ -39,7 +40,7 @@ def ask_prompt(
     gate_for: Callable[[OracleScorer], Throttle],
     retry_delay_s: float,
     poll_s: float = 60.0,
-    max_total: float | None = None,
+    max_total: Money | None = None,
     task_id: str = "",
 ) -> int:
     """Claims a Prompt or Bulk, asks the oracle and saves what it answers; how many requests got an answer.

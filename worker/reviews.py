@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from worker.money import ZERO, Money
+
 Lane = Literal["adapter", "openai"]
-JobState = Literal["reading", "running", "done", "stopped", "cancelled"]
+JobState = Literal["reading", "running", "done", "stopped", "cancelled", "deleting"]
 BatchState = Literal["queued", "running", "done", "split", "failed", "cancelled", "submitted", "parked"]
 
 
@@ -69,7 +71,7 @@ Outcome = Score | Failure
 class Answer:
     """What the oracle gave for one review, and what that took: the review's share of its request's tokens and cost.
 
-    `cost` is in US dollars. A review that needed several requests (bisected) has the sum; `request_id` and
+    A review that needed several requests (bisected) has the sum; `request_id` and
     `response_model` are the last one's.
     """
 
@@ -77,7 +79,7 @@ class Answer:
     response_model: str | None = None
     request_id: str | None = None
     tokens: int = 0
-    cost: float = 0.0
+    cost: Money = ZERO
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class ScorerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """What makes a job: the same `identity` is the same job. `max_cost` is in US dollars."""
+    """What makes a job: the same `identity` is the same job."""
 
     identity: str
     name: str
@@ -104,15 +106,16 @@ class JobSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     max_rejects: float = 0.05
     oracle_id: int | None = None
-    max_cost: float | None = None
+    max_cost: Money | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One enqueued file, as the ledger has it. Times are seconds since 1970, `records_read` counts rejects too.
 
-    `spent` is what the oracle cost so far, in US dollars, with what is set aside for requests under way;
-    `oracle_error` why it is no longer asked. `measured_at` is when the agreement of a job that is over was kept.
+    `spent` is what the oracle cost so far with what is set aside for requests under way, `max_cost` its limit, both
+    in US dollars; `oracle_error` says why the oracle is no longer asked, `texts` what became of its reviews' texts.
+    `measured_at` is when the agreement of a job that is over was kept.
     """
 
     id: int
@@ -136,6 +139,7 @@ class Job:
     spent: float = 0.0
     oracle_error: str | None = None
     measured_at: float | None = None
+    texts: Literal["kept", "deleting", "deleted"] = "kept"
 
 
 @dataclass(frozen=True, slots=True)

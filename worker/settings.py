@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +16,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from worker.errors import SettingsInvalid
+from worker.money import MOST_DOLLARS, Money
 from worker.urls import check_broker, check_database, check_oracle
 
 CHECKOUT = Path(__file__).parents[1]
@@ -86,7 +88,7 @@ class Settings(Home):
     oracle_lease_s: float = Field(180.0, gt=0)
     requests_per_minute: int = Field(0, ge=0)
     tokens_per_minute: int = Field(0, ge=0)
-    max_cost: Annotated[float, Field(ge=0)] | None = None
+    max_cost: Annotated[Decimal, Field(ge=0, le=MOST_DOLLARS)] | None = None
     prices: str | None = None
     pack_after_s: float = Field(1.0, ge=0)
     fallback_after_s: float = Field(60.0, gt=0)
@@ -136,6 +138,11 @@ class Settings(Home):
     def default_database(self) -> Path:
         """Where the database is when DATABASE_URL isn't set."""
         return self.home / "loracle.db"
+
+    @property
+    def most_spent(self) -> Money | None:
+        """`max_cost` as the ledger counts; None without a limit."""
+        return None if self.max_cost is None else Money.at_most(self.max_cost)
 
     @property
     def oracle_url(self) -> str:

@@ -18,8 +18,8 @@ class Summary:
     label (`gold` of them) and None where there are none. `oracle_agreement` is the share of reviews to which adapter
     and oracle give the same label, seen in `oracle_agreement_n`; `oracle_agreement_on` says which: "audit" and
     "audit+cascade" hold for the whole job, "escalated" only for reviews the adapter was unsure of. Intervals are
-    95 %. `reviews_per_s` is over the time in which at least one
-    batch was being scored, so pauses and the loading of the model don't count. `sources` says who gave the final
+    95 %. `reviews_per_s` is the job's speed: over the time
+    from enqueueing to the last label. `sources` says who gave the final
     labels and `oracle_cost`, in US dollars, what the oracle took; both are empty for a job without one.
     """
 
@@ -53,7 +53,6 @@ def summarise(queries: Queries, job_id: int) -> Summary:
     at = queries.progress(job_id)
     job = at.job
     measured = agreement_as_it_is(queries, job_id)
-    seconds = queries.scoring_seconds(job_id)
     return Summary(
         job_id=job.id,
         name=job.name,
@@ -69,7 +68,7 @@ def summarise(queries: Queries, job_id: int) -> Summary:
         oracle_cost=job.spent if job.oracle_id is not None else None,
         oracle_tokens=sum(row.tokens for row in queries.costs(job_id)) if job.oracle_id is not None else 0,
         **summarise_agreement(measured),
-        reviews_per_s=round(at.labelled / seconds, 2) if seconds else None,
+        reviews_per_s=None if at.speed is None else round(at.speed, 2),
     )
 
 

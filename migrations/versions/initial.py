@@ -27,7 +27,7 @@ SELECT reviews.job_id, reviews.row_no, reviews.external_id AS id,
             ELSE 'adapter' END AS source,
        scorers.name AS scorer, coalesce(correction.label, reviews.gold_label) AS gold_label, reviews.error,
        asked.reason AS asked,
-       CASE WHEN oracle.label IS NULL THEN NULL ELSE oracle.cost END AS cost,
+       CASE WHEN oracle.label IS NULL THEN NULL ELSE CAST(oracle.cost_nanos AS DOUBLE PRECISION) / 1e9 END AS cost,
        CASE WHEN correction.label IS NULL THEN 0 ELSE 1 END AS corrected,
        coalesce(oracle.created_at, adapter.created_at) AS labelled_at
 FROM reviews
@@ -42,7 +42,7 @@ LEFT JOIN LATERAL (
     ORDER BY scorer_id LIMIT 1
 ) AS asked ON true
 LEFT JOIN LATERAL (
-    SELECT label, score, cost, scorer_id, created_at FROM labels
+    SELECT label, score, cost_nanos, scorer_id, created_at FROM labels
     WHERE labels.job_id = reviews.job_id AND labels.row_no = reviews.row_no
       AND labels.scorer_id = asked.scorer_id AND asked.state = 'labelled' AND asked.reason <> 'audit'
     LIMIT 1
@@ -80,16 +80,18 @@ LEFT JOIN corrections AS correction ON correction.job_id = reviews.job_id AND co
 COSTS = """
 CREATE VIEW costs AS
 SELECT parts.job_id, parts.scorer_id, scorers.name AS scorer, sum(parts.labels) AS labels,
-       sum(parts.paid) AS paid_labels, sum(parts.tokens) AS tokens, sum(parts.cost) AS cost, sum(parts.lost) AS lost
+       sum(parts.paid) AS paid_labels, sum(parts.tokens) AS tokens,
+       CAST(sum(parts.cost_nanos) AS DOUBLE PRECISION) / 1e9 AS cost,
+       CAST(sum(parts.lost_nanos) AS DOUBLE PRECISION) / 1e9 AS lost
 FROM (
-    SELECT job_id, scorer_id, 1 AS labels, CASE WHEN cost > 0 THEN 1 ELSE 0 END AS paid, 0 AS tokens,
-           0.0 AS cost, 0.0 AS lost
+    SELECT job_id, scorer_id, 1 AS labels, CASE WHEN cost_nanos > 0 THEN 1 ELSE 0 END AS paid, 0 AS tokens,
+           0 AS cost_nanos, 0 AS lost_nanos
     FROM labels
     UNION ALL
     SELECT reservations.job_id, batches.scorer_id, 0, 0, coalesce(reservations.tokens, 0),
-           coalesce(reservations.cost, 0.0),
-           CASE WHEN reservations.cost IS NULL AND batches.state NOT IN ('running', 'submitted')
-                THEN reservations.reserved ELSE 0.0 END
+           coalesce(reservations.cost_nanos, 0),
+           CASE WHEN reservations.cost_nanos IS NULL AND batches.state NOT IN ('running', 'submitted')
+                THEN reservations.reserved_nanos ELSE 0 END
     FROM reservations JOIN batches ON batches.id = reservations.batch_id
 ) AS parts JOIN scorers ON scorers.id = parts.scorer_id
 GROUP BY parts.job_id, parts.scorer_id, scorers.name
@@ -122,7 +124,7 @@ SELECT counts.job_id, counts.name, counts.state, counts.policy, counts.adapter, 
        counts.failed, counts.by_oracle, measured.n AS with_gold,
        CAST(round(CAST(measured.statistics -> 'observed' ->> 'value' AS DOUBLE PRECISION) * measured.n) AS BIGINT)
            AS "right",
-       counts.spent, counts.created_at, counts.finished_at
+       CAST(counts.spent_nanos AS DOUBLE PRECISION) / 1e9 AS spent, counts.created_at, counts.finished_at
 FROM (
     SELECT jobs.id AS job_id, jobs.name, jobs.state, jobs.policy, adapters.name AS adapter, scorers.name AS oracle,
            jobs.records_read - (SELECT count(*) FROM rejects WHERE rejects.job_id = jobs.id) AS reviews,
@@ -140,7 +142,7 @@ FROM (
            (SELECT count(*) FROM requests
             WHERE requests.job_id = jobs.id AND requests.state = 'labelled' AND requests.reason <> 'audit'
            ) AS by_oracle,
-           jobs.spent, jobs.created_at, jobs.finished_at
+           jobs.spent_nanos, jobs.created_at, jobs.finished_at
     FROM jobs
     JOIN adapters ON adapters.id = jobs.adapter_id
     LEFT JOIN scorers ON scorers.id = jobs.oracle_id
@@ -191,9 +193,10 @@ def upgrade() -> None:
         sa.Column("policy", sa.Text(), nullable=False),
         sa.Column("adapter_id", INTEGER, nullable=False),
         sa.Column("oracle_id", INTEGER),
-        sa.Column("max_cost", sa.Double()),
-        sa.Column("spent", sa.Double(), server_default=sa.text("0"), nullable=False),
+        sa.Column("max_cost_nanos", INTEGER),
+        sa.Column("spent_nanos", INTEGER, server_default=sa.text("0"), nullable=False),
         sa.Column("oracle_error", sa.Text()),
+        sa.Column("texts", sa.Text(), server_default=sa.text("'kept'"), nullable=False),
         sa.Column("priority", INTEGER, nullable=False),
         sa.Column("batch_size", INTEGER, nullable=False),
         sa.Column("max_rejects", sa.Double(), nullable=False),
@@ -205,13 +208,23 @@ def upgrade() -> None:
         sa.Column("finished_at", sa.Double()),
         sa.Column("measured_at", sa.Double()),
         sa.CheckConstraint(
-            "state IN ('reading', 'running', 'done', 'stopped', 'cancelled')", name="ck_jobs_state"
+            "state IN ('reading', 'running', 'done', 'stopped', 'cancelled', 'deleting')",
+            name="ck_jobs_state",
         ),
+        sa.CheckConstraint("texts IN ('kept', 'deleting', 'deleted')", name="ck_jobs_texts"),
         sa.ForeignKeyConstraint(["adapter_id"], ["adapters.id"], name="fk_jobs_adapter_id"),
         sa.PrimaryKeyConstraint("id", name="pk_jobs"),
         sa.UniqueConstraint("identity", name="uq_jobs_identity"),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_jobs_state", "jobs", ["state"])
+    op.create_table(
+        "deleted_jobs",
+        sa.Column("id", INTEGER, autoincrement=False, nullable=False),
+        sa.Column("spent_nanos", INTEGER, nullable=False),
+        sa.Column("deleted_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_deleted_jobs"),
+    )
     op.create_table(
         "agreements",
         sa.Column("id", INTEGER, sa.Identity(), nullable=False),
@@ -263,6 +276,7 @@ def upgrade() -> None:
             ["parent_id"], ["batches.id"], name="fk_batches_parent_id", ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name="pk_batches"),
+        sqlite_autoincrement=True,
     )
     op.create_index(
         "ix_batches_children",
@@ -362,7 +376,7 @@ def upgrade() -> None:
         sa.Column("response_model", sa.Text()),
         sa.Column("request_id", sa.Text()),
         sa.Column("tokens", INTEGER),
-        sa.Column("cost", sa.Double()),
+        sa.Column("cost_nanos", INTEGER),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(["batch_id"], ["batches.id"], name="fk_labels_batch_id", ondelete="SET NULL"),
         sa.ForeignKeyConstraint(
@@ -415,11 +429,11 @@ def upgrade() -> None:
         sa.Column("id", INTEGER, sa.Identity(), nullable=False),
         sa.Column("job_id", INTEGER, nullable=False),
         sa.Column("batch_id", INTEGER),
-        sa.Column("reserved", sa.Double(), nullable=False),
-        sa.Column("cost", sa.Double()),
+        sa.Column("reserved_nanos", INTEGER, nullable=False),
+        sa.Column("cost_nanos", INTEGER),
         sa.Column("tokens", INTEGER),
-        sa.Column("input_price", sa.Double()),
-        sa.Column("output_price", sa.Double()),
+        sa.Column("input_price_nanos", INTEGER),
+        sa.Column("output_price_nanos", INTEGER),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("settled_at", sa.Double()),
         sa.ForeignKeyConstraint(
@@ -427,6 +441,7 @@ def upgrade() -> None:
         ),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_reservations_job_id", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name="pk_reservations"),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_reservations_batch_id", "reservations", ["batch_id"])
     op.create_index("ix_reservations_job_id", "reservations", ["job_id"])
@@ -466,6 +481,7 @@ def downgrade() -> None:
         "batches",
         "measurings",
         "agreements",
+        "deleted_jobs",
         "jobs",
         "activations",
         "scorers",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,32 +16,33 @@ import pytest
 
 from worker.settings import DOTENV
 
+HANG_S = 600.0
+"""No command takes so long but one that hangs: machines may be busy."""
+
 Loracle = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
+def environment_of(home: Path) -> dict[str, str]:
     """An environment without any configuration but the data directory."""
     ours = ("LORACLE_", "DATABASE_URL", "REDIS_URL", "OPENAI_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {
         **kept,
         DOTENV: "no",
-        "LORACLE_HOME": str(tmp_path / "home"),
+        "LORACLE_HOME": str(home),
         "PYTHONUNBUFFERED": "1",
         "COLUMNS": "200",
     }
 
 
-@pytest.fixture
-def loracle(environment: dict[str, str], tmp_path: Path) -> Loracle:
-    """Runs `loracle` with these arguments to its end, in an empty folder."""
+def loracle_in(folder: Path, environment: dict[str, str]) -> Loracle:
+    """Runs `loracle` with some arguments to its end, in a folder."""
 
-    def run(*arguments: str, input: str | None = None, timeout: float = 120, **more: str) -> Any:
+    def run(*arguments: str, input: str | None = None, timeout: float = HANG_S, **more: str) -> Any:
         return subprocess.run(
             [sys.executable, "-m", "worker", *arguments],
             env={**environment, **more},
-            cwd=tmp_path,
+            cwd=folder,
             input=input,
             capture_output=True,
             text=True,
@@ -48,6 +51,32 @@ def loracle(environment: dict[str, str], tmp_path: Path) -> Loracle:
         )
 
     return run
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """`environment_of` a data directory that isn't there yet."""
+    return environment_of(tmp_path / "home")
+
+
+@pytest.fixture
+def loracle(environment: dict[str, str], tmp_path: Path) -> Loracle:
+    """`loracle_in` an empty folder."""
+    return loracle_in(tmp_path, environment)
+
+
+def labelled_so_far(loracle: Loracle) -> int:
+    """Reviews of job 1 that have a label; 0 before there is a job."""
+    shown = loracle("status", "1", "--json")
+    return int(json.loads(shown.stdout)["labelled"]) if shown.returncode == 0 else 0
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Returns when the condition holds."""
+    deadline = time.monotonic() + HANG_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def left_behind(home: Path) -> list[str]:

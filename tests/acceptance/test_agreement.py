@@ -64,7 +64,10 @@ def test_a_labelled_file_is_summed_up_with_an_interval_for_each_figure(
     for words in ("gold,adapter", "adapter,oracle", "audit+cascade", "escalated", "against gold"):
         assert words in shown.stdout
     assert "say nothing of the others" in shown.stderr
-    assert "positive" in two_jobs("agreement", "1", "--by", "class").stdout
+    assert "  AC1: as kappa, but" in shown.stdout
+    by_class = two_jobs("agreement", "1", "--by", "class").stdout
+    assert "positive" in by_class
+    assert "  bias: the share" in by_class
     by_length = json.loads(two_jobs("agreement", "1", "--by", "length", "--json").stdout)
     assert {one["slice"].split()[0] for one in by_length["agreements"]} == {"length"}
     whole = json.loads(two_jobs("agreement", "2", "--json").stdout)

@@ -5,31 +5,48 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from datetime import datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from tests.acceptance.conftest import Loracle, left_behind
+from tests.acceptance.conftest import (
+    HANG_S,
+    Loracle,
+    environment_of,
+    labelled_so_far,
+    left_behind,
+    loracle_in,
+    until,
+)
 from worker.scorers.stub import stub_label
 
 TEXTS = ["=HYPERLINK(1)", "a fine film", "a poor film", "what a bore", "lovely", "café Zoë 👍"]
 
 
-@pytest.fixture
-def scored(loracle: Loracle, tmp_path: Path) -> Loracle:
-    """`loracle` in a data directory where job 1, with a kept column, is done."""
-    with (tmp_path / "reviews.csv").open("w", newline="", encoding="utf-8") as file:
+@pytest.fixture(scope="module")
+def done_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data directory where job 1, with a kept column, is done."""
+    folder = tmp_path_factory.mktemp("scored")
+    with (folder / "reviews.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["key", "text", "label", "shop"])
         writer.writerows([f"k{n}", text, "positive", "Rome"] for n, text in enumerate(TEXTS))
+    loracle = loracle_in(folder, environment_of(folder / "home"))
     done = loracle("run", "reviews.csv", "--adapter", "stub", "--keep-columns", "shop", "--json")
     assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def scored(done_once: Path, loracle: Loracle, tmp_path: Path) -> Loracle:
+    """`loracle` with a copy of that folder."""
+    shutil.copytree(done_once, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sock"))
     return loracle
 
 
@@ -44,7 +61,8 @@ def test_results_come_in_every_format_with_the_same_columns(scored: Loracle, tmp
     as_json = [
         json.loads(line) for line in scored("results", "1", "--json", "--with-text").stdout.splitlines()
     ]
-    assert scored("results", "1", "-o", "labels.parquet", "--with-text").returncode == 0
+    written = scored("results", "1", "-o", "labels.parquet", "--with-text")
+    assert (written.returncode, written.stderr) == (0, "6 rows of job 1 in labels.parquet.\n")
     as_parquet = pq.read_table(tmp_path / "labels.parquet").to_pylist()
     assert list(as_csv[0]) == list(as_json[0]) == list(as_parquet[0]) == columns
     assert [row["text"] for row in as_json] == TEXTS
@@ -71,13 +89,18 @@ def test_filters_choose_rows(scored: Loracle) -> None:
         ).stdout.splitlines()
     ]
     assert found == [row for row in rows if row["score"] >= middle][:2]
-    assert scored("results", "1", "--json", "--failed").stdout == ""
+    none = scored("results", "1", "--json", "--failed")
+    assert (none.stdout, none.stderr) == ("", "No row of job 1 matches.\n")
+    empty = scored("results", "1", "--failed", "-o", "failed.csv")
+    assert empty.stderr == "0 rows of job 1 in failed.csv: none matches.\n"
     unknown = scored("results", "1", "--label", "neutral")
     assert unknown.returncode == 2
     assert "negative, positive" in unknown.stderr
 
 
-def test_wrong_labels_are_listed_with_their_source(scored: Loracle, tmp_path: Path) -> None:
+def test_wrong_labels_are_listed_and_without_an_oracle_there_are_reviews_to_judge(
+    scored: Loracle, tmp_path: Path
+) -> None:
     listed = scored("results", "1", "--wrong", "--json", "--with-text").stdout.splitlines()
     wrong = [json.loads(line) for line in listed]
     assert [row["text"] for row in wrong] == [text for text in TEXTS if stub_label(text) != "positive"]
@@ -87,13 +110,19 @@ def test_wrong_labels_are_listed_with_their_source(scored: Loracle, tmp_path: Pa
     nothing = scored("results", "2", "--wrong", "--json")
     assert (nothing.returncode, nothing.stdout) == (0, "")
     assert "gold label" in nothing.stderr
+    likely_wrong = scored("review", "1", "-o", "work.csv")
+    assert (likely_wrong.returncode, "--kind gold" in likely_wrong.stderr) == (0, True), likely_wrong.stderr
+    unsure = scored("review", "2", "-o", "work.csv")
+    assert (unsure.returncode, "--kind unsure" in unsure.stderr) == (0, True), unsure.stderr
+    assert "a fine film" in (tmp_path / "work.csv").read_text()
+    assert scored("review", "1", "--kind", "disagreements").returncode == 2
 
 
-@pytest.mark.parametrize("command", ["status", "results", "cancel", "retry"])
-def test_an_unknown_job_is_named(loracle: Loracle, command: str) -> None:
-    done = loracle(command, "7")
-    assert done.returncode == 2
-    assert "no job 7" in done.stderr
+def test_an_unknown_job_is_named(loracle: Loracle) -> None:
+    for command in ("status", "results", "cancel", "retry"):
+        done = loracle(command, "7")
+        assert done.returncode == 2, command
+        assert "no job 7" in done.stderr
 
 
 def test_status_says_why_nothing_moves_and_cancel_and_retry_change_it(
@@ -174,14 +203,8 @@ def test_labels_of_a_stream_flow_while_it_is_open(
             assert stream.stdin is not None
             stream.stdin.write("first review\nsecond review\n")
             stream.stdin.flush()
-            deadline = time.monotonic() + 60
-            labelled = 0
-            while labelled < 2 and time.monotonic() < deadline:
-                time.sleep(0.3)
-                shown = loracle("status", "1", "--json")
-                labelled = json.loads(shown.stdout)["labelled"] if shown.returncode == 0 else 0
-            assert labelled == 2, "no label came while the stream was open"
-            assert json.loads(shown.stdout)["state"] == "reading"
+            until(lambda: labelled_so_far(loracle) == 2)
+            assert json.loads(loracle("status", "1", "--json").stdout)["state"] == "reading"
             stream.stdin.write("third review\n")
             stream.stdin.close()
             assert stream.stdout is not None
@@ -189,5 +212,5 @@ def test_labels_of_a_stream_flow_while_it_is_open(
         followed = loracle("results", "1", "--follow", "--json")
         assert [json.loads(line)["row_no"] for line in followed.stdout.splitlines()] == [1, 2, 3]
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(60) == 0
+        assert worker.wait(HANG_S) == 0
     assert left_behind(tmp_path / "home") == []

@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.acceptance.conftest import Loracle
+from tests.acceptance.conftest import HANG_S, Loracle, until
 from tests.unit import models
 
 SIZES = ("--max-length", "32", "--limit", "120", "--test-limit", "40", "--token-budget", "512")
@@ -38,7 +37,7 @@ def test_all_contenders_are_compared_quickly(loracle: Loracle, tmp_path: Path) -
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
     arguments = ("compare", "train.csv", "--test", "test.csv", "--base", "tiny", "--quick", *SIZES)
-    done = loracle(*arguments, "--oracle", "oracle.parquet", "--ranks", "2", timeout=240)
+    done = loracle(*arguments, "--oracle", "oracle.parquet", "--ranks", "2")
     assert done.returncode == 0, done.stderr
     out = tmp_path / "comparison"
     assert sorted(path.name for path in out.iterdir()) == [
@@ -85,11 +84,10 @@ def test_an_interrupted_comparison_ends_its_processes_and_goes_on(
     for line in process.stderr:
         if line.startswith("LSTM: training"):
             break
-    deadline = time.monotonic() + 60
-    while not (children := psutil.Process(process.pid).children()) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    children: list[psutil.Process] = []
+    until(lambda: children.extend(psutil.Process(process.pid).children()) or children)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=HANG_S)
     assert process.returncode == 130, err
     assert "holds what was measured: TF-IDF + logistic" in err
     assert children

@@ -5,16 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import Loracle
+from tests.acceptance.conftest import Loracle, environment_of, loracle_in
 from tests.fake_openai import FakeOpenAI, rule_label
 from trainer.data import read_labelled
 from worker.scorers.stub import LABELS, stub_score
@@ -43,28 +40,12 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer = csv.writer(file)
         writer.writerow(["key", "text", "label"])
         writer.writerows([f"k{n}", text, "positive"] for n, text in enumerate(TEXTS))
-    ours = ("LORACLE_", "DATABASE_URL", "REDIS_URL", "OPENAI_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     with FakeOpenAI() as server:
-        command = [
-            sys.executable, "-m", "worker", "run", "reviews.csv", "--adapter", "stub", "--audit", "1.0",
-            "--route", "chat", "--label-column", "label", "--text-column", "text",
-        ]  # fmt: skip
-        home = {
-            "LORACLE_HOME": str(folder / "home"),
-            "LORACLE_DOTENV": "no",
-            "OPENAI_BASE_URL": server.url,
-            "OPENAI_API_KEY": "any",
-        }
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env={**kept, **home},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+        done = loracle_in(folder, environment_of(folder / "home"))(
+            "run", "reviews.csv", "--adapter", "stub", "--audit", "1.0", "--route", "chat",
+            "--label-column", "label", "--text-column", "text",
+            OPENAI_BASE_URL=server.url, OPENAI_API_KEY="any",
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder
 

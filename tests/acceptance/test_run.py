@@ -8,17 +8,17 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import Loracle, left_behind
+from tests.acceptance.conftest import HANG_S, Loracle, labelled_so_far, left_behind, until
+from tests.integration.site import SAYS_THAT_IT_STOPS, held, run_first
 from worker.bootstrap import SAMPLE
 
 
 def test_the_sample_file_is_scored_well_and_each_row_once(loracle: Loracle, tmp_path: Path) -> None:
-    done = loracle("run", str(SAMPLE), "--json", timeout=280)
+    done = loracle("run", str(SAMPLE), "--json")
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["rows"] == summary["labelled"] == sum(summary["labels"].values()) == 260
@@ -37,7 +37,11 @@ def test_the_sample_file_is_scored_well_and_each_row_once(loracle: Loracle, tmp_
 
     again = loracle("run", str(SAMPLE), "--json")
     assert json.loads(again.stdout)["job_id"] == summary["job_id"]
-    assert "has these reviews already" in again.stderr
+    assert f"`loracle results {summary['job_id']}` shows its labels; --again" in again.stderr
+    queued = loracle("enqueue", str(SAMPLE), "--batch-size", "64")
+    assert queued.stdout == f"{summary['job_id']}\n"
+    assert "is done" in queued.stderr
+    assert "waits" not in queued.stderr
 
 
 def test_a_file_without_gold_labels_has_no_accuracy(loracle: Loracle, tmp_path: Path) -> None:
@@ -63,7 +67,8 @@ def test_a_machine_that_cant_load_the_adapter_ends_and_says_why(loracle: Loracle
 def test_ctrl_c_leaves_a_job_that_the_same_command_takes_up(
     loracle: Loracle, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    (tmp_path / "reviews.txt").write_text("".join(f"review number {n}\n" for n in range(400)))
+    texts = held([f"review number {n}" for n in range(400)], 150)
+    (tmp_path / "reviews.txt").write_text("".join(f"{text}\n" for text in texts))
     command = [
         sys.executable,
         "-m",
@@ -75,23 +80,20 @@ def test_ctrl_c_leaves_a_job_that_the_same_command_takes_up(
         "--batch-size",
         "20",
     ]
-    slow = {**environment, "LORACLE_STUB_DELAY_S": "0.5"}
-    with subprocess.Popen(
-        command, env=slow, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as running:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            time.sleep(0.5)
-            shown = loracle("status", "1", "--json")
-            if shown.returncode == 0 and json.loads(shown.stdout)["labelled"] > 0:
-                break
+    gate, said = tmp_path / "gate", tmp_path / "said"
+    slow = {**environment, "LORACLE_STUB_GATE": str(gate), **run_first(tmp_path, SAYS_THAT_IT_STOPS)}
+    with (
+        said.open("w") as errors,
+        subprocess.Popen(command, env=slow, cwd=tmp_path, stdout=errors, stderr=errors) as running,
+    ):
+        until(lambda: labelled_so_far(loracle) > 0)
         running.send_signal(signal.SIGINT)
-        _, errors = running.communicate(timeout=60)
-    assert running.returncode == 130, errors
-    assert "Job 1 keeps its labels" in errors
+        until((tmp_path / "home" / "stops").exists)
+        gate.touch()
+        assert running.wait(HANG_S) == 130, said.read_text()
+    assert "Job 1 keeps its labels" in said.read_text()
     assert left_behind(tmp_path / "home") == []
-    labelled = json.loads(loracle("status", "1", "--json").stdout)["labelled"]
-    assert 0 < labelled < 400
+    assert 0 < labelled_so_far(loracle) < 400
 
     done = loracle("run", "reviews.txt", "--adapter", "stub", "--batch-size", "20", "--json")
     summary = json.loads(done.stdout)

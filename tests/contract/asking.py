@@ -5,14 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from tests.contract.enqueued import expected, in_batches, reviews, spec
+from sqlalchemy import Engine
+
+from tests.contract.enqueued import expected, in_batches, reviews, spec, sql
+from worker.money import Money
 from worker.oracle.money import Charge, Price
 from worker.reviews import Answer, Failure, Job, Prompt, Review, Score, ScorerIdentity
 from worker.store.ledger import Ledger
 from worker.store.packing import PackRule
 
-PRICE = Price(1.0, 4.0)
+PRICE = Price.of(1, 4)
 ORACLE = ScorerIdentity("openai", "gpt", "1" * 64, {"route": "chat"})
+
+
+usd = Money.at_most
 
 
 def ask(
@@ -32,7 +38,7 @@ def ask(
         spec(ledger, batch_size=batch_size, priority=priority),
         policy=policy,
         oracle_id=ledger.register_scorer(oracle),
-        max_cost=max_cost,
+        max_cost=None if max_cost is None else usd(max_cost),
     )
     job, _ = ledger.open_job(made)
     rows = reviews(1, count)
@@ -82,7 +88,7 @@ def answers(
             "gpt-1",
             "req-1",
             12,
-            cost,
+            usd(cost),
         )
         for index, request in enumerate(prompt.requests)
     }
@@ -95,7 +101,7 @@ def pay(ledger: Ledger, prompt: Prompt, found: Mapping[int, Answer]) -> dict[int
         job_id = prompt.requests[index].job_id
         sums[job_id] = sums.get(job_id, Charge()) + Charge(answer.cost, answer.tokens)
     numbers = ledger.reserve(
-        prompt.id, {job_id: 2 * charge.cost for job_id, charge in sums.items()}, price=PRICE
+        prompt.id, {job_id: charge.cost + charge.cost for job_id, charge in sums.items()}, price=PRICE
     )
     return {numbers[job_id]: charge for job_id, charge in sums.items()}
 
@@ -116,3 +122,13 @@ def answer_all(ledger: Ledger, failing: frozenset[int] = frozenset()) -> int:
             ledger.save_answers(prompt, found, charges=pay(ledger, prompt, found), done=True)
             for job_id in prompt.job_ids:
                 ledger.complete(job_id)
+
+
+def sums_agree(engine: Engine) -> bool:
+    """What every job has spent is exactly the sum of its reservations."""
+    rows = sql(
+        engine,
+        "SELECT spent_nanos, (SELECT coalesce(sum(coalesce(cost_nanos, reserved_nanos)), 0) FROM reservations "
+        "WHERE job_id = jobs.id) FROM jobs",
+    )
+    return all(isinstance(spent, int) and spent == summed for spent, summed in rows)

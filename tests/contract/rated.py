@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tests.contract.asking import ORACLE, claim_all, pack, pay
+from tests.contract.asking import ORACLE, claim_all, pack, pay, usd
 from tests.contract.enqueued import STUB, spec
 from worker.reviews import Answer, Failure, Outcome, Reject, Review, Score
 from worker.store.ledger import Ledger
@@ -51,7 +51,7 @@ def rate(ledger: Ledger, rows: list[Rated] = ROWS, *, audited: bool = True) -> i
     pack(ledger)
     for prompt in claim_all(ledger):
         found = {
-            at: Answer(_outcome(rows[request.row_no - 1].oracle), "gpt-1", "req-1", 12, 0.01)
+            at: Answer(_outcome(rows[request.row_no - 1].oracle), "gpt-1", "req-1", 12, usd(0.01))
             for at, request in enumerate(prompt.requests)
         }
         ledger.save_answers(prompt, found, charges=pay(ledger, prompt, found), done=True)

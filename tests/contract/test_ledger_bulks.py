@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Engine
 
-from tests.contract.asking import PRICE, answers, ask, claim_all, pack
+from tests.contract.asking import PRICE, answers, ask, claim_all, pack, usd
 from tests.contract.enqueued import sql
 from worker.errors import LeaseLost
 from worker.oracle.money import Charge
 from worker.reviews import Prompt
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
+
+pytestmark = pytest.mark.usefixtures("exact_sums")
 
 
 def claimed(ledger: Ledger, count: int = 6) -> Prompt:
@@ -37,8 +39,8 @@ def test_a_bulk_waits_without_a_lease_and_is_collected(
     row = ledger.bulk(prompt.id)
     assert row is not None
     assert (row.state, row.file_id, row.remote_id, len(row.client_key)) == ("packed", None, None, 32)
-    number = ledger.reserve(prompt.id, {job_id: 1.0}, price=PRICE)[job_id]
-    assert ledger.outstanding(prompt.id) == {job_id: (number, 1.0)}
+    number = ledger.reserve(prompt.id, {job_id: usd(1)}, price=PRICE)[job_id]
+    assert ledger.outstanding(prompt.id) == {job_id: number}
     ledger.note_upload(prompt, "file-1")
     ledger.note_submission(prompt, "batch-1", poll_after_s=60)
     assert claim_all(ledger) == []
@@ -48,9 +50,9 @@ def test_a_bulk_waits_without_a_lease_and_is_collected(
         assert prompt.attempts == 1
         ledger.wait_on(prompt, poll_after_s=60)
     prompt = due(ledger, engine)
-    assert ledger.collect(prompt, answers(prompt), charges={number: Charge(0.25)}, error=None) == 0
+    assert ledger.collect(prompt, answers(prompt), charges={number: Charge(usd(0.25))}, error=None) == 0
     assert ledger.complete(job_id)
-    assert queries.get_job(job_id).spent == pytest.approx(0.25)
+    assert queries.get_job(job_id).spent == 0.25
     assert [one.state for one in ledger.bulks()] == ["collected"]
     assert ledger.bulks(open_only=True) == []
 
@@ -103,7 +105,7 @@ def test_a_bulk_that_kills_its_workers_before_it_is_out_is_halved_and_costs_noth
     prompt = claimed(ledger)
     (job_id,) = prompt.job_ids
     for attempt in range(3):
-        ledger.reserve(prompt.id, {job_id: 1.0}, price=PRICE)
+        ledger.reserve(prompt.id, {job_id: usd(1)}, price=PRICE)
         ledger.release_prompt(prompt, "KeyError while asking", delay_s=0.0)
         if attempt < 2:
             (prompt,) = claim_all(ledger)
@@ -134,7 +136,7 @@ def test_a_bulk_of_a_cancelled_job_is_not_sent_and_its_money_comes_back(
 ) -> None:
     prompt = claimed(ledger)
     (job_id,) = prompt.job_ids
-    ledger.reserve(prompt.id, {job_id: 1.0}, price=PRICE)
+    ledger.reserve(prompt.id, {job_id: usd(1)}, price=PRICE)
     ledger.release_prompt(prompt, "the connection broke", delay_s=0.0)
     ledger.cancel(job_id)
     assert claim_all(ledger) == []
@@ -145,7 +147,7 @@ def test_a_bulk_of_a_cancelled_job_is_not_sent_and_its_money_comes_back(
 def test_an_abandoned_bulk_opens_its_requests(ledger: Ledger, queries: Queries, engine: Engine) -> None:
     prompt = claimed(ledger)
     (job_id,) = prompt.job_ids
-    ledger.reserve(prompt.id, {job_id: 1.0}, price=PRICE)
+    ledger.reserve(prompt.id, {job_id: usd(1)}, price=PRICE)
     ledger.note_upload(prompt, "file-1")
     ledger.note_submission(prompt, "batch-1", poll_after_s=0)
     prompt = due(ledger, engine)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Engine
 
-from tests.contract.asking import ORACLE, PRICE, answer_all, answers, ask, claim_all, pack
+from tests.contract.asking import ORACLE, PRICE, answer_all, answers, ask, claim_all, pack, usd
 from tests.contract.enqueued import STUB, expected, finish, sql, work_off
 from worker.errors import LeaseLost
 from worker.oracle.money import Charge
@@ -13,6 +13,8 @@ from worker.policy import Policy
 from worker.reviews import Failure, Outcome, Score, ScorerIdentity
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
+
+pytestmark = pytest.mark.usefixtures("exact_sums")
 
 
 def requests(engine: Engine, job_id: int) -> list[tuple[object, ...]]:
@@ -48,7 +50,7 @@ def test_the_oracle_alone_labels_every_review(ledger: Ledger, queries: Queries, 
     assert queries.request_counts(job.id) == {("policy", "labelled"): 10}
     (cost,) = queries.costs(job.id)
     assert (cost.scorer, cost.labels, cost.paid_labels, cost.tokens) == ("gpt", 10, 10, 120)
-    assert cost.cost == pytest.approx(0.1)
+    assert cost.cost == 0.1
     assert sql(engine, "SELECT DISTINCT response_model, request_id FROM labels") == [("gpt-1", "req-1")]
 
 
@@ -313,12 +315,12 @@ def test_answers_are_saved_as_they_come_and_never_asked_again(
     (again,) = claim_all(ledger)
     assert [request.row_no for request in again.requests] == [3, 4]
     # The frozen one wakes up: it can't write, but what its call cost is known now.
-    reservation = ledger.reserve(prompt.id, {job.id: 0.5}, price=PRICE)[job.id]
+    reservation = ledger.reserve(prompt.id, {job.id: usd(0.5)}, price=PRICE)[job.id]
     with pytest.raises(LeaseLost):
-        ledger.save_answers(prompt, found, charges={reservation: Charge(0.2)}, done=True)
+        ledger.save_answers(prompt, found, charges={reservation: Charge(usd(0.2))}, done=True)
     with pytest.raises(LeaseLost):
         ledger.renew_prompt(prompt)
-    assert queries.get_job(job.id).spent == pytest.approx(0.2)
+    assert queries.get_job(job.id).spent == 0.2
     ledger.save_answers(again, answers(again), charges={}, done=True)
     assert ledger.complete(job.id)
     assert requests(engine, job.id)[:2] == [

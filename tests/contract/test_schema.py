@@ -120,17 +120,18 @@ def test_results_has_a_row_per_review_and_says_whose_label_is_final(engine: Engi
             "(1, 2, 2, 'cascade', 'labelled', 0), (1, 3, 2, 'cascade', 'failed', 0), "
             "(1, 4, 2, 'audit', 'labelled', 0), (1, 5, 2, 'fallback', 'refused', 0), "
             "(1, 6, 2, 'policy', 'labelled', 0), (1, 7, 2, 'policy', 'open', 0)",
-            "INSERT INTO labels (job_id, row_no, scorer_id, label, score, cost, created_at) VALUES "
-            "(1, 1, 1, 'pos', 0.9, NULL, 0), (1, 2, 1, 'pos', 0.6, NULL, 0), (1, 2, 2, 'neg', 0.8, 0.5, 0), "
-            "(1, 3, 1, 'pos', 0.7, NULL, 0), (1, 4, 1, 'pos', 0.7, NULL, 0), (1, 4, 2, 'neg', 1, 0.5, 0), "
-            "(1, 6, 1, 'pos', 0.7, NULL, 0), (1, 6, 2, 'neg', NULL, 0.25, 0), (1, 7, 1, 'pos', 0.7, NULL, 0)",
+            "INSERT INTO labels (job_id, row_no, scorer_id, label, score, cost_nanos, created_at) VALUES "
+            "(1, 1, 1, 'pos', 0.9, NULL, 0), (1, 2, 1, 'pos', 0.6, NULL, 0), (1, 2, 2, 'neg', 0.8, 500000000, 0), "
+            "(1, 3, 1, 'pos', 0.7, NULL, 0), (1, 4, 1, 'pos', 0.7, NULL, 0), (1, 4, 2, 'neg', 1, 500000000, 0), "
+            "(1, 6, 1, 'pos', 0.7, NULL, 0), (1, 6, 2, 'neg', NULL, 250000000, 0), (1, 7, 1, 'pos', 0.7, NULL, 0)",
             "INSERT INTO batches (id, job_id, lane, scorer_id, rank, number, first_row, last_row, size, state, "
             "attempts, created_at) VALUES (1, 1, 'openai', 2, 0, 0, 0, 0, 3, 'done', 1, 0), "
             "(2, 1, 'openai', 2, 0, 0, 0, 0, 3, 'running', 1, 0)",
             # Of calls that gave no label too; one that nobody heard of again; one under way.
-            "INSERT INTO reservations (job_id, batch_id, reserved, cost, tokens, created_at) VALUES "
-            "(1, 1, 2.0, 1.25, 40, 0), (1, 1, 2.0, 0.5, 20, 0), (1, 1, 0.75, NULL, NULL, 0), "
-            "(1, 2, 2.0, NULL, NULL, 0)",
+            "INSERT INTO reservations (job_id, batch_id, reserved_nanos, cost_nanos, tokens, created_at) VALUES "
+            "(1, 1, 2000000000, 1250000000, 40, 0), (1, 1, 2000000000, 500000000, 20, 0), "
+            "(1, 1, 750000000, NULL, NULL, 0), "
+            "(1, 2, 2000000000, NULL, NULL, 0)",
         ):
             connection.execute(text(statement))
         rows = connection.execute(

@@ -7,6 +7,7 @@ import threading
 import pytest
 from sqlalchemy import Engine
 
+from tests.contract.asking import answers, ask, claim_all, pack, pay
 from tests.contract.enqueued import enqueue, finish, reviews, spec, sql, work_off
 from worker.errors import AdapterUnknown, JobUnknown
 from worker.reviews import Reject, Review
@@ -41,7 +42,7 @@ def test_progress_counts_from_batches_and_agrees_with_the_labels(
     ledger.seal(job.id)
     at = queries.progress(job.id)
     assert (at.reviews, at.labelled, at.failed, at.rejected, at.unlabelled) == (12, 0, 0, 1, 12)
-    assert (at.batches, at.open_batches, at.rate, at.seconds_left) == ({"queued": 3}, 3, 0.0, None)
+    assert (at.batches, at.open_batches, at.pace, at.seconds_left) == ({"queued": 3}, 3, 0.0, None)
     assert (at.oldest_bell_s, at.last_error) == (None, None)
 
     first, second, _third = ledger.publishable("adapter", window=8)
@@ -57,8 +58,8 @@ def test_progress_counts_from_batches_and_agrees_with_the_labels(
     assert sql(engine, "SELECT count(*) FROM labels") == [(3,)]
     assert at.batches == {"done": 1, "queued": 2}
     assert at.last_error == "server away"
-    assert 0 < at.rate <= 2
-    assert at.seconds_left == pytest.approx(8 / at.rate)
+    assert 0 < at.pace <= 2
+    assert at.seconds_left == pytest.approx(8 / at.pace)
     assert at.oldest_bell_s is not None
     assert 9 <= at.oldest_bell_s < 60
     assert queries.count_active_batches("adapter") == 2
@@ -81,13 +82,68 @@ def test_progress_is_of_one_moment(ledger: Ledger, queries: Queries) -> None:
     assert queries.progress(job.id).reviews == 160
 
 
-def test_pauses_dont_count_as_scoring(ledger: Ledger, queries: Queries, engine: Engine) -> None:
-    job_id = scored(ledger)
-    sql(engine, "UPDATE batches SET claimed_at = 100, finished_at = 110 WHERE number = 1")
-    sql(engine, "UPDATE batches SET claimed_at = 105, finished_at = 112 WHERE number = 2")
-    assert queries.scoring_seconds(job_id) == 12
-    sql(engine, "UPDATE batches SET claimed_at = 500, finished_at = 501 WHERE number = 2")
-    assert queries.scoring_seconds(job_id) == 11
+def test_a_jobs_speed_is_from_its_enqueueing_to_its_last_label(
+    ledger: Ledger, queries: Queries, engine: Engine
+) -> None:
+    job_id = scored(ledger, failing=frozenset({3}))
+    other = scored(ledger)
+    sql(engine, "UPDATE jobs SET created_at = 1000")
+    sql(engine, f"UPDATE batches SET claimed_at = 1030, finished_at = 1040 WHERE job_id = {job_id}")
+    sql(engine, f"UPDATE batches SET finished_at = 1090 WHERE job_id = {job_id} AND number = 2")
+    at = queries.progress(job_id)
+    assert (at.labelled, at.labelled_s, at.speed) == (9, 90, 0.1)
+    # What is done before an hour has its speed, and nothing moves any more.
+    assert (at.pace, at.seconds_left) == (0.0, None)
+    assert queries.progress(other).speed != at.speed
+
+
+def test_jobs_that_share_prompts_have_each_its_own_speed(
+    ledger: Ledger, queries: Queries, engine: Engine
+) -> None:
+    first, second = ask(ledger, 4), ask(ledger, 8)
+    unlabelled = queries.progress(first.id)
+    assert (unlabelled.speed, unlabelled.labelled_s) == (None, None)
+    pack(ledger, size=6)
+    for prompt in claim_all(ledger):
+        found = answers(prompt)
+        ledger.save_answers(prompt, found, charges=pay(ledger, prompt, found), done=True)
+    sql(engine, "UPDATE jobs SET created_at = created_at - 100")
+    sql(engine, f"UPDATE jobs SET created_at = created_at - 100 WHERE id = {second.id}")
+    of_first, of_second = queries.progress(first.id), queries.progress(second.id)
+    assert of_first.speed == pytest.approx(4 / 100, rel=0.1)
+    assert of_second.speed == pytest.approx(8 / 200, rel=0.1)
+    sql(engine, "UPDATE reservations SET settled_at = settled_at + 300")
+    assert queries.progress(second.id).speed == pytest.approx(8 / 500, rel=0.1)
+
+
+def test_the_oracles_pace_is_of_the_job_alone_and_a_bulk_promises_no_end(
+    ledger: Ledger, queries: Queries, engine: Engine
+) -> None:
+    first, second = ask(ledger, 4), ask(ledger, 8)
+    sql(engine, "UPDATE jobs SET created_at = created_at - 60")
+    pack(ledger, size=6)
+    prompt = claim_all(ledger)[0]
+    assert prompt.job_ids == (first.id, second.id)
+    found = answers(prompt)
+    ledger.save_answers(prompt, found, charges=pay(ledger, prompt, found), done=True)
+    at = queries.progress(second.id)
+    own = sum(request.job_id == second.id for request in prompt.requests)
+    assert 0 < own < len(prompt.requests)
+    assert at.pace == pytest.approx(own / 60)
+    assert at.seconds_left == pytest.approx((8 - own) / at.pace)
+    sql(engine, "UPDATE reservations SET settled_at = settled_at - 61")
+    assert queries.progress(second.id).seconds_left is None
+
+    bulk = ask(ledger, 3)
+    pack(ledger, size=3, bulk=True)
+    (prompt,) = [one for one in claim_all(ledger) if bulk.id in one.job_ids]
+    assert [(one.batch_id, one.submitted_s) for one in queries.progress(bulk.id).bulks] == [(prompt.id, None)]
+    ledger.note_submission(prompt, "batch-1", poll_after_s=60)
+    sql(engine, "UPDATE bulks SET submitted_at = submitted_at - 120")
+    (waiting,) = queries.progress(bulk.id).bulks
+    assert waiting.requests == 3
+    assert waiting.submitted_s == pytest.approx(120, abs=60)
+    assert queries.progress(second.id).bulks == ()
 
 
 def test_jobs_are_listed_newest_first(ledger: Ledger, queries: Queries) -> None:

@@ -90,6 +90,8 @@ class Shelf:
             self._end(batch, self.planned[key], answer)
         elif batch["status"] == "validating":
             batch["status"] = "in_progress"
+            lines = self.files[batch["input_file_id"]].count(b"\n")
+            batch["request_counts"] = {"total": lines, "completed": 0, "failed": 0}
         return batch
 
     def cancel(self, key: str, answer: Answer) -> Body:

@@ -100,7 +100,7 @@ class FakeOpenAI:
         self._thread.start()
         return self
 
-    def client(self, *, timeout_s: float = 5.0) -> OpenAI:
+    def client(self, *, timeout_s: float = 120.0) -> OpenAI:
         """A client of this server, closed with it: a connection left to the garbage collector is a warning."""
         made = make_client("test", self.url, timeout_s=timeout_s)
         self.clients.append(made)

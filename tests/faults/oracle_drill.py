@@ -1,6 +1,6 @@
 """One seeded drill of the openai lane: threads ask a faulty server, die at random, and the ledger is audited.
 
-`Killed` stands for a process that is gone: nothing after it runs, and its lease is left to run out.
+`Killed` stands for a process that is gone: nothing after it runs, and its lease runs out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.contract.asking import ask
+from sqlalchemy import Engine
+
+from tests.contract.asking import ask, sums_agree
 from tests.contract.enqueued import sql
 from tests.fake_openai import FakeOpenAI, Fault, rule_label
 from tests.fake_openai.faults import QUOTA_CODES, TRANSIENT
@@ -53,10 +55,17 @@ POISONS = (
 )
 REVIEWS = 60
 WORKERS = 3
+MOST_ROUNDS = 30_000
+"""Of sweeping, at 20 ms and more: only a drill that hangs has so many."""
 
 
 class Killed(BaseException):
     """The process is gone."""
+
+
+def expire(engine: Engine, batch_id: int) -> None:
+    """The batch's lease is over."""
+    sql(engine, "UPDATE batches SET lease_until = 0 WHERE id = :id AND state = 'running'", id=batch_id)
 
 
 class DyingLedger(Ledger):
@@ -114,7 +123,7 @@ class Drill:
         )  # fmt: skip
         self.poison = next(iter(poison))
         self.engine = make_engine(f"sqlite:///{database}")
-        self.ledger = DyingLedger(self.engine, max_attempts=3, lease_s=0.6)
+        self.ledger = DyingLedger(self.engine, max_attempts=3, lease_s=60.0)
         self.ledger.arm(self.chance, self.chance.choice((0.0, 0.05)), self.server)
         self.queries = Queries(self.engine)
         self.client = connect(valkey_url)
@@ -124,7 +133,7 @@ class Drill:
         """Until the job is over; then everything is looked at."""
         with self.server:
             scorer = oracles.oracle(
-                self.server, self.route, timeout_s=0.5, reviews_per_prompt=10
+                self.server, self.route, timeout_s=1.0, reviews_per_prompt=10
             )  # fmt: skip
             gate = RedisThrottle(
                 self.client, base_url=self.server.url, model="gpt-6-luna", concurrency=WORKERS
@@ -155,7 +164,7 @@ class Drill:
         return found.state in ("done", "stopped")
 
     def _sweep_until(self, over: Callable[[], bool]) -> None:
-        for _ in range(3000):
+        for _ in range(MOST_ROUNDS):
             if over() or self.failures:
                 return
             self.ledger.pack(lambda scorer_id: PackRule(10, 1000, 0.0))
@@ -176,6 +185,8 @@ class Drill:
                         retry_delay_s=0.05,
                     )
                 except Killed:
+                    # Its lease is over, as it would be after a minute.
+                    expire(self.engine, batch_id)
                     continue
                 except Exception as error:
                     self.failures.append(error)
@@ -200,13 +211,11 @@ class Drill:
         else:
             assert self.max_cost is not None
             assert "budget" in str(job.error)
-        billed = oracles.PRICE.cost(*self.server.billed)
-        assert job.spent >= billed - 1e-9, "more was billed than the ledger knows"
+        billed = oracles.PRICE.cost(*self.server.billed).dollars
+        assert job.spent >= billed, "more was billed than the ledger knows"
         if self.max_cost is not None:
             assert job.spent <= self.max_cost
-            assert billed <= self.max_cost
-        reserved = sql(self.engine, "SELECT sum(coalesce(cost, reserved)) FROM reservations")[0][0]
-        assert abs(float(str(reserved or 0.0)) - job.spent) < 1e-9
+        assert sums_agree(self.engine)
         later: Counter[str] = Counter()
         for number, call in enumerate(self.server.calls):
             later.update(

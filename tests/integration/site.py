@@ -13,28 +13,48 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
+from sqlalchemy import update
 
 from worker.bootstrap import Store, open_store
 from worker.celery_app import make_app, publisher
 from worker.reviews import JobSpec, Review
-from worker.scorers.stub import stub_label
+from worker.scorers.stub import HOLD, stub_label
 from worker.settings import Settings
+from worker.store.tables import Batch
 
 LORACLE = [sys.executable, "-m", "worker"]
 READY = "is ready."
+SAYS_THAT_IT_STOPS = """
+import os, sys
+if "worker.celery_worker" in sys.orig_argv:
+    from celery.signals import worker_shutting_down
+    def say(**_):
+        open(os.path.join(os.environ["LORACLE_HOME"], "stops"), "w").close()
+    worker_shutting_down.connect(say, weak=False)
+"""
+"""For `run_first`: a worker that takes no more batches says so with a file."""
+HANG_S = 240.0
+"""No test waits so long but for a hang: machines may be busy."""
+LEASE_S = 30.0
+"""Longer than any process here is kept from renewing it on a busy machine; `expire_leases` ends it sooner."""
 
 
 class Site:
-    """Settings, their database, and the workers started for them; every one is gone after `close`."""
+    """Settings, their database, and the workers started for them; every one is gone after `close`.
+
+    A stub that meets a text of `held` waits until `gate` is a file.
+    """
 
     def __init__(self, home: Path, **variables: str) -> None:
         self.home = home
+        self.gate = home / "gate"
         self.variables = {
             "LORACLE_HOME": str(home),
             "LORACLE_DOTENV": "no",
             "LORACLE_SWEEP_INTERVAL_S": "0.2",
             "LORACLE_RETRY_DELAY_S": "0.1",
-            "LORACLE_LEASE_S": "3",
+            "LORACLE_LEASE_S": f"{LEASE_S:g}",
+            "LORACLE_STUB_GATE": str(self.gate),
             "CUDA_VISIBLE_DEVICES": "",
             **variables,
         }
@@ -43,7 +63,7 @@ class Site:
             home=home,
             database_url=variables.get("DATABASE_URL"),
             redis_url=variables.get("REDIS_URL"),
-            lease_s=3,
+            lease_s=LEASE_S,
         )
         self.store: Store = open_store(self.settings)
         self.started: list[subprocess.Popen[bytes]] = []
@@ -120,6 +140,11 @@ class Site:
         publisher(self.app)("adapter", batch_ids)
         return batch_ids
 
+    def expire_leases(self) -> None:
+        """All leases are over, as after a long time: for a test that killed who held them."""
+        with self.store.ledger._engine.begin() as connection:
+            connection.execute(update(Batch).where(Batch.state == "running").values(lease_until=0.0))
+
     def labels(self, job_id: int) -> dict[int, str]:
         """The label of every labelled row; fails on a row that has two."""
         found: dict[int, str] = {}
@@ -129,7 +154,7 @@ class Site:
                 found[row["row_no"]] = row["label"]
         return found
 
-    def wait(self, job_id: int, *, timeout_s: float = 120.0) -> None:
+    def wait(self, job_id: int, *, timeout_s: float = HANG_S) -> None:
         """Returns when the job is done."""
         self.until(
             lambda: self.store.queries.job_state(job_id) == "done",
@@ -141,8 +166,16 @@ class Site:
         """Returns when at least so many rows are labelled."""
         self.until(lambda: self.store.queries.progress(job_id).labelled >= count)
 
+    def wait_for_batch(self, job_id: int) -> None:
+        """Returns when a batch is being scored."""
+        self.until(lambda: self.store.queries.progress(job_id).batches.get("running"))
+
     def until(
-        self, condition: Callable[[], object], *, timeout_s: float = 120.0, what: Callable[[], str] = str
+        self,
+        condition: Callable[[], object],
+        *,
+        timeout_s: float = HANG_S,
+        what: Callable[[], str] = str,
     ) -> None:
         """Returns when the condition holds; fails with the workers' last lines."""
         deadline = time.monotonic() + timeout_s
@@ -167,6 +200,14 @@ class Site:
             worker.wait()
         self.app.close()
         self.store.ledger._engine.dispose()
+
+
+def run_first(folder: Path, code: str) -> dict[str, str]:
+    """Variables with which every process runs this code before any other; it is kept in the folder."""
+    modules = folder / "modules"
+    modules.mkdir()
+    (modules / "sitecustomize.py").write_text(code)
+    return {"PYTHONPATH": os.pathsep.join([str(modules), os.environ.get("PYTHONPATH", "")])}
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -195,7 +236,7 @@ def scoring_children(pid: int) -> list[psutil.Process]:
     return found
 
 
-def assert_gone(processes: Sequence[psutil.Process], *, within_s: float = 20.0) -> None:
+def assert_gone(processes: Sequence[psutil.Process], *, within_s: float = HANG_S) -> None:
     """None of these processes lives on."""
     deadline = time.monotonic() + within_s
     alive: list[psutil.Process] = list(processes)
@@ -205,7 +246,7 @@ def assert_gone(processes: Sequence[psutil.Process], *, within_s: float = 20.0) 
     assert not alive
 
 
-def stop(worker: subprocess.Popen[bytes], sig: int = signal.SIGTERM, *, timeout_s: float = 60.0) -> int:
+def stop(worker: subprocess.Popen[bytes], sig: int = signal.SIGTERM, *, timeout_s: float = HANG_S) -> int:
     """Sends a signal and returns the exit code."""
     worker.send_signal(sig)
     return worker.wait(timeout_s)
@@ -214,6 +255,11 @@ def stop(worker: subprocess.Popen[bytes], sig: int = signal.SIGTERM, *, timeout_
 def reviews(count: int, start: int = 0) -> list[str]:
     """So many differing texts."""
     return [f"review number {number}" for number in range(start, start + count)]
+
+
+def held(texts: Sequence[str], row_no: int) -> list[str]:
+    """The texts, of which the stub holds the batch with this row until the site's gate opens."""
+    return [f"{text} {HOLD}" if number == row_no else text for number, text in enumerate(texts, 1)]
 
 
 @contextlib.contextmanager

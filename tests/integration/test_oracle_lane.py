@@ -9,7 +9,6 @@ import random
 import re
 import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -17,26 +16,29 @@ from typing import Any
 
 import psutil
 import pytest
+from sqlalchemy import update
 
 from tests.contract import asking
 from tests.fake_openai import FakeOpenAI, rule_label
 from tests.fake_openai.faults import ODD_VOICES
-from tests.integration.site import Site, family, kill_all, site_at, stop
+from tests.integration.site import HANG_S, Site, family, held, kill_all, site_at, stop
 from tests.unit import oracles
 from worker.oracle.spec import Route
 from worker.scorers.asking import PROBE_TEXT
 from worker.scorers.stub import LABELS, stub_score
+from worker.store.tables import Batch
 
 ROUTES: tuple[Route, ...] = ("decisions", "chat")
 LANES = ("--lane", "adapter", "--lane", "openai")
 BELOW = 0.9
 
 
-def write_reviews(path: Path, count: int, seed: int = 1) -> list[str]:
+def write_reviews(path: Path, count: int, *, held_row: int = 0) -> list[str]:
     """A csv with words that the fake's rules know, and a gold label by these rules."""
-    chance = random.Random(seed)
+    chance = random.Random(1)
     words = ["great", "awful", "lovely", "boring", "excellent", "broken", "plain", "late"]
     texts = [f"{chance.choice(words)} and {chance.choice(words)}, number {number}" for number in range(count)]
+    texts = held(texts, held_row)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "label"])
@@ -52,7 +54,7 @@ def loracle(site: Site, *arguments: str, code: int = 0) -> str:
         env={**inherited, **site.variables},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_S,
         check=False,
     )
     assert done.returncode == code, done.stderr[-3000:]
@@ -70,7 +72,6 @@ def oracle_site(home: Path, server: FakeOpenAI, **variables: str) -> Any:
         OPENAI_BASE_URL=server.url,
         OPENAI_API_KEY="any",
         LORACLE_ADAPTER="stub",
-        LORACLE_ORACLE_LEASE_S="3",
         **variables,
     )
 
@@ -83,7 +84,7 @@ def enqueue(site: Site, file: Path, *options: str) -> int:
 def test_a_cascade_survives_a_bad_server_and_two_kills(
     tmp_path: Path, valkey_url: str, postgres_url: str
 ) -> None:
-    texts = write_reviews(tmp_path / "reviews.csv", 1000)
+    texts = write_reviews(tmp_path / "reviews.csv", 1000, held_row=480)
     with (
         FakeOpenAI(fail=0.2, seed=5) as server,
         oracle_site(tmp_path, server, DATABASE_URL=postgres_url, REDIS_URL=valkey_url) as site,
@@ -93,14 +94,16 @@ def test_a_cascade_survives_a_bad_server_and_two_kills(
             "--max-cost", "0.5", "--route", "decisions", "--reviews-per-prompt", "5", "--batch-size", "50",
         )  # fmt: skip
         # Both kinds of worker, killed with all their children in the middle of it, and started again.
-        adapter = site.start("--children", "1", LORACLE_STUB_DELAY_S="0.1")
+        adapter = site.start("--children", "1")
         oracle = site.start("--lane", "openai", "--concurrency", "4")
-        site.until(lambda: sum(server.answered.values()) > 50, timeout_s=60)
+        site.until(lambda: sum(server.answered.values()) > 50)
         kill_all(oracle.pid)
         kill_all(adapter.pid)
+        site.expire_leases()
         at = status(site, job_id)
         assert at["state"] == "running"
         assert at["oracle"]["spent"] > 0
+        site.gate.touch()
         site.start("--children", "1")
         last = site.start("--lane", "openai", "--concurrency", "4")
         site.wait(job_id)
@@ -162,17 +165,20 @@ def test_fallback_begins_by_itself_and_says_so(tmp_path: Path) -> None:
     write_reviews(tmp_path / "reviews.csv", 30)
     with (
         FakeOpenAI() as server,
-        oracle_site(tmp_path, server, LORACLE_FALLBACK_AFTER_S="8") as site,
+        oracle_site(tmp_path, server, LORACLE_FALLBACK_AFTER_S="3600") as site,
     ):
         job_id = enqueue(site, tmp_path / "reviews.csv", "--policy", "fallback")
         site.start("--lane", "openai")
-        site.until(
-            lambda: "it takes over when" in str(status(site, job_id)["oracle_waiting_for"]), timeout_s=30
-        )
+        site.until(lambda: "it takes over when" in str(status(site, job_id)["oracle_waiting_for"]))
+        with site.store.ledger._engine.begin() as connection:
+            # As if the batches had waited for an hour.
+            connection.execute(update(Batch).values(created_at=Batch.created_at - 3600))
         site.wait(job_id)
         assert {row["source"] for row in site.store.queries.iterate_results(job_id)} == {"oracle"}
-        assert "No adapter worker took a batch for 8 s" in site.said
-        assert "no adapter worker has taken a batch for 8 s" in status(site, job_id)["oracle"]["handed_over"]
+        assert "No adapter worker took a batch for 3600 s" in site.said
+        assert (
+            "no adapter worker has taken a batch for 3600 s" in status(site, job_id)["oracle"]["handed_over"]
+        )
 
 
 def test_status_says_what_the_oracle_waits_for(tmp_path: Path, valkey_url: str, sqlite_url: str) -> None:
@@ -186,10 +192,8 @@ def test_status_says_what_the_oracle_waits_for(tmp_path: Path, valkey_url: str, 
         job_id = enqueue(site, tmp_path / "reviews.csv", "--policy", "oracle")
         assert "no openai worker answers" in status(site, job_id)["oracle_waiting_for"]
         site.start("--lane", "openai")
-        site.until(
-            lambda: "circuit breaker is open" in str(status(site, job_id)["oracle_waiting_for"]), timeout_s=30
-        )
-        said = status(site, job_id)["oracle_waiting_for"]
+        while "circuit breaker is open" not in (said := str(status(site, job_id)["oracle_waiting_for"])):
+            pass
         assert "insufficient_quota" in said
         assert "tried again in" in said
 
@@ -202,7 +206,6 @@ def test_both_lanes_in_one_worker_and_memory_stays(tmp_path: Path) -> None:
         site.wait(job_id)
         sizes = [psutil.Process(one.pid).memory_info().rss for one in family(worker.pid)]
         assert max(sizes) < 400e6
-        time.sleep(0.2)
         assert stop(worker) == 0
 
 

@@ -7,7 +7,17 @@ import signal
 
 import pytest
 
-from tests.integration.site import Site, assert_gone, family, reviews, stop
+from tests.integration.site import (
+    HANG_S,
+    SAYS_THAT_IT_STOPS,
+    Site,
+    assert_gone,
+    family,
+    held,
+    reviews,
+    run_first,
+    stop,
+)
 from worker.celery_app import publisher, workers_online
 from worker.pipeline import ring
 
@@ -24,7 +34,7 @@ def test_a_job_enqueued_before_any_worker_runs_is_scored_by_the_next_one(site: S
 
     running = family(worker.pid)
     second = site.start()
-    assert second.wait(30) == 2
+    assert second.wait(HANG_S) == 2
     assert f"pid {worker.pid} already uses" in site.said
 
     assert stop(worker) == 0
@@ -45,7 +55,7 @@ def test_workers_on_real_servers_share_a_job_and_label_each_row_once(server_site
     site.assert_each_label_once(late)
     first.send_signal(signal.SIGTERM)
     assert stop(second) == 0
-    assert first.wait(30) == 0
+    assert first.wait(HANG_S) == 0
 
 
 @pytest.mark.services
@@ -63,11 +73,14 @@ def test_jobs_are_scored_by_their_priority_however_late_they_come(server_site: S
 
 
 def test_sigterm_finishes_the_batch_in_flight_and_takes_no_other(site: Site) -> None:
-    job_id = site.enqueue(reviews(40))
-    worker = site.start(LORACLE_STUB_DELAY_S="1.5")
-    site.until(lambda: site.store.queries.progress(job_id).batches.get("running"))
+    job_id = site.enqueue(held(reviews(40), 5))
+    worker = site.start(**run_first(site.home, SAYS_THAT_IT_STOPS))
+    site.wait_for_batch(job_id)
     running = family(worker.pid)
-    assert stop(worker) == 0
+    worker.send_signal(signal.SIGTERM)
+    site.until((site.home / "stops").exists)
+    site.gate.touch()
+    assert worker.wait(HANG_S) == 0
     assert_gone(running)
     batches = site.store.queries.progress(job_id).batches
     assert batches.get("running", 0) == 0
@@ -76,12 +89,13 @@ def test_sigterm_finishes_the_batch_in_flight_and_takes_no_other(site: Site) -> 
 
 
 def test_ctrl_c_stops_warmly_with_130_and_a_second_one_at_once(site: Site) -> None:
-    job_id = site.enqueue(reviews(10))
-    worker = site.start(LORACLE_STUB_DELAY_S="60")
-    site.until(lambda: site.store.queries.progress(job_id).batches.get("running"))
+    job_id = site.enqueue(held(reviews(10), 5))
+    worker = site.start()
+    site.wait_for_batch(job_id)
     running = family(worker.pid)
     worker.send_signal(signal.SIGINT)
     site.until(lambda: "Stopping" in site.said)
-    assert stop(worker, signal.SIGINT, timeout_s=5) == 130
+    # The batch in flight never ends by itself.
+    assert stop(worker, signal.SIGINT) == 130
     assert_gone(running)
     assert json.dumps(site.labels(job_id)) == "{}"

@@ -13,7 +13,7 @@ from worker.scorers.chat import ChatRoute
 from worker.scorers.decisions import DecisionsRoute
 
 LABELS = ("negative", "positive")
-PRICE = Price(1.0, 4.0)
+PRICE = Price.of(1, 4)
 
 
 def spec(
@@ -42,7 +42,7 @@ def oracle(
     server: FakeOpenAI,
     route: Route = "chat",
     *,
-    timeout_s: float = 5.0,
+    timeout_s: float = 120.0,
     price: Price = PRICE,
     **options: object,
 ) -> OracleScorer:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import StratifiedTable
 from statsmodels.stats.proportion import confint_proportions_2indep
 
+from tests.cases import for_each
 from worker.agreement import Z_95
 from worker.agreement.drift import bins_of_scores, drift
 
@@ -42,7 +43,7 @@ STRATA: dict[str, tuple[Bins, Bins]] = {
     "millions": ([(900_000, 100_000), (990_000, 10_000)], [(90_000, 11_000), (990_000, 10_900)]),
 } | {f"random {seed}": random_bins(seed) for seed in range(16)}
 
-each_strata = pytest.mark.parametrize(("first", "second"), STRATA.values(), ids=STRATA)
+each_strata = for_each(STRATA)
 
 
 @each_strata

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.inter_rater import fleiss_kappa
 
+from tests.cases import for_each
 from tests.unit.agreement_reference import IRRCAC_FLEISS
 from tests.unit.agreement_tables import PATTERNS, TABLES, Patterns, Table
 from worker.agreement import Z_95, wilson
@@ -21,7 +22,7 @@ from worker.agreement.many import many_statistics
 from worker.agreement.pairs import count_table, label_names
 from worker.agreement.tables import score_interval
 
-each_pattern = pytest.mark.parametrize("patterns", PATTERNS.values(), ids=PATTERNS)
+each_pattern = for_each({name: (patterns,) for name, patterns in PATTERNS.items()})
 SOME = st.dictionaries(st.tuples(*[st.sampled_from("abc")] * 4), st.integers(0, 30), max_size=12)
 
 
@@ -41,7 +42,7 @@ def test_kappa_equals_statsmodels(patterns: Patterns) -> None:
     assert found.kappa.value == pytest.approx(fleiss_kappa(repeated), abs=1e-9)
 
 
-@pytest.mark.parametrize("name", IRRCAC_FLEISS)
+@for_each({name: (name,) for name in IRRCAC_FLEISS})
 def test_kappa_and_its_standard_error_equal_irrcacs(name: str) -> None:
     found = many_statistics(PATTERNS[name], raters_of(PATTERNS[name])).kappa
     value, error = IRRCAC_FLEISS[name]
@@ -78,7 +79,7 @@ def test_published_figures_are_met() -> None:
     assert round(many_statistics(PATTERNS["fourteen raters"], 14).kappa.value or 0, 2) == 0.21
 
 
-@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+@for_each({name: (table,) for name, table in TABLES.items()})
 def test_of_two_raters_it_is_scotts_pi(table: Table) -> None:
     found = many_statistics(table, 2)
     n = sum(table.values())
@@ -92,8 +93,9 @@ def test_of_two_raters_it_is_scotts_pi(table: Table) -> None:
         assert found.kappa.value == pytest.approx(reference.value, abs=1e-9)
 
 
-@each_pattern
-@pytest.mark.parametrize("size", [None, 1, 4], ids=["endless", "census", "quarter"])
+@for_each(
+    {f"{name}, {size} times": (table, size) for name, table in PATTERNS.items() for size in (None, 1, 4)}
+)
 def test_every_figure_is_finite_in_order_and_json(patterns: Patterns, size: int | None) -> None:
     raters, n = raters_of(patterns), sum(patterns.values())
     found = many_statistics(patterns, raters, finite=None if size is None else n * size)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import SquareTable
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 
+from tests.cases import for_each
 from tests.unit.agreement_tables import PUBLISHED, TABLES, Table
 from worker.agreement import wilson
 from worker.agreement.marginal import marginal_test, mcnemar, paired_difference
@@ -32,7 +33,7 @@ DISCORDANT = [
 ]
 
 
-@pytest.mark.parametrize(("only_first", "only_second"), DISCORDANT)
+@for_each({str(counts): counts for counts in DISCORDANT})
 def test_mcnemar_equals_statsmodels(only_first: int, only_second: int) -> None:
     found = mcnemar(only_first, only_second)
     exact = only_first + only_second <= EXACT_UP_TO
@@ -44,7 +45,7 @@ def test_mcnemar_equals_statsmodels(only_first: int, only_second: int) -> None:
         assert found.degrees == 1
 
 
-@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+@for_each({name: (table,) for name, table in TABLES.items()})
 def test_the_test_of_two_labels_is_mcnemars_and_of_more_statsmodels_stuart_maxwell(table: Table) -> None:
     labels = label_names(table.items())
     counts = count_table(table, labels)

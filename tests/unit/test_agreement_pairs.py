@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import cohens_kappa
 
+from tests.cases import for_each
 from tests.unit.agreement_reference import IRRCAC
 from tests.unit.agreement_tables import PUBLISHED, TABLES, Table
 from worker.agreement import Z_95, agreement, wilson
@@ -21,7 +22,7 @@ from worker.agreement.estimates import Estimate
 from worker.agreement.hypergeometric import count_interval
 from worker.agreement.pairs import PairStatistics, count_table, pair_statistics
 
-each_table = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+each_table = for_each({name: (table,) for name, table in TABLES.items()})
 TABLES_OF_ALL = st.dictionaries(
     st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd")), st.integers(0, 60), max_size=16
 )
@@ -133,8 +134,7 @@ def test_ac1_and_alpha_equal_their_definition_in_fractions(table: Table) -> None
     assert_close(found.alpha.value, exact_alpha(table))
 
 
-@pytest.mark.parametrize("name", IRRCAC)
-@pytest.mark.parametrize("finite", [False, True], ids=["endless", "a third of the job"])
+@for_each({f"{name}, finite: {finite}": (name, finite) for name in IRRCAC for finite in (False, True)})
 def test_coefficients_and_their_standard_errors_equal_irrcacs(name: str, finite: bool) -> None:
     n = sum(TABLES[name].values())
     found = pair_statistics(TABLES[name], finite=3 * n if finite else None)
@@ -180,8 +180,9 @@ def test_figures_of_a_label_equal_counting_it(table: Table) -> None:
             assert one.of_first.interval == wilson(both, first)
 
 
-@each_table
-@pytest.mark.parametrize("size", [None, 1, 2, 40], ids=["endless", "census", "half", "a fortieth"])
+@for_each(
+    {f"{name}, {size} times": (table, size) for name, table in TABLES.items() for size in (None, 1, 2, 40)}
+)
 def test_every_figure_is_finite_in_order_and_json(table: Table, size: int | None) -> None:
     n = sum(table.values())
     found = pair_statistics(table, finite=None if size is None else n * size)

@@ -94,8 +94,8 @@ def test_a_million_reviews_are_cut_in_no_time(
     cut: Callable[[np.ndarray], tuple[tuple[Slice, ...], object]],
 ) -> None:
     values = np.random.default_rng(1).integers(1, 5000, 1_000_000) / 8
-    begun = time.perf_counter()
+    begun = time.process_time()
     slices, _ = cut(values)
-    # It takes a tenth of a second; the bound is for a busy machine and still finds a loop over rows.
-    assert time.perf_counter() - begun < 3
+    # It takes a tenth of a second of this process' own time; a loop over rows takes more.
+    assert time.process_time() - begun < 3
     assert len(slices) == 10

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.cases import for_each
 from tests.unit.agreement_tables import LETTERS, TABLES, Table
 from worker.agreement import Z_95
 from worker.agreement.hypergeometric import count_interval
@@ -55,7 +56,7 @@ CASCADES: dict[str, Cascade] = {
     "all disagree": ({("a", "b"): 5}, {"a": 90, "b": 90}, {("a", "b"): 9, ("b", "a"): 9}),
 } | {f"random {seed}": random_cascade(seed) for seed in range(14)}
 
-each_cascade = pytest.mark.parametrize("cascade", CASCADES.values(), ids=CASCADES)
+each_cascade = for_each({name: (cascade,) for name, cascade in CASCADES.items()})
 
 
 def estimated_shares(cascade: Cascade, final: bool) -> dict[tuple[str, str], Fraction]:
@@ -167,7 +168,7 @@ def test_the_ends_of_observed_agreement_are_hypergeometric_in_the_trusted_review
         )
 
 
-@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+@for_each({name: (table,) for name, table in TABLES.items()})
 def test_a_complete_audit_is_the_census_of_the_job(table: Table) -> None:
     trusted = {
         label: sum(count for (one, _), count in table.items() if one == label)

@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 
 from worker import bootstrap
-from worker.bootstrap import BUNDLED, Scorers, adapter_files, default_adapter, open_store
+from worker.bootstrap import (
+    BUNDLED,
+    Scorers,
+    adapter_files,
+    default_adapter,
+    find_registered,
+    open_store,
+)
 from worker.errors import (
     AdapterInvalid,
     AdapterUnknown,
@@ -193,3 +200,11 @@ def test_a_folder_that_holds_no_adapter_hides_no_registered_name(
         adapter_files(here, "minilm-imdb")
     store.ledger.register_adapter(BUNDLED)
     assert adapter_files(here, "minilm-imdb").parent == tmp_path / "home" / "adapters"
+
+
+def test_bundled_is_a_name_in_the_database_too(tmp_path: Path) -> None:
+    store = open_store(settings(tmp_path))
+    with pytest.raises(AdapterUnknown, match="no job in this database has used the bundled adapter"):
+        find_registered(store, "bundled")
+    number = store.ledger.register_adapter(BUNDLED)
+    assert find_registered(store, "bundled").id == number

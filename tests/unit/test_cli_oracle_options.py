@@ -22,7 +22,11 @@ from worker.cli import main
         (("--policy", "oracle", "--text-window", "middle:3"), "head"),
         (("--policy", "oracle", "--reviews-per-prompt", "0"), "--reviews-per-prompt"),
         (("--policy", "oracle", "--bulk", "--route", "chat"), "exclude each other"),
-        (("--policy", "oracle", "--max-cost", "-1"), "0 or more"),
+        (
+            ("--policy", "oracle", "--max-cost", "-1"),
+            "'--max-cost': -1 is no amount in US dollars, 0 or more",
+        ),
+        (("--policy", "oracle", "--max-cost", "nan"), "nan is no amount in US dollars"),
     ],
 )
 def test_options_that_do_not_fit_are_told_with_the_way_out(

@@ -13,6 +13,7 @@ from tests.fake_openai import FakeOpenAI
 from tests.unit import oracles
 from worker.enqueue import EnqueueOptions, Source
 from worker.files import ReadOptions
+from worker.money import ZERO, Money, total
 from worker.oracle.money import Price, token_bound
 from worker.oracle.spec import ROUTES, Route
 from worker.planning import plan
@@ -25,10 +26,10 @@ TEXTS = [f'A great thing, number {n}, with “quotes” and 最高 🎬, "twice"
 class Reserving(OpenBook):
     """Remembers what is set aside."""
 
-    reserved = 0.0
+    reserved = ZERO
 
-    def reserve(self, bounds: Mapping[int, float], price: Price) -> int:
-        self.reserved += sum(bounds.values())
+    def reserve(self, bounds: Mapping[int, Money], price: Price) -> int:
+        self.reserved += total(bounds.values())
         return 0
 
 
@@ -54,10 +55,10 @@ def test_what_is_set_aside_is_the_plan_s_bound(
         assert planned.requests == len(server.calls)
         assert (planned.reviews, planned.duplicates, planned.asked) == (23, 0, 23)
         assert book.cost <= book.reserved
-        # The plan's bound is what is set aside, to the last byte.
-        assert planned.most_cost == pytest.approx(book.reserved, rel=1e-9)
+        # The plan's bound is what is set aside, to the last byte; each call is rounded up to a nano-dollar.
+        assert planned.most_cost == pytest.approx(book.reserved.dollars, rel=1e-6)
         # The fake counts four bytes a token, as the estimate does, but neither questions nor schema.
-        assert 0.4 * planned.cost < book.cost <= 1.1 * planned.cost
+        assert 0.4 * planned.cost < book.cost.dollars <= 1.1 * planned.cost
 
 
 def test_a_plan_bounds_the_bodies_that_are_really_sent(tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_a_plan_bounds_the_bodies_that_are_really_sent(tmp_path: Path) -> None:
     for route in ROUTES:
         input_tokens = sum(token_bound(body) for body in sent[route])
         # Without a price for output, and with 1 dollar per million for input.
-        price = Price(2.0 if route == "bulk" else 1.0, 0.0)
+        price = Price(Money.at_least(2 if route == "bulk" else 1), ZERO)
         made = plan(source(tmp_path, TEXTS), oracles.spec(None, route), price, 1.0)
         assert made.most_cost * 1e6 == pytest.approx(input_tokens, rel=1e-9)
         assert made.requests == len(sent[route])

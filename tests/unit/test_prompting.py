@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -17,6 +16,7 @@ from tests.unit import oracles
 from worker import bulking, prompt_book
 from worker.bulking import advance_bulks
 from worker.errors import DatabaseBusy, OracleInvalid, OracleUnavailable
+from worker.money import Money
 from worker.prompting import ask_prompt
 from worker.scorers import asking, bulk
 from worker.scorers.asking import OracleScorer
@@ -47,7 +47,7 @@ class Site:
 
     def __init__(self, url: str) -> None:
         self.engine = make_engine(url)
-        self.ledger = Ledger(self.engine, max_attempts=3, lease_s=60)
+        self.ledger = Ledger(self.engine, max_attempts=3, lease_s=3600)
         self.queries = Queries(self.engine)
         self.gate = Gate()
         self.scorer: OracleScorer | BulkScorer | None = None
@@ -60,7 +60,7 @@ class Site:
         self.scorer = scorer
         return ask(self.ledger, count, oracle=scorer.identity, **options).id
 
-    def step(self, *, rounds: int = 20, max_total: float | None = None, size: int = 10) -> int:
+    def step(self, *, rounds: int = 20, max_total: Money | None = None, size: int = 10) -> int:
         """Packs and asks until nothing is due; how many requests were answered."""
         answered = 0
         for _ in range(rounds):
@@ -110,8 +110,8 @@ def test_a_job_is_labelled_and_done(site: Site) -> None:
         assert site.queries.job_state(job_id) == "done"
         assert len(server.calls) == 3
         spent = site.queries.get_job(job_id).spent
-        assert spent == pytest.approx(oracles.PRICE.cost(*server.billed))
-        assert sum(row.cost for row in site.queries.costs(job_id)) == pytest.approx(spent)
+        assert spent == oracles.PRICE.cost(*server.billed).dollars
+        assert [row.cost for row in site.queries.costs(job_id)] == [spent]
 
 
 def test_a_budget_ends_the_oracle_and_every_review_says_why(site: Site) -> None:
@@ -123,7 +123,7 @@ def test_a_budget_ends_the_oracle_and_every_review_says_why(site: Site) -> None:
         assert found.state == "stopped"
         assert "--max-cost" in str(found.error)
         assert 0 < found.spent <= 0.0045
-        assert oracles.PRICE.cost(*server.billed) <= 0.0045
+        assert oracles.PRICE.cost(*server.billed).dollars <= 0.0045
         labels, errors = site.labels(job_id), site.errors(job_id)
         assert 0 < labels.count(None) < 40
         assert all(
@@ -131,7 +131,7 @@ def test_a_budget_ends_the_oracle_and_every_review_says_why(site: Site) -> None:
         )
         # Nothing that was answered is asked again with more money.
         calls = len(server.calls)
-        assert site.ledger.retry(job_id, max_cost=1.0) == labels.count(None)
+        assert site.ledger.retry(job_id, max_cost=Money.at_most(1)) == labels.count(None)
         site.step()
         assert site.labels(job_id) == site.expected(job_id)
         assert sum(len(call.texts) for call in server.calls[calls:]) == labels.count(None)
@@ -153,12 +153,12 @@ def test_one_job_s_budget_leaves_the_others_alone(site: Site) -> None:
 def test_the_global_cap_parks(site: Site) -> None:
     with FakeOpenAI() as server:
         job_id = site.ask(5, oracles.oracle(server))
-        site.step(max_total=1e-6)
+        site.step(max_total=Money.at_most("1e-6"))
         assert server.calls == []
         assert sql(site.engine, "SELECT state FROM batches") == [("parked",)]
         assert "LORACLE_MAX_COST" in str(site.queries.prompt_error(1))
         sql(site.engine, "UPDATE batches SET not_before = 0")
-        site.step(max_total=10.0)
+        site.step(max_total=Money.at_most(10))
         assert site.queries.job_state(job_id) == "done"
 
 
@@ -263,10 +263,10 @@ def test_a_bulk_s_results_are_resolved_row_by_row(
             assert max(server.asked.values()) == 1
             # At half the price, and every reservation settled.
             spent = site.queries.get_job(job_id).spent
-            billed = oracles.PRICE.halved().cost(*server.billed)
+            billed = oracles.PRICE.halved().cost(*server.billed).dollars
             # Of lines that are in no file nobody knows whether they were done: they count as spent.
-            assert spent > billed if plans[0].drop else spent == pytest.approx(billed)
-        assert sql(site.engine, "SELECT count(*) FROM reservations WHERE cost IS NULL") == [(0,)]
+            assert spent > billed if plans[0].drop else spent == billed
+        assert sql(site.engine, "SELECT count(*) FROM reservations WHERE cost_nanos IS NULL") == [(0,)]
         # What was uploaded is deleted.
         uploaded = {batch["input_file_id"] for batch in server.shelf.batches.values()}
         assert set(server.shelf.deleted_files) | (uploaded if len(plans) > 1 else set()) >= uploaded
@@ -373,7 +373,7 @@ def test_a_submission_of_which_nobody_heard_is_looked_for_before_it_is_made_agai
         site.step(rounds=30, size=1000)
         assert site.labels(job_id) == site.expected(job_id)
         assert len(server.shelf.batches) == 1
-        assert sql(site.engine, "SELECT count(*) FROM reservations WHERE cost IS NULL") == [(0,)]
+        assert sql(site.engine, "SELECT count(*) FROM reservations WHERE cost_nanos IS NULL") == [(0,)]
 
 
 def test_odd_lines_of_a_bulk_are_asked_again_and_the_others_saved(site: Site) -> None:
@@ -432,8 +432,8 @@ def test_a_bulk_that_does_not_say_what_it_took_is_taken_to_have_used_all(site: S
     with FakeOpenAI(batches=[BatchPlan(usage=False)]) as server:
         job_id = site.ask(8, oracles.bulk(server, reviews_per_prompt=2))
         site.step(rounds=30, size=1000)
-        reserved = sql(site.engine, "SELECT sum(reserved) FROM reservations")[0][0]
-        assert site.queries.get_job(job_id).spent == pytest.approx(reserved)
+        reserved = sql(site.engine, "SELECT sum(reserved_nanos) FROM reservations")[0][0]
+        assert site.queries.get_job(job_id).spent == Money(reserved).dollars
 
 
 def test_a_bulk_larger_than_its_budget_is_sent_in_parts(site: Site) -> None:
@@ -455,7 +455,7 @@ def test_a_file_too_large_for_the_batch_api_is_halved(site: Site, monkeypatch: p
         site.step(rounds=60, size=1000)
         assert site.labels(job_id) == site.expected(job_id)
         assert len(server.shelf.batches) > 1
-        assert sql(site.engine, "SELECT count(*) FROM reservations WHERE cost IS NULL") == [(0,)]
+        assert sql(site.engine, "SELECT count(*) FROM reservations WHERE cost_nanos IS NULL") == [(0,)]
 
 
 def test_what_a_server_says_in_words_is_kept_nowhere(site: Site, caplog: pytest.LogCaptureFixture) -> None:
@@ -471,29 +471,25 @@ def test_what_a_server_says_in_words_is_kept_nowhere(site: Site, caplog: pytest.
 
 def test_a_lease_is_kept_while_a_call_takes_longer(site: Site) -> None:
     site.ledger.lease_s = 0.3
-    with FakeOpenAI(latency_s=1.0) as server:
-        job_id = site.ask(1, oracles.oracle(server))
+    with FakeOpenAI() as server:
+        job_id = site.ask(1, oracles.oracle(server, timeout_s=240.0))
         pack(site.ledger)
         (batch_id,) = site.ledger.publishable("openai", window=10)
-        stop = threading.Event()
+        answer, ends = server.answer, set[object]()
 
-        def sweep() -> None:
-            while not stop.wait(0.05):
-                site.ledger.sweep("openai", queue_empty=True)
+        def wait_for_renewals(route: str, body: dict[str, Any], fault: Fault | None) -> dict[str, Any]:
+            while len(ends) < 4:
+                ends.update(sql(site.engine, "SELECT lease_until FROM batches WHERE id = :id", id=batch_id))
+            return answer(route, body, fault)
 
-        sweeper = threading.Thread(target=sweep)
-        sweeper.start()
-        try:
-            ask_prompt(
-                batch_id,
-                ledger=site.ledger,
-                oracle_for=site.oracle_for,
-                gate_for=lambda scorer: site.gate,
-                retry_delay_s=0.0,
-            )
-        finally:
-            stop.set()
-            sweeper.join()
+        server.answer = wait_for_renewals  # type: ignore[method-assign]
+        ask_prompt(
+            batch_id,
+            ledger=site.ledger,
+            oracle_for=site.oracle_for,
+            gate_for=lambda scorer: site.gate,
+            retry_delay_s=0.0,
+        )
         assert len(server.calls) == 1
         assert site.labels(job_id) == site.expected(job_id)
 

@@ -15,8 +15,11 @@ from sqlalchemy import Engine
 
 from tests.pages import Page
 from tests.report_job import Row, save_job
+from worker.agreement.terms import TERMS
+from worker.report.charts import label_colours
 from worker.report.data import ReportData, read_report
 from worker.report.page import GENERATOR, render
+from worker.report.svg import VARIABLES
 from worker.store.engine import make_engine
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
@@ -38,7 +41,10 @@ def report_of(engine: Engine, count: int = 400, *, texts: int = 20, **options: o
 
 def shown(data: ReportData) -> Page:
     """The page, read by a strict reader, after what holds for every page."""
-    html = render(data)
+    return checked(render(data))
+
+
+def checked(html: str) -> Page:
     page = Page(html)
     assert page.attributes("html")[0]["lang"] == "en"
     assert {"header", "main", "nav", "footer"} <= {tag for tag, _ in page.tags}
@@ -111,7 +117,7 @@ def test_a_cascade_with_gold_says_who_agrees_with_whom_on_how_many(sqlite: Engin
         "decisions",
         "https://api.openai.com/v1",
         "by gpt-6-luna-2026-09-01",
-        "10.0",  # 399 labelled reviews in 40 s
+        "2.9, from enqueueing to the last label",  # 399 labelled reviews in 140 s
         "$0.0365, of a budget of $2.00",
         "$0.002 set aside for calls nobody heard the end of",
         "41,000",
@@ -162,6 +168,41 @@ def test_every_plot_is_drawn_with_its_numbers_beside_it(sqlite: Engine) -> None:
     assert by_score == 1200
 
 
+def test_a_label_has_one_colour_in_every_chart_and_nothing_else_has_it(sqlite: Engine) -> None:
+    data = report_of(sqlite)
+    colours = {label: f"var({VARIABLES[colour]})" for label, colour in label_colours(data).items()}
+    assert len(set(colours.values())) == len(data.labels) == 2
+    svgs = re.findall(r"<svg.*?</svg>", render(data), re.DOTALL)
+    used = {
+        re.findall(r'id="([\w-]+)-title"', svg)[0]: re.findall(r"var\(--series-\d\)", svg) for svg in svgs
+    }
+    by_scores = sorted(data.scores, key=lambda label: (-sum(data.scores[label]), label))
+    assert list(dict.fromkeys(used.pop("labels"))) == [colours[label] for label in data.labels]
+    assert list(dict.fromkeys(used.pop("scores"))) == [colours[label] for label in by_scores]
+    assert not any(used.values())
+
+
+def test_terms_are_explained_below_their_table(sqlite: Engine) -> None:
+    text = shown(report_of(sqlite)).text
+    assert f"AC1 {TERMS['AC1']}" in text
+    assert f"AUROC {TERMS['AUROC']}" in text
+
+
+def test_a_cascade_that_made_accuracy_worse_says_so(sqlite: Engine) -> None:
+    def misled(rows: list[Row]) -> list[Row]:
+        other = {"negative": "positive", "positive": "negative"}
+        return [
+            dataclasses.replace(row, adapter=row.gold, oracle=other[str(row.gold)] if row.oracle else None)
+            for row in rows
+        ]
+
+    text = shown(report_of(sqlite, change=misled)).text
+    assert "The cascade made it worse: the adapter's own labels have 100.0 %." in text
+    better = shown(report_of(sqlite, 300)).text
+    assert "made it worse" not in better
+    assert "The adapter's own labels have" in better
+
+
 def test_texts_labels_and_names_are_never_markup(sqlite: Engine) -> None:
     labels = ("<b>bad</b>", "good & $1 {{ x }}")
 
@@ -178,7 +219,7 @@ def test_texts_labels_and_names_are_never_markup(sqlite: Engine) -> None:
         failed=["</td><script>"],
     )
     html = render(data)
-    page = shown(data)
+    page = checked(html)
     for forbidden in ("<script", "<img", "<b>bad", "\x01", "\x1b"):
         assert forbidden not in html
     assert "<script>alert('1')</script> & \"quotes\" {{ 7 * 7 }}" in page.text
@@ -292,12 +333,13 @@ def test_an_empty_job(sqlite: Engine) -> None:
 def test_many_labels_fit(sqlite: Engine) -> None:
     labels = tuple(f"label number {n} 标签" for n in range(30))
     data = report_of(sqlite, 1200, labels=labels)
-    page = shown(data)
+    html = render(data)
+    page = checked(html)
     assert all(label in page.text for label in labels)
     assert "other labels" in page.text
     assert "The rarest labels are counted together as other labels, where both needn't agree." in page.text
     one = next(one for one in data.comparisons if one.raters == ("gold", "adapter"))
-    (matrix,) = re.findall(r'<figure id="confusion-gold-adapter">.*?</figure>', render(data), re.DOTALL)
+    (matrix,) = re.findall(r'<figure id="confusion-gold-adapter">.*?</figure>', html, re.DOTALL)
     cells = [int(cell.replace(",", "")) for cell in re.findall(r"<td>([\d,]+)</td>", matrix)]
     assert len(cells) == 81
     assert sum(cells) == sum(one.table.values()) == 1200

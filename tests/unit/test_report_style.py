@@ -58,10 +58,9 @@ def test_text_is_legible(scheme: str, ground: str, ink: str) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_numbers_in_the_fullest_cell_are_legible(scheme: str) -> None:
     colours = schemes()[scheme]
-    for series in ("--series-1", "--series-2"):
-        for opacity in (0.0, STRONGEST_CELL / 2, STRONGEST_CELL):
-            cell = over(colours[series], colours["--paper"], opacity)
-            assert contrast(colours["--ink"], cell) >= 4.5
+    for opacity in (0.0, STRONGEST_CELL / 2, STRONGEST_CELL):
+        cell = over(colours["--ink"], colours["--paper"], opacity)
+        assert contrast(colours["--ink"], cell) >= 4.5
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

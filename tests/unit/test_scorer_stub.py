@@ -50,6 +50,22 @@ def test_labels_never_change_between_versions() -> None:
     ]
 
 
+def test_a_held_text_waits_for_the_gate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    monkeypatch.setenv("LORACLE_STUB_GATE", str(gate))
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if seconds:
+            gate.touch()
+
+    monkeypatch.setattr("time.sleep", sleep)
+    assert StubScorer().score([Review(1, "fine")]) == [stub_score("fine")]
+    assert StubScorer().score([Review(1, "LORACLE-HOLD")]) == [stub_score("LORACLE-HOLD")]
+    assert waited == [0, 0.05, 0]
+
+
 def test_a_poisonous_text_raises() -> None:
     with pytest.raises(ReviewUnscorable, match="row 7"):
         StubScorer().score([Review(1, "fine"), Review(7, "a LORACLE-POISON-RAISE here")])

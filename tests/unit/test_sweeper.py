@@ -67,7 +67,7 @@ def sweeper(ledger: FakeLedger, bells: Bells, **options: Any) -> Sweeper:
 
 
 def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -130,6 +130,12 @@ def test_lora_is_measured_as_the_worker_runs_it(settings: Settings, tmp_path: Pa
 
 
 @pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("train", "evaluation_page"):
+        monkeypatch.setattr(f"trainer.{module}.plots_available", lambda: False)
+
+
+@pytest.fixture(autouse=True)
 def folders(tmp_path: Path) -> None:
     for name in ("2", "4"):
         (tmp_path / name).mkdir()

@@ -34,6 +34,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return models.make_base(tmp_path_factory.mktemp("base") / "tiny")
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Drawing took half of these tests' time; tests of the plots look at them.
+    for module in ("train", "evaluation_page"):
+        monkeypatch.setattr(f"trainer.{module}.plots_available", lambda: False)
+
+
 @pytest.fixture
 def config(base: Path, tmp_path: Path) -> TrainConfig:
     return TrainConfig(
@@ -77,10 +84,18 @@ def test_a_separable_set_is_learnt_and_scored_alike_by_the_worker(config: TrainC
     assert losses[-1] < losses[0]
 
 
-def test_what_comes_out_is_whole(config: TrainConfig) -> None:
+def test_what_comes_out_is_whole(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # with pictures
     manifest = train(dataclasses.replace(config, epochs=2), TEXTS, GOLD, models.LABELS, about={"recipe": "x"})
     found = {path.name for path in config.out.iterdir()}
-    assert {"README.md", "metrics.json", "curves.png", "evaluation.md", *manifest.files} <= found
+    assert {
+        "README.md",
+        "metrics.json",
+        "curves.png",
+        "reliability.png",
+        "evaluation.md",
+        *manifest.files,
+    } <= found
     assert manifest.temperature != 1.0
     assert manifest.training["recipe"] == "x"
     metrics = json.loads((config.out / "metrics.json").read_text())

@@ -25,6 +25,7 @@ COMMANDS = {
     "report": "worker.cli.report:report",
     "cancel": "worker.cli.jobs:cancel",
     "retry": "worker.cli.jobs:retry",
+    "delete": "worker.cli.delete:delete",
     "plan": "worker.cli.plan:plan",
     "threshold": "worker.cli.plan:threshold",
     "bulk": "worker.cli.bulk:bulk",
@@ -72,6 +73,7 @@ SHORT_HELP = {
     "report": "Write a page about a job: what its labels are worth.",
     "cancel": "Stop a job; its labels are kept.",
     "retry": "Score again what failed in a job.",
+    "delete": "Delete a job, or its texts, for good.",
     "plan": "Estimate what asking the oracle about a file would cost.",
     "threshold": "Show what each --below of a cascade would cost and give.",
     "bulk": "Submit to and collect from OpenAI's Batch API.",
@@ -81,7 +83,7 @@ SHORT_HELP = {
     "compare": "Compare models on the same labelled reviews.",
     "adapters": "List, check and choose the adapters of new jobs.",
     "doctor": "Check servers, database, device and adapter.",
-    "db": "Upgrade the database or show its version.",
+    "db": "Upgrade the database, show its version, or overwrite its free space.",
 }
 
 

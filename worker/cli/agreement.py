@@ -10,7 +10,7 @@ import click
 
 from worker.bootstrap import Store, find_registered
 from worker.cli.agreement_views import print_change, print_measured
-from worker.cli.common import echo_json, json_option, note, open_all
+from worker.cli.common import echo_json, json_option, note, open_all, whole_job
 from worker.cli.waiting import OVER
 from worker.errors import Invalid, JobStateInvalid
 from worker.measured import Measured, agreement_as_it_is, refresh_agreement
@@ -44,9 +44,9 @@ def agreement(
 ) -> None:
     """Show how far gold, adapter and oracle agree in a JOB, each figure with its 95 % interval.
 
-    It is measured when the job is done. `on` says for which reviews the figures hold: all, an audit (a uniform
-    sample; figures are of the whole job), audit+cascade (of the whole job too), or escalated (only reviews the
-    adapter was unsure of).
+    It is measured when the job is done. A line under the tables explains each term. `on` says for which reviews the
+    figures hold: all, an audit (a uniform sample; figures are of the whole job), audit+cascade (of the whole job
+    too), or escalated (only reviews the adapter was unsure of).
 
     With --against, or --adapter and --since: whether the adapter agrees with the oracle as it did, on audited
     reviews of like score.
@@ -66,7 +66,7 @@ def agreement(
         _compare_jobs(job, against, as_json)
         return
     _, store = open_all()
-    found = store.queries.get_job(job)
+    found = whole_job(store, job)
     measured = _measured(store, found, measure_now)
     if as_json:
         echo_json(_report(found, measured, by))
@@ -117,7 +117,7 @@ def _compare_jobs(job: int, against: int, as_json: bool) -> None:
     from worker.drifting import compare_jobs
 
     _, store = open_all()
-    first, second = store.queries.get_job(against), store.queries.get_job(job)
+    first, second = whole_job(store, against), whole_job(store, job)
     if first.id == second.id:
         raise Invalid(f"job {job} is the same as itself: name another one with --against.")
     change = compare_jobs(store.queries, [first], [second], names=(f"job {first.id}", f"job {second.id}"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from worker.agreement.terms import explained
 from worker.cli.common import note
 from worker.measured import Measured
 from worker.reviews import Job
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from worker.drifting import Change
 
 WIDTH = 120
+Columns = tuple[str, ...]
 UNDEFINED = "undefined"
 
 
@@ -39,18 +41,19 @@ def print_measured(job: Job, measured: Measured, by: str | None) -> None:
     click.echo(f"Job {job.id} '{job.name}' ({job.state}, policy {job.policy}), {when}. Intervals are 95 %.")
     whole = [row for row in measured.rows if row.slice == "all"]
     if by == "class":
-        for row in whole:
-            _print_labels(row)
+        shown = tuple(column for row in whole for column in _print_labels(row))
     elif by is not None:
-        _print_slices([row for row in measured.rows if row.slice.startswith(f"{by} ")], by)
+        shown = _print_slices([row for row in measured.rows if row.slice.startswith(f"{by} ")], by)
     else:
-        _print_pairs(whole)
-        _print_gold(whole)
+        shown = (*_print_pairs(whole), *_print_gold(whole))
+    for term, meaning in explained(shown):
+        click.echo(f"  {term}: {meaning}")
     _print_notes(whole)
 
 
-def _print_pairs(rows: list[AgreementRow]) -> None:
-    table = _table("raters", "on", "n", "agree", "kappa", "AC1", "bias p")
+def _print_pairs(rows: list[AgreementRow]) -> Columns:
+    columns = ("raters", "on", "n", "agree", "kappa", "AC1", "bias p")
+    table = _table(*columns)
     for row in rows:
         found = row.statistics
         marginal = found.get("marginal")
@@ -64,15 +67,17 @@ def _print_pairs(rows: list[AgreementRow]) -> None:
             "" if marginal is None else f"{marginal['p_value']:.3f}",
         )
     _show(table)
+    return columns
 
 
-def _print_gold(rows: list[AgreementRow]) -> None:
+def _print_gold(rows: list[AgreementRow]) -> Columns:
     against_gold = [row for row in rows if "gold" in row.statistics]
     if not against_gold:
-        return
-    table = _table(
+        return ()
+    columns = (
         "against gold", "on", "n", "labelled", "accuracy", "macro F1", "AUROC", "RMS error", "ECE (by chance)"
-    )
+    )  # fmt: skip
+    table = _table(*columns)
     for row in against_gold:
         gold = row.statistics["gold"]
         calibration = gold["calibration"]
@@ -90,13 +95,15 @@ def _print_gold(rows: list[AgreementRow]) -> None:
             else f"{calibration['ece']:.3f} ({calibration['band'][0]:.3f}-{calibration['band'][1]:.3f})",
         )
     _show(table)
+    return columns
 
 
-def _print_slices(rows: list[AgreementRow], by: str) -> None:
+def _print_slices(rows: list[AgreementRow], by: str) -> Columns:
     if not rows:
         note(f"There are too few reviews to part them by {by}.")
-        return
-    table = _table("raters", "on", "characters" if by == "length" else by, "n", "agree", "kappa", "accuracy")
+        return ()
+    columns = ("raters", "on", "characters" if by == "length" else by, "n", "agree", "kappa", "accuracy")
+    table = _table(*columns)
     last = None
     for row in rows:
         key = (row.raters, row.selection)
@@ -111,17 +118,18 @@ def _print_slices(rows: list[AgreementRow], by: str) -> None:
         )
         last = key
     _show(table)
+    return columns
 
 
-def _print_labels(row: AgreementRow) -> None:
+def _print_labels(row: AgreementRow) -> Columns:
     found = row.statistics
     if found["kind"] != "pair":
-        return
+        return ()
     first, second = row.raters.split(",")
     click.echo(f"{row.raters} on {row.selection}, {row.n:,} reviews:")
-    table = _table(
-        "label", first, second, "both", "agree on it", f"{second} if {first}", f"{first} if {second}", "bias"
-    )
+    given = f"{second} if {first}", f"{first} if {second}"
+    columns = ("label", first, second, "both", "agree on it", *given, "bias")
+    table = _table(*columns)
     for one in found["by_label"]:
         table.add_row(
             one["label"],
@@ -134,6 +142,7 @@ def _print_labels(row: AgreementRow) -> None:
             figure(one["bias"], signed=True),
         )
     _show(table)
+    return columns
 
 
 def _print_notes(rows: list[AgreementRow]) -> None:

@@ -43,7 +43,7 @@ def status(as_json: bool) -> None:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.submitted_at or one.created_at))
         click.echo(
             f"{one.batch_id}  {one.state:<9} {one.size:>7,} requests  {since}  {one.remote_id or 'not submitted'}"
-            f"{f'  {one.error}' if one.error else ''}"
+            f"{f'  {one.error or one.said}' if one.error or one.said else ''}"
         )
 
 
@@ -96,7 +96,7 @@ def _advance(
         ledger=store.ledger,
         oracle_for=oracles,
         poll_s=settings.bulk_poll_s,
-        max_total=settings.max_cost,
+        max_total=settings.most_spent,
     )
     # Here may be no worker that does it.
     measure_due(secrets.token_hex(16), ledger=store.ledger, queries=store.queries)

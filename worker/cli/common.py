@@ -13,12 +13,32 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store, open_store
-from worker.errors import BrokerUnreachable
+from worker.errors import BrokerUnreachable, JobStateInvalid
 from worker.logs import hush
+from worker.money import Money
 from worker.pipeline import Publish, ring
+from worker.reviews import Job
 from worker.settings import Settings, read_settings
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for programs.")
+
+
+class Dollars(click.ParamType[Money]):
+    """An amount of US dollars that must not be exceeded."""
+
+    name = "dollars"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Money:
+        """The amount, rounded down to what the ledger counts in."""
+        if isinstance(value, Money):
+            return value
+        try:
+            return Money.at_most(value)
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
+
+
+DOLLARS = Dollars()
 
 
 def note(message: str) -> None:
@@ -47,6 +67,21 @@ def log_to_stderr(level: str) -> None:
         force=True,
     )
     hush()
+
+
+def whole_job(store: Store, job_id: int, *, texts_for: str | None = None) -> Job:
+    """The job, if it is there as a whole; with its texts, if these are needed for what `texts_for` names.
+
+    Raises:
+        JobUnknown: there is no such job.
+        JobStateInvalid: it is being deleted, or its texts were.
+    """
+    job = store.queries.get_job(job_id)
+    if job.state == "deleting":
+        raise JobStateInvalid(f"job {job_id} is being deleted: `loracle delete {job_id}` goes on.")
+    if texts_for is not None and job.texts != "kept":
+        raise JobStateInvalid(f"the texts of job {job_id} were deleted, and {texts_for} needs them.")
+    return job
 
 
 class Bell:

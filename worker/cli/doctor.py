@@ -181,11 +181,11 @@ def _oracle(settings: Settings) -> Finding:
         return Finding("oracle", "ok", "OPENAI_API_KEY isn't set: this host asks no oracle")
     price = price_of(settings.oracle_model, parse_prices(settings.prices))
     cap = (
-        "no LORACLE_MAX_COST" if settings.max_cost is None else f"${settings.max_cost:g} at most for all jobs"
+        "no LORACLE_MAX_COST" if settings.max_cost is None else f"{settings.most_spent} at most for all jobs"
     )
     return Finding(
         "oracle",
         "ok",
-        f"{settings.oracle_model} at {settings.oracle_url}, ${price.input:g} and ${price.output:g} per million input "
-        f"and output tokens, {cap}; not asked here",
+        f"{settings.oracle_model} at {settings.oracle_url}, {price.input} and {price.output} per "
+        f"million input and output tokens, {cap}; not asked here",
     )

@@ -9,8 +9,8 @@ import click
 
 from worker.cli.common import Bell, echo_json, json_option, note, open_all
 from worker.cli.oracle_options import choose_oracle, oracle_options
-from worker.cli.oracle_views import oracle_waiting_for
 from worker.cli.reading import enqueue_options, open_source, pinned_adapter, reading_options, write_job
+from worker.cli.status import why_it_waits
 from worker.cli.waiting import wait_for_jobs
 from worker.enqueue import preview
 
@@ -70,7 +70,7 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
         return wait_for_jobs(
             store,
             [job.id for job in jobs],
-            why=lambda at: oracle_waiting_for(settings, store, at),
+            why=lambda at: why_it_waits(settings, store, at),
         )
     except KeyboardInterrupt:
         note("No longer waiting; the jobs go on.")

@@ -7,7 +7,8 @@ import time
 
 import click
 
-from worker.cli.common import Bell, echo_json, json_option, note, open_all
+from worker.cli.common import DOLLARS, Bell, echo_json, json_option, note, open_all
+from worker.money import Money
 
 
 @click.command()
@@ -49,9 +50,9 @@ def cancel(job: int, as_json: bool) -> None:
 
 @click.command()
 @click.argument("job", type=int)
-@click.option("--max-cost", type=click.FloatRange(min=0), metavar="DOLLARS", help="The job's new budget.")
+@click.option("--max-cost", type=DOLLARS, help="The job's new budget.")
 @json_option
-def retry(job: int, max_cost: float | None, as_json: bool) -> None:
+def retry(job: int, max_cost: Money | None, as_json: bool) -> None:
     """Score again what failed in a job, or what a stopped or cancelled job left unscored.
 
     The oracle is asked again where it gave no label; a new budget is for the whole job, with what is spent.

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store
-from worker.cli.common import note
+from worker.cli.common import DOLLARS, note
 from worker.enqueue import Adapter, Asked
 from worker.errors import OptionInvalid, OracleInvalid
 from worker.oracle.spec import OracleSpec
@@ -48,7 +48,7 @@ _ORACLE = [
         "--reviews-per-prompt", type=int, metavar="N", help="In one request (else 10; 1 for Decisions)."
     ),
     click.option("--redact", is_flag=True, help="Mask e-mail addresses, phone and card numbers first."),
-    click.option("--max-cost", type=float, metavar="DOLLARS", help="The job's budget for the oracle."),
+    click.option("--max-cost", type=DOLLARS, help="The job's budget for the oracle."),
 ]
 NAMES = ("model", "route", "bulk", "prompt", "text_window", "reviews_per_prompt", "redact", "max_cost")
 
@@ -75,8 +75,6 @@ def read_policy(values: dict[str, Any]) -> Policy:
         )
     if values["bulk"] and values["route"] not in (None, "bulk"):
         raise OptionInvalid(f"--bulk and --route {values['route']} exclude each other.")
-    if values["max_cost"] is not None and values["max_cost"] < 0:
-        raise OptionInvalid("--max-cost is an amount in US dollars, 0 or more.")
     return policy
 
 
@@ -123,7 +121,7 @@ def choose_oracle(
             "(OPENAI_BASE_URL) takes any text as key."
         )
     identity = spec.identity
-    budget = "without a budget" if values["max_cost"] is None else f"for ${values['max_cost']:g} at most"
+    budget = "without a budget" if values["max_cost"] is None else f"for {values['max_cost']} at most"
     note(
         f"Oracle {identity.name} at {spec.base_url} by {spec.route}, {spec.window} of each text"
         f"{', redacted' if spec.redacted else ''}, {budget}: policy {policy}."

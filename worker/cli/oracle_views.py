@@ -10,6 +10,7 @@ from worker.bootstrap import Store
 from worker.cli.common import duration
 from worker.cli.faults import faults_online
 from worker.errors import BrokerUnreachable
+from worker.money import dollars
 from worker.settings import Settings
 from worker.store.progress import Progress
 
@@ -87,7 +88,7 @@ def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | 
     prompts = store.queries.prompt_counts(at.job.oracle_id)
     if prompts.get("parked"):
         return f"{prompts['parked']:,} Prompts are parked: {store.queries.prompt_error(at.job.oracle_id)}"
-    if prompts.get("submitted") and not prompts.get("running"):
+    if at.bulks and not prompts.get("running"):
         return "OpenAI works on a Bulk (`loracle bulk status`)"
     return None
 
@@ -123,11 +124,10 @@ def print_oracle(oracle: dict[str, Any], policy: str) -> None:
     click.echo(f"  asked    {states or 'nothing yet'}{f' ({reasons})' if reasons else ''}")
     sources = ", ".join(f"{count:,} {source}" for source, count in oracle["sources"].items())
     click.echo(f"  labels   {f'by {sources}' if sources else 'none yet'}")
-    budget = "no budget set" if oracle["max_cost"] is None else f"of ${oracle['max_cost']:g}"
-    lost = (
-        f", ${oracle['lost']:.6f} of it set aside for calls nobody heard the end of" if oracle["lost"] else ""
-    )
-    click.echo(f"  spent    ${oracle['spent']:.6f} {budget}{lost}")
+    budget = "no budget set" if oracle["max_cost"] is None else f"of {dollars(oracle['max_cost'])}"
+    aside = f", {dollars(oracle['lost'])} of it set aside for calls nobody heard the end of"
+    lost = aside if oracle["lost"] else ""
+    click.echo(f"  spent    {dollars(oracle['spent'])} {budget}{lost}")
     if oracle["handed_over"]:
         click.echo(f"  {oracle['handed_over']}")
     if oracle["error"]:

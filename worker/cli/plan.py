@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from worker.cli.common import duration, echo_json, json_option, note, open_all
+from worker.cli.common import duration, echo_json, json_option, note, open_all, whole_job
 from worker.cli.oracle_options import oracle_options, read_policy, read_spec
 from worker.cli.reading import enqueue_options, open_source, pinned_adapter, reading_options
 from worker.errors import Invalid
+from worker.money import dollars
 from worker.oracle.money import parse_prices, price_of
 from worker.planning import plan as make_plan
 from worker.policy import Policy
@@ -85,7 +86,7 @@ def plan(
     click.echo(f"  asked      {found.asked:>12,}  (share {share:.1%}, in {found.requests:,} requests)")
     click.echo(f"  tokens     {found.tokens:>12,}  (at most {found.most_tokens:,})")
     click.echo(
-        f"  cost       ${found.cost:>11.4f}  (at most ${found.most_cost:.4f}; --max-cost makes it hold)"
+        f"  cost       {dollars(found.cost):>12}  (at most {dollars(found.most_cost)}; --max-cost makes it hold)"
     )
     when = (
         "within 24 h"
@@ -94,8 +95,11 @@ def plan(
     )
     click.echo(f"  time       {when}")
     if policy.kind in ("cascade", "fallback") and asked is None:
+        cascade = policy.kind == "cascade"
+        hint = "; `loracle threshold JOB` measures it on a job like this one" if cascade else ""
         note(
-            "How many reviews the oracle gets isn't known beforehand: this is for all of them. Say it with --asked."
+            "This is the cost of asking about every review. How many it will be isn't known beforehand: say the "
+            f"share with --asked SHARE{hint}."
         )
     return 0
 
@@ -120,7 +124,7 @@ def threshold(job: int, as_json: bool) -> int:
     labels, agreement against the oracle on the audited reviews; each with its 95 % interval.
     """
     _, store = open_all()
-    found = store.queries.get_job(job)
+    found = whole_job(store, job)
     policy = Policy.parse(found.policy)
     pairs = store.queries.iterate_pairs(job)
     rows = thresholds(
@@ -171,7 +175,7 @@ def threshold(job: int, as_json: bool) -> int:
         table.add_row(
             f"{row.below:g}",
             f"{row.asked:.1%}",
-            "?" if each is None else f"${each * row.asked * reviews:.4f}",
+            "?" if each is None else dollars(each * row.asked * reviews),
             _shown(row.kept_accuracy),
             _shown(row.kept_agreement),
             _shown(row.accuracy),

@@ -11,6 +11,7 @@ import click
 
 from worker.bootstrap import Store, adapter_of, choose_adapter, default_adapter
 from worker.cli.common import Bell, note, progress
+from worker.cli.waiting import OVER
 from worker.enqueue import ADAPTER_ALONE, Adapter, Asked, EnqueueOptions, Source, enqueue_file, open_job
 from worker.errors import Invalid
 from worker.files import ReadOptions
@@ -146,16 +147,15 @@ def write_job(
     `tick` is called after every chunk, and several times a second while a stream is silent.
     """
     job, new = open_job(source, adapter, store.ledger, asked=asked)
-    if not new and asked.max_cost is not None and asked.max_cost != job.max_cost:
+    if not new and asked.max_cost is not None and asked.max_cost.dollars != job.max_cost:
         if store.ledger.set_budget(job.id, asked.max_cost):
-            note(f"Job {job.id} has a budget of ${asked.max_cost:g} from now on.")
+            note(f"Job {job.id} has a budget of {asked.max_cost} from now on.")
         else:
             note(f"Its budget stays as it is; `loracle retry {job.id} --max-cost DOLLARS` changes it.")
     if not new and job.state != "reading":
-        note(
-            f"{source.file.name}: job {job.id} has these reviews already ({job.state}); --again makes a new one."
-        )
-        bell.ring()
+        note(f"{source.file.name}: {_as_it_stands(job)}")
+        if job.state not in OVER:
+            bell.ring()
         return job
     if not new:
         note(f"{source.file.name}: job {job.id} is taken up again after {job.records_read:,} records.")
@@ -176,3 +176,13 @@ def write_job(
             f"{'/'.join(adapter.labels)} and are left out (such as {found})."
         )
     return job
+
+
+def _as_it_stands(job: Job) -> str:
+    """What has become of the job that a file has already, and the ways on."""
+    again = "--again scores the file in a new job"
+    if job.state == "done":
+        return f"job {job.id} has these reviews and is done. `loracle results {job.id}` shows its labels; {again}."
+    if job.state in OVER:
+        return f"job {job.id} has these reviews and is {job.state}. `loracle retry {job.id}` takes it up; {again}."
+    return f"job {job.id} has these reviews and is {job.state}; {again}."

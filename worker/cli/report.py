@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from worker.cli.common import note, open_all
+from worker.cli.common import note, open_all, whole_job
 from worker.errors import ReportImpossible
 
 HEAD = 4096
@@ -43,6 +43,8 @@ def report(job: int, output: Path | None, texts: int, force: bool) -> None:
     path = output if output is not None else Path(f"report-{job}.html")
     # Said before the work, not after it.
     _check(path, force=force)
+    if whole_job(store, job).texts != "kept":
+        note(f"The texts of job {job} were deleted: the report shows none.")
     page = render(read_report(store.queries, job, texts=texts))
     _write(path, page)
     note(f"Report of job {job}: {path} ({path.stat().st_size / 1e6:.1f} MB)")

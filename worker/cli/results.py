@@ -11,12 +11,13 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store
-from worker.cli.common import note, open_all
+from worker.cli.common import note, open_all, whole_job
 from worker.cli.dates import iso
 from worker.cli.filters import check_filters, filter_options
 from worker.cli.waiting import OVER
 from worker.errors import Invalid
 from worker.files.results import write_results
+from worker.money import dollars
 from worker.reviews import Job
 
 COLUMNS = (
@@ -26,6 +27,7 @@ COLUMNS = (
 """Of a file, whatever the job and the filters: exports of several jobs fit together."""
 ON_SCREEN = ("row_no", "id", "label", "score", "source", "scorer", "gold_label", "error", "asked", "cost")
 WITHOUT_ORACLE = ON_SCREEN[:-2]
+NONE = ": none matches"
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "table"}
 
 
@@ -56,7 +58,8 @@ def results(
     kept column whose name is taken is called file_NAME. Filters can be combined.
     """
     _, store = open_all()
-    found = store.queries.get_job(job)
+    wants_texts = "results --with-text" * with_text or "results --search" * (filters["search"] is not None)
+    found = whole_job(store, job, texts_for=wants_texts or None)
     check_filters(store, found, filters, follow=follow)
     chosen = format_ or ("jsonl" if as_json else None) or _by_name(output) or "table"
     if follow and chosen in ("table", "parquet"):
@@ -72,7 +75,13 @@ def results(
         *(["text"] if with_text else []),
         *_kept(found).values(),
     ]
-    write_results(rows, columns, format=chosen, target=output if output is not None else sys.stdout)
+    if chosen == "table":
+        rows = ({**row, "cost": None if row["cost"] is None else dollars(row["cost"])} for row in rows)
+    count = write_results(rows, columns, format=chosen, target=output if output is not None else sys.stdout)
+    if output is not None:
+        note(f"{count:,} {'row' if count == 1 else 'rows'} of job {job} in {output}{'' if count else NONE}.")
+    elif not count:
+        note(f"No row of job {job} matches.")
 
 
 def _say_by_source(store: Store, job: int) -> None:

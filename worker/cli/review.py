@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store, adapter_of
-from worker.cli.common import echo_json, note, open_all
+from worker.cli.common import echo_json, note, open_all, whole_job
 from worker.correcting import import_corrections
 from worker.errors import Invalid
 from worker.files.label_studio import label_config, write_tasks
@@ -38,9 +38,7 @@ NOTHING = {
 @click.option(
     "--kind",
     type=click.Choice(WORK_KINDS),
-    default="disagreements",
-    show_default=True,
-    help="Which reviews: see above.",
+    help="Which reviews: see above.  [default: disagreements; without an oracle gold, or unsure]",
 )
 @click.option(
     "--limit", type=click.IntRange(min=1), default=100, show_default=True, metavar="N", help="The first N."
@@ -61,7 +59,7 @@ NOTHING = {
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def review(
     job: int,
-    kind: WorkKind,
+    kind: WorkKind | None,
     limit: int,
     output: Path | None,
     format_: str | None,
@@ -78,14 +76,15 @@ def review(
     --kind gold           likely wrong gold labels: the adapter is sure (0.8 at least) of another one, and the
                           oracle isn't for gold: the surest adapter first, then what the oracle confirms
 
-    Equals come in the file's order; reviews that were corrected before are left out.
+    Equals come in the file's order; reviews that were corrected before are left out. Without --kind it is
+    disagreements, or, where no oracle was asked, gold if the file has gold labels, else unsure.
 
     A csv has an empty column `correction`: fill it in, and give the file to --import. Records without a correction
     are left alone. Label Studio takes -o FILE.json, with both raters' labels as predictions; import its export as
     JSON. A correction is the review's gold label from then on, in results and agreement.
     """
     _, store = open_all()
-    found = store.queries.get_job(job)
+    found = whole_job(store, job, texts_for="review")
     labels = adapter_of(store, found.adapter_id).labels
     if author is not None and filled is None:
         raise Invalid("--author says who corrected: it goes with --import FILE.")
@@ -94,7 +93,19 @@ def review(
     elif filled is not None:
         _import(store, found, filled, labels, author, as_json)
     else:
+        kind = kind or _kind_of(store, found)
         _export(store, found, kind, limit, output, format_ or _by_name(output), labels, as_json)
+
+
+def _kind_of(store: Store, job: Job) -> WorkKind:
+    """What there is to review in a job; it is announced on stderr where no oracle was asked."""
+    if job.oracle_id is not None:
+        return "disagreements"
+    if store.queries.gold_count(job.id):
+        note(f"Job {job.id} asked no oracle: these are its likely wrong gold labels (--kind gold).")
+        return "gold"
+    note(f"Job {job.id} asked no oracle: these are the labels with the lowest scores (--kind unsure).")
+    return "unsure"
 
 
 def _import(

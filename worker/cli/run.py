@@ -16,6 +16,7 @@ from worker.cli.oracle_views import oracle_waiting_for
 from worker.cli.reading import enqueue_options, open_source, pinned_adapter, reading_options, write_job
 from worker.cli.waiting import wait_for_jobs
 from worker.measured import record_agreement
+from worker.money import dollars
 from worker.settings import Settings
 from worker.summary import Summary, summarise
 from worker.urls import without_secrets
@@ -102,12 +103,14 @@ def _print(summary: Summary, settings: Settings) -> None:
     for source, count in summary.sources.items():
         click.echo(f"  by {source:<19} {count:>6,}")
     if summary.oracle_cost is not None:
-        click.echo(f"  oracle cost  ${summary.oracle_cost:.6f}, {summary.oracle_tokens:,} tokens")
+        click.echo(f"  oracle cost  {dollars(summary.oracle_cost)}, {summary.oracle_tokens:,} tokens")
     click.echo(f"  rejected     {summary.rejected:>9,}")
     click.echo(f"  failed       {summary.failed:>9,}")
     for line in agreement_lines(dataclasses.asdict(summary)):
         click.echo(f"  {line}")
     if summary.reviews_per_s is not None:
-        click.echo(f"  speed        {summary.reviews_per_s:>9,.1f} reviews/s")
+        click.echo(
+            f"  speed        {summary.reviews_per_s:>9,.1f} reviews/s from enqueueing to the last label"
+        )
     click.echo(f"  database     {without_secrets(settings.database)}")
     click.echo(f"See the labels with `loracle results {summary.job_id}`.")

@@ -12,6 +12,7 @@ import click
 from worker.cli.common import echo_json, json_option, note, open_all
 from worker.cli.dates import DAY, day_start
 from worker.errors import Invalid
+from worker.money import dollars
 from worker.store.stats import DayStats
 
 COLUMN_LABELS = 5
@@ -26,7 +27,7 @@ def stats(since: datetime.date | None, until: datetime.date | None, as_json: boo
     """Sum up all jobs: volume, label shares, sources, the oracle's cost, and a table by day.
 
     Days are UTC's. Final labels and costs count on the day they came about; a job's reviews, rejects and failures on
-    the day the job was made.
+    the day the job was made. Deleted jobs are in none of it.
     """
     if since is not None and until is not None and until < since:
         raise Invalid(f"--until {until} lies before --since {since}: exchange them.")
@@ -77,8 +78,8 @@ def _print(total: DayStats, days: Sequence[DayStats]) -> None:
     click.echo(f"  labelled     {total.labels.total():>12,}  {_shown(total.labels)}".rstrip())
     if total.sources:
         click.echo(f"  sources      {'':>12}  {_shown(total.sources)}")
-    aside = f", ${total.set_aside:.4f} set aside" if total.set_aside else ""
-    click.echo(f"  oracle       {f'${total.cost:.4f}':>12}  ({total.tokens:,} tokens{aside})\n")
+    aside = f", {dollars(total.set_aside)} set aside" if total.set_aside else ""
+    click.echo(f"  oracle       {dollars(total.cost):>12}  ({total.tokens:,} tokens{aside})\n")
     columns = [label for label, _ in total.labels.most_common(COLUMN_LABELS)]
     others = len(total.labels) > len(columns)
     table = Table("day (UTC)", box=None, header_style="bold", pad_edge=False)
@@ -94,7 +95,7 @@ def _print(total: DayStats, days: Sequence[DayStats]) -> None:
             *(f"{count / day.labels.total():.1%}" if day.labels else "-" for count in shares),
             f"{day.rejects:,}",
             f"{day.failures:,}",
-            f"${day.cost:.4f}",
+            dollars(day.cost),
         )
     Console().print(table)
 

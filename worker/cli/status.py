@@ -14,7 +14,7 @@ from worker.cli.agreement_views import agreement_lines
 from worker.cli.common import duration, echo_json, json_option, open_all
 from worker.cli.faults import faults_online, reason, why_nobody_can
 from worker.cli.oracle_views import oracle_report, oracle_waiting_for, print_oracle
-from worker.cli.waiting import OVER
+from worker.cli.waiting import OVER, bulk_words
 from worker.errors import BrokerUnreachable
 from worker.measured import Measured, agreement_as_it_is, kept_agreement
 from worker.reviews import Job
@@ -32,7 +32,10 @@ from worker.summary import summarise_agreement
 )
 @json_option
 def status(job: int, watch: bool, show_rejects: bool, as_json: bool) -> int:
-    """Show how far a job is: counts, rate, time left, and why nothing moves.
+    """Show how far a job is: counts, speed, time left, and why nothing moves.
+
+    The speed is that of the labelled reviews over the time from enqueueing to the last label. The time left follows
+    from the last minute; there is none while nothing moves.
 
     Exit code 1 if a review failed or the job stopped.
     """
@@ -66,6 +69,8 @@ def _report(settings: Settings, store: Store, job_id: int) -> dict[str, Any]:
     waits = None if over else _waiting_for(settings, at, faults)
     report["waiting_for"] = waits
     report["oracle_waiting_for"] = None if over else oracle_waiting_for(settings, store, at)
+    if waits or report["oracle_waiting_for"]:
+        report["seconds_left"] = None
     return report
 
 
@@ -83,6 +88,7 @@ def _adapter_report(at: Progress, adapter: str, sha256: str) -> dict[str, Any]:
         "name": job.name,
         "state": job.state,
         "error": job.error,
+        "texts": job.texts,
         "policy": job.policy,
         "adapter": adapter,
         "adapter_sha256": sha256,
@@ -92,17 +98,23 @@ def _adapter_report(at: Progress, adapter: str, sha256: str) -> dict[str, Any]:
         "failed": at.failed,
         "rejected": at.rejected,
         "batches": dict(at.batches),
-        "reviews_per_s": at.rate,
+        "reviews_per_s": None if at.speed is None else round(at.speed, 2),
         "seconds_left": at.seconds_left,
+        "bulks": [bulk_words(one) for one in at.bulks],
         "last_error": at.last_error,
     }
 
 
+def why_it_waits(settings: Settings, store: Store, at: Progress) -> str | None:
+    """Why a job's adapter or, else, its oracle doesn't get on; None while work goes on."""
+    faults = faults_online(settings, store, at.job.adapter_id)
+    return _waiting_for(settings, at, faults) or oracle_waiting_for(settings, store, at)
+
+
 def _waiting_for(settings: Settings, at: Progress, faults: Sequence[Fault]) -> str | None:
     """Why nothing moves, as a sentence with the way out; None while work goes on."""
-    if at.batches.get("running"):
-        return None
-    if not at.batches.get("queued"):
+    running = at.batches.get("running", 0)
+    if not running and not at.batches.get("queued"):
         if at.open_requests:
             return None
         return (
@@ -111,18 +123,20 @@ def _waiting_for(settings: Settings, at: Progress, faults: Sequence[Fault]) -> s
     from worker.celery_app import make_app, workers_online
     from worker.embedded import running_pid
 
+    # A worker that was killed leaves its batches running until their lease ends.
+    held = f" (a worker that ended still holds {running:,}, for a minute at most)" if running else ""
     if settings.embedded and running_pid(settings.home) is None:
-        return "no worker runs on this machine: start `loracle worker`"
+        return f"no worker runs on this machine{held}: start `loracle worker`"
     try:
         online = len(workers_online(make_app(settings)))
     except BrokerUnreachable as error:
-        return f"{error} Work goes on when it is back"
+        return None if running else f"{error} Work goes on when it is back"
     if not online:
-        return "no worker answers: start `loracle worker` on a host that reaches this Redis"
+        return f"no worker answers{held}: start `loracle worker` on a host that reaches this Redis"
     nobody = why_nobody_can(faults, online)
     if nobody is not None:
         return nobody
-    if at.rate:
+    if running or at.pace:
         return None
     return "workers are busy with other jobs, or loading the adapter"
 
@@ -133,17 +147,25 @@ def _print(report: dict[str, Any]) -> None:
     click.echo(f"Job {report['job_id']} '{report['name']}' is {report['state']}.")
     if report["error"]:
         click.echo(f"  {report['error']}")
+    if report["state"] == "deleting":
+        click.echo(f"  A part of it is gone: `loracle delete {report['job_id']}` goes on.")
+    elif report["texts"] != "kept":
+        click.echo(f"  texts    {report['texts']}")
     click.echo(f"  adapter  {report['adapter']} {report['adapter_sha256'][:12]}")
     click.echo(f"  labelled {report['labelled']:,} of {total:,} reviews{share}")
     click.echo(f"  failed   {report['failed']:,}")
     click.echo(f"  rejected {report['rejected']:,} of {report['rows']:,} records")
-    if report["state"] not in OVER:
-        rate = (
-            f"{report['reviews_per_s']:,.1f} reviews/s"
-            if report["reviews_per_s"]
-            else "no review in the last minute"
+    over = report["state"] in OVER
+    if report["reviews_per_s"] is not None:
+        so_far = "" if over else " so far"
+        click.echo(
+            f"  speed    {report['reviews_per_s']:,.1f} reviews/s from enqueueing to the last label{so_far}"
         )
-        click.echo(f"  rate     {rate}, time left {duration(report['seconds_left'])}")
+    if not over:
+        if report["seconds_left"] is not None:
+            click.echo(f"  left     about {duration(report['seconds_left'])}")
+        for line in report["bulks"]:
+            click.echo(f"  {line}")
         states = ", ".join(f"{count:,} {state}" for state, count in sorted(report["batches"].items()))
         if report["batches"] or not report["oracle"]:
             click.echo(f"  batches  {states or 'none yet'}")

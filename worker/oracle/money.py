@@ -5,37 +5,47 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from worker.errors import SettingsInvalid
+from worker.money import ZERO, Money
 
 MILLION = 1_000_000
-BULK_DISCOUNT = 0.5
+BULK_DISCOUNT = 2
+"""The Batch API takes half of what others pay."""
 MESSAGE_OVERHEAD = 64
 """Tokens that a server adds for roles and framing, generously: chat formats take 3 to 10 per message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """US dollars per million tokens."""
+    """What a million tokens cost."""
 
-    input: float
-    output: float
+    input: Money
+    output: Money
 
-    def cost(self, input_tokens: float, output_tokens: float) -> float:
-        """What so many tokens cost."""
-        return (input_tokens * self.input + output_tokens * self.output) / MILLION
+    @classmethod
+    def of(cls, input: str | float | Decimal, output: str | float | Decimal) -> Price:
+        """A price as people write it, in US dollars. Raises ValueError if it is none."""
+        return cls(Money.at_least(input), Money.at_least(output))
+
+    def cost(self, input_tokens: int, output_tokens: int) -> Money:
+        """What so many tokens cost; a part of a nano-dollar counts as a whole one."""
+        return Money(-(-(input_tokens * self.input.nanos + output_tokens * self.output.nanos) // MILLION))
 
     def halved(self) -> Price:
         """The Batch API's price."""
-        return Price(self.input * BULK_DISCOUNT, self.output * BULK_DISCOUNT)
+        return Price(
+            Money(-(-self.input.nanos // BULK_DISCOUNT)), Money(-(-self.output.nanos // BULK_DISCOUNT))
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What a call, or a review's share of it, took: US dollars, and tokens of both kinds where the server said so."""
+    """What a call, or a review's share of it, took: money, and tokens of both kinds where the server said so."""
 
-    cost: float = 0.0
+    cost: Money = ZERO
     tokens: int = 0
 
     def __add__(self, other: Charge) -> Charge:
@@ -44,7 +54,7 @@ class Charge:
 
 
 NOTHING = Charge()
-PRICES = {"gpt-6-luna": Price(0.10, 0.0)}
+PRICES = {"gpt-6-luna": Price.of("0.10", 0)}
 """Known prices, as of 2026-11. A model that isn't here has no price until LORACLE_PRICES gives it one."""
 
 
@@ -59,12 +69,9 @@ def parse_prices(text: str | None) -> dict[str, Price]:
         return prices
     example = 'like {"my-model": {"input": 0.10, "output": 0.40}}, in dollars per million tokens'
     try:
-        given = json.loads(text)
+        given = json.loads(text, parse_float=Decimal)
         for model, price in given.items():
-            found = Price(float(price["input"]), float(price["output"]))
-            if found.input < 0 or found.output < 0:
-                raise ValueError("a price is negative")
-            prices[str(model)] = found
+            prices[str(model)] = Price.of(price["input"], price["output"])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise SettingsInvalid(f"LORACLE_PRICES must be {example} ({error}).") from error
     return prices

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from worker.report import plots
@@ -12,7 +12,7 @@ from worker.report.figures import Comparison
 from worker.report.headlines import basis, best, is_repeated
 from worker.report.plots import Name
 from worker.report.slice_charts import by_slices
-from worker.report.svg import drawing
+from worker.report.svg import SERIES, drawing
 from worker.report.wording import (
     RATERS,
     bare,
@@ -53,10 +53,11 @@ def draw(data: ReportData) -> Charts:
     Raises:
         ReportImpossible: matplotlib isn't installed.
     """
+    colours = label_colours(data)
     with drawing():
         return Charts(
-            labels=_labels(data),
-            scores=_scores(data),
+            labels=_labels(data, colours),
+            scores=_scores(data, colours),
             confusions=tuple(_confusions(data)),
             calibration=_calibration(data),
             by_length=by_slices(data, "length"),
@@ -64,7 +65,13 @@ def draw(data: ReportData) -> Charts:
         )
 
 
-def _labels(data: ReportData) -> Chart | None:
+def label_colours(data: ReportData) -> dict[str, str]:
+    """The colour of each label in every chart of the report: of the most frequent ones, the others have none."""
+    given = [*data.labels, *(label for label in sorted(data.scores) if label not in data.labels)]
+    return dict(zip(map(plain, sorted(given[: len(SERIES)])), SERIES, strict=False))
+
+
+def _labels(data: ReportData, colours: Mapping[str, str]) -> Chart | None:
     total = sum(data.labels.values())
     if not total:
         return None
@@ -76,10 +83,12 @@ def _labels(data: ReportData) -> Chart | None:
     name = Name("labels", "Final labels", f"Shares of {count(total, 'final label')}: {said}.")
     rows = [[plain(label), count(n), share(n / total)] for label, n in ordered]
     shares = {label: (n, n / total) for label, n in shown.items()}
-    return Chart(name, plots.bars(name, shares), Table("Final labels", ["label", "reviews", "share"], rows))
+    return Chart(
+        name, plots.bars(name, shares, colours), Table("Final labels", ["label", "reviews", "share"], rows)
+    )
 
 
-def _scores(data: ReportData) -> Chart | None:
+def _scores(data: ReportData, colours: Mapping[str, str]) -> Chart | None:
     if not data.scores:
         return None
     edges = [place / BINS for place in range(BINS + 1)]
@@ -103,7 +112,7 @@ def _scores(data: ReportData) -> Chart | None:
     header = ["score", *(short(label, 40) for label in counts)]
     return Chart(
         name,
-        plots.histogram(name, counts, edges[first:], one_scale=OTHERS not in counts),
+        plots.histogram(name, counts, edges[first:], colours, one_scale=OTHERS not in counts),
         Table("Reviews by score and label", header, rows),
     )
 

@@ -53,8 +53,9 @@ class ReportData:
     """All that the report of a job shows. Times are seconds since 1970, money is US dollars.
 
     `comparisons` are of the whole job, `slices` of parts of it by length or score. `scores` counts the adapter's
-    scores by label in `BINS` equal parts of 0 to 1. `scoring_s` is the time in which a batch was being scored.
-    `agreed_at` is when agreement was measured and kept, None if it was measured for this report.
+    scores by label in `BINS` equal parts of 0 to 1. `labelled_s` is the time from enqueueing to the last label,
+    `speed` the labelled reviews per second of it. `agreed_at` is when agreement was measured and kept, None if it was
+    measured for this report.
     """
 
     made_at: float
@@ -74,7 +75,8 @@ class ReportData:
     requests: Mapping[tuple[str, str], int]
     reject_reasons: Mapping[str, int]
     failure_reasons: Mapping[str, int]
-    scoring_s: float
+    labelled_s: float | None
+    speed: float | None
     costs: tuple[CostRow, ...]
     scores: Mapping[str, list[int]]
     comparisons: tuple[Comparison, ...]
@@ -98,6 +100,7 @@ def read_report(queries: Queries, job_id: int, *, texts: int = 20) -> ReportData
     at = queries.progress(job_id)
     job = at.job
     asks = job.oracle_id is not None
+    texts = texts if job.texts == "kept" else 0
     measured = agreement_as_it_is(queries, job_id)
     found = comparisons(measured.rows)
     gold = queries.gold_count(job_id)
@@ -105,7 +108,7 @@ def read_report(queries: Queries, job_id: int, *, texts: int = 20) -> ReportData
         made_at=time.time(),
         version=__version__,
         job=job,
-        identity=queries.job_identity(job_id),
+        identity=queries.job_identity(job_id) if job.texts == "kept" else None,
         policy=Policy.parse(job.policy),
         adapter=queries.adapter(job.adapter_id),
         oracle=None if job.oracle_id is None else queries.scorer(job.oracle_id),
@@ -119,7 +122,8 @@ def read_report(queries: Queries, job_id: int, *, texts: int = 20) -> ReportData
         requests=at.requests,
         reject_reasons=queries.reject_reasons(job_id, limit=REASONS),
         failure_reasons=queries.failure_reasons(job_id, limit=REASONS),
-        scoring_s=queries.scoring_seconds(job_id),
+        labelled_s=at.labelled_s,
+        speed=at.speed,
         costs=tuple(queries.costs(job_id)) if asks else (),
         scores=queries.score_counts(job_id, bins=BINS),
         comparisons=tuple(one for one in found if one.slice == WHOLE),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from worker.money import dollars
 from worker.report.chart import Table
 from worker.report.data import ReportData
-from worker.report.wording import count, dollars, duration, moment, plain, share
+from worker.report.wording import count, duration, moment, plain, share
 
 SOURCES = {
     "adapter": "the adapter",
@@ -114,13 +115,13 @@ def oracle(data: ReportData) -> Facts:
 def speed_and_cost(data: ReportData) -> Facts:
     """Throughput, and money where an oracle was asked."""
     found = []
-    if data.scoring_s > 0:
+    if data.speed is not None and data.labelled_s is not None:
         found += [
-            ("reviews per second", f"{data.labelled / data.scoring_s:,.1f}"),
-            ("time with a batch at work", duration(data.scoring_s)),
+            ("reviews per second", f"{data.speed:,.1f}, from enqueueing to the last label"),
+            ("from enqueueing to the last label", duration(data.labelled_s)),
         ]
     else:
-        found.append(("reviews per second", "unknown: no batch has been scored"))
+        found.append(("reviews per second", "unknown: nothing is labelled"))
     if data.oracle is None:
         return [*found, ("oracle", "not asked: it cost nothing")]
     budget = "no budget" if data.job.max_cost is None else f"of a budget of {dollars(data.job.max_cost)}"

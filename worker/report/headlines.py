@@ -45,7 +45,23 @@ def headlines(data: ReportData) -> list[Headline]:
         for raters in PAIRS
         if (one := best(data.comparisons, raters)) is not None and not is_repeated(one, data.comparisons)
     ]
-    return [*(_headline(one, data.reviews) for one in chosen), *_missing(data, chosen)]
+    return [
+        *(_headline(one, data.reviews, beside=_adapter_alone(one, data)) for one in chosen),
+        *_missing(data, chosen),
+    ]
+
+
+def _adapter_alone(one: Comparison, data: ReportData) -> str:
+    """Of the labels after a cascade: what the adapter's own would have been, and whether asking made them worse."""
+    alone = best(data.comparisons, ("gold", "adapter"))
+    if data.policy.kind != "cascade" or one.raters != ("gold", "final") or alone is None:
+        return ""
+    if one.share.value is None or alone.share.value is None or alone.n != one.n:
+        return ""
+    before = share(alone.share.value)
+    if one.share.value < alone.share.value:
+        return f" The cascade made it worse: the adapter's own labels have {before}."
+    return f" The adapter's own labels have {before}."
 
 
 def best(found: Sequence[Comparison], raters: Sequence[str]) -> Comparison | None:
@@ -86,7 +102,7 @@ def basis(one: Comparison) -> str:
     )
 
 
-def _headline(one: Comparison, total: int) -> Headline:
+def _headline(one: Comparison, total: int, *, beside: str = "") -> Headline:
     names = [RATERS[rater] for rater in one.raters]
     if one.kind == "many":
         title = f"{listed([name.removeprefix('the ') for name in names]).capitalize()} together"
@@ -109,7 +125,8 @@ def _headline(one: Comparison, total: int) -> Headline:
             share(one.share.value),
             title,
             f"{second.capitalize()} {verb} gold's label {to} {share_with_interval(one.share)} of "
-            f"{_with_gold(one, total)}. Cohen's kappa is {coefficient_with_interval(one.kappa)}.{_unanswered(one)}",
+            f"{_with_gold(one, total)}.{beside} Cohen's kappa is {coefficient_with_interval(one.kappa)}."
+            f"{_unanswered(one)}",
         )
     title = f"{first.removeprefix('the ').capitalize()} against {second.removeprefix('the ')}"
     if one.share.value is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from worker.agreement.terms import explained
 from worker.errors import ReportImpossible
 from worker.report import facts, reproduce
 from worker.report.chart import Table
@@ -54,6 +55,7 @@ def render(data: ReportData) -> str:
 
     here = files("worker.report")
     charts = draw(data)
+    agreement = _agreement(data)
     # The only two things that aren't escaped: our own style sheet, and SVG that came from an XML serialiser.
     style = Markup(here.joinpath("style.css").read_text(encoding="utf-8"))
     environment.filters["svg"] = lambda chart: Markup(chart.svg)
@@ -72,7 +74,9 @@ def render(data: ReportData) -> str:
         speed=_plain(facts.speed_and_cost(data)),
         counts=facts.tables(data),
         charts=charts,
-        agreement=_agreement(data),
+        agreement=agreement,
+        # Its cells say in words what they are on.
+        terms=[] if agreement is None else explained({*agreement.header} - {"on"}),
         by_label=_by_label(data),
         disputes=_disputes(data),
         commands=[plain(command) for command in reproduce.commands(data)],

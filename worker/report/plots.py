@@ -12,7 +12,7 @@ from scipy.special import bdtr, bdtrik
 
 from worker.agreement import wilson
 from worker.calibration import ReliabilityBin
-from worker.report.svg import MUTED, SERIES, new_figure, one_panel, to_svg
+from worker.report.svg import INK, MUTED, new_figure, one_panel, to_svg
 from worker.report.wording import share as percentage
 from worker.report.wording import short
 
@@ -44,12 +44,17 @@ class Points:
     intervals: Sequence[tuple[float, float] | None]
 
 
-def bars(name: Name, shares: Mapping[str, tuple[int, float]]) -> str:
-    """Horizontal bars of (count, share) by label, each with its numbers behind it."""
+def bars(name: Name, shares: Mapping[str, tuple[int, float]], colours: Mapping[str, str]) -> str:
+    """Horizontal bars of (count, share) by label, each with its numbers; those without a colour are grey."""
     figure = new_figure(5.6, 0.6 + 0.38 * max(1, len(shares)))
     axes = one_panel(figure)
     places = range(len(shares))
-    axes.barh(places, [share for _, share in shares.values()], height=0.66, color=SERIES[0])
+    axes.barh(
+        places,
+        [share for _, share in shares.values()],
+        height=0.66,
+        color=[colours.get(label, MUTED) for label in shares],
+    )
     for place, (count, share) in zip(places, shares.values(), strict=True):
         axes.annotate(
             f"{percentage(share)}  ({count:,})",
@@ -68,15 +73,20 @@ def bars(name: Name, shares: Mapping[str, tuple[int, float]]) -> str:
 
 
 def histogram(
-    name: Name, counts: Mapping[str, Sequence[int]], edges: Sequence[float], *, one_scale: bool = True
+    name: Name,
+    counts: Mapping[str, Sequence[int]],
+    edges: Sequence[float],
+    colours: Mapping[str, str],
+    *,
+    one_scale: bool = True,
 ) -> str:
     """A panel of bars per label over the same edges: which label is meant needs no colour. `one_scale`: a bar of one
     height is as many reviews in every panel."""
     figure = new_figure(5.6, 0.7 + 1.25 * len(counts))
     panels = np.atleast_1d(figure.subplots(len(counts), 1, sharex=True, sharey=one_scale))
     width = edges[1] - edges[0]
-    for number, (axes, (label, of_label)) in enumerate(zip(panels, counts.items(), strict=True)):
-        axes.bar(edges[:-1], of_label, width=0.92 * width, align="edge", color=SERIES[number % len(SERIES)])
+    for axes, (label, of_label) in zip(panels, counts.items(), strict=True):
+        axes.bar(edges[:-1], of_label, width=0.92 * width, align="edge", color=colours.get(label, MUTED))
         axes.set_title(short(label, 40), loc="left")
         axes.set_ylabel("reviews")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -108,7 +118,7 @@ def confusion(
             axes.fill(
                 [column, column + 1, column + 1, column],
                 [row, row, row + 1, row + 1],
-                color=SERIES[0 if row == column else 1],
+                color=INK,
                 alpha=STRONGEST_CELL * float(in_row[row, column]),
                 linewidth=0,
             )
@@ -166,7 +176,7 @@ def calibration(name: Name, bins: Sequence[ReliabilityBin]) -> str:
 
 def over_slices(name: Name, series: Sequence[Points], ticks: Sequence[str], axis: str) -> str:
     """Shares over slices, with interval bars; the series are told apart by marker and line, not by colour alone."""
-    figure = new_figure(6.4, 3.6)
+    figure = new_figure(5.6, 3.6)
     axes = one_panel(figure)
     for number, one in enumerate(series):
         shift = 0.13 * (number - (len(series) - 1) / 2)
@@ -224,7 +234,8 @@ def _with_bars(
         x,
         y,
         yerr=[down, up],
-        color=SERIES[number % len(SERIES)],
+        # Raters, not labels, which have colours of their own.
+        color=(INK, MUTED)[number % 2],
         marker=MARKERS[number % len(MARKERS)],
         linestyle=STYLES[number % len(STYLES)],
         markersize=5,

@@ -65,11 +65,6 @@ def count(value: float | None, noun: str = "") -> str:
     return number if not noun else f"{number} {noun}{'' if number == '1' else 's'}"
 
 
-def dollars(value: float) -> str:
-    """Money to the digit that matters: "$0.0132", "$12.40"."""
-    return f"${value:,.2f}" if value >= 1 or value == 0 else f"${value:.4g}"
-
-
 def duration(seconds: float) -> str:
     """ "45.2 s", "12 min", "3.5 h"."""
     if seconds < 90:

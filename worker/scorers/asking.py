@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from worker.errors import LoracleError, OracleUnavailable
+from worker.money import Money
 from worker.oracle.money import NOTHING, Charge, Price, token_bound
 from worker.oracle.prompts import new_ids
 from worker.oracle.redaction import redact
@@ -195,8 +196,9 @@ class _Call:
             ids = new_ids(len(part))
             body = self._route.body(ids, texts, roomy=roomy)
             most = self._route.bound(body)
-            bound = self._price.cost(*most) / len(part)
-            reservation = self._book.reserve(dict.fromkeys(part, bound), self._price)
+            bound = self._price.cost(*most)
+            shares = dict(zip(part, bound.split(len(part)), strict=True))
+            reservation = self._book.reserve(shares, self._price)
             try:
                 with self._throttle.admit(sum(most), self._heartbeat) as is_probe:
                     if is_probe and (down := self._try_out(part[0])) and down.kind in ("wait", "retry"):
@@ -319,15 +321,16 @@ class _Call:
             return False
         return self._route.drop(param) or param not in self._route.body(ids, texts)
 
-    def _pay(self, part: Sequence[int], reservation: int, reply: Reply, bound: float) -> None:
+    def _pay(self, part: Sequence[int], reservation: int, reply: Reply, bound: Money) -> None:
         if reply.input_tokens is None or reply.output_tokens is None:
             # A server that doesn't say what it took is taken to have used all.
-            cost, tokens = bound * len(part), 0
+            cost, tokens = bound, 0
         else:
             cost = self._price.cost(reply.input_tokens, reply.output_tokens)
             tokens = reply.input_tokens + reply.output_tokens
         whole, rest = divmod(tokens, len(part))
-        shares = {index: Charge(cost / len(part), whole + (place < rest)) for place, index in enumerate(part)}
+        costs = cost.split(len(part))
+        shares = {index: Charge(costs[place], whole + (place < rest)) for place, index in enumerate(part)}
         self._book.settle(reservation, shares)
         for index, share in shares.items():
             self._spent[index] += share

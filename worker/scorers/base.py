@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from worker.errors import OracleUnavailable
+from worker.money import ZERO, Money, total
 from worker.oracle.money import Charge, Price
 from worker.reviews import Answer, Outcome, Review, ScorerIdentity
 
@@ -16,12 +17,12 @@ def no_heartbeat() -> None:
 
 
 class Book(Protocol):
-    """What the oracle costs and answers, review by review, kept at once. Amounts are in US dollars.
+    """What the oracle costs and answers, review by review, kept at once.
 
     Reviews are named by their position in the call of `ask`.
     """
 
-    def reserve(self, bounds: Mapping[int, float], price: Price) -> int:
+    def reserve(self, bounds: Mapping[int, Money], price: Price) -> int:
         """Sets aside the most that a request can cost at this price, each review's share: committed at the return.
 
         Raises:
@@ -79,15 +80,15 @@ class OpenBook:
 
     def __init__(self) -> None:
         self.answers: dict[int, Answer] = {}
-        self.cost = 0.0
+        self.cost = ZERO
 
-    def reserve(self, bounds: Mapping[int, float], price: Price) -> int:
+    def reserve(self, bounds: Mapping[int, Money], price: Price) -> int:
         """Nothing is set aside."""
         return 0
 
     def settle(self, reservation: int, charges: Mapping[int, Charge]) -> None:
         """Adds up."""
-        self.cost += sum(charge.cost for charge in charges.values())
+        self.cost += total(charge.cost for charge in charges.values())
 
     def save(self, answers: Mapping[int, Answer]) -> None:
         """Keeps them."""

@@ -7,7 +7,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from openai.types.chat import ChatCompletion
 from pydantic import ValidationError
 
 from worker.errors import BulkTooLarge, OracleInvalid, OracleUnavailable
+from worker.money import Money
 from worker.oracle.money import Charge, Price
 from worker.oracle.prompts import fixed_ids
 from worker.oracle.redaction import redact
@@ -124,12 +124,12 @@ class BulkScorer:
         """The request of a line."""
         return self._route.body(line.ids, [self._prepare(texts[index]) for index in line.positions])
 
-    def bounds(self, lines: Iterable[Line], texts: Sequence[str]) -> dict[int, float]:
-        """The most that each review can cost, in US dollars."""
-        bounds: dict[int, float] = {}
+    def bounds(self, lines: Iterable[Line], texts: Sequence[str]) -> dict[int, Money]:
+        """The most that each review can cost."""
+        bounds: dict[int, Money] = {}
         for line in lines:
             cost = self._price.cost(*self._route.bound(self.body(line, texts)))
-            bounds.update(dict.fromkeys(line.positions, cost / len(line.positions)))
+            bounds.update(zip(line.positions, cost.split(len(line.positions)), strict=True))
         return bounds
 
     def content(self, lines: Sequence[Line], texts: Sequence[str]) -> bytes:
@@ -233,11 +233,16 @@ class BulkScorer:
             refusal = f"the server refuses every request: {where} {said}. Check --model and OPENAI_BASE_URL"
         return Collected(answers, charges, refusal)
 
-    def forget(self, file_id: str | None) -> None:
-        """Deletes uploaded reviews. What can't be deleted now goes by itself."""
+    def forget(self, file_id: str | None) -> bool:
+        """Deletes uploaded reviews; whether they are gone. What can't be deleted now goes by itself in three days."""
         if file_id:
-            with suppress(openai.OpenAIError):
+            try:
                 self._client.files.delete(file_id)
+            except openai.NotFoundError:
+                return True
+            except openai.OpenAIError:
+                return False
+        return True
 
     def _results(self, file_id: str | None) -> Iterator[tuple[str, int, Any, str | None]]:
         if not file_id:
@@ -275,24 +280,25 @@ class BulkScorer:
         answers: dict[int, Answer],
         charges: dict[int, Charge],
         *,
-        most: Mapping[int, float],
+        most: Mapping[int, Money],
     ) -> None:
         share = len(line.positions)
         tokens = (reply.input_tokens or 0) + (reply.output_tokens or 0)
         if reply.input_tokens is None or reply.output_tokens is None:
             # An answer that doesn't say what it took is taken to have used all.
-            paid = most[line.positions[0]]
+            costs = [most[position] for position in line.positions]
         else:
-            paid = self._price.cost(reply.input_tokens, reply.output_tokens) / share
+            costs = self._price.cost(reply.input_tokens, reply.output_tokens).split(share)
         for place, (position, outcome) in enumerate(zip(line.positions, reply.outcomes, strict=True)):
             whole, rest = divmod(tokens, share)
-            charges[position] = Charge(paid, whole + (place < rest))
+            charges[position] = Charge(costs[place], whole + (place < rest))
             if outcome is None:
                 if share > 1 or reply.state != "refused":
                     # Asked again, in a line of its own; the ledger counts how often.
                     continue
                 outcome = Failure(reply.trouble, reply.state)
-            answers[position] = Answer(outcome, reply.model, reply.request_id, charges[position].tokens, paid)
+            charge = charges[position]
+            answers[position] = Answer(outcome, reply.model, reply.request_id, charge.tokens, charge.cost)
 
     def _prepare(self, text: str) -> str:
         return self._spec.window.cut(redact(text) if self._spec.redacted else text)
@@ -328,3 +334,11 @@ class _translated:  # noqa: N801
         if trouble.kind in ("bisect", "drop"):
             raise OracleInvalid(f"{trouble.reason}: the Batch API doesn't take this submission") from error
         raise unavailable(trouble) from error
+
+
+def how_far(batch: Batch) -> str:
+    """The Batch API's state of a Bulk, with its counts where it gives some."""
+    counts = batch.request_counts
+    if counts is None or not counts.total:
+        return batch.status
+    return f"{batch.status}, {counts.completed + counts.failed:,} of {counts.total:,} lines answered"

@@ -14,7 +14,9 @@ from worker.reviews import Outcome, Review, Score, ScorerIdentity
 
 LABELS = ("negative", "positive")
 DELAY = "LORACLE_STUB_DELAY_S"
+GATE = "LORACLE_STUB_GATE"
 POISON = "LORACLE_STUB_POISON"
+HOLD = "LORACLE-HOLD"
 DEVICE = "LORACLE_STUB_DEVICE"
 UNFIT = "LORACLE_STUB_UNFIT"
 KILL = "LORACLE-POISON-KILL"
@@ -41,10 +43,11 @@ def stub_score(text: str, labels: Sequence[str] = LABELS) -> Score:
 class StubScorer:
     """Gives `stub_score` to every review.
 
-    LORACLE_STUB_DELAY_S makes each call of `score` last that many seconds. A text that contains
-    "LORACLE-POISON-RAISE" raises; if LORACLE_STUB_POISON is 1, one with "LORACLE-POISON-KILL" kills this
-    process, and one with "LORACLE-POISON-BREAK" breaks the device. While the file LORACLE_STUB_DEVICE exists, the
-    device is broken. LORACLE_STUB_UNFIT is why this host can't load it; SIGKILL: its process is killed.
+    LORACLE_STUB_DELAY_S makes each call of `score` last that many seconds. With a text that contains "LORACLE-HOLD"
+    it lasts until there is a file at the path in LORACLE_STUB_GATE. A text that contains "LORACLE-POISON-RAISE"
+    raises; if LORACLE_STUB_POISON is 1, one with "LORACLE-POISON-KILL" kills this process, and one with
+    "LORACLE-POISON-BREAK" breaks the device. While the file LORACLE_STUB_DEVICE exists, the device is broken.
+    LORACLE_STUB_UNFIT is why this host can't load it; SIGKILL: its process is killed.
 
     Raises:
         HostUnfit: LORACLE_STUB_UNFIT is set.
@@ -57,6 +60,8 @@ class StubScorer:
             raise HostUnfit(reason)
         self._labels = tuple(labels)
         self._delay_s = float(os.environ.get(DELAY) or 0)
+        gate = os.environ.get(GATE)
+        self._gate = Path(gate) if gate else None
         self._poison = os.environ.get(POISON) == "1"
         self._identity = ScorerIdentity(
             kind="stub",
@@ -86,5 +91,8 @@ class StubScorer:
                 os.kill(os.getpid(), signal.SIGKILL)
             if RAISE in review.text:
                 raise ReviewUnscorable(f"row {review.row_no} holds {RAISE}")
+        if any(HOLD in review.text for review in reviews):
+            while self._gate is not None and not self._gate.exists():
+                time.sleep(0.05)
         time.sleep(self._delay_s)
         return [stub_score(review.text, self._labels) for review in reviews]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from sqlalchemy import Connection
 
+from worker.money import ZERO
 from worker.reviews import Answer, Failure, Prompt, Score
 from worker.store.requests import change, of_same_text, resolve
 from worker.store.rows import insert_answers
@@ -32,7 +33,7 @@ def settle_answers(connection: Connection, prompt: Prompt, answers: Mapping[int,
         others = same.get(request.text_sha256, [])
         if isinstance(answer.outcome, Score):
             labels.append((request.job_id, request.row_no, answer))
-            free = replace(answer, tokens=0, cost=0.0)
+            free = replace(answer, tokens=0, cost=ZERO)
             copies += [(job_id, row_no, free) for job_id, row_no, _ in others]
         else:
             ended.setdefault(answer.outcome, []).extend(

@@ -26,7 +26,7 @@ MAX_ROUNDS = 3
 @dataclass(frozen=True, slots=True)
 class BulkRow:
     """A Bulk as the ledger has it. Times are seconds since 1970; `creating_s` is how long ago OpenAI was told to
-    begin, None if it wasn't."""
+    begin, None if it wasn't. `said` is what OpenAI last said of it, or why it waits."""
 
     batch_id: int
     state: str
@@ -40,6 +40,7 @@ class BulkRow:
     created_at: float
     submitted_at: float | None
     collected_at: float | None
+    said: str | None
 
 
 class BulkLife:
@@ -272,4 +273,5 @@ def _select_bulks() -> Any:
         Bulk.created_at,
         Bulk.submitted_at,
         Bulk.collected_at,
+        Batch.error.label("said"),
     ).join(Batch, Batch.id == Bulk.batch_id)

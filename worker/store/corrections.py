@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, Engine, select
 
-from worker.errors import CorrectionInvalid
+from worker.errors import CorrectionInvalid, JobStateInvalid
 from worker.reviews import Correction as CorrectionRow
 from worker.store.agreements import measure_anew
 from worker.store.engine import now, write
-from worker.store.job_rows import lock_job
+from worker.store.job_rows import lock_job, read_job
 from worker.store.rows import upserting
 from worker.store.tables import ACTIVE_JOBS, Correction, Review
 
@@ -30,6 +30,7 @@ class Corrector:
 
         Raises:
             JobUnknown: there is no such job.
+            JobStateInvalid: its texts were deleted.
             CorrectionInvalid: the job has no review of one's row.
         """
         ordered = sorted(corrections, key=lambda correction: correction.row_no)
@@ -37,6 +38,10 @@ class Corrector:
         def work(connection: Connection) -> int:
             # Locked: a job that ends meanwhile is measured after this.
             state = lock_job(connection, job_id)
+            if state == "deleting" or read_job(connection, job_id).texts != "kept":
+                raise JobStateInvalid(
+                    f"the texts of job {job_id} were deleted: its reviews take no corrections."
+                )
             replaced = 0
             for start in range(0, len(ordered), _ROWS):
                 replaced += _save(connection, job_id, ordered[start : start + _ROWS])

@@ -28,6 +28,8 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_S = 10
 BUSY_TIMEOUT_S = 30
 ATTEMPTS = 6
+REWRITTEN_AT_ONCE = 256 * 2**20
+"""Bytes that are rewritten in about a second."""
 # Hundreds of threads of the openai lane share a few connections, which each holds for milliseconds; who waits for one
 # has an answer in hand that is paid for.
 POOL: dict[str, Any] = {"pool_size": 10, "max_overflow": 10, "pool_timeout": 120}
@@ -150,6 +152,8 @@ def _sqlite(url: str, database: str) -> Engine:
         retrying(lambda: connection.execute("PRAGMA journal_mode = WAL"), attempts=10)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
+        # What is deleted or replaced is overwritten, or its text would stay in the free space of the file.
+        connection.execute("PRAGMA secure_delete = ON")
         connection.create_function("casefold", 1, str.casefold, deterministic=True)
 
     @event.listens_for(engine, "begin")
@@ -188,6 +192,29 @@ def write(engine: Engine, work: Callable[[Connection], T]) -> T:
             ) from error
 
     return retrying(once)
+
+
+def rewrite_sqlite(engine: Engine, *, whole: bool) -> bool:
+    """Rewrites a SQLite file without its free space, and empties its write-ahead log; whether it did both.
+
+    A large file is only rewritten if `whole`: writers wait for it, a second for each 200 MB or so.
+    """
+    if engine.dialect.name != "sqlite":
+        return False
+    connection = engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        pages, size = (cursor.execute(f"PRAGMA page_{name}").fetchone()[0] for name in ("count", "size"))
+        rewritten = whole or pages * size <= REWRITTEN_AT_ONCE
+        if rewritten:
+            cursor.execute("VACUUM")
+        busy = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        return rewritten and not busy
+    except sqlite3.OperationalError:
+        # Another process holds it for long, or the disk has no room for a second copy.
+        return False
+    finally:
+        connection.close()
 
 
 def retrying(work: Callable[[], T], *, attempts: int = ATTEMPTS) -> T:

@@ -7,14 +7,17 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, func, select
 
 from worker.errors import JobUnknown
+from worker.money import Money
 from worker.reviews import Job as JobRow
-from worker.store.tables import Job, Reject
+from worker.store.tables import DeletedJob, Job, Reject
 
 
 def read_job(connection: Connection, job_id: int) -> JobRow:
     """The job, within the caller's transaction. Raises JobUnknown."""
     row = connection.execute(select_jobs().where(Job.id == job_id)).one_or_none()
     if row is None:
+        if connection.scalar(select(DeletedJob.id).where(DeletedJob.id == job_id)) is not None:
+            raise JobUnknown(f"job {job_id} was deleted.")
         raise job_unknown(job_id)
     return to_job(row)
 
@@ -41,9 +44,10 @@ def select_jobs() -> Select[Any]:
         Job.adapter_id,
         Job.policy,
         Job.oracle_id,
-        Job.max_cost,
-        Job.spent,
+        Job.max_cost_nanos,
+        Job.spent_nanos,
         Job.oracle_error,
+        Job.texts,
         Job.priority,
         Job.batch_size,
         Job.records_read,
@@ -60,4 +64,8 @@ def select_jobs() -> Select[Any]:
 
 
 def to_job(row: Row[Any]) -> JobRow:
-    return JobRow(**row._mapping)
+    fields = dict(row._mapping)
+    limit, spent = fields.pop("max_cost_nanos"), fields.pop("spent_nanos")
+    return JobRow(
+        **fields, max_cost=None if limit is None else Money(limit).dollars, spent=Money(spent).dollars
+    )

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, case, exists, insert, not_, select, update
 
 from worker.errors import JobStateInvalid
+from worker.money import Money
 from worker.policy import Policy, RequestReason
 from worker.reviews import Job as JobRow
 from worker.reviews import JobSpec
@@ -46,7 +47,7 @@ class JobLife:
                     state="reading",
                     policy=spec.policy,
                     oracle_id=spec.oracle_id,
-                    max_cost=spec.max_cost,
+                    max_cost_nanos=None if spec.max_cost is None else spec.max_cost.nanos,
                     adapter_id=spec.adapter_id,
                     priority=spec.priority,
                     batch_size=spec.batch_size,
@@ -64,12 +65,14 @@ class JobLife:
 
         return write(self._engine, work)
 
-    def set_budget(self, job_id: int, max_cost: float) -> bool:
-        """The most the oracle may cost for this job, in US dollars, with what is spent; False if the job is over."""
+    def set_budget(self, job_id: int, max_cost: Money) -> bool:
+        """The most the oracle may cost for this job, with what is spent; False if the job is over."""
 
         def work(connection: Connection) -> bool:
             changed = connection.execute(
-                update(Job).where(Job.id == job_id, Job.state.in_(ACTIVE_JOBS)).values(max_cost=max_cost)
+                update(Job)
+                .where(Job.id == job_id, Job.state.in_(ACTIVE_JOBS))
+                .values(max_cost_nanos=max_cost.nanos)
             )
             return changed.rowcount == 1
 
@@ -228,15 +231,16 @@ class JobLife:
 
         return write(self._engine, work)
 
-    def retry(self, job_id: int, *, max_cost: float | None = None) -> int:
+    def retry(self, job_id: int, *, max_cost: Money | None = None) -> int:
         """Queues again what failed or was cancelled, and lets a stopped job go on; labels stay.
 
-        The oracle is asked again where it gave no label; `max_cost` is the job's new limit in US dollars. A job
+        The oracle is asked again where it gave no label; `max_cost` is the job's new limit. A job
         whose file wasn't read to its end goes back to `reading`: enqueue the file again to read on.
         Returns how many reviews will be scored that would not have been without it.
 
         Raises:
             JobUnknown: there is no such job.
+            JobStateInvalid: it is being deleted, or its texts are.
         """
 
         return write(self._engine, lambda connection: reset_failed(connection, job_id, max_cost))

@@ -10,6 +10,7 @@ from worker.store.batches import BatchLife
 from worker.store.bell import Bell, Swept
 from worker.store.bulks import BulkLife
 from worker.store.corrections import Corrector
+from worker.store.deletion import Deletion
 from worker.store.fallback import Fallback
 from worker.store.faults import WorkerFaults
 from worker.store.jobs import JobLife
@@ -33,6 +34,7 @@ class Ledger(
     AdapterShelf,
     AgreementShelf,
     Corrector,
+    Deletion,
 ):
     """What happened to every job, batch and review. Each method is atomic and safe from many processes.
 

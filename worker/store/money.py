@@ -8,26 +8,28 @@ from collections.abc import Mapping
 from sqlalchemy import Connection, Engine, and_, exists, func, insert, or_, select, update
 
 from worker.errors import BudgetSpent
+from worker.money import Money, total
 from worker.oracle.money import NOTHING, Charge, Price
 from worker.store.engine import now, read, write
+from worker.store.job_rows import job_unknown
 from worker.store.rows import on_postgresql
-from worker.store.tables import OPEN_BATCHES, Batch, Bulk, Job, Reservation
+from worker.store.tables import OPEN_BATCHES, Batch, Bulk, DeletedJob, Job, Reservation
 
 _GLOBAL_LOCK = zlib.crc32(b"loracle money")
 
 
 class Treasury:
-    """The part of the ledger that knows what the oracle may cost. Amounts are US dollars."""
+    """The part of the ledger that knows what the oracle may cost."""
 
     _engine: Engine
 
     def reserve(
-        self, batch_id: int, shares: Mapping[int, float], *, price: Price, max_total: float | None = None
+        self, batch_id: int, shares: Mapping[int, Money], *, price: Price, max_total: Money | None = None
     ) -> dict[int, int]:
         """Sets aside each job's share of a call at this price, all or none; the reservation of every job.
 
-        `max_total` bounds what all jobs of this database spend together. A reservation that is never settled
-        counts as spent.
+        `max_total` bounds what all jobs of this database spend together, deleted ones included. A reservation that
+        is never settled counts as spent.
 
         Raises:
             BudgetSpent: a job's max_cost or `max_total` doesn't allow it. `final` unless calls under way may
@@ -38,36 +40,35 @@ class Treasury:
             if max_total is not None:
                 if on_postgresql(connection):
                     connection.execute(select(func.pg_advisory_xact_lock(_GLOBAL_LOCK)))
-                spent = connection.scalar(select(func.coalesce(func.sum(Job.spent), 0.0))) or 0.0
-                wanted = sum(shares.values())
+                spent, wanted = spent_by_all(connection), total(shares.values())
                 if spent + wanted > max_total:
-                    under_way = _under_way(connection, None, batch_id)
                     raise BudgetSpent(
-                        f"LORACLE_MAX_COST allows ${max_total:.4f} for all jobs together, of which "
-                        f"${spent:.4f} is spent or set aside; the next request may cost ${wanted:.4f}.",
-                        final=spent - under_way + wanted > max_total,
+                        f"LORACLE_MAX_COST allows {max_total} for all jobs together, of which {spent} is spent or "
+                        f"set aside; the next request may cost {wanted}.",
+                        final=spent + wanted > max_total + _under_way(connection, None, batch_id),
                     )
             reservations = {}
             # In order of the jobs: two Prompts with the same jobs never wait for each other in a circle.
-            for job_id, dollars in sorted(shares.items()):
+            for job_id, share in sorted(shares.items()):
+                spent_then = Job.spent_nanos + share.nanos
                 taken = connection.execute(
                     update(Job)
                     .where(
                         Job.id == job_id,
-                        or_(Job.max_cost.is_(None), Job.spent + dollars <= Job.max_cost),
+                        or_(Job.max_cost_nanos.is_(None), spent_then <= Job.max_cost_nanos),
                     )
-                    .values(spent=Job.spent + dollars)
+                    .values(spent_nanos=spent_then)
                 )
                 if taken.rowcount == 0:
-                    raise _spent(connection, job_id, dollars, batch_id)
+                    raise _spent(connection, job_id, share, batch_id)
                 reservations[job_id] = connection.execute(
                     insert(Reservation)
                     .values(
                         job_id=job_id,
                         batch_id=batch_id,
-                        reserved=dollars,
-                        input_price=price.input,
-                        output_price=price.output,
+                        reserved_nanos=share.nanos,
+                        input_price_nanos=price.input.nanos,
+                        output_price_nanos=price.output.nanos,
                         created_at=now(),
                     )
                     .returning(Reservation.id)
@@ -76,15 +77,25 @@ class Treasury:
 
         return write(self._engine, work)
 
-    def outstanding(self, batch_id: int) -> dict[int, tuple[int, float]]:
-        """The unsettled reservations of a Bulk, by job: (reservation, dollars)."""
+    def outstanding(self, batch_id: int) -> dict[int, int]:
+        """The unsettled reservations of a Bulk, by job."""
         with read(self._engine) as connection:
             rows = connection.execute(
-                select(Reservation.job_id, Reservation.id, Reservation.reserved).where(
-                    Reservation.batch_id == batch_id, Reservation.cost.is_(None)
+                select(Reservation.job_id, Reservation.id).where(
+                    Reservation.batch_id == batch_id, Reservation.cost_nanos.is_(None)
                 )
             )
-            return {job_id: (number, reserved) for job_id, number, reserved in rows}
+            return {row.job_id: row.id for row in rows}
+
+
+def spent_by_all(connection: Connection) -> Money:
+    """What all jobs of this database have cost so far, with what is set aside; deleted ones included."""
+    jobs, deleted = (
+        select(func.coalesce(func.sum(column), 0)).scalar_subquery()
+        for column in (Job.spent_nanos, DeletedJob.spent_nanos)
+    )
+    # One statement sees one moment, while money moves from one to the other.
+    return Money(int(connection.scalar(select(jobs + deleted)) or 0))
 
 
 def settle(connection: Connection, charges: Mapping[int, Charge]) -> None:
@@ -92,42 +103,49 @@ def settle(connection: Connection, charges: Mapping[int, Charge]) -> None:
     for reservation, charge in sorted(charges.items()):
         row = connection.execute(
             update(Reservation)
-            .where(Reservation.id == reservation, Reservation.cost.is_(None))
-            .values(cost=charge.cost, tokens=charge.tokens, settled_at=now())
-            .returning(Reservation.job_id, Reservation.reserved)
+            .where(Reservation.id == reservation, Reservation.cost_nanos.is_(None))
+            .values(cost_nanos=charge.cost.nanos, tokens=charge.tokens, settled_at=now())
+            .returning(Reservation.job_id, Reservation.reserved_nanos)
         ).one_or_none()
         if row is not None:
             connection.execute(
-                update(Job).where(Job.id == row.job_id).values(spent=Job.spent - row.reserved + charge.cost)
+                update(Job)
+                .where(Job.id == row.job_id)
+                .values(spent_nanos=Job.spent_nanos + (charge.cost.nanos - row.reserved_nanos))
             )
 
 
 def settle_unsent(connection: Connection, batch_id: int) -> None:
     """What was set aside for this batch was not spent: nothing of it went out."""
     unsettled = connection.scalars(
-        select(Reservation.id).where(Reservation.batch_id == batch_id, Reservation.cost.is_(None))
+        select(Reservation.id).where(Reservation.batch_id == batch_id, Reservation.cost_nanos.is_(None))
     ).all()
     settle(connection, dict.fromkeys(unsettled, NOTHING))
 
 
-def _spent(connection: Connection, job_id: int, dollars: float, batch_id: int) -> BudgetSpent:
-    job = connection.execute(select(Job.max_cost, Job.spent).where(Job.id == job_id)).one()
-    under_way = _under_way(connection, job_id, batch_id)
+def _spent(connection: Connection, job_id: int, share: Money, batch_id: int) -> BudgetSpent:
+    job = connection.execute(
+        select(Job.max_cost_nanos, Job.spent_nanos).where(Job.id == job_id)
+    ).one_or_none()
+    if job is None:
+        # Deleted, while a worker that was taken for dead asked about it.
+        raise job_unknown(job_id)
+    limit, spent = Money(job.max_cost_nanos), Money(job.spent_nanos)
     return BudgetSpent(
-        f"the budget of job {job_id} is ${job.max_cost:.4f}, of which ${job.spent:.4f} is spent or set aside; "
-        f"the next request may cost ${dollars:.4f}. `loracle retry {job_id} --max-cost DOLLARS` goes on",
+        f"the budget of job {job_id} is {limit}, of which {spent} is spent or set aside; "
+        f"the next request may cost {share}. `loracle retry {job_id} --max-cost DOLLARS` goes on",
         job_id=job_id,
-        final=job.spent - under_way + dollars > job.max_cost,
+        final=spent + share > limit + _under_way(connection, job_id, batch_id),
     )
 
 
-def _under_way(connection: Connection, job_id: int | None, batch_id: int) -> float:
+def _under_way(connection: Connection, job_id: int | None, batch_id: int) -> Money:
     """What is set aside for other calls that still run, and may turn out to be less."""
     query = (
-        select(func.coalesce(func.sum(Reservation.reserved), 0.0))
+        select(func.coalesce(func.sum(Reservation.reserved_nanos), 0))
         .join(Batch, Batch.id == Reservation.batch_id)
         .where(
-            Reservation.cost.is_(None),
+            Reservation.cost_nanos.is_(None),
             Batch.id != batch_id,
             # Of an attempt that was broken off nothing will ever be settled.
             or_(
@@ -138,4 +156,4 @@ def _under_way(connection: Connection, job_id: int | None, batch_id: int) -> flo
     )
     if job_id is not None:
         query = query.where(Reservation.job_id == job_id)
-    return float(connection.scalar(query) or 0.0)
+    return Money(int(connection.scalar(query) or 0))

@@ -121,14 +121,14 @@ class OracleQueries:
             return {state: int(count) for state, count in rows}
 
     def prompt_error(self, oracle_id: int) -> str | None:
-        """Why the latest Prompt of a scorer that waits has to."""
+        """Why the latest Prompt of a scorer that is parked waits."""
         with read(self._engine) as connection:
             return connection.scalar(
                 select(Batch.error)
                 .where(
                     Batch.lane == "openai",
                     Batch.scorer_id == oracle_id,
-                    Batch.state.in_(("queued", "parked", "submitted", "running")),
+                    Batch.state == "parked",
                     Batch.error.is_not(None),
                 )
                 .order_by(Batch.claimed_at.desc())

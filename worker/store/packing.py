@@ -147,10 +147,11 @@ def _without_known(connection: Connection, scorer_id: int, chosen: Sequence[_Ope
     being_asked: dict[bytes, int] = {}
     for part in in_parts(hashes):
         same = (Request.scorer_id == scorer_id, Request.text_sha256.in_(part), not_(Request.follows))
+        # Locked, so that nobody deletes a label before it is copied.
         for digest, job_id, row_no in connection.execute(
-            select(Request.text_sha256, Request.job_id, Request.row_no).where(
-                *same, Request.state == "labelled"
-            )
+            select(Request.text_sha256, Request.job_id, Request.row_no)
+            .where(*same, Request.state == "labelled")
+            .with_for_update(read=True)
         ):
             labelled.setdefault(bytes(digest), (job_id, row_no))
         # Locked, so that none of these batches ends before the others follow it; one whose holder is about to save
@@ -222,8 +223,8 @@ def _follow(connection: Connection, scorer_id: int, pairs: Iterable[tuple[int, K
 _COPY = text(
     """
     INSERT INTO labels (job_id, row_no, scorer_id, label, score, probabilities, response_model, request_id,
-                        tokens, cost, created_at)
-    SELECT :job_id, :row_no, scorer_id, label, score, probabilities, response_model, request_id, 0, 0.0, :clock
+                        tokens, cost_nanos, created_at)
+    SELECT :job_id, :row_no, scorer_id, label, score, probabilities, response_model, request_id, 0, 0, :clock
     FROM labels WHERE job_id = :from_job AND row_no = :from_row AND scorer_id = :scorer_id
     ON CONFLICT DO NOTHING
     """

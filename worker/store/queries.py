@@ -175,26 +175,6 @@ class Queries(
             raise OracleInvalid(f"the database has no scorer {scorer_id}.")
         return ScorerIdentity(row.kind, row.name, row.sha256, row.details)
 
-    def scoring_seconds(self, job_id: int) -> float:
-        """Seconds in which at least one batch of the job was being scored or written.
-
-        Pauses and the loading of the model don't count.
-        """
-        with read(self._engine) as connection:
-            spans = connection.execute(
-                select(Batch.claimed_at, Batch.finished_at, Batch.timings)
-                .where(Batch.job_id == job_id, Batch.state == "done")
-                .order_by(Batch.claimed_at)
-            ).all()
-        seconds, until = 0.0, 0.0
-        for claimed, end, timings in spans:
-            if claimed is None or end is None:
-                continue
-            start = claimed + float((timings or {}).get("load_s", 0.0))
-            seconds += max(0.0, end - max(start, until))
-            until = max(until, end)
-        return seconds
-
     def decided_until(self, job_id: int) -> int:
         """The last row number before which every review has its label or its error."""
         with read(self._engine) as connection:

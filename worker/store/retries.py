@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, exists, func, not_, select, update
 
+from worker.errors import JobStateInvalid
+from worker.money import Money
 from worker.store.agreements import measure_later
 from worker.store.engine import now
 from worker.store.job_rows import job_unknown
@@ -14,20 +16,28 @@ from worker.store.rows import queue_batches
 from worker.store.tables import Batch, Job, Request, Review
 
 
-def reset_failed(connection: Connection, job_id: int, max_cost: float | None = None) -> int:
+def reset_failed(connection: Connection, job_id: int, max_cost: Money | None = None) -> int:
     """Queues again all that failed or was cancelled and sets the job going; how many reviews that is.
 
     Raises:
         JobUnknown: there is no such job.
+        JobStateInvalid: it is being deleted, or its texts are.
     """
     # The lock keeps the job's completion and a second retry from coming between.
     job = connection.execute(
-        select(Job.state, Job.sealed_at, Job.batch_size).where(Job.id == job_id).with_for_update()
+        select(Job.state, Job.sealed_at, Job.batch_size, Job.texts).where(Job.id == job_id).with_for_update()
     ).one_or_none()
     if job is None:
         raise job_unknown(job_id)
+    if job.state == "deleting":
+        raise JobStateInvalid(f"job {job_id} is being deleted: `loracle delete {job_id}` goes on.")
+    if job.texts != "kept":
+        raise JobStateInvalid(
+            f"the texts of job {job_id} were deleted: nothing of it can be scored again. "
+            "Enqueue its file as a new job."
+        )
     if max_cost is not None:
-        connection.execute(update(Job).where(Job.id == job_id).values(max_cost=max_cost))
+        connection.execute(update(Job).where(Job.id == job_id).values(max_cost_nanos=max_cost.nanos))
     # First, since what it takes over is no longer a failed review of the adapter's.
     reviews = reopen(connection, job_id)
     reviews += _queue_failed_batches(connection, job_id) + _queue_unscored_reviews(

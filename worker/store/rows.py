@@ -160,7 +160,7 @@ def insert_answers(
                 "response_model": answer.response_model,
                 "request_id": answer.request_id,
                 "tokens": answer.tokens,
-                "cost": answer.cost,
+                "cost_nanos": answer.cost.nanos,
                 "created_at": created_at,
             }
         )

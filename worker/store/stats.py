@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Engine, Select, case, cast, func, select
 
+from worker.money import Money
 from worker.store.engine import read
 from worker.store.results import RESULTS
 from worker.store.rows import on_postgresql
@@ -23,7 +24,7 @@ class DayStats:
     """A day of UTC. Final labels count on the day they were given, and so do the oracle's calls.
 
     Jobs, their reviews, rejects and failures count on the day the job was made. `set_aside` is for calls that nobody
-    has settled yet; money is in US dollars.
+    has settled yet.
     """
 
     day: datetime.date
@@ -33,9 +34,19 @@ class DayStats:
     failures: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
-    cost: float = 0.0
+    cost_nanos: int = 0
     tokens: int = 0
-    set_aside: float = 0.0
+    set_aside_nanos: int = 0
+
+    @property
+    def cost(self) -> float:
+        """In US dollars."""
+        return Money(self.cost_nanos).dollars
+
+    @property
+    def set_aside(self) -> float:
+        """In US dollars."""
+        return Money(self.set_aside_nanos).dollars
 
     def add(self, other: DayStats) -> None:
         """Adds the figures of another day to these."""
@@ -45,9 +56,9 @@ class DayStats:
         self.failures += other.failures
         self.labels.update(other.labels)
         self.sources.update(other.sources)
-        self.cost += other.cost
+        self.cost_nanos += other.cost_nanos
         self.tokens += other.tokens
-        self.set_aside += other.set_aside
+        self.set_aside_nanos += other.set_aside_nanos
 
 
 class StatsQueries:
@@ -78,7 +89,8 @@ class StatsQueries:
                 at(day).labels[label] += int(count)
                 at(day).sources[source] += int(count)
             for day, cost, tokens, set_aside in connection.execute(_money(connection, since, until)):
-                at(day).cost, at(day).tokens, at(day).set_aside = float(cost), int(tokens), float(set_aside)
+                at(day).cost_nanos, at(day).tokens = int(cost), int(tokens)
+                at(day).set_aside_nanos = int(set_aside)
         return [days[day] for day in sorted(days)]
 
 
@@ -118,10 +130,10 @@ def _labels(connection: Connection, since: float | None, until: float | None) ->
 
 def _money(connection: Connection, since: float | None, until: float | None) -> Select[Any]:
     day = _day(connection, Reservation.created_at).label("day")
-    unsettled = case((Reservation.cost.is_(None), Reservation.reserved), else_=0.0)
+    unsettled = case((Reservation.cost_nanos.is_(None), Reservation.reserved_nanos), else_=0)
     sums = select(
         day,
-        func.coalesce(func.sum(Reservation.cost), 0.0),
+        func.coalesce(func.sum(Reservation.cost_nanos), 0),
         func.coalesce(func.sum(Reservation.tokens), 0),
         func.sum(unsettled),
     )

@@ -1,5 +1,7 @@
 """The tables. SQL is the truth: what is not in here did not happen.
 
+Money is in nano-dollars, whole ones (worker.money says why); the views show dollars.
+
 Times are seconds since 1970, by the database's own clock, so that hosts with differing clocks agree.
 """
 
@@ -30,11 +32,12 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 BigId = BigInteger().with_variant(Integer, "sqlite")
 Json = JSON().with_variant(JSONB, "postgresql")
 
-JOB_STATES = ("reading", "running", "done", "stopped", "cancelled")
+JOB_STATES = ("reading", "running", "done", "stopped", "cancelled", "deleting")
 BATCH_STATES = ("queued", "running", "done", "split", "failed", "cancelled", "submitted", "parked")
 REQUEST_STATES = ("open", "packed", "labelled", "refused", "unanswered", "failed")
 REQUEST_REASONS = ("policy", "fallback", "cascade", "audit")
 BULK_STATES = ("packed", "submitted", "collected", "failed")
+TEXTS = ("kept", "deleting", "deleted")
 LANES = ("adapter", "openai")
 ACTIVE_JOBS = ("reading", "running")
 OPEN_BATCHES = ("queued", "running", "submitted", "parked")
@@ -43,6 +46,10 @@ OPEN_REQUESTS = ("open", "packed")
 
 def _one_of(column: str, allowed: tuple[str, ...]) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({', '.join(repr(value) for value in allowed)})", name=column)
+
+
+_NEVER_AGAIN = {"sqlite_autoincrement": True}
+"""Numbers of deleted rows aren't given anew: a worker that was taken for dead may still know them."""
 
 
 class Table(DeclarativeBase):
@@ -87,13 +94,19 @@ class Activation(Table):
 class Job(Table):
     """One enqueued file. `records_read` counts rejects too: an interrupted enqueue goes on behind it.
 
-    `oracle_id` is the scorer that its policy asks. `spent` is the sum of its reservations, each at its cost once
-    settled; a reservation adds to it only as far as `max_cost` allows. `oracle_error` says why the oracle is no
-    longer asked. `measured_at` is when its agreement was kept, null unless it is over and nothing has changed since.
+    `oracle_id` is the scorer that its policy asks. `spent_nanos` is exactly the sum of its reservations, each at its
+    cost once settled; a reservation adds to it only as far as `max_cost_nanos` allows. `oracle_error` says why the
+    oracle is no longer asked. `measured_at` is when its agreement was kept, null unless it is over and nothing has
+    changed since. While it is `deleting` a part of its rows is gone; so are its `texts`.
     """
 
     __tablename__ = "jobs"
-    __table_args__ = (_one_of("state", JOB_STATES), Index(None, "state"))
+    __table_args__ = (
+        _one_of("state", JOB_STATES),
+        _one_of("texts", TEXTS),
+        Index(None, "state"),
+        _NEVER_AGAIN,
+    )
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     identity: Mapped[str] = mapped_column(unique=True)
     name: Mapped[str]
@@ -102,9 +115,10 @@ class Job(Table):
     policy: Mapped[str]
     adapter_id: Mapped[int] = mapped_column(ForeignKey("adapters.id"))
     oracle_id: Mapped[int | None]
-    max_cost: Mapped[float | None]
-    spent: Mapped[float] = mapped_column(server_default=text("0"))
+    max_cost_nanos: Mapped[int | None]
+    spent_nanos: Mapped[int] = mapped_column(server_default=text("0"))
     oracle_error: Mapped[str | None]
+    texts: Mapped[str] = mapped_column(server_default=text("'kept'"))
     priority: Mapped[int]
     batch_size: Mapped[int]
     max_rejects: Mapped[float]
@@ -179,6 +193,7 @@ class Batch(Table):
             postgresql_where=text("parent_id IS NOT NULL"),
             sqlite_where=text("parent_id IS NOT NULL"),
         ),
+        _NEVER_AGAIN,
     )
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
@@ -254,7 +269,7 @@ class Label(Table):
     response_model: Mapped[str | None]
     request_id: Mapped[str | None]
     tokens: Mapped[int | None]
-    cost: Mapped[float | None]
+    cost_nanos: Mapped[int | None]
     created_at: Mapped[float]
 
 
@@ -322,22 +337,30 @@ class Request(Table):
 class Reservation(Table):
     """Money set aside before a call and settled from its usage: a job's hard limit holds at any moment.
 
-    `reserved` and `cost` are US dollars, at prices in dollars per million tokens; `cost` and `tokens` are null until
-    the answer says what they were.
+    Prices are per million tokens; `cost_nanos` and `tokens` are null until the answer says what they were.
     """
 
     __tablename__ = "reservations"
-    __table_args__ = (Index(None, "job_id"), Index(None, "batch_id"))
+    __table_args__ = (Index(None, "job_id"), Index(None, "batch_id"), _NEVER_AGAIN)
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     batch_id: Mapped[int | None] = mapped_column(ForeignKey("batches.id", ondelete="SET NULL"))
-    reserved: Mapped[float]
-    cost: Mapped[float | None]
+    reserved_nanos: Mapped[int]
+    cost_nanos: Mapped[int | None]
     tokens: Mapped[int | None]
-    input_price: Mapped[float | None]
-    output_price: Mapped[float | None]
+    input_price_nanos: Mapped[int | None]
+    output_price_nanos: Mapped[int | None]
     created_at: Mapped[float]
     settled_at: Mapped[float | None]
+
+
+class DeletedJob(Table):
+    """What is left of a deleted job: its number, and what it spent, which still counts for LORACLE_MAX_COST."""
+
+    __tablename__ = "deleted_jobs"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    spent_nanos: Mapped[int]
+    deleted_at: Mapped[float]
 
 
 class Bulk(Table):

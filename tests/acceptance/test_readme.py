@@ -1,0 +1,241 @@
+"""Every command of the README's code blocks, in its order, in one data directory, on small files.
+
+A new command runs here by itself. What can't run as it stands is in `INSTEAD`, with what is run in its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import json
+import multiprocessing
+import os
+import re
+import shlex
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.acceptance.conftest import left_behind
+from tests.fake_openai import FakeOpenAI
+from tests.unit import models
+from worker.cli import main
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LIMIT_S = 120
+PRELOADED = [
+    *(
+        "worker.cli.run",
+        "worker.cli.status",
+        "worker.celery_app",
+        "worker.supervisor",
+        "worker.scorers.adapter",
+    ),
+    *(
+        "worker.drifting",
+        "worker.planning",
+        "worker.report.page",
+        "pyarrow.parquet",
+        "pandas",
+        "rich.progress",
+    ),
+    *("trainer.train", "trainer.data", "trainer.evaluate", "trainer.plots", "trainer.leakage"),
+    *("matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "matplotlib.figure"),
+    *("huggingface_hub", "transformers.models.auto.modeling_auto", "transformers.models.bert.modeling_bert"),
+]
+TINY = "--base tiny --max-length 32 --token-budget 512 --epochs 1 --dtype fp32"
+
+INSTEAD = {
+    # Another database begins with job 1 again; no server is needed to see that the commands work.
+    "export DATABASE_URL=postgresql://loracle:secret@db/loracle": "export LORACLE_HOME=servers",
+    "export REDIS_URL=rediss://:secret@redis:6379/0": "",
+    "tail -f reviews.txt | loracle enqueue -": "cat reviews.txt | loracle enqueue -",
+    "export OPENAI_API_KEY=…": "export OPENAI_API_KEY=fake OPENAI_BASE_URL=$FAKE",
+    # The corrections are a person's part.
+    "loracle review 2 --import work.csv --author ann": (
+        "fill in work.csv; loracle review 2 --import work.csv --author ann"
+    ),
+    # A tiny random base, an epoch: nothing is downloaded, nothing takes minutes.
+    "loracle train corrected.parquet --label-column gold_label --out better": (
+        f"loracle train corrected.parquet --label-column gold_label --out better {TINY}"
+    ),
+    "loracle train reviews.csv --out my-adapter": f"loracle train reviews.csv --out my-adapter {TINY}",
+    "loracle train imdb/train.parquet --test imdb/test.parquet --out imdb-adapter": (
+        f"loracle train imdb/train.parquet --test imdb/test.parquet --out imdb-adapter {TINY}"
+    ),
+    "loracle train --recipe imdb-distilroberta --out article": (
+        f"loracle train imdb/train.parquet --recipe imdb-distilroberta --out article {TINY}"
+    ),
+    # The neural contenders have tests of their own.
+    "loracle compare train.csv --test test.csv --quick": (
+        "loracle compare train.csv --test test.csv --quick --contenders tfidf"
+    ),
+    # They make an environment and take minutes: that they are there and hang together is what is seen.
+    "make demo": "make --dry-run demo",
+    "make test": "make --dry-run test",
+}
+
+
+def blocks(language: str) -> list[list[str]]:
+    """The lines of each code block, without comments."""
+    found = re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    return [[line for line in map(_bare, block.splitlines()) if line] for block in found]
+
+
+def _bare(line: str) -> str:
+    # A comment begins at a # outside quotes.
+    return re.sub(r"""^((?:[^#"']|"[^"]*"|'[^']*')*)#.*""", r"\1", line).strip()
+
+
+def typed(
+    arguments: list[str], variables: dict[str, str], folder: Path, stdin: Path | None, out: Path
+) -> None:
+    """`loracle` with these arguments as the whole of a forked process, all that it says in a file."""
+    os.environ.clear()
+    os.environ.update(variables)
+    os.chdir(folder)
+    os.dup2(os.open(stdin or os.devnull, os.O_RDONLY), 0)
+    said = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    main(arguments)
+
+
+class Terminal:
+    """One shell: its folder, its variables, and the workers that still run in it."""
+
+    def __init__(self, folder: Path, variables: dict[str, str]) -> None:
+        self.folder, self.variables = folder, variables
+        self.workers: list[tuple[str, ForkServerProcess, Path]] = []
+        self._count = 0
+        # Forked from a process that has imported everything once: a command costs what it does, not what it imports.
+        self._fork = multiprocessing.get_context("forkserver")
+        self._fork.set_forkserver_preload([*PRELOADED, __name__])
+
+    def run(self, line: str) -> None:
+        """Types a line; what fails is named."""
+        for command in line.split("; "):
+            if command == "fill in work.csv":
+                fill_in(self.folder / "work.csv")
+            elif command.startswith("export "):
+                for pair in shlex.split(command)[1:]:
+                    name, _, value = pair.partition("=")
+                    self.variables[name] = os.path.expandvars(value).replace("$FAKE", self.variables["FAKE"])
+            elif command.startswith("make --dry-run "):
+                done = subprocess.run(
+                    command.split(), cwd=ROOT, capture_output=True, text=True, check=False, timeout=LIMIT_S
+                )
+                assert done.returncode == 0, f"{command}\n{done.stderr}"
+            elif match := re.fullmatch(r"(?:cat (\S+) \| )?loracle (.+)", command):
+                self._loracle(command, shlex.split(match[2]), self.folder / match[1] if match[1] else None)
+            else:
+                assert not command, f"the README has a command that this test can't type: {command}"
+
+    def _loracle(self, command: str, arguments: list[str], stdin: Path | None) -> None:
+        self._count += 1
+        out = self.folder / f"said-{self._count}.txt"
+        out.touch()
+        process = self._fork.Process(
+            target=typed, args=(arguments, self.variables, self.folder, stdin, out), daemon=False
+        )
+        process.start()
+        if arguments[0] == "worker":
+            self.workers.append((command, process, out))
+            deadline = time.monotonic() + LIMIT_S
+            while " is ready." not in out.read_text():
+                assert process.is_alive(), f"{command} ended:\n{out.read_text()}"
+                assert time.monotonic() < deadline, f"{command} isn't ready:\n{out.read_text()}"
+                time.sleep(0.05)
+            return
+        process.join(LIMIT_S)
+        if process.is_alive():
+            process.kill()
+        assert process.exitcode == 0, f"{command} -> {process.exitcode}\n{out.read_text()}"
+
+    def stop_workers(self) -> None:
+        """As Ctrl-C and the closing of the terminal do."""
+        for command, process, out in self.workers:
+            process.terminate()
+            process.join(LIMIT_S)
+            assert process.exitcode == 0, f"{command} -> {process.exitcode}\n{out.read_text()}"
+        self.workers.clear()
+
+
+def fill_in(path: Path) -> None:
+    """Half of the listed reviews are negative, half positive, says a person."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows):
+        row["correction"] = models.LABELS[number % 2]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_files(folder: Path) -> None:
+    """The files that the README names, small."""
+    (folder / "imdb").mkdir()
+    names = "reviews.csv november.csv a.csv train.csv test.csv b.jsonl.gz reviews.txt other.parquet"
+    for seed, name in enumerate([*names.split(), "imdb/train.parquet", "imdb/test.parquet"]):
+        texts, gold = models.make_reviews(40, seed=seed)
+        if name.endswith(".csv"):
+            with (folder / name).open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows([("text", "label"), *zip(texts, gold, strict=True)])
+        elif name.endswith(".parquet"):
+            pq.write_table(pa.table({"text": texts, "label": gold}), folder / name)
+        elif name.endswith(".gz"):
+            with gzip.open(folder / name, "wt", encoding="utf-8") as file:
+                file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
+        else:
+            (folder / name).write_text("\n".join(texts) + "\n", encoding="utf-8")
+    models.make_base(folder / "tiny")
+
+
+@pytest.fixture
+def terminal(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Terminal]:
+    write_files(tmp_path)
+    # Threads that wait for each other by spinning would cost more than the tiny models do.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with FakeOpenAI() as server:
+        opened = Terminal(tmp_path, {**environment, "FAKE": server.url, "OMP_NUM_THREADS": "1"})
+        try:
+            yield opened
+        finally:
+            for _, process, _ in opened.workers:
+                process.kill()
+
+
+@pytest.mark.timeout(900)
+def test_every_command_of_the_readme_works_in_its_order(terminal: Terminal) -> None:
+    home = terminal.variables["LORACLE_HOME"]
+    replaced = set()
+    for block in blocks("sh"):
+        for line in block:
+            if line in INSTEAD:
+                replaced.add(line)
+            terminal.run(INSTEAD.get(line, line))
+        terminal.stop_workers()
+        terminal.variables["LORACLE_HOME"] = home
+        if any(line.startswith("loracle run") for line in block):
+            # The first job is the bundled adapter's; what follows needs labels, not good ones.
+            terminal.variables["LORACLE_ADAPTER"] = "stub"
+    assert replaced == set(INSTEAD), "these aren't in the README any more"
+    with contextlib.closing(sqlite3.connect(Path(home) / "loracle.db")) as database:
+        for block in blocks("sql"):
+            for statement in "\n".join(block).split(";"):
+                assert not statement.strip() or database.execute(statement).fetchall(), statement
+    assert left_behind(Path(home)) == []
