@@ -19,7 +19,6 @@ from tests.integration.site import (
     held,
     kill_all,
     reviews,
-    run_first,
     scoring_children,
     site_at,
 )
@@ -174,26 +173,13 @@ def test_a_message_lost_in_the_pop_window_stays_lost_without_the_sweeper(tmp_pat
         site.assert_each_label_once(job_id)
 
 
-BROKEN_DEVICE = """
-import os
-if "LORACLE_HOME" in os.environ:
-    from worker.errors import DeviceBroken
-    from worker.scorers.stub import StubScorer
-    sound = StubScorer.score
-    def score(self, reviews, **options):
-        broken = os.path.join(os.environ["LORACLE_HOME"], "broken")
-        if not os.path.exists(broken):
-            open(broken, "w").close()
-            raise DeviceBroken("CUDA error: misaligned address")
-        return sound(self, reviews, **options)
-    StubScorer.score = score
-"""
-
-
 def test_a_child_whose_device_breaks_is_replaced_and_its_batch_tried_again(site: Site) -> None:
+    broken = site.home / "broken"
+    broken.touch()
     job_id = site.enqueue(reviews(60))
-    site.start(**run_first(site.home, BROKEN_DEVICE))
+    site.start(LORACLE_STUB_DEVICE=str(broken))
+    site.until(lambda: "This child ends, a new one takes over: the stub's device is broken" in site.said)
+    broken.unlink()
     site.wait(job_id)
     site.assert_each_label_once(job_id)
-    assert "This child ends, a new one takes over: CUDA error" in site.said
     assert "exitcode 70" in site.said
