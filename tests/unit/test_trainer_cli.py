@@ -25,7 +25,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("train", "evaluation_page"):
+    for module in ("train", "pages"):
         monkeypatch.setattr(f"trainer.{module}.plots_available", lambda: False)
 
 

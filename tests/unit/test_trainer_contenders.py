@@ -130,7 +130,7 @@ def test_lora_is_measured_as_the_worker_runs_it(settings: Settings, tmp_path: Pa
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("train", "evaluation_page"):
+    for module in ("train", "pages"):
         monkeypatch.setattr(f"trainer.{module}.plots_available", lambda: False)
 
 

@@ -35,7 +35,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     # Drawing took half of these tests' time; tests of the plots look at them.
-    for module in ("train", "evaluation_page"):
+    for module in ("train", "pages"):
         monkeypatch.setattr(f"trainer.{module}.plots_available", lambda: False)
 
 
