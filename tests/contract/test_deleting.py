@@ -102,7 +102,7 @@ def test_the_money_of_a_deleted_job_stays_spent(ledger: Ledger, engine: Engine) 
     ask(ledger, 4)
     pack(ledger)
     (prompt,) = claim_all(ledger)
-    with pytest.raises(BudgetSpent, match=r"\$0\.2000 is spent"):
+    with pytest.raises(BudgetSpent, match=r"\$0\.20 is spent"):
         ledger.reserve(prompt.id, {prompt.job_ids[0]: usd(0.1)}, price=PRICE, max_total=usd(0.25))
 
 

@@ -64,7 +64,7 @@ def test_batches_of_a_worker_that_was_killed_dont_move_and_promise_no_end(
 
     # A worker that lives moves them.
     monkeypatch.setattr(embedded, "running_pid", lambda home: 1)
-    monkeypatch.setattr("worker.celery_app.workers_online", lambda app, lane="adapter": 1)
+    monkeypatch.setattr("worker.celery_app.workers_online", lambda app, lane="adapter": {"a worker"})
     report = _report(settings, store, 1)
     assert report["waiting_for"] is None
     assert report["seconds_left"] > 0

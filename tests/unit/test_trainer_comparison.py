@@ -15,7 +15,7 @@ from trainer.data import LabelledReviews
 from trainer.memory import Memory
 from trainer.plots import draw_comparison
 from trainer.record import duration
-from worker.errors import Invalid, TrainingInvalid
+from worker.errors import HostUnfit, Invalid, TrainingInvalid
 
 IDENTITY = {"data_sha256": "a", "seed": 0}
 
@@ -246,8 +246,9 @@ def test_what_the_user_can_mend_is_named(
     data: Path, tmp_path: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(Invalid, match=message):
+    with pytest.raises((Invalid, HostUnfit), match=message) as refused:
         invoke(data, "--out", tmp_path / "out", *arguments)
+    assert refused.value.exit_code == 2
     assert not (tmp_path / "out").exists()
 
 

@@ -38,6 +38,10 @@ class JobLife:
         """The job of this identity and whether it is new; an existing one is returned as it is."""
 
         def work(connection: Connection) -> tuple[JobRow, bool]:
+            # Looked for first: an insert that comes to nothing uses up a job's number all the same.
+            known = connection.scalar(select(Job.id).where(Job.identity == spec.identity))
+            if known is not None:
+                return read_job(connection, known), False
             created = connection.execute(
                 upserting(connection, Job)
                 .values(
