@@ -19,7 +19,7 @@ from trainer.contenders.task import KINDS, Contender, Reviews, Row, Settings, Ta
 from trainer.data import data_sha256
 from trainer.record import duration
 from worker.errors import TrainingInvalid
-from worker.files.whole import whole_text
+from worker.files.results import whole_text
 from worker.money import dollars
 
 WORK = ".work"

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from trainer.data import LabelledReviews
-from worker import calibration, metrics
-from worker.agreement import wilson
-from worker.calibration import ReliabilityBin
+from worker.agreement import calibration, wilson
+from worker.agreement import gold as metrics
+from worker.agreement.calibration import ReliabilityBin
+from worker.agreement.gold import LabelMetrics
 from worker.errors import TrainingInvalid
-from worker.metrics import LabelMetrics
+from worker.model import scaling as model_scaling
 from worker.model.manifest import Manifest
 from worker.reviews import Failure, Review, Score
 from worker.scorers.adapter import AdapterScorer, load_adapter_scorer
@@ -73,7 +74,7 @@ class Evaluation:
     confusion: dict[str, dict[str, int]]
     auroc: float | None
     log_loss: float | None
-    scaling: calibration.Scaling
+    scaling: model_scaling.Scaling
     ece: float | None
     ece_unscaled: float | None
     reliability: tuple[ReliabilityBin, ...]
@@ -113,7 +114,7 @@ def evaluate_logits(
     gold: Sequence[str],
     texts: Sequence[str],
     logits: np.ndarray[Any, Any],
-    scaling: calibration.Scaling = calibration.UNSCALED,
+    scaling: model_scaling.Scaling = model_scaling.UNSCALED,
     *,
     errors: int = SHOWN_ERRORS,
     seconds_per_review: float | None = None,
@@ -133,7 +134,7 @@ def evaluate_logits(
     given = [labels[place] if ok else None for place, ok in zip(best, sound, strict=True)]
     right = sound & (best == wanted)
 
-    probabilities = calibration.softmax(logits[sound], scaling)
+    probabilities = model_scaling.softmax(logits[sound], scaling)
     correct, scored_gold = right[sound], wanted[sound]
     confidence = np.full(len(gold), np.nan)
     confidence[sound] = _confidence(probabilities)
@@ -150,7 +151,7 @@ def evaluate_logits(
         log_loss=_log_loss(logits[sound], scored_gold, scaling),
         scaling=scaling,
         ece=_ece(confidence[sound], correct),
-        ece_unscaled=_ece(_confidence(calibration.softmax(logits[sound])), correct),
+        ece_unscaled=_ece(_confidence(model_scaling.softmax(logits[sound])), correct),
         reliability=tuple(calibration.reliability(confidence[sound], correct)) if len(correct) else (),
         by_length=tuple(
             SliceAccuracy(
@@ -196,11 +197,11 @@ def check_gold(labels: Sequence[str], gold: Sequence[str], adapter: Path | None 
 
 
 def _log_loss(
-    logits: np.ndarray[Any, Any], gold: np.ndarray[Any, Any], scaling: calibration.Scaling
+    logits: np.ndarray[Any, Any], gold: np.ndarray[Any, Any], scaling: model_scaling.Scaling
 ) -> float | None:
     if not len(gold):
         return None
-    likely = calibration.softmax(logits, scaling)[np.arange(len(gold)), gold]
+    likely = model_scaling.softmax(logits, scaling)[np.arange(len(gold)), gold]
     # A probability of exactly 0 would make one review's loss infinite.
     return float(-np.log(np.maximum(likely, 1e-300)).mean())
 
@@ -269,7 +270,7 @@ def evaluate_file(
 
 
 def logits_of(
-    scores: Sequence[Score | None], labels: Sequence[str], scaling: calibration.Scaling
+    scores: Sequence[Score | None], labels: Sequence[str], scaling: model_scaling.Scaling
 ) -> np.ndarray[Any, Any]:
     """Logits (N, labels) before `scaling` that give these scores, NaN where there is none.
 
@@ -285,8 +286,8 @@ def logits_of(
 
 
 def fit_scaling(
-    scores: Sequence[Score | None], gold: Sequence[str], *, current: calibration.Scaling
-) -> calibration.Scaling:
+    scores: Sequence[Score | None], gold: Sequence[str], *, current: model_scaling.Scaling
+) -> model_scaling.Scaling:
     """The scaling that makes the scores' log loss least, given that `current` made them.
 
     Raises:
@@ -296,10 +297,10 @@ def fit_scaling(
     labels = list(found[0][0].probabilities or {}) if found else []
     logits = logits_of([score for score, _ in found], labels, current)
     wanted = [labels.index(label) for _, label in found]
-    reason = calibration.why_not_fitted(logits, wanted)
+    reason = model_scaling.why_not_fitted(logits, wanted)
     if reason is not None:
         raise TrainingInvalid(f"{reason}; the temperature stays {current}.")
-    return calibration.fit_scaling(logits, wanted)
+    return model_scaling.fit_scaling(logits, wanted)
 
 
 def _score(scorer: AdapterScorer, texts: Sequence[str], scored: Callable[[int], None]) -> list[Score | None]:

@@ -13,9 +13,9 @@ from typing import Any
 
 from trainer.evaluation import Evaluation, WrongReview
 from trainer.plots import CURVES, RELIABILITY, draw_reliability, plots_available
-from worker import calibration
 from worker.errors import TrainingInvalid
-from worker.files.whole import whole, whole_text
+from worker.files.results import whole, whole_text
+from worker.model import scaling as model_scaling
 from worker.model.manifest import METRICS, Manifest
 
 HEAD, TAIL = 350, 150
@@ -349,7 +349,7 @@ def _line(text: str) -> str:
 
 
 def record(
-    adapter: Path, *, metrics: dict[str, Any] | None = None, scaling: calibration.Scaling | None = None
+    adapter: Path, *, metrics: dict[str, Any] | None = None, scaling: model_scaling.Scaling | None = None
 ) -> Manifest:
     """Writes measured metrics, or another scaling, into an adapter's manifest and its model card.
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker.agreement import wilson
-from worker.calibration import ReliabilityBin
+from worker.agreement.calibration import ReliabilityBin
 from worker.errors import TrainingInvalid
-from worker.files.whole import whole
+from worker.files.results import whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +79,7 @@ def draw_curves(events: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def draw_reliability(rows: Sequence[ReliabilityBin], path: Path) -> None:
-    """Draws accuracy over confidence, a point per bin of `worker.calibration.reliability`; on the diagonal,
+    """Draws accuracy over confidence, a point per bin of `worker.agreement.calibration.reliability`; on the diagonal,
     probabilities mean what they say.
 
     The bars are the 95 % interval of each bin's accuracy. The file is there whole or not at all.

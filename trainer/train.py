@@ -25,11 +25,11 @@ from trainer.memory import MemoryMeter
 from trainer.pages import write_evaluation, write_model_card
 from trainer.plots import CURVES, draw_curves, plots_available
 from trainer.record import METRICS, Record, Report, RunReport, read_events
-from worker.calibration import fit_scaling
 from worker.model.classifier import Classifier
 from worker.model.devices import choose_device, choose_dtype, device_title, dtype_name
 from worker.model.lora import lora_config, training_summary
 from worker.model.manifest import Manifest
+from worker.model.scaling import fit_scaling
 
 
 def train(

@@ -6,23 +6,40 @@ import gc
 import logging
 import os
 import sys
+import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from worker.enqueue import Adapter
-from worker.errors import AdapterInvalid, AdapterUnknown, HostUnfit, LoracleError
+from worker.errors import (
+    AdapterInvalid,
+    AdapterUnknown,
+    HostUnfit,
+    LoracleError,
+    OracleInvalid,
+    SettingsInvalid,
+)
+from worker.jobs.enqueue import Adapter
+from worker.model.bases import check_adapter
 from worker.model.manifest import BUNDLED, MANIFEST, Manifest
-from worker.model.preflight import check_adapter
+from worker.oracle.money import parse_prices, price_of
+from worker.oracle.prompts import Template
+from worker.oracle.spec import DEFAULT_PER_PROMPT, OracleSpec, TextWindow, choose_route
 from worker.scorers.base import Scorer
 from worker.settings import Settings
-from worker.store.adapter_rows import STUB, AdapterRow
-from worker.store.archives import is_intact
+from worker.store.adapters import STUB, AdapterRow, is_intact
 from worker.store.engine import make_engine
 from worker.store.ledger import Ledger
+from worker.store.packing import PackRule
 from worker.store.queries import Queries
 from worker.store.schema import check_schema, upgrade
+
+if TYPE_CHECKING:
+    from worker.oracle.asking import OracleScorer
+    from worker.oracle.bulk import BulkScorer
+
 
 log = logging.getLogger(__name__)
 
@@ -269,3 +286,101 @@ def load_directory(directory: Path, settings: Settings) -> Scorer:
     )
     log.info(scorer.describe())
     return scorer
+
+
+def oracle_spec(
+    settings: Settings,
+    labels: tuple[str, ...],
+    *,
+    model: str | None = None,
+    route: str = "auto",
+    template: str = "zero-shot-v1",
+    text_window: str = "tail:500",
+    reviews_per_prompt: int | None = None,
+    redacted: bool = False,
+) -> OracleSpec:
+    """Who the oracle of a new job is.
+
+    Raises:
+        OptionInvalid: one of the options isn't possible.
+        SettingsInvalid: nobody said what the model costs.
+    """
+    model = model or settings.oracle_model
+    chosen = choose_route(route, model, settings.oracle_url)
+    price_of(model, parse_prices(settings.prices))
+    return OracleSpec(
+        model=model,
+        labels=labels,
+        route=chosen,
+        template=Template.find(template),
+        window=TextWindow.parse(text_window),
+        reviews_per_prompt=DEFAULT_PER_PROMPT[chosen] if reviews_per_prompt is None else reviews_per_prompt,
+        redacted=redacted,
+        base_url=settings.oracle_url,
+    )
+
+
+class Oracles:
+    """The oracle's scorers of one process, made when first asked for. Safe for several threads."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings = settings
+        self._store = store
+        self._lock = threading.Lock()
+        self._specs: dict[int, OracleSpec] = {}
+        self._made: dict[int, OracleScorer | BulkScorer] = {}
+
+    def spec(self, scorer_id: int) -> OracleSpec:
+        """How a scorer of the database is asked."""
+        with self._lock:
+            if scorer_id not in self._specs:
+                self._specs[scorer_id] = OracleSpec.parse(self._store.queries.scorer(scorer_id).details)
+            return self._specs[scorer_id]
+
+    def __call__(self, scorer_id: int) -> OracleScorer | BulkScorer:
+        """The scorer, ready to ask.
+
+        Raises:
+            OracleInvalid: no key, no price, or it is to be asked elsewhere than this worker may.
+        """
+        spec = self.spec(scorer_id)
+        with self._lock:
+            if scorer_id not in self._made:
+                self._made[scorer_id] = make_oracle(spec, self._settings)
+            return self._made[scorer_id]
+
+    def pack_rule(self, scorer_id: int) -> PackRule:
+        """How its requests become batches."""
+        spec, settings = self.spec(scorer_id), self._settings
+        if spec.route == "bulk":
+            return PackRule(settings.bulk_size, 4, settings.bulk_after_s, bulk=True)
+        return PackRule(spec.reviews_per_prompt, settings.publish_window, settings.pack_after_s)
+
+
+def make_oracle(spec: OracleSpec, settings: Settings) -> OracleScorer | BulkScorer:
+    """The scorer of a spec.
+
+    Raises:
+        OracleInvalid: no key, no price, or it is to be asked elsewhere than OPENAI_BASE_URL says: the key is for
+            that address alone.
+    """
+    from worker.oracle.asking import OracleScorer
+    from worker.oracle.bulk import BulkScorer
+    from worker.oracle.client import make_client
+    from worker.oracle.routes import ChatRoute, DecisionsRoute
+
+    if spec.base_url != settings.oracle_url:
+        raise OracleInvalid(
+            f"this job's oracle is at {spec.base_url}, but this worker asks {settings.oracle_url}. "
+            "Set OPENAI_BASE_URL for the worker as it was when the job was enqueued."
+        )
+    try:
+        price = price_of(spec.model, parse_prices(settings.prices))
+    except SettingsInvalid as error:
+        raise OracleInvalid(str(error)) from error
+    key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else None
+    client = make_client(key, spec.base_url, timeout_s=settings.oracle_timeout_s)
+    if spec.route == "bulk":
+        return BulkScorer(spec, client, price)
+    route = DecisionsRoute(client, spec) if spec.route == "decisions" else ChatRoute(client, spec)
+    return OracleScorer(spec, route, price)

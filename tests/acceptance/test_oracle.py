@@ -12,7 +12,7 @@ import pytest
 
 from tests.acceptance.conftest import Loracle, left_behind
 from tests.fake_openai import FakeOpenAI, rule_label
-from worker.oracle.redaction import redact
+from worker.oracle.spec import redact
 from worker.scorers.stub import LABELS
 
 WORDS = ["great", "awful", "lovely", "boring"]

@@ -37,13 +37,13 @@ PRELOADED = [
     *(
         "worker.cli.run",
         "worker.cli.status",
-        "worker.celery_app",
-        "worker.supervisor",
+        "worker.pool.app",
+        "worker.pool.supervisor",
         "worker.scorers.adapter",
     ),
     *(
-        "worker.drifting",
-        "worker.planning",
+        "worker.quality.drift",
+        "worker.jobs.estimate",
         "worker.report.page",
         "pyarrow.parquet",
         "pandas",

@@ -16,8 +16,8 @@ from typing import Any
 from sqlalchemy import text
 
 from tests import services
-from worker.agreement.comparisons import Pair, pair
-from worker.agreement.measuring import measure as measure_raters
+from worker.agreement.measure import Pair, pair
+from worker.agreement.measure import measure as measure_raters
 from worker.policy import Policy
 from worker.store.engine import make_engine
 from worker.store.ledger import Ledger

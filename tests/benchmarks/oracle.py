@@ -118,7 +118,7 @@ def _lane_bytes(pid: int) -> int:
     return sum(
         one.memory_info().rss
         for one in psutil.Process(pid).children(recursive=True)
-        if "worker.celery_worker" in " ".join(one.cmdline())
+        if "worker.pool.worker" in " ".join(one.cmdline())
     )
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.contract.rated import rate
-from worker.correcting import Imported, import_corrections
 from worker.errors import CorrectionInvalid, OptionInvalid
+from worker.jobs.corrections import Imported, import_corrections
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
 

@@ -9,8 +9,8 @@ import pytest
 
 from tests.contract.asking import ORACLE, answer_all
 from tests.contract.enqueued import STUB, expected, in_batches, reviews, spec
-from worker.drifting import compare_jobs
 from worker.policy import Policy
+from worker.quality.drift import compare_jobs
 from worker.reviews import Job, Score, ScorerIdentity
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries

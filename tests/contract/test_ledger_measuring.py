@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.contract.enqueued import STUB, enqueue, outcomes, sql, work_off
-from worker.agreement.measuring import Measurement
+from worker.agreement.measure import Measurement
 from worker.errors import DatabaseUnreachable, JobUnknown
-from worker.measured import agreement_as_it_is, kept_agreement, measure_due, refresh_agreement
+from worker.quality.measured import agreement_as_it_is, kept_agreement, measure_due, refresh_agreement
 from worker.reviews import Correction
 from worker.store.agreements import MEASURE_ATTEMPTS
 from worker.store.ledger import Ledger

@@ -24,7 +24,7 @@ from worker.errors import (
 from worker.model.encoding import Encoding
 from worker.model.manifest import Base, Manifest, Probe
 from worker.reviews import JobSpec
-from worker.store import archives
+from worker.store import adapters as archives
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
 from worker.store.tables import Activation, Adapter

@@ -11,10 +11,10 @@ from sqlalchemy import Engine
 
 from tests.contract.asking import ORACLE, answer_all
 from tests.contract.enqueued import enqueue, in_batches, outcomes, spec, sql, work_off
-from worker.agreement.measuring import Measurement
-from worker.agreement.raters import NONE, REASONS, Raters
+from worker.agreement.columns import NONE, REASONS, Raters
+from worker.agreement.measure import Measurement
 from worker.errors import JobUnknown
-from worker.measured import kept_agreement, record_agreement, refresh_agreement
+from worker.quality.measured import kept_agreement, record_agreement, refresh_agreement
 from worker.reviews import Failure, Review, Score, ScorerIdentity
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries

@@ -12,9 +12,9 @@ from tests.contract.enqueued import sql
 from tests.contract.rated import ROWS, Rated, rate
 from worker.errors import CorrectionInvalid, JobUnknown
 from worker.reviews import Correction
+from worker.store.corrections import WORK_KINDS
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
-from worker.store.worklist import WORK_KINDS
 
 
 @pytest.mark.parametrize(

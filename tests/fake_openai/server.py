@@ -28,7 +28,7 @@ from tests.fake_openai.answers import (
 )
 from tests.fake_openai.faults import Fault, draw
 from tests.fake_openai.files import BatchPlan, Shelf
-from worker.scorers.openai_client import make_client
+from worker.oracle.client import make_client
 
 ASK = ("/v1/chat/completions", "/v1/decisions")
 _ID = r"(?<=/)(file-|batch_)\d+"

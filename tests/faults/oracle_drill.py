@@ -19,15 +19,15 @@ from tests.contract.enqueued import sql
 from tests.fake_openai import FakeOpenAI, Fault, rule_label
 from tests.fake_openai.faults import QUOTA_CODES, TRANSIENT
 from tests.unit import oracles
+from worker.jobs.asking import ask_prompt
+from worker.oracle.asking import OracleScorer
 from worker.oracle.money import Charge
-from worker.prompting import ask_prompt
+from worker.oracle.throttle import RedisThrottle, connect
 from worker.reviews import Answer, Prompt
-from worker.scorers.asking import OracleScorer
 from worker.store.engine import make_engine
 from worker.store.ledger import Ledger
 from worker.store.packing import PackRule
 from worker.store.queries import Queries
-from worker.throttle import RedisThrottle, connect
 
 FAULTS = (
     *TRANSIENT,

@@ -12,8 +12,8 @@ from tests.contract.enqueued import batch_states, sql
 from tests.integration.site import Site, kill_all, reviews, site_at
 from tests.integration.test_oracle_lane import status
 from tests.unit import oracles
-from worker.embedded import EmbeddedValkey, socket_url
 from worker.model.manifest import BUNDLED
+from worker.pool.valkey import EmbeddedValkey, socket_url
 from worker.scorers.stub import BREAK
 from worker.store.fault_rows import OPENS_AT
 

@@ -10,8 +10,9 @@ import pytest
 
 from tests.faults.bulk_drill import BulkDrill
 from tests.faults.oracle_drill import Drill
-from worker import bulking, prompting, throttle
-from worker.scorers import asking, standing
+from worker.jobs import asking as prompting
+from worker.jobs import bulk as bulking
+from worker.oracle import asking, standing, throttle
 
 RUNS = int(os.environ.get("LORACLE_ORACLE_RUNS", "10"))
 

@@ -22,8 +22,8 @@ from tests.integration.site import (
     scoring_children,
     site_at,
 )
-from worker.celery_app import queue_length
-from worker.embedded import EmbeddedValkey, socket_path, socket_url
+from worker.pool.app import queue_length
+from worker.pool.valkey import EmbeddedValkey, socket_path, socket_url
 from worker.scorers.stub import KILL
 
 RUNS = int(os.environ.get("LORACLE_FAULT_RUNS", "1"))
@@ -157,7 +157,7 @@ def test_a_message_lost_in_the_pop_window_stays_lost_without_the_sweeper(tmp_pat
         site_at(tmp_path, REDIS_URL=socket_url(tmp_path / "broker"), LORACLE_PUBLISH_WINDOW="1000") as site,
     ):
         frozen = site.start_ready(**SWEEPER_OFF)
-        main = next(one for one in family(frozen.pid) if "worker.celery_worker" in one.cmdline())
+        main = next(one for one in family(frozen.pid) if "worker.pool.worker" in one.cmdline())
         job_id = lose_a_message(site, main, socket_path(tmp_path / "broker"))
         kill_all(frozen.pid)
 

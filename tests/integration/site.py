@@ -16,7 +16,7 @@ import psutil
 from sqlalchemy import update
 
 from worker.bootstrap import Store, open_store
-from worker.celery_app import make_app, publisher
+from worker.pool.app import make_app, publisher
 from worker.reviews import JobSpec, Review
 from worker.scorers.stub import HOLD, stub_label
 from worker.settings import Settings
@@ -26,7 +26,7 @@ LORACLE = [sys.executable, "-m", "worker"]
 READY = "is ready."
 SAYS_THAT_IT_STOPS = """
 import os, sys
-if "worker.celery_worker" in sys.orig_argv:
+if "worker.pool.worker" in sys.orig_argv:
     from celery.signals import worker_shutting_down
     def say(**_):
         open(os.path.join(os.environ["LORACLE_HOME"], "stops"), "w").close()

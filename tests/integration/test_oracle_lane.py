@@ -23,8 +23,8 @@ from tests.fake_openai import FakeOpenAI, rule_label
 from tests.fake_openai.faults import ODD_VOICES
 from tests.integration.site import HANG_S, Site, family, held, kill_all, site_at, stop
 from tests.unit import oracles
+from worker.oracle.asking import PROBE_TEXT
 from worker.oracle.spec import Route
-from worker.scorers.asking import PROBE_TEXT
 from worker.scorers.stub import LABELS, stub_score
 from worker.store.tables import Batch
 

@@ -18,8 +18,8 @@ from tests.integration.site import (
     run_first,
     stop,
 )
-from worker.celery_app import publisher, workers_online
-from worker.pipeline import ring
+from worker.jobs.scoring import ring
+from worker.pool.app import publisher, workers_online
 
 
 def test_a_job_enqueued_before_any_worker_runs_is_scored_by_the_next_one(site: Site) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from tests.fake_openai import FakeOpenAI
+from worker.oracle.asking import OracleScorer
+from worker.oracle.bulk import BulkScorer
 from worker.oracle.money import Price
 from worker.oracle.prompts import Template
-from worker.oracle.spec import OracleSpec, Route
-from worker.oracle.windows import TextWindow
-from worker.scorers.asking import OracleScorer
-from worker.scorers.bulk import BulkScorer
-from worker.scorers.chat import ChatRoute
-from worker.scorers.decisions import DecisionsRoute
+from worker.oracle.routes import ChatRoute, DecisionsRoute
+from worker.oracle.spec import OracleSpec, Route, TextWindow
 
 LABELS = ("negative", "positive")
 PRICE = Price.of(1, 4)

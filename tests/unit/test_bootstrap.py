@@ -29,7 +29,7 @@ from worker.errors import (
     ManifestMissing,
 )
 from worker.settings import Settings
-from worker.store.adapter_rows import AdapterRow
+from worker.store.adapters import AdapterRow
 
 
 class FakeScorer:

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from kombu.utils.url import parse_url, url_to_parts
 from sqlalchemy.engine import make_url
 
-from worker.celery_app import make_app, ping, publisher
 from worker.cli import main
 from worker.errors import BrokerUnreachable, DatabaseUnreachable, SettingsInvalid
+from worker.oracle.throttle import connect
+from worker.pool.app import make_app, ping, publisher
 from worker.settings import DOTENV, read_settings
 from worker.store.engine import address, make_engine, read
-from worker.throttle import connect
 from worker.urls import check_broker, check_database, check_oracle, without_secrets
 
 # {} is where a secret stands; nobody listens on port 1.

@@ -19,6 +19,6 @@ says None (null) where a figure is undefined: never NaN, never a number by conve
 What a formula is from stands where it is computed.
 """
 
-from worker.agreement.tables import Z_95, Agreement, agreement, wilson
+from worker.agreement.intervals import Z_95, Agreement, agreement, wilson
 
 __all__ = ["Z_95", "Agreement", "agreement", "wilson"]

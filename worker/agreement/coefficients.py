@@ -15,8 +15,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.agreement.estimates import UNDEFINED, Estimate
-from worker.agreement.tables import Z_95
+from worker.agreement.intervals import UNDEFINED, Z_95, Estimate
 
 Table: TypeAlias = NDArray[np.float64]
 

@@ -15,9 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import chdtrc
 
 from worker.agreement.coefficients import Table
-from worker.agreement.estimates import UNDEFINED, Estimate
-from worker.agreement.slices import by_score
-from worker.agreement.tables import score_interval
+from worker.agreement.columns import by_score
+from worker.agreement.intervals import UNDEFINED, Estimate, score_interval
 
 BINS = 5
 """Cochran (1968): five classes take away about 90 % of the bias of what they are made of."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import bdtr, chdtrc
 
 from worker.agreement import coefficients
-from worker.agreement.coefficients import Coefficient, Table, sample_variance, with_interval
-from worker.agreement.estimates import UNDEFINED, Estimate, share_of
+from worker.agreement.coefficients import Coefficient, Table, off_diagonal, sample_variance, with_interval
 from worker.agreement.hypergeometric import count_interval
-from worker.agreement.marginal import MarginalTest, marginal_test, mcnemar, paired_difference
-from worker.agreement.tables import score_interval
+from worker.agreement.intervals import UNDEFINED, Estimate, score_interval, share_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,3 +188,186 @@ def count_table(table: Mapping[tuple[str, str], int], names: Sequence[str]) -> T
         if count:
             counts[place[first], place[second]] += count
     return counts
+
+
+@dataclass(frozen=True, slots=True)
+class ManyStatistics:
+    """Agreement of `raters` raters who all labelled the same n reviews.
+
+    `unanimous` is the share of reviews with one label only (Wilson); `observed` the chance that two of a review's
+    raters, drawn at random, agree (Wilson at the effective sample size, Korn and Graubard 1998); `kappa` that
+    corrected for chance (Fleiss 1971). Kappa's interval is of the reviews as a sample, by linearisation (Gwet
+    2008), not from the standard error of Fleiss (1971), which holds only where the true kappa is 0. `finite`
+    as in `PairStatistics`.
+    """
+
+    n: int
+    finite: int | None
+    raters: int
+    labels: tuple[str, ...]
+    unanimous: Estimate
+    observed: Estimate
+    kappa: Estimate
+
+    def as_json(self) -> dict[str, object]:
+        """Every figure by name, safe for JSON: undefined is null."""
+        return {
+            "n": self.n,
+            "finite": self.finite,
+            "raters": self.raters,
+            "labels": list(self.labels),
+            "unanimous": self.unanimous.as_json(),
+            "observed": self.observed.as_json(),
+            "kappa": self.kappa.as_json(),
+        }
+
+
+def many_statistics(
+    patterns: Mapping[tuple[str, ...], int], raters: int, *, finite: int | None = None
+) -> ManyStatistics:
+    """Statistics of a table that maps the labels a review got, one per rater, to how many reviews got them.
+
+    Kappa is undefined where only one label was ever given. Of two raters it is Scott's pi.
+
+    Raises:
+        ValueError: there are fewer than two raters, a pattern has not a label of each, a count is negative, or
+            `finite` is less than n.
+    """
+    if raters < 2:
+        raise ValueError(f"{raters} raters have no agreement")
+    if any(len(pattern) != raters for pattern in patterns):
+        raise ValueError(f"each pattern has the labels of all {raters} raters")
+    names = label_names(patterns.items())
+    n = sum(patterns.values())
+    if finite is not None and finite < n:
+        raise ValueError(f"{n} reviews can't be a sample of {finite}")
+    if not n:
+        return ManyStatistics(0, finite, raters, names, UNDEFINED, UNDEFINED, UNDEFINED)
+    sampled = n / finite if finite is not None else 0.0
+    found = [(pattern, count) for pattern, count in patterns.items() if count]
+    counts = np.array([count for _, count in found], dtype=np.float64)
+    given = np.array([[pattern.count(name) for name in names] for pattern, _ in found], dtype=np.float64)
+
+    shares = counts / n
+    apart = 1 - (given * (given - 1)).sum(axis=1) / (raters * (raters - 1))
+    disagreement = float(shares @ apart)
+    used = shares @ given / raters
+    expected = off_diagonal(np.outer(used, used))
+    equal = int(counts[apart == 0].sum())
+    observed = Estimate(1 - disagreement, _observed_interval(apart, shares, n, sampled))
+    kappa = UNDEFINED
+    if len(names) > 1 and observed.interval is not None:
+        scores = (1 - apart) / expected - disagreement / expected**2 * 2 * (given @ used) / raters
+        variance = sample_variance(scores, shares, n)
+        kappa = with_interval(
+            Coefficient(1 - disagreement / expected, disagreement, expected, scores),
+            None if variance is None else variance * (1 - sampled) / n,
+            observed.interval,
+            lowest=-1 / (raters - 1),
+        )
+    return ManyStatistics(n, finite, raters, names, share_of(equal, n, sampled=sampled), observed, kappa)
+
+
+def _observed_interval(apart: Table, shares: Table, n: int, sampled: float) -> tuple[float, float]:
+    """Wilson's interval with as many reviews as a share of that variance would have had."""
+    share = 1 - float(shares @ apart)
+    variance = sample_variance(apart, shares, n)
+    effective = share * (1 - share) / (variance / n) if variance else float(n)
+    return score_interval(share, effective, sampled=sampled)
+
+
+EXACT_UP_TO = 25
+"""Up to as many disagreements the exact test is used; the chi-squared approximation needs more."""
+
+
+@dataclass(frozen=True, slots=True)
+class MarginalTest:
+    """A test of "both raters give each label equally often"; `statistic` and `degrees` where it is chi-squared."""
+
+    method: str
+    p_value: float
+    statistic: float | None = None
+    degrees: int | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """The test by name."""
+        return {
+            "method": self.method,
+            "p_value": self.p_value,
+            "statistic": self.statistic,
+            "degrees": self.degrees,
+        }
+
+
+def mcnemar(only_first: int, only_second: int) -> MarginalTest:
+    """McNemar's (1947) test of the reviews that only one of two raters gives a label.
+
+    Exact (two-sided binomial) up to `EXACT_UP_TO` of them, else chi-squared without correction for continuity, as
+    Fagerland, Lydersen and Laake (2013) advise.
+    """
+    apart = only_first + only_second
+    if apart <= EXACT_UP_TO:
+        return MarginalTest(
+            "McNemar, exact", min(1.0, 2 * float(bdtr(min(only_first, only_second), apart, 0.5)))
+        )
+    statistic = (only_first - only_second) ** 2 / apart
+    return MarginalTest("McNemar", float(chdtrc(1, statistic)), statistic, 1)
+
+
+def marginal_test(counts: Table) -> MarginalTest:
+    """Marginal homogeneity of counts (L, L).
+
+    Where the disagreements involve two labels it is McNemar's. Of more it is Stuart's (1955) and Maxwell's (1970)
+    test, which generalises it: of the margins, not of symmetry (Bowker), since the question is whether a rater
+    leans to a label. With at most `EXACT_UP_TO` disagreements it is the least p of McNemar's exact tests of each
+    label against the rest, times their number (Bonferroni).
+    """
+    apart = counts.copy()
+    np.fill_diagonal(apart, 0)
+    rows, columns = apart.sum(axis=1), apart.sum(axis=0)
+    involved = np.flatnonzero(rows + columns)
+    if not len(involved):
+        return mcnemar(0, 0)
+    if len(involved) == 2:
+        return mcnemar(int(rows[involved[0]]), int(columns[involved[0]]))
+    if apart.sum() <= EXACT_UP_TO:
+        least = min(mcnemar(int(rows[one]), int(columns[one])).p_value for one in involved)
+        return MarginalTest("McNemar, exact, each label, Bonferroni", min(1.0, least * len(involved)))
+    # The covariance is the Laplacian of the graph of disagreements; the difference lies in its range, so that the
+    # pseudo-inverse serves groups of labels that are only confused among themselves, with their own degrees.
+    differences = (rows - columns)[involved]
+    covariance = np.diag(rows + columns) - apart - apart.T
+    solution, _, rank, _ = np.linalg.lstsq(
+        covariance[np.ix_(involved, involved)], differences, rcond=1e-12 * len(involved)
+    )
+    statistic = max(0.0, float(differences @ solution))
+    return MarginalTest("Stuart-Maxwell", float(chdtrc(int(rank), statistic)), statistic, int(rank))
+
+
+def paired_difference(
+    both: int, only_first: int, only_second: int, neither: int, *, sampled: float = 0.0
+) -> Estimate:
+    """The share of reviews the first rater gives a label minus that of the second, with Newcombe's interval (1998,
+    paired proportions, method 10: square-and-add Wilson intervals with the continuity-corrected phi).
+
+    `sampled` as in `tables.score_interval`; undefined without reviews.
+    """
+    n = both + only_first + only_second + neither
+    if not n:
+        return UNDEFINED
+    first, second = (both + only_first) / n, (both + only_second) / n
+    difference = (only_first - only_second) / n
+    first_low, first_high = score_interval(first, n, sampled=sampled)
+    second_low, second_high = score_interval(second, n, sampled=sampled)
+    margins = math.sqrt(
+        (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
+    )
+    product = both * neither - only_first * only_second
+    phi = (max(product - n / 2, 0.0) if product > 0 else float(product)) / margins if margins else 0.0
+
+    def distance(one: float, other: float) -> float:
+        return math.sqrt(max(0.0, one * one - 2 * phi * one * other + other * other))
+
+    low = difference - distance(first - first_low, second_high - second)
+    high = difference + distance(first_high - first, second - second_low)
+    return Estimate(difference, (max(-1.0, low), min(1.0, high)))

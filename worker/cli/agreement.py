@@ -3,18 +3,245 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from worker.agreement.terms import explained
 from worker.bootstrap import Store, find_registered
-from worker.cli.agreement_views import print_change, print_measured
-from worker.cli.common import echo_json, json_option, note, open_all, whole_job
-from worker.cli.waiting import OVER
+from worker.cli.common import OVER, echo_json, json_option, note, open_all, whole_job
 from worker.errors import Invalid, JobStateInvalid
-from worker.measured import Measured, agreement_as_it_is, refresh_agreement
+from worker.quality.measured import Measured, agreement_as_it_is, refresh_agreement
 from worker.reviews import Job
+from worker.store.queries import AgreementRow
+
+if TYPE_CHECKING:
+    from worker.quality.drift import Change
+
+
+WIDTH = 120
+Columns = tuple[str, ...]
+UNDEFINED = "undefined"
+
+
+def figure(estimate: Mapping[str, Any] | None, *, signed: bool = False) -> str:
+    """A figure with its interval: "0.912 0.893-0.929"."""
+    if estimate is None or estimate["value"] is None:
+        return UNDEFINED
+    shape = "+.3f" if signed else ".3f"
+    if estimate["low"] is None:
+        return f"{estimate['value']:{shape}} ?"
+    between = " to " if signed or estimate["low"] < 0 else "-"
+    return f"{estimate['value']:{shape}} {estimate['low']:{shape}}{between}{estimate['high']:{shape}}"
+
+
+def print_measured(job: Job, measured: Measured, by: str | None) -> None:
+    """A job's comparisons: as a whole, in slices, or by label."""
+    when = "measured just now, from the labels as they are"
+    if measured.at is not None:
+        when = f"measured {time.strftime('%Y-%m-%d %H:%M', time.localtime(measured.at))}"
+    click.echo(f"Job {job.id} '{job.name}' ({job.state}, policy {job.policy}), {when}. Intervals are 95 %.")
+    whole = [row for row in measured.rows if row.slice == "all"]
+    if by == "class":
+        shown = tuple(column for row in whole for column in _print_labels(row))
+    elif by is not None:
+        shown = _print_slices([row for row in measured.rows if row.slice.startswith(f"{by} ")], by)
+    else:
+        shown = (*_print_pairs(whole), *_print_gold(whole))
+    for term, meaning in explained(shown):
+        click.echo(f"  {term}: {meaning}")
+    _print_notes(whole)
+
+
+def _print_pairs(rows: list[AgreementRow]) -> Columns:
+    columns = ("raters", "on", "n", "agree", "kappa", "AC1", "bias p")
+    table = _table(*columns)
+    for row in rows:
+        found = row.statistics
+        marginal = found.get("marginal")
+        table.add_row(
+            row.raters,
+            row.selection,
+            f"{row.n:,}",
+            figure(found["observed"]),
+            figure(found["kappa"]),
+            figure(found["ac1"]) if "ac1" in found else "",
+            "" if marginal is None else f"{marginal['p_value']:.3f}",
+        )
+    _show(table)
+    return columns
+
+
+def _print_gold(rows: list[AgreementRow]) -> Columns:
+    against_gold = [row for row in rows if "gold" in row.statistics]
+    if not against_gold:
+        return ()
+    columns = (
+        "against gold", "on", "n", "labelled", "accuracy", "macro F1", "AUROC", "RMS error", "ECE (by chance)"
+    )  # fmt: skip
+    table = _table(*columns)
+    for row in against_gold:
+        gold = row.statistics["gold"]
+        calibration = gold["calibration"]
+        table.add_row(
+            row.raters.removeprefix("gold,"),
+            row.selection,
+            f"{gold['n']:,}",
+            f"{gold['labelled']:,}",
+            figure(gold["accuracy"]),
+            _number(gold["macro_f1"]),
+            _number(gold["auroc"]),
+            "" if calibration is None else _number(calibration["rms"]),
+            ""
+            if calibration is None
+            else f"{calibration['ece']:.3f} ({calibration['band'][0]:.3f}-{calibration['band'][1]:.3f})",
+        )
+    _show(table)
+    return columns
+
+
+def _print_slices(rows: list[AgreementRow], by: str) -> Columns:
+    if not rows:
+        note(f"There are too few reviews to part them by {by}.")
+        return ()
+    columns = ("raters", "on", "characters" if by == "length" else by, "n", "agree", "kappa", "accuracy")
+    table = _table(*columns)
+    last = None
+    for row in rows:
+        key = (row.raters, row.selection)
+        gold = row.statistics.get("gold")
+        table.add_row(
+            *(key if key != last else ("", "")),
+            row.slice.removeprefix(f"{by} ").removesuffix(" characters"),
+            f"{row.n:,}",
+            figure(row.statistics["observed"]),
+            figure(row.statistics["kappa"]),
+            "" if gold is None else figure(gold["accuracy"]),
+        )
+        last = key
+    _show(table)
+    return columns
+
+
+def _print_labels(row: AgreementRow) -> Columns:
+    found = row.statistics
+    if found["kind"] != "pair":
+        return ()
+    first, second = row.raters.split(",")
+    click.echo(f"{row.raters} on {row.selection}, {row.n:,} reviews:")
+    given = f"{second} if {first}", f"{first} if {second}"
+    columns = ("label", first, second, "both", "agree on it", *given, "bias")
+    table = _table(*columns)
+    for one in found["by_label"]:
+        table.add_row(
+            one["label"],
+            f"{one['first']:,}",
+            f"{one['second']:,}",
+            f"{one['both']:,}",
+            figure(one["specific"]),
+            figure(one["of_first"]),
+            figure(one["of_second"]),
+            figure(one["bias"], signed=True),
+        )
+    _show(table)
+    return columns
+
+
+def _print_notes(rows: list[AgreementRow]) -> None:
+    for row in rows:
+        found, where = row.statistics, f"{row.raters} on {row.selection}"
+        if found["unanswered"]:
+            note(
+                f"{where}: the oracle gave no answer to {found['unanswered']:,} more reviews, which are left out."
+            )
+        if found.get("reason"):
+            note(f"{where} is undefined: {found['reason']}.")
+        elif found["kappa"]["value"] is None:
+            note(f"{where}: kappa is undefined, since only one label was given.")
+        if found.get("note"):
+            note(f"{where}: {found['note']}.")
+        if found["kind"] == "cascade" and found["disagreements"]["value"] is not None:
+            d = found["disagreements"]
+            note(
+                f"{where}: the oracle would label about {d['value']:,.0f} ({d['low']:,.0f}-{d['high']:,.0f}) of "
+                f"{row.n:,} reviews otherwise; it saw {found['escalated']:,} unsure ones and {found['audited']:,} "
+                f"of the {found['trusted']:,} others."
+            )
+
+
+def print_change(change: Change) -> None:
+    """Two jobs or periods beside each other, and what follows."""
+    table = _table("", "audited", "agreeing", "share")
+    for side in (change.first, change.second):
+        share = f"{side.agreeing / side.audited:.3f}" if side.audited else UNDEFINED
+        table.add_row(side.name, f"{side.audited:,}", f"{side.agreeing:,}", share)
+    _show(table)
+    found = change.drift
+    if found.p_value is not None:
+        click.echo(f"  difference as it is          {figure(found.raw.as_json(), signed=True)}")
+        click.echo(
+            f"  on reviews of like score     {figure(found.difference.as_json(), signed=True)}  "
+            f"(Cochran-Mantel-Haenszel p = {found.p_value:.4f}, {found.compared or 0:.0%} of the reviews compared)"
+        )
+    click.echo(change.meaning)
+    for caution in change.cautions:
+        note(caution)
+
+
+ON = {
+    "audit": "of the whole job, by an audit of {n:,}",
+    "audit+cascade": "of all {n:,}, by audit and cascade",
+    "escalated": "of the {n:,} that it was unsure of alone",
+}
+
+
+def agreement_lines(summary: Mapping[str, Any]) -> list[str]:
+    """The agreement of `summary.Summary`, a line for each figure with its interval and its n."""
+    lines = []
+    if summary["accuracy"] is not None:
+        gold = f"on {summary['gold']:,} gold labels"
+        lines.append(f"accuracy     {_with_interval(summary, 'accuracy')}, {gold})")
+        if summary["kappa"] is None:
+            lines.append("Cohen's kappa undefined  (only one label was given)")
+        else:
+            lines.append(f"Cohen's kappa{_with_interval(summary, 'kappa')}, {gold})")
+    if summary["oracle_agreement_on"] is not None:
+        on = ON[summary["oracle_agreement_on"]].format(n=summary["oracle_agreement_n"])
+        if summary["oracle_agreement"] is None:
+            lines.append(f"with oracle  undefined  ({on}: the audit saw too little)")
+        else:
+            lines.append(f"with oracle  {_with_interval(summary, 'oracle_agreement')}, {on})")
+    return lines
+
+
+def _with_interval(summary: Mapping[str, Any], name: str) -> str:
+    interval = summary[f"{name}_interval"]
+    ends = (
+        "?"
+        if interval is None
+        else f"{interval[0]:.4f}{'-' if interval[0] >= 0 else ' to '}{interval[1]:.4f}"
+    )
+    return f"{summary[name]:>9.4f}  (95 %: {ends}"
+
+
+def _number(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value:.3f}"
+
+
+def _table(*columns: str) -> Any:
+    from rich.table import Table
+
+    return Table(*columns, box=None, header_style="bold")
+
+
+def _show(table: Any) -> None:
+    from rich.console import Console
+
+    Console(width=WIDTH).print(table)
+
 
 DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 
@@ -114,7 +341,7 @@ def _report(job: Job, measured: Measured, by: str | None) -> dict[str, Any]:
 
 
 def _compare_jobs(job: int, against: int, as_json: bool) -> None:
-    from worker.drifting import compare_jobs
+    from worker.quality.drift import compare_jobs
 
     _, store = open_all()
     first, second = whole_job(store, against), whole_job(store, job)
@@ -128,7 +355,7 @@ def _compare_jobs(job: int, against: int, as_json: bool) -> None:
 
 
 def _compare_periods(adapter: str, since: datetime, until: datetime | None, as_json: bool) -> None:
-    from worker.drifting import compare_jobs
+    from worker.quality.drift import compare_jobs
 
     _, store = open_all()
     row = find_registered(store, adapter)

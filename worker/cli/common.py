@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,11 +15,126 @@ import click
 
 from worker.bootstrap import Store, open_store
 from worker.errors import BrokerUnreachable, JobStateInvalid
+from worker.jobs.scoring import Publish, ring
 from worker.logs import hush
 from worker.money import Money
-from worker.pipeline import Publish, ring
 from worker.reviews import Job
 from worker.settings import Settings, read_settings
+from worker.store.progress import Progress, WaitingBulk
+
+
+class _Moment(click.ParamType[float]):
+    """A date or date and time (ISO 8601) as seconds since 1970; local time where it names no zone."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            return datetime.datetime.fromisoformat(value).timestamp()
+        except (ValueError, OverflowError):
+            self.fail(
+                f"{value!r} is no date. Write 2026-11-24, '2026-11-24 18:30' (local time) or 2026-11-24T18:30Z.",
+                param,
+                ctx,
+            )
+
+
+class _Day(click.ParamType[datetime.date]):
+    """A day (ISO 8601)."""
+
+    name = "day"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime.date:
+        if isinstance(value, datetime.date):
+            return value
+        try:
+            return datetime.date.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no day. Write it as 2026-11-24; days are UTC's.", param, ctx)
+
+
+MOMENT = _Moment()
+DAY = _Day()
+DAY_S = 86400
+
+
+def day_start(day: datetime.date) -> float:
+    """When a UTC day begins, in seconds since 1970."""
+    return datetime.datetime.combine(day, datetime.time(), datetime.UTC).timestamp()
+
+
+def iso(seconds: float | None) -> str | None:
+    """Seconds since 1970 as ISO 8601 in UTC, to the millisecond."""
+    if seconds is None:
+        return None
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+OVER = ("done", "stopped", "cancelled", "deleting")
+POLL_S = 0.2
+COUNT_S = 1.0
+WHY_S = 5.0
+
+
+def wait_for_jobs(
+    store: Store,
+    job_ids: Sequence[int],
+    *,
+    tick: Callable[[], None] = lambda: None,
+    why: Callable[[Progress], str | None] = lambda at: None,
+) -> int:
+    """Waits until every job is over; the exit code: 1 if a review failed or a job stopped, else 0.
+
+    `tick` is called several times a second and may raise to end the waiting. `why` says what a job waits for; a new
+    reason is told, and while there is one no time left is promised.
+    """
+    code, told = 0, None
+    for job_id in job_ids:
+        with progress(f"score job {job_id}") as shown:
+            counted = asked = time.monotonic()
+            while store.queries.job_state(job_id) not in OVER:
+                tick()
+                if time.monotonic() - counted > COUNT_S:
+                    counted = time.monotonic()
+                    at = store.queries.progress(job_id)
+                    if counted - asked > WHY_S:
+                        asked = counted
+                        reason = why(at)
+                        if reason is not None and reason != told:
+                            note(f"Job {job_id} waits: {reason}.")
+                        told = reason
+                    detail = progress_words(at, moving=told is None)
+                    shown.update(at.labelled + at.failed, detail, total=at.reviews)
+                time.sleep(POLL_S)
+        at = store.queries.progress(job_id)
+        if at.job.state == "stopped":
+            note(f"Job {job_id} stopped: {at.job.error}")
+        if at.job.state != "done" or at.failed:
+            code = 1
+    return code
+
+
+def progress_words(at: Progress, *, moving: bool) -> str:
+    """A running job's speed so far and what is left, or what it waits for; no time is left while nothing moves."""
+    words = [f"{at.speed:,.1f} reviews/s so far"] if at.speed is not None else []
+    if at.bulks:
+        others = len(at.bulks) - 1
+        words.append(bulk_words(at.bulks[0]) + (f" and {others:,} more" if others else ""))
+    elif moving and at.seconds_left is not None:
+        words.append(f"{duration(at.seconds_left)} left")
+    return ", ".join(words) or "no label yet"
+
+
+def bulk_words(bulk: WaitingBulk) -> str:
+    """ "Bulk 7: submitted 12 min ago, in_progress, 120 of 260 lines answered"."""
+    words = ["not submitted yet"]
+    if bulk.submitted_s is not None:
+        words = [f"submitted {duration(bulk.submitted_s)} ago"]
+    return f"Bulk {bulk.batch_id}: {', '.join([*words, *([bulk.said] if bulk.said else [])])}"
+
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for programs.")
 
@@ -98,8 +214,8 @@ class Bell:
         if self._silent:
             return
         if self._publish is None:
-            from worker.celery_app import make_app, publisher
-            from worker.embedded import running_pid
+            from worker.pool.app import make_app, publisher
+            from worker.pool.valkey import running_pid
 
             if self._settings.embedded and running_pid(self._settings.home) is None:
                 self._silent = True
@@ -117,7 +233,7 @@ class Bell:
             )
 
 
-class Progress:
+class ProgressBar:
     """A bar on a terminal, a line every five seconds elsewhere; always on stderr."""
 
     def __init__(self, title: str, total: float | None) -> None:
@@ -159,9 +275,9 @@ class Progress:
 
 
 @contextmanager
-def progress(title: str, total: float | None = None) -> Iterator[Progress]:
+def progress(title: str, total: float | None = None) -> Iterator[ProgressBar]:
     """A progress display that is closed whatever happens."""
-    shown = Progress(title, total)
+    shown = ProgressBar(title, total)
     try:
         yield shown
     finally:

@@ -7,12 +7,11 @@ from typing import Any
 
 import click
 
-from worker.cli.common import Bell, echo_json, json_option, note, open_all
-from worker.cli.oracle_options import choose_oracle, oracle_options
+from worker.cli.common import Bell, echo_json, json_option, note, open_all, wait_for_jobs
+from worker.cli.oracle import choose_oracle, oracle_options
 from worker.cli.reading import enqueue_options, open_source, pinned_adapter, reading_options, write_job
 from worker.cli.status import why_it_waits
-from worker.cli.waiting import wait_for_jobs
-from worker.enqueue import preview
+from worker.jobs.enqueue import preview
 
 
 @click.command()

@@ -18,7 +18,7 @@ def faults_online(settings: Settings, store: Store, adapter_id: int | None = Non
 
     With `adapter_id` of that adapter alone. Without any in the database the broker isn't asked.
     """
-    from worker.celery_app import make_app, workers_online
+    from worker.pool.app import make_app, workers_online
 
     faults = [
         fault
@@ -52,7 +52,7 @@ def why_unscored(settings: Settings, store: Store, at: Progress) -> str | None:
     Raises:
         HostUnfit: nobody ever will: the only host is this one, and no oracle takes over.
     """
-    from worker.celery_app import make_app, workers_online
+    from worker.pool.app import make_app, workers_online
 
     faults = faults_online(settings, store, at.job.adapter_id) if at.batches.get("queued") else []
     if not faults:

@@ -3,12 +3,124 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import sys
 import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import click
 
-from worker.cli.common import DOLLARS, Bell, echo_json, json_option, note, open_all
-from worker.money import Money
+from worker.bootstrap import Oracles, Store
+from worker.cli.common import DAY, DOLLARS, Bell, day_start, echo_json, json_option, note, open_all, progress
+from worker.errors import Invalid, LoracleError
+from worker.jobs.deletion import delete_job
+from worker.money import Money, dollars
+from worker.settings import Settings
+from worker.store.deletion import Deletable, UploadedFile
+from worker.store.progress import DayStats
+
+UPLOADS_LIVE_S = 4 * 24 * 3600
+"""OpenAI forgets uploads after three days by itself."""
+
+
+@click.command()
+@click.argument("job", type=int)
+@click.option("--texts-only", is_flag=True, help="Keep labels, statistics, agreement and costs.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@json_option
+def delete(job: int, texts_only: bool, yes: bool, as_json: bool) -> None:
+    """Delete a JOB for good: reviews, labels, corrections, agreement, and what is known of its requests.
+
+    The job must be over (`loracle cancel JOB`). Labels that other jobs copied from it are theirs and stay. What it
+    spent still counts for LORACLE_MAX_COST; `loracle stats` forgets the job. Its file can be enqueued anew.
+
+    --texts-only empties the texts and their hashes, the kept columns, notes of corrections and reasons of rejects.
+    Your own ids (--id-column) stay, or nobody could match the labels.
+
+    It works in small steps beside running workers. If it is broken off, the same command goes on. In SQLite the bytes
+    are overwritten. PostgreSQL keeps deleted rows until its VACUUM has run; that and backups are up to you.
+    """
+    settings, store = open_all()
+    found = store.ledger.deletable(job, texts_only=texts_only)
+    if not yes and not _agreed(job, found, texts_only):
+        note("Nothing was deleted.")
+        return
+    title = f"delete {'the texts of ' if texts_only else ''}job {job}"
+    try:
+        with progress(title, found.reviews + found.rejects) as shown:
+            done = delete_job(
+                job,
+                texts_only=texts_only,
+                ledger=store.ledger,
+                forget=forgetting(settings, store),
+                after_part=lambda rows: shown.update(rows, f"{rows:,} rows"),
+            )
+    except KeyboardInterrupt:
+        note(f"Job {job} is deleted in part: `loracle delete {job}{' --texts-only' * texts_only}` goes on.")
+        raise
+    if as_json:
+        echo_json(
+            {
+                "job_id": job,
+                "texts_only": texts_only,
+                "reviews": found.reviews,
+                "files_left": list(done.files_left),
+                "bytes_left": done.bytes_left,
+            }
+        )
+    else:
+        click.echo(f"The texts of job {job} are deleted." if texts_only else f"Job {job} is deleted.")
+    if done.files_left:
+        note(
+            f"Uploads at OpenAI that couldn't be deleted: {', '.join(done.files_left)}. OpenAI deletes them itself "
+            "three days after the upload; sooner, delete them in your account there (Storage, Files)."
+        )
+    if done.bytes_left and settings.database.startswith("sqlite"):
+        note("Remains of the texts may be in the free space of the file: run `loracle db vacuum`.")
+    elif done.bytes_left:
+        note(
+            "PostgreSQL keeps deleted rows until its VACUUM has run, and backups keep them for as long as you do."
+        )
+
+
+def _agreed(job: int, found: Deletable, texts_only: bool) -> bool:
+    what = (
+        f"{found.reviews:,} reviews, {found.labels:,} labels and {found.corrections:,} corrections; "
+        f"${found.spent:.6f} was spent"
+    )
+    if texts_only:
+        what = f"the texts of {found.reviews:,} reviews; {found.labels:,} labels stay"
+    goes_on = " It was begun before and goes on." if found.is_begun else ""
+    question = f"Job {job} '{found.name}': {what}.{goes_on}"
+    if not sys.stdin.isatty():
+        raise Invalid(f"{question} Nobody is here to be asked: say --yes to delete for good.")
+    return click.confirm(f"{question} Delete for good?", err=True)
+
+
+def forgetting(settings: Settings, store: Store) -> Callable[[Sequence[UploadedFile]], list[UploadedFile]]:
+    """Deletes uploads at OpenAI as well as it can; what is left."""
+
+    def forget(files: Sequence[UploadedFile]) -> list[UploadedFile]:
+        live = [one for one in files if one.age_s < UPLOADS_LIVE_S]
+        if not live:
+            return []
+        from worker.oracle.bulk import BulkScorer
+
+        oracles, left = Oracles(settings, store), []
+        for one in live:
+            try:
+                scorer = oracles(one.scorer_id)
+            except LoracleError:
+                # No key, or for another address.
+                left.append(one)
+                continue
+            if not isinstance(scorer, BulkScorer) or not scorer.forget(one.file_id):
+                left.append(one)
+        return left
+
+    return forget
 
 
 @click.command()
@@ -66,3 +178,92 @@ def retry(job: int, max_cost: Money | None, as_json: bool) -> None:
         click.echo(f"{reviews:,} reviews of job {job} will be scored again.")
     else:
         click.echo(f"Nothing failed in job {job}: there is nothing to score again.")
+
+
+COLUMN_LABELS = 5
+"""The most frequent labels get a column of their own, the others share one."""
+
+
+@click.command()
+@click.option("--since", type=DAY, metavar="DATE", help="From this day (UTC) on.")
+@click.option("--until", type=DAY, metavar="DATE", help="Up to this day (UTC) and with it.")
+@json_option
+def stats(since: datetime.date | None, until: datetime.date | None, as_json: bool) -> None:
+    """Sum up all jobs: volume, label shares, sources, the oracle's cost, and a table by day.
+
+    Days are UTC's. Final labels and costs count on the day they came about; a job's reviews, rejects and failures on
+    the day the job was made. Deleted jobs are in none of it.
+    """
+    if since is not None and until is not None and until < since:
+        raise Invalid(f"--until {until} lies before --since {since}: exchange them.")
+    _, store = open_all()
+    days = store.queries.daily_stats(
+        since=None if since is None else day_start(since),
+        until=None if until is None else day_start(until + datetime.timedelta(days=1)),
+    )
+    total = DayStats(since or datetime.date.min)
+    for day in days:
+        total.add(day)
+    if as_json:
+        window = {"since": since, "until": until, "timezone": "UTC"}
+        by_day = [{"day": day.day, **_report_day(day)} for day in days]
+        echo_json({**window, **_report_day(total), "days": by_day})
+    elif not days:
+        note("Nothing happened in these days. `loracle jobs` lists the jobs.")
+    else:
+        _print_days(total, days)
+
+
+def _report_day(day: DayStats) -> dict[str, Any]:
+    return {
+        "jobs": day.jobs,
+        "reviews": day.reviews,
+        "labelled": day.labels.total(),
+        "rejects": day.rejects,
+        "failures": day.failures,
+        "labels": dict(day.labels.most_common()),
+        "shares": {label: round(share, 6) for label, share in _shares(day.labels).items()},
+        "sources": dict(day.sources.most_common()),
+        "oracle": {"cost": day.cost, "tokens": day.tokens, "set_aside": day.set_aside},
+    }
+
+
+def _shares(counts: Counter[str]) -> Mapping[str, float]:
+    return {name: count / counts.total() for name, count in counts.most_common()}
+
+
+def _print_days(total: DayStats, days: Sequence[DayStats]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    click.echo(f"  jobs         {total.jobs:>12,}")
+    click.echo(
+        f"  reviews      {total.reviews:>12,}  ({total.rejects:,} rejects, {total.failures:,} failures)"
+    )
+    click.echo(f"  labelled     {total.labels.total():>12,}  {_shown(total.labels)}".rstrip())
+    if total.sources:
+        click.echo(f"  sources      {'':>12}  {_shown(total.sources)}")
+    aside = f", {dollars(total.set_aside)} set aside" if total.set_aside else ""
+    click.echo(f"  oracle       {dollars(total.cost):>12}  ({total.tokens:,} tokens{aside})\n")
+    columns = [label for label, _ in total.labels.most_common(COLUMN_LABELS)]
+    others = len(total.labels) > len(columns)
+    table = Table("day (UTC)", box=None, header_style="bold", pad_edge=False)
+    for name in ("labelled", *columns, *(["other"] if others else []), "rejects", "failures", "cost"):
+        table.add_column(name, justify="right")
+    for day in days:
+        shares = [day.labels[label] for label in columns]
+        if others:
+            shares.append(day.labels.total() - sum(shares))
+        table.add_row(
+            str(day.day),
+            f"{day.labels.total():,}",
+            *(f"{count / day.labels.total():.1%}" if day.labels else "-" for count in shares),
+            f"{day.rejects:,}",
+            f"{day.failures:,}",
+            dollars(day.cost),
+        )
+    Console().print(table)
+
+
+def _shown(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {share:.1%}" for name, share in _shares(counts).items())

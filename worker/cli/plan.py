@@ -8,14 +8,14 @@ from typing import Any
 import click
 
 from worker.cli.common import duration, echo_json, json_option, note, open_all, whole_job
-from worker.cli.oracle_options import oracle_options, read_policy, read_spec
+from worker.cli.oracle import oracle_options, read_policy, read_spec
 from worker.cli.reading import enqueue_options, open_source, pinned_adapter, reading_options
 from worker.errors import Invalid
+from worker.jobs.estimate import plan as make_plan
 from worker.money import dollars
 from worker.oracle.money import parse_prices, price_of
-from worker.planning import plan as make_plan
 from worker.policy import Policy
-from worker.thresholds import Known, Share, thresholds
+from worker.quality.thresholds import Known, Share, thresholds
 
 
 @click.command()

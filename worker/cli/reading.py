@@ -10,11 +10,10 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store, adapter_of, choose_adapter, default_adapter
-from worker.cli.common import Bell, note, progress
-from worker.cli.waiting import OVER
-from worker.enqueue import ADAPTER_ALONE, Adapter, Asked, EnqueueOptions, Source, enqueue_file, open_job
+from worker.cli.common import OVER, Bell, note, progress
 from worker.errors import Invalid
 from worker.files import ReadOptions
+from worker.jobs.enqueue import ADAPTER_ALONE, Adapter, Asked, EnqueueOptions, Source, enqueue_file, open_job
 from worker.reviews import Job
 from worker.settings import Settings
 

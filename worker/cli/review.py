@@ -12,12 +12,12 @@ import click
 
 from worker.bootstrap import Store, adapter_of
 from worker.cli.common import echo_json, note, open_all, whole_job
-from worker.correcting import import_corrections
 from worker.errors import Invalid
-from worker.files.label_studio import label_config, write_tasks
+from worker.files.corrections import label_config, write_tasks
 from worker.files.results import write_results
+from worker.jobs.corrections import import_corrections
 from worker.reviews import Job
-from worker.store.worklist import WORK_KINDS, WorkKind
+from worker.store.corrections import WORK_KINDS, WorkKind
 
 COLUMNS = (
     "job_id", "row_no", "id", "text", "adapter", "adapter_score", "oracle", "oracle_score", "final", "gold",

@@ -8,17 +8,15 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store
-from worker.cli.agreement_views import agreement_lines
-from worker.cli.common import Bell, echo_json, json_option, note, open_all
+from worker.cli.agreement import agreement_lines
+from worker.cli.common import Bell, echo_json, json_option, note, open_all, wait_for_jobs
 from worker.cli.faults import why_unscored
-from worker.cli.oracle_options import choose_oracle, oracle_options
-from worker.cli.oracle_views import oracle_waiting_for
+from worker.cli.oracle import choose_oracle, oracle_options, oracle_waiting_for
 from worker.cli.reading import enqueue_options, open_source, pinned_adapter, reading_options, write_job
-from worker.cli.waiting import wait_for_jobs
-from worker.measured import record_agreement
 from worker.money import dollars
+from worker.quality.measured import record_agreement
+from worker.quality.summary import Summary, summarise
 from worker.settings import Settings
-from worker.summary import Summary, summarise
 from worker.urls import without_secrets
 
 CPU_BATCH = 64
@@ -45,8 +43,8 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
     labels stay in the database for `loracle results`. Where a worker runs on this machine already, that one does the
     work. Ctrl-C leaves a job that the same command, or `loracle worker`, takes up again.
     """
-    from worker.local_pool import LocalPool
-    from worker.supervisor import WorkerPlan, plan_workers
+    from worker.pool.local import LocalPool
+    from worker.pool.supervisor import WorkerPlan, plan_workers
 
     settings, store = open_all()
     plan = plan_workers(gpus, children)

@@ -10,18 +10,17 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store
-from worker.cli.agreement_views import agreement_lines
-from worker.cli.common import duration, echo_json, json_option, open_all
+from worker.cli.agreement import agreement_lines
+from worker.cli.common import OVER, bulk_words, duration, echo_json, json_option, open_all
 from worker.cli.faults import faults_online, reason, why_nobody_can
-from worker.cli.oracle_views import oracle_report, oracle_waiting_for, print_oracle
-from worker.cli.waiting import OVER, bulk_words
+from worker.cli.oracle import oracle_report, oracle_waiting_for, print_oracle
 from worker.errors import BrokerUnreachable
-from worker.measured import Measured, agreement_as_it_is, kept_agreement
+from worker.quality.measured import Measured, agreement_as_it_is, kept_agreement
+from worker.quality.summary import summarise_agreement
 from worker.reviews import Job
 from worker.settings import Settings
 from worker.store.fault_rows import Fault
 from worker.store.progress import Progress
-from worker.summary import summarise_agreement
 
 
 @click.command()
@@ -120,8 +119,8 @@ def _waiting_for(settings: Settings, at: Progress, faults: Sequence[Fault]) -> s
         return (
             "the file is still being read, and what was read is scored" if at.job.state == "reading" else None
         )
-    from worker.celery_app import make_app, workers_online
-    from worker.embedded import running_pid
+    from worker.pool.app import make_app, workers_online
+    from worker.pool.valkey import running_pid
 
     # A worker that was killed leaves its batches running until their lease ends.
     held = f" (a worker that ended still holds {running:,}, for a minute at most)" if running else ""

@@ -10,13 +10,13 @@ from types import FrameType
 import click
 
 from worker.bootstrap import open_store
-from worker.celery_app import broker_url, make_app, ping
 from worker.cli.common import note
 from worker.errors import BrokerUnreachable, OracleInvalid
-from worker.local_pool import LocalPool
 from worker.logs import log_lines
+from worker.pool.app import broker_url, make_app, ping
+from worker.pool.local import LocalPool
+from worker.pool.supervisor import WorkerPlan, plan_workers
 from worker.settings import Settings, read_settings
-from worker.supervisor import WorkerPlan, plan_workers
 from worker.urls import without_secrets
 
 TICK_S = 0.2

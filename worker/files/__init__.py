@@ -1,8 +1,7 @@
 """Review files in, one record at a time, and results out."""
 
-from worker.files.columns import Columns
-from worker.files.gold import map_gold
-from worker.files.options import FORMATS, ReadOptions
+from worker.files.columns import Columns, map_gold
+from worker.files.records import FORMATS, ReadOptions
 from worker.files.results import RESULT_FORMATS, write_results
 from worker.files.review_file import ReviewFile, open_reviews
 from worker.files.sampling import sample

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from worker.errors import ColumnMissing
-from worker.files.options import ReadOptions
+from worker.files.records import ReadOptions
 
 TEXT_NAMES = (
     "text",
@@ -216,3 +216,37 @@ def _listed(names: Sequence[str]) -> str:
     listed = ", ".join(shown(name)[1:-1] or "''" for name in names[:_SHOWN_NAMES])
     more = len(names) - _SHOWN_NAMES
     return f"{listed} and {more} more" if more > 0 else listed or "none"
+
+
+SYNONYMS = (frozenset({"neg", "negative"}), frozenset({"neu", "neutral"}), frozenset({"pos", "positive"}))
+FALSE_TRUE = ("false", "true")
+
+_INDEX = re.compile(r"(\d{1,3})(?:\.0*)?")
+
+
+def map_gold(labels: Sequence[str]) -> Callable[[str | None], str | None]:
+    """A function from a gold cell to the label it means, None where it means none.
+
+    By name first, whatever the case; then pos for positive and the like, both ways; then numbers and, for
+    two labels, false and true as places in `labels`.
+    """
+    by_name = {label.casefold(): label for label in labels}
+    meanings = dict(by_name)
+    for synonyms in SYNONYMS:
+        named = [by_name[word] for word in sorted(synonyms) if word in by_name]
+        if len(named) == 1:
+            meanings.update({word: named[0] for word in synonyms if word not in by_name})
+    if len(labels) == len(FALSE_TRUE):
+        for word, label in zip(FALSE_TRUE, labels, strict=True):
+            meanings.setdefault(word, label)
+
+    def gold(cell: str | None) -> str | None:
+        if cell is None:
+            return None
+        word = cell.strip().casefold()
+        if word in meanings:
+            return meanings[word]
+        index = _INDEX.fullmatch(word)
+        return labels[int(index[1])] if index and int(index[1]) < len(labels) else None
+
+    return gold

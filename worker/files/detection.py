@@ -8,7 +8,7 @@ import json
 
 from worker.errors import FileUnreadable
 from worker.files.columns import looks_like_text_column
-from worker.files.options import FIRST_BLOCK_BYTES, FORMATS
+from worker.files.records import FIRST_BLOCK_BYTES, FORMATS
 
 DELIMITERS = (",", ";", "\t", "|")
 

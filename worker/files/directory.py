@@ -10,10 +10,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from worker.errors import FileUnreadable, OptionInvalid
-from worker.files.columns import Columns
-from worker.files.gold import SYNONYMS
-from worker.files.options import ReadOptions
-from worker.files.records import LINE_TOO_LONG, NUL, text_problem
+from worker.files.columns import SYNONYMS, Columns
+from worker.files.records import LINE_TOO_LONG, NUL, ReadOptions, text_problem
 from worker.files.sources import read_whole
 from worker.reviews import Reject, Review
 

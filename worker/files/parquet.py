@@ -8,8 +8,15 @@ from typing import IO, TYPE_CHECKING, Any
 
 from worker.errors import ColumnMissing, FileUnreadable
 from worker.files.columns import Header, choose_columns, shown
-from worker.files.options import GUESS_RECORDS, ReadOptions
-from worker.files.records import NOT_UTF8, as_json, as_name, checked_text, unstorable
+from worker.files.records import (
+    GUESS_RECORDS,
+    NOT_UTF8,
+    ReadOptions,
+    as_json,
+    as_name,
+    checked_text,
+    unstorable,
+)
 from worker.files.sources import FileSource, Source, spooled
 from worker.reviews import Reject, Review
 

@@ -20,12 +20,10 @@ from worker.files.detection import (
     unknown_format,
 )
 from worker.files.directory import DirectoryReader
-from worker.files.jsonl import JsonLinesReader
-from worker.files.options import ReadOptions
+from worker.files.lines import JsonLinesReader, PlainReader
 from worker.files.parquet import ParquetReader
-from worker.files.plain import PlainReader
-from worker.files.sources import FileSource, Source, StreamSource, text_of
-from worker.files.unpacking import unpacked
+from worker.files.records import ReadOptions
+from worker.files.sources import FileSource, Source, StreamSource, text_of, unpacked
 from worker.reviews import Reject, Review
 
 STDIN_NAME = "stdin"

@@ -13,7 +13,6 @@ import torch
 from peft import LoraConfig
 from safetensors import SafetensorError
 
-from worker.calibration import UNSCALED, Scaling
 from worker.errors import AdapterInvalid, AdapterUnsaved, BaseMismatch, ProbesDiffer
 from worker.model.bases import find_base, weights_sha256
 from worker.model.encoding import Encoding, encode
@@ -28,6 +27,7 @@ from worker.model.pretrained import (
     padding_id,
     position_limit,
 )
+from worker.model.scaling import UNSCALED, Scaling
 
 PROBES = (
     "An absolute delight from the first minute to the last.",

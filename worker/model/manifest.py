@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from worker.calibration import Scaling
 from worker.errors import AdapterChanged, AdapterInvalid, ManifestMissing
 from worker.model.encoding import Encoding
+from worker.model.scaling import Scaling
 
 MANIFEST = "manifest.json"
 WEIGHTS = "adapter_model.safetensors"

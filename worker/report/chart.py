@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from worker.report.plots import Name
+from worker.report.drawing import Name
 
 
 @dataclass(frozen=True, slots=True)

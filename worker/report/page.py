@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from worker.agreement.terms import explained
 from worker.errors import ReportImpossible
-from worker.report import facts, reproduce
+from worker.report import text as facts
+from worker.report import text as reproduce
 from worker.report.chart import Table
 from worker.report.charts import draw
-from worker.report.data import EXCERPT, ReportData
-from worker.report.figures import Comparison
-from worker.report.headlines import PAIRS, basis, headlines, is_repeated
-from worker.report.wording import (
+from worker.report.data import EXCERPT, Comparison, ReportData
+from worker.report.text import PAIRS, basis, headlines, is_repeated
+from worker.report.words import (
     bare,
     coefficient,
     coefficient_in_table,
@@ -25,7 +25,7 @@ from worker.report.wording import (
     plain,
     share_in_table,
 )
-from worker.store.report_queries import Disagreement
+from worker.store.results import Disagreement
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from worker.calibration import softmax
 from worker.errors import AdapterInvalid, DeviceBroken, HostUnfit
 from worker.model import buckets
 from worker.model.classifier import Classifier
 from worker.model.devices import choose_device, choose_dtype, device_title, dtype_name, out_of_memory
+from worker.model.scaling import softmax
 from worker.reviews import Failure, Outcome, Review, Score, ScorerIdentity
 
 TOKEN_BUDGETS = {"cpu": 2048, "cuda": 65_536}

@@ -2,97 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from typing import Protocol
 
-from worker.errors import OracleUnavailable
-from worker.money import ZERO, Money, total
-from worker.oracle.money import Charge, Price
-from worker.reviews import Answer, Outcome, Review, ScorerIdentity
-
-
-def no_heartbeat() -> None:
-    """The heartbeat of a caller that holds no lease."""
-
-
-class Book(Protocol):
-    """What the oracle costs and answers, review by review, kept at once.
-
-    Reviews are named by their position in the call of `ask`.
-    """
-
-    def reserve(self, bounds: Mapping[int, Money], price: Price) -> int:
-        """Sets aside the most that a request can cost at this price, each review's share: committed at the return.
-
-        Raises:
-            BudgetSpent: that much isn't left.
-        """
-        ...
-
-    def settle(self, reservation: int, charges: Mapping[int, Charge]) -> None:
-        """The request took this much. A reservation that is never settled counts as spent."""
-        ...
-
-    def save(self, answers: Mapping[int, Answer]) -> None:
-        """These answers are final."""
-        ...
-
-
-class Throttle(Protocol):
-    """Lets requests through: so many at once, as fast as the server allows, none while it is known to be down."""
-
-    def admit(self, tokens: int, heartbeat: Callable[[], None]) -> AbstractContextManager[bool]:
-        """Waits until a request of so many tokens may go out; the request is in flight until the exit.
-
-        The context says whether it is the one that a half-open breaker lets through, to see how the server is.
-
-        Raises:
-            OracleUnavailable: the circuit breaker is open, or the wait would be long.
-        """
-        ...
-
-    def answered(self, headers: Mapping[str, str], *, unused: int = 0) -> None:
-        """The server answered; `headers` may say what it allows, `unused` of the admitted tokens weren't needed."""
-        ...
-
-    def failed(self, error: OracleUnavailable) -> None:
-        """The server didn't answer, or wants to be left alone for `error.retry_after_s`."""
-        ...
-
-
-class FreePass:
-    """The throttle of a caller that asks one request after the other."""
-
-    def admit(self, tokens: int, heartbeat: Callable[[], None]) -> AbstractContextManager[bool]:
-        """At once."""
-        return nullcontext(False)
-
-    def answered(self, headers: Mapping[str, str], *, unused: int = 0) -> None:
-        """Nothing follows."""
-
-    def failed(self, error: OracleUnavailable) -> None:
-        """Nothing follows."""
-
-
-class OpenBook:
-    """A book without a limit: it keeps the answers and adds up what they cost."""
-
-    def __init__(self) -> None:
-        self.answers: dict[int, Answer] = {}
-        self.cost = ZERO
-
-    def reserve(self, bounds: Mapping[int, Money], price: Price) -> int:
-        """Nothing is set aside."""
-        return 0
-
-    def settle(self, reservation: int, charges: Mapping[int, Charge]) -> None:
-        """Adds up."""
-        self.cost += total(charge.cost for charge in charges.values())
-
-    def save(self, answers: Mapping[int, Answer]) -> None:
-        """Keeps them."""
-        self.answers.update(answers)
+from worker.reviews import Outcome, Review, ScorerIdentity
 
 
 class Scorer(Protocol):

@@ -3,19 +3,82 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, case, delete, insert, select, update
+from sqlalchemy import Connection, Engine, case, delete, exists, insert, or_, select, update
 
+from worker.reviews import Job as JobRow
 from worker.store.engine import now, read, write
-from worker.store.job_rows import lock_job
-from worker.store.rows import upserting
-from worker.store.tables import ACTIVE_JOBS, Agreement, Job, Measuring
+from worker.store.inserts import upserting
+from worker.store.job_rows import lock_job, select_jobs, to_job
+from worker.store.tables import ACTIVE_JOBS, Agreement, Correction, Job, Measuring, Request, Review
 
 if TYPE_CHECKING:
-    # It imports scipy, which a process that only enqueues has no use for.
-    from worker.agreement.measuring import Measurement
+    from worker.agreement.measure import Measurement
+
+
+@dataclass(frozen=True, slots=True)
+class AgreementRow:
+    """How well two raters agree on a slice of a job, as it was computed."""
+
+    raters: str
+    selection: str
+    slice: str
+    n: int
+    contingency: Mapping[str, Any]
+    statistics: Mapping[str, Any]
+    created_at: float
+
+
+class AgreementQueries:
+    """The part of the queries about agreement."""
+
+    _engine: Engine
+
+    def agreements(self, job_id: int) -> list[AgreementRow]:
+        """What `save_agreements` kept for this job, in the order in which it was given."""
+        with read(self._engine) as connection:
+            rows = connection.execute(
+                select(
+                    Agreement.raters,
+                    Agreement.selection,
+                    Agreement.slice,
+                    Agreement.n,
+                    Agreement.contingency,
+                    Agreement.statistics,
+                    Agreement.created_at,
+                )
+                .where(Agreement.job_id == job_id)
+                .order_by(Agreement.id)
+            )
+            return [AgreementRow(*row) for row in rows]
+
+    def finished_jobs(self, adapter_id: int) -> list[JobRow]:
+        """The jobs of this adapter that are done, the oldest first."""
+        with read(self._engine) as connection:
+            rows = connection.execute(
+                select_jobs()
+                .where(Job.adapter_id == adapter_id, Job.state == "done", Job.finished_at.is_not(None))
+                .order_by(Job.finished_at, Job.id)
+            )
+            return [to_job(row) for row in rows]
+
+    def is_comparable(self, job_id: int) -> bool:
+        """Whether any review of the job has gold, or the oracle was asked about one: else nobody can be compared."""
+        with read(self._engine) as connection:
+            found = connection.scalar(
+                select(
+                    or_(
+                        exists().where(Request.job_id == job_id),
+                        exists().where(Correction.job_id == job_id),
+                        exists().where(Review.job_id == job_id, Review.gold_label.is_not(None)),
+                    )
+                )
+            )
+        return bool(found)
+
 
 MEASURE_S = 300.0
 """How long one may take to measure a job before another one does."""

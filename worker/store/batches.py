@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Engine, exists, null, or_, select, text, update
+from sqlalchemy import Connection, Engine, exists, func, not_, null, or_, select, text, update
 
 from worker.errors import LeaseLost
 from worker.policy import Policy
 from worker.reviews import Batch as BatchRow
 from worker.reviews import Failure, Outcome, Score, ScorerIdentity
 from worker.reviews import Review as ReviewRow
-from worker.store.bisecting import give_back, put_back
+from worker.store.bisecting import give_back, hand_over, put_back
 from worker.store.engine import now, read, write
 from worker.store.fault_rows import lock_device, prove_sound
+from worker.store.inserts import insert_labels, on_postgresql, upserting
 from worker.store.queue import give_message_back, next_batch
 from worker.store.requests import insert_requests, record_failure
-from worker.store.rows import insert_labels, on_postgresql, upserting
-from worker.store.tables import ACTIVE_JOBS, LANES, Batch, Job, Review, Scorer
+from worker.store.tables import ACTIVE_JOBS, LANES, OPEN_REQUESTS, Batch, Job, Request, Review, Scorer
 
 LOADING = {"loading": True}
 """The timings of a batch while an adapter is loaded for it."""
@@ -300,3 +301,86 @@ def lease_lost(batch: BatchRow) -> LeaseLost:
         f"batch {batch.id} of job {batch.job_id} is no longer leased to this worker: "
         "its unsaved work is dropped."
     )
+
+
+class Fallback:
+    """The part of the ledger that gives batches of the adapter lane to the oracle."""
+
+    _engine: Engine
+
+    def hand_over(self, batch: BatchRow, reason: str) -> bool:
+        """The oracle labels this batch's reviews; False, and nothing is done, where the policy doesn't say so.
+
+        Under the policy `oracle` it does anyway, and only the audit is given up.
+
+        Raises:
+            LeaseLost: another worker has the batch now.
+        """
+        if batch.oracle_id is None or Policy.parse(batch.policy).kind == "adapter":
+            return False
+
+        def work(connection: Connection) -> None:
+            if connection.scalar(select(Batch.id).where(*leased(batch)).with_for_update()) is None:
+                raise lease_lost(batch)
+            hand_over(connection, batch.id, reason)
+
+        write(self._engine, work)
+        return True
+
+    def hand_over_waiting(self, *, after_s: float, room: int) -> dict[int, int]:
+        """Batches of `fallback` jobs go to the oracle when no adapter worker has taken any batch for `after_s`.
+
+        Of each job as many as keep its open requests under `room`, so that a worker who comes back finds the rest.
+        How many batches, by job; a second adapter worker's claim ends it.
+        """
+        alive = exists().where(
+            Batch.lane == "adapter",
+            or_(
+                Batch.claimed_at > now() - after_s,
+                (Batch.state == "running") & (Batch.lease_until > now()),
+            ),
+        )
+        fallback_jobs = (
+            select(Job.id)
+            .where(
+                Job.state.in_(ACTIVE_JOBS),
+                Job.policy.like("fallback%"),
+                Job.oracle_id.is_not(None),
+                Job.oracle_error.is_(None),
+                exists().where(
+                    Batch.job_id == Job.id,
+                    Batch.lane == "adapter",
+                    Batch.state == "queued",
+                    Batch.created_at < now() - after_s,
+                ),
+                not_(alive),
+            )
+            .order_by(Job.id)
+        )
+        with read(self._engine) as connection:
+            job_ids = connection.scalars(fallback_jobs).all()
+        reason = f"no adapter worker has taken a batch for {after_s:g} s"
+
+        def work(connection: Connection, job_id: int) -> int:
+            waiting = connection.scalar(
+                select(func.count()).where(Request.job_id == job_id, Request.state.in_(OPEN_REQUESTS))
+            )
+            left = room - int(waiting or 0)
+            queued = connection.execute(
+                select(Batch.id, Batch.size)
+                .where(Batch.job_id == job_id, Batch.lane == "adapter", Batch.state == "queued")
+                .order_by(Batch.number, Batch.id)
+                .limit(100)
+                .with_for_update(skip_locked=True)
+            ).all()
+            handed = 0
+            for batch_id, size in queued:
+                if left <= 0:
+                    break
+                hand_over(connection, batch_id, reason)
+                left -= size
+                handed += 1
+            return handed
+
+        handed = {job_id: write(self._engine, partial(work, job_id=job_id)) for job_id in job_ids}
+        return {job_id: count for job_id, count in handed.items() if count}

@@ -11,12 +11,10 @@ from sqlalchemy import Connection, Engine, exists, not_, select, update
 
 from worker.oracle.money import Charge
 from worker.reviews import Answer, Prompt
-from worker.store.answers import settle_answers
 from worker.store.engine import now, read, write
 from worker.store.money import settle, settle_unsent
-from worker.store.packed import insert_bulk, reopen_packed, split_prompt
-from worker.store.prompts import close_batch, close_unsent, hold
-from worker.store.requests import of_same_text, resolve
+from worker.store.prompts import close_batch, close_unsent, hold, insert_bulk, reopen_packed, split_prompt
+from worker.store.requests import of_same_text, resolve, settle_answers
 from worker.store.tables import Batch, Bulk, Request
 
 MAX_ROUNDS = 3

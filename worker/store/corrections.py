@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, case, exists, func, or_, select
+from sqlalchemy.orm import aliased
 
 from worker.errors import CorrectionInvalid, JobStateInvalid
 from worker.reviews import Correction as CorrectionRow
 from worker.store.agreements import measure_anew
-from worker.store.engine import now, write
-from worker.store.job_rows import lock_job, read_job
-from worker.store.rows import upserting
-from worker.store.tables import ACTIVE_JOBS, Correction, Review
+from worker.store.columns import is_adapter_label, is_oracle_label
+from worker.store.engine import now, read, write
+from worker.store.inserts import on_postgresql, upserting
+from worker.store.job_rows import job_unknown, lock_job, read_job
+from worker.store.results import RESULTS
+from worker.store.tables import ACTIVE_JOBS, Correction, Job, Label, Review, Scorer
 
 # SQLite takes 32,766 parameters in a statement.
 _ROWS = 1000
@@ -83,3 +88,164 @@ def _save(connection: Connection, job_id: int, corrections: Sequence[CorrectionR
         ],
     )
     return len(replaced)
+
+
+WorkKind = Literal["disagreements", "unsure", "gold"]
+WORK_KINDS: tuple[WorkKind, ...] = get_args(WorkKind)
+
+# A table just filled has no statistics yet, and without them PostgreSQL would walk over the job's labels once for
+# every review.
+_BY_KEY = select(
+    *(
+        func.set_config(f"enable_{plan}", "off", True)
+        for plan in ("bitmapscan", "hashjoin", "mergejoin", "seqscan", "material")
+    )
+)
+
+CONFIDENT = 0.8
+"""An adapter that is less sure than this is no witness against a gold label."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkRow:
+    """A review for a person to judge, with what each rater said and who they were."""
+
+    job_id: int
+    row_no: int
+    id: str | None
+    text: str
+    adapter: str
+    adapter_score: float | None
+    adapter_scorer: str
+    oracle: str | None
+    oracle_score: float | None
+    oracle_scorer: str | None
+    final: str | None
+    gold: str | None
+
+
+class Worklist:
+    """The part of the queries that picks work for people."""
+
+    _engine: Engine
+
+    def worklist(
+        self, job_id: int, kind: WorkKind, *, limit: int | None, chunk: int = 500
+    ) -> Iterator[WorkRow]:
+        """Reviews that nobody has corrected yet, in this order, `limit` at most; memory stays flat.
+
+        `disagreements`: adapter and oracle differ. The surest adapter first, then the surest oracle: one of two that
+        are sure is wrong, and knows nothing of it.
+        `unsure`: the oracle has given no label. The lowest score of the adapter first.
+        `gold`: the adapter, sure by `CONFIDENT` at least, contradicts the gold label, and the oracle doesn't take
+        the gold label's side. The surest adapter first, then those that the oracle confirms (confident learning:
+        Northcutt et al. 2021, ranked by the label's own probability).
+        Equals come in row order; a rater without scores counts as least sure.
+
+        Raises:
+            JobUnknown: there is no such job.
+        """
+        with read(self._engine) as connection:
+            job = connection.execute(select(Job.oracle_id).where(Job.id == job_id)).one_or_none()
+        if job is None:
+            raise job_unknown(job_id)
+        return self._rows(_worklist(job_id, job.oracle_id, kind, limit), chunk)
+
+    def _rows(self, query: Select[Any], chunk: int) -> Iterator[WorkRow]:
+        with read(self._engine) as connection:
+            if on_postgresql(connection):
+                connection.execute(_BY_KEY)
+            with connection.execute(query, execution_options={"yield_per": chunk}) as rows:
+                for row in rows:
+                    yield WorkRow(*row)
+
+    def missing_rows(self, job_id: int, row_nos: Sequence[int], *, chunk: int = 1000) -> set[int]:
+        """Those of these rows of which the job has no review."""
+        found: set[int] = set()
+        with read(self._engine) as connection:
+            for start in range(0, len(row_nos), chunk):
+                part = row_nos[start : start + chunk]
+                found.update(
+                    connection.scalars(
+                        select(Review.row_no).where(Review.job_id == job_id, Review.row_no.in_(part))
+                    )
+                )
+        return set(row_nos) - found
+
+
+def _worklist(job_id: int, oracle_id: int | None, kind: WorkKind, limit: int | None) -> Select[Any]:
+    adapter, oracle = aliased(Label), aliased(Label)
+    wanted, order = _kind(kind, adapter, oracle)
+    corrected = exists().where(Correction.job_id == Review.job_id, Correction.row_no == Review.row_no)
+    # The texts, names and final labels are looked up for the rows chosen only.
+    chosen = (
+        select(
+            Review.job_id,
+            Review.row_no,
+            adapter.label.label("adapter"),
+            adapter.score.label("adapter_score"),
+            adapter.scorer_id.label("adapter_id"),
+            oracle.label.label("oracle"),
+            oracle.score.label("oracle_score"),
+            oracle.scorer_id.label("oracle_id"),
+        )
+        .select_from(Review)
+        .join(adapter, is_adapter_label(adapter, Review.job_id, Review.row_no))
+        .outerjoin(oracle, is_oracle_label(oracle, Review.job_id, Review.row_no, oracle_id))
+        .where(Review.job_id == job_id, wanted, ~corrected)
+        .order_by(*order, Review.row_no)
+        .limit(limit)
+        .subquery("chosen")
+    )
+    c, r = chosen.c, RESULTS.c
+    review, by, asked = aliased(Review), aliased(Scorer), aliased(Scorer)
+    return (
+        select(
+            c.job_id,
+            c.row_no,
+            review.external_id,
+            review.text,
+            c.adapter,
+            c.adapter_score,
+            by.name,
+            c.oracle,
+            c.oracle_score,
+            asked.name,
+            r.label,
+            review.gold_label,
+        )
+        .select_from(chosen)
+        .join(review, and_(review.job_id == c.job_id, review.row_no == c.row_no))
+        .join(RESULTS, and_(r.job_id == c.job_id, r.row_no == c.row_no))
+        .join(by, by.id == c.adapter_id)
+        .outerjoin(asked, asked.id == c.oracle_id)
+        .order_by(*_again(kind, c), c.row_no)
+    )
+
+
+def _kind(kind: WorkKind, adapter: Any, oracle: Any) -> tuple[ColumnElement[bool], list[Any]]:
+    """Which rows, and in which order."""
+    sides = {"adapter": adapter.label, "oracle": oracle.label}
+    order = _order(kind, adapter.score, oracle.score, **sides)
+    if kind == "disagreements":
+        return adapter.label != oracle.label, order
+    if kind == "unsure":
+        return oracle.label.is_(None), order
+    against = and_(
+        Review.gold_label != adapter.label,
+        adapter.score >= CONFIDENT,
+        or_(oracle.label.is_(None), oracle.label != Review.gold_label),
+    )
+    return against, order
+
+
+def _again(kind: WorkKind, c: Any) -> list[Any]:
+    return _order(kind, c.adapter_score, c.oracle_score, adapter=c.adapter, oracle=c.oracle)
+
+
+def _order(kind: WorkKind, sure: Any, oracle_sure: Any, *, adapter: Any, oracle: Any) -> list[Any]:
+    if kind == "unsure":
+        return [sure.asc().nulls_last()]
+    if kind == "gold":
+        return [sure.desc().nulls_last(), case((oracle == adapter, 0), else_=1)]
+    return [sure.desc().nulls_last(), oracle_sure.desc().nulls_last()]

@@ -12,7 +12,7 @@ from worker.store.batches import LOADING, leased
 from worker.store.bisecting import put_back
 from worker.store.engine import now, read, write
 from worker.store.fault_rows import DEVICE, Fault, Standing, at, lock_device, prove_sound, read_faults
-from worker.store.rows import upserting
+from worker.store.inserts import upserting
 from worker.store.tables import Batch, Job, WorkerFault
 
 WITHDRAWN_S = 300.0

@@ -6,17 +6,16 @@ from sqlalchemy import Engine
 
 from worker.store.adapters import AdapterShelf
 from worker.store.agreements import AgreementShelf
-from worker.store.batches import BatchLife
-from worker.store.bell import Bell, Swept
+from worker.store.batches import BatchLife, Fallback
 from worker.store.bulks import BulkLife
 from worker.store.corrections import Corrector
 from worker.store.deletion import Deletion
-from worker.store.fallback import Fallback
 from worker.store.faults import WorkerFaults
 from worker.store.jobs import JobLife
 from worker.store.money import Treasury
 from worker.store.packing import Packer
 from worker.store.prompts import PromptLife
+from worker.store.publishing import Bell, Swept
 
 __all__ = ["Ledger", "Swept"]
 

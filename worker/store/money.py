@@ -11,8 +11,8 @@ from worker.errors import BudgetSpent
 from worker.money import Money, total
 from worker.oracle.money import NOTHING, Charge, Price
 from worker.store.engine import now, read, write
+from worker.store.inserts import on_postgresql
 from worker.store.job_rows import job_unknown
-from worker.store.rows import on_postgresql
 from worker.store.tables import OPEN_BATCHES, Batch, Bulk, DeletedJob, Job, Reservation
 
 _GLOBAL_LOCK = zlib.crc32(b"loracle money")

@@ -11,11 +11,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, and_, exists, func, not_, select, text
 
-from worker.store.answers import COPIED
 from worker.store.engine import now, read, write
-from worker.store.packed import follow, insert_bulk, insert_prompt
-from worker.store.requests import Key, change, fail_stopped, in_parts, stopped_with_open_requests
-from worker.store.rows import on_postgresql
+from worker.store.inserts import on_postgresql
+from worker.store.prompts import follow, insert_bulk, insert_prompt
+from worker.store.requests import COPIED, Key, change, fail_stopped, in_parts, stopped_with_open_requests
 from worker.store.tables import ACTIVE_JOBS, OPEN_BATCHES, Batch, Job, Request
 
 BATCHES_AT_ONCE = 256

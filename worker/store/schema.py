@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, text
 import migrations
 from worker.errors import SchemaMismatch
 from worker.store.engine import address, read, retrying
-from worker.store.rows import on_postgresql
+from worker.store.inserts import on_postgresql
 
 UPGRADE_LOCK = 0x10AC1E
 LOCK_TIMEOUT_S = 30

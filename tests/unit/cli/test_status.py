@@ -1,0 +1,86 @@
+"""What people are told of a running job: its speed, what is left, and why nothing moves."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worker.bootstrap import Store, open_store
+from worker.cli.common import bulk_words, progress_words
+from worker.cli.status import _report
+from worker.pool import valkey as embedded
+from worker.reviews import JobSpec, Review, Score, ScorerIdentity
+from worker.settings import Settings
+from worker.store.progress import Progress, WaitingBulk
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, _env_file=None)  # type: ignore[call-arg]
+
+
+@pytest.fixture
+def store(settings: Settings) -> Store:
+    """One job of three batches: one is done, one is running, one is queued."""
+    opened = open_store(settings)
+    ledger = opened.ledger
+    rows = [Review(row_no, f"text {row_no}") for row_no in range(1, 13)]
+    job, _ = ledger.open_job(
+        JobSpec(
+            identity="1",
+            name="reviews.csv",
+            source="reviews.csv",
+            adapter_id=ledger.register_stub(),
+            batch_size=4,
+        )
+    )
+    ledger.append(job.id, rows, batches=[rows[:4], rows[4:8], rows[8:]])
+    ledger.seal(job.id)
+    first, second, _ = ledger.publishable("adapter", window=8)
+    done, running = ledger.claim(first), ledger.claim(second)
+    assert done is not None
+    assert running is not None
+    stub = ScorerIdentity("stub", "stub", "0" * 64, {})
+    ledger.finish(done, stub, [Score("positive", 0.9)] * 4, timings={})
+    return opened
+
+
+def progress(store: Store, **changes: Any) -> Progress:
+    return dataclasses.replace(store.queries.progress(1), **changes)
+
+
+def test_batches_of_a_worker_that_was_killed_dont_move_and_promise_no_end(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store.queries.progress(1).seconds_left is not None
+    report = _report(settings, store, 1)
+    assert report["seconds_left"] is None
+    assert "no worker runs on this machine" in report["waiting_for"]
+    assert "still holds 1" in report["waiting_for"]
+    assert report["reviews_per_s"] > 0
+
+    # A worker that lives moves them.
+    monkeypatch.setattr(embedded, "running_pid", lambda home: 1)
+    monkeypatch.setattr("worker.pool.app.workers_online", lambda app, lane="adapter": {"a worker"})
+    report = _report(settings, store, 1)
+    assert report["waiting_for"] is None
+    assert report["seconds_left"] > 0
+
+
+def test_a_running_jobs_words_are_its_speed_and_what_is_left_while_it_moves(store: Store) -> None:
+    at = progress(store, speed=17.24, seconds_left=80.0)
+    assert progress_words(at, moving=True) == "17.2 reviews/s so far, 80 s left"
+    assert progress_words(at, moving=False) == "17.2 reviews/s so far"
+    assert progress_words(progress(store, speed=None, seconds_left=None), moving=True) == "no label yet"
+
+
+def test_a_bulk_says_since_when_it_is_out_and_how_far_it_is(store: Store) -> None:
+    bulk = WaitingBulk(7, 300, 125.0, "in_progress, 120 of 260 lines answered")
+    words = "Bulk 7: submitted 2 min ago, in_progress, 120 of 260 lines answered"
+    assert bulk_words(bulk) == words
+    at = progress(store, speed=None, bulks=(bulk, WaitingBulk(8, 5, None, None)))
+    assert progress_words(at, moving=True) == f"{words} and 1 more"
+    assert bulk_words(WaitingBulk(8, 5, None, None)) == "Bulk 8: not submitted yet"

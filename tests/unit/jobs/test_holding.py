@@ -1,0 +1,65 @@
+"""A lease is kept while its holder works, and no longer."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from worker.errors import LeaseLost
+from worker.jobs.holding import LeaseKeeper
+
+LONG_S = 60.0
+
+
+def test_a_lease_is_renewed_while_its_holder_does_nothing_but_work() -> None:
+    renewed, enough = [], threading.Event()
+
+    def renew() -> None:
+        renewed.append(None)
+        if len(renewed) == 3:
+            enough.set()
+
+    with LeaseKeeper(renew, lease_s=0.03, name="Batch 1"):
+        # The work never says a word.
+        assert enough.wait(LONG_S)
+    count = len(renewed)
+    assert threading.Event().wait(0.05) is False
+    assert len(renewed) == count
+
+
+def test_a_database_that_is_away_for_a_moment_costs_no_lease() -> None:
+    calls, enough = [], threading.Event()
+
+    def renew() -> None:
+        calls.append(None)
+        if len(calls) == 1:
+            raise OSError("away")
+        enough.set()
+
+    with LeaseKeeper(renew, lease_s=0.03, name="Batch 1") as keeper:
+        assert enough.wait(LONG_S)
+        keeper.beat()
+
+
+def test_whoever_lost_the_lease_hears_of_it_at_the_next_sign_of_life() -> None:
+    tried = threading.Event()
+
+    def renew() -> None:
+        tried.set()
+        raise LeaseLost
+
+    with LeaseKeeper(renew, lease_s=0.03, name="Batch 7") as keeper:
+        assert tried.wait(LONG_S)
+        keeper._thread.join(LONG_S)
+        with pytest.raises(LeaseLost, match="Batch 7 is no longer leased to this worker"):
+            keeper.beat()
+
+
+def test_work_that_hangs_loses_its_lease_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    renewed: list[None] = []
+    with LeaseKeeper(lambda: renewed.append(None), lease_s=0.03, name="Batch 1", silence_s=0.0) as keeper:
+        keeper._thread.join(LONG_S)
+        assert not keeper._thread.is_alive()
+    assert renewed == []
+    assert "Batch 1 gave no sign of life for 0 s: others may take it." in caplog.text

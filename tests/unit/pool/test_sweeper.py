@@ -1,0 +1,160 @@
+"""The sweeper's thread, with a made-up ledger."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from worker.errors import BrokerUnreachable, DatabaseUnreachable
+from worker.pool.sweeper import Sweeper
+from worker.reviews import Lane
+from worker.store.ledger import Swept
+
+
+class FakeLedger:
+    def __init__(self) -> None:
+        self.sweeps: list[bool] = []
+        self.expired: list[str] = []
+        self.unpublished: list[int] = []
+        self.broken = False
+        self.waiting: list[int] = []
+        self.result = Swept()
+
+    def sweep(self, lane: Lane, *, queue_empty: bool) -> Swept:
+        if self.broken:
+            raise DatabaseUnreachable
+        self.sweeps.append(queue_empty)
+        return self.result
+
+    def publishable(self, lane: Lane, *, window: int) -> list[int]:
+        return self.waiting[:window]
+
+    def unpublish(self, batch_ids: Sequence[int]) -> None:
+        self.unpublished += batch_ids
+
+    def expire_lease(self, task_id: str) -> bool:
+        if self.broken:
+            raise DatabaseUnreachable
+        self.expired.append(task_id)
+        return True
+
+
+class Bells:
+    def __init__(self) -> None:
+        self.rung: list[int] = []
+        self.length: int | None = 0
+
+    def publish(self, lane: Lane, batch_ids: Sequence[int]) -> None:
+        if self.length is None:
+            raise BrokerUnreachable
+        self.rung += batch_ids
+
+
+def sweeper(ledger: FakeLedger, bells: Bells, **options: Any) -> Sweeper:
+    return Sweeper(
+        lambda: ledger,  # type: ignore[arg-type,return-value]
+        lanes=["adapter"],
+        publish=bells.publish,
+        queue_length=lambda lane: bells.length,
+        window=4,
+        **{"interval_s": 3600.0, **options},
+    )
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_round_tops_up_the_window_and_only_an_empty_queue_counts_as_empty() -> None:
+    ledger, bells = FakeLedger(), Bells()
+    ledger.waiting = [1, 2, 3, 4, 5, 6]
+    one = sweeper(ledger, bells)
+    one.sweep()
+    bells.length = 3
+    one.sweep()
+    bells.length = None
+    one.sweep()
+    assert ledger.sweeps == [True, False, False]
+    assert bells.rung == [1, 2, 3, 4] * 2
+    assert ledger.unpublished == [1, 2, 3, 4]
+
+
+def test_an_outage_is_told_once_and_its_end_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    ledger, bells = FakeLedger(), Bells()
+    one = sweeper(ledger, bells)
+    bells.length = None
+    for _ in range(5):
+        one.sweep()
+    bells.length = 0
+    one.sweep()
+    one.sweep()
+    assert [record.message for record in caplog.records] == [
+        "Redis can't be reached; the worker keeps trying.",
+        "Redis is back.",
+    ]
+
+
+class FakeMeasurer:
+    def __init__(self, bells: Bells) -> None:
+        self.bells = bells
+        self.rung_before: list[int] = []
+        self.stopped = False
+
+    def step(self, ledger: FakeLedger) -> None:
+        self.rung_before.append(len(self.bells.rung))
+
+    def stop(self, ledger: FakeLedger) -> None:
+        self.stopped = True
+
+
+def test_a_round_ends_with_the_measurer_which_stops_with_the_thread() -> None:
+    ledger, bells = FakeLedger(), Bells()
+    ledger.waiting = [1, 2]
+    measurer = FakeMeasurer(bells)
+    one = sweeper(ledger, bells, measurer=measurer)
+    one.start()
+    until(lambda: measurer.rung_before)
+    one.stop()
+    assert measurer.rung_before == [2]
+    assert measurer.stopped
+
+
+def test_a_lost_child_wakes_it_and_survives_a_database_that_is_away(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ledger = FakeLedger()
+    one = sweeper(ledger, Bells(), interval_s=0.05)
+    one.start()
+    try:
+        until(lambda: ledger.sweeps)
+        ledger.broken = True
+        one.lost("task-1")
+        until(lambda: "The database can't be reached" in caplog.text)
+        ledger.broken = False
+        until(lambda: ledger.expired == ["task-1"])
+    finally:
+        one.stop()
+    assert not one.is_alive()
+
+
+def test_waking_does_not_wait_for_the_interval() -> None:
+    ledger = FakeLedger()
+    one = sweeper(ledger, Bells())
+    one.start()
+    try:
+        until(lambda: len(ledger.sweeps) == 1)
+        one.lost("task-2")
+        until(lambda: len(ledger.sweeps) == 2)
+    finally:
+        one.stop()
+    assert ledger.expired == ["task-2"]
+    assert threading.active_count() >= 1

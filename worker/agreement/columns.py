@@ -1,0 +1,148 @@
+"""Reviews cut into tenths by length or by score, with edges that a query can use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+REASONS = ("policy", "fallback", "cascade", "audit")
+"""Why the oracle was asked; a review's reason is the place in here."""
+
+NONE = -1
+"""The code of "no label" and of "not asked"."""
+
+Codes = NDArray[np.int16]
+
+
+@dataclass(frozen=True, slots=True)
+class Raters:
+    """The labels of a job's N reviews, in the order of `row_no` (N,), ascending.
+
+    `gold`, `adapter`, `oracle` and `final` (N,) are places in `labels`, or `NONE`. `labels` are the adapter's, in its
+    order, then those that anybody else gave. Gold is a person's correction where there is one, else the file's.
+    `adapter_score` and `final_score` (N,) are the probability of the label given, NaN where it isn't known.
+    `characters` (N,) is the length of the text. `reason` (N,) is a place in `REASONS`: why the oracle was asked; with
+    a reason and without an oracle's label it gave no answer.
+    """
+
+    labels: tuple[str, ...]
+    row_no: NDArray[np.int64]
+    gold: Codes
+    adapter: Codes
+    oracle: Codes
+    final: Codes
+    adapter_score: NDArray[np.float64]
+    final_score: NDArray[np.float64]
+    characters: NDArray[np.int64]
+    reason: Codes
+
+    def __len__(self) -> int:
+        return len(self.row_no)
+
+    def asked_for(self, reason: str) -> NDArray[np.bool_]:
+        """The reviews (N,) that the oracle was asked about for this reason."""
+        found: NDArray[np.bool_] = self.reason == REASONS.index(reason)
+        return found
+
+
+def decide(
+    labels: tuple[str, ...],
+    *,
+    row_no: NDArray[np.int64],
+    gold: Codes,
+    adapter: Codes,
+    oracle: Codes,
+    adapter_score: NDArray[np.float64],
+    oracle_score: NDArray[np.float64],
+    characters: NDArray[np.int64],
+    reason: Codes,
+) -> Raters:
+    """The raters with their final labels, by the rule of the view `results`.
+
+    The oracle's label counts where it was asked to decide and did; an audit never decides. Else the adapter's, which
+    under the policy `oracle` only audits.
+    """
+    decided = (oracle != NONE) & (reason != REASONS.index("audit"))
+    adapters = reason != REASONS.index("policy")
+    alone: Any = np.where(adapters, adapter, NONE)
+    final = np.where(decided, oracle, alone).astype(np.int16)
+    final_score = np.where(decided, oracle_score, np.where(adapters, adapter_score, np.nan))
+    return Raters(
+        labels=labels,
+        row_no=row_no,
+        gold=gold,
+        adapter=adapter,
+        oracle=oracle,
+        final=final,
+        adapter_score=adapter_score,
+        final_score=final_score,
+        characters=characters,
+        reason=reason,
+    )
+
+
+SLICES = 10
+
+MIN_SLICE = 50
+"""Reviews that each slice must have; fewer reviews are cut into fewer slices. The agreement of fifty reviews of
+which five disagree is known to within 0.09."""
+
+NOWHERE = -1
+"""The place of a review that has no value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """`n` reviews whose values lie between `lower` and `upper`, both included and both the value of some review:
+    slices of one cut don't overlap."""
+
+    name: str
+    lower: float
+    upper: float
+    n: int
+
+
+def by_length(
+    lengths: ArrayLike, *, count: int = SLICES, least: int = MIN_SLICE
+) -> tuple[tuple[Slice, ...], NDArray[np.int64]]:
+    """Slices of reviews by their number of characters (N,), and the place (N,) of each review's slice."""
+    return _cut(
+        lengths, count, least, lambda number, low, high: f"length {number}: {low:.0f}-{high:.0f} characters"
+    )
+
+
+def by_score(
+    scores: ArrayLike, *, count: int = SLICES, least: int = MIN_SLICE
+) -> tuple[tuple[Slice, ...], NDArray[np.int64]]:
+    """Slices of reviews by score (N,), and the place (N,) of each review's slice: `NOWHERE` without score (NaN)."""
+    return _cut(scores, count, least, lambda number, low, high: f"score {number}: {low:.4f}-{high:.4f}")
+
+
+def _cut(
+    values: ArrayLike, count: int, least: int, name: Callable[[int, float, float], str]
+) -> tuple[tuple[Slice, ...], NDArray[np.int64]]:
+    """Slices of about equal size by rising value; equal values stay together, so sizes may differ."""
+    given = np.asarray(values, dtype=np.float64)
+    known = np.isfinite(given)
+    inside = given[known]
+    place = np.full(given.shape, NOWHERE, dtype=np.int64)
+    if not len(inside):
+        return (), place
+    wanted = min(count, max(1, len(inside) // least))
+    ordered = np.sort(inside)
+    # The value of the last review of each slice; the same value twice is a slice less.
+    uppers = np.unique(ordered[np.ceil(np.arange(1, wanted + 1) / wanted * len(ordered)).astype(int) - 1])
+    place[known] = np.searchsorted(uppers, inside, side="left")
+    ends = np.searchsorted(ordered, uppers, side="right")
+    starts = np.concatenate(([0], ends[:-1]))
+    slices = tuple(
+        Slice(name(number + 1, lower, upper), lower, upper, n)
+        for number, (lower, upper, n) in enumerate(
+            zip(ordered[starts].tolist(), uppers.tolist(), (ends - starts).tolist(), strict=True)
+        )
+    )
+    return slices, place

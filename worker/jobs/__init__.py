@@ -1,0 +1,1 @@
+"""The stories of a job: enqueued, scored, asked about, corrected, deleted."""

@@ -1,0 +1,87 @@
+"""People's corrections become gold labels: read, checked as a whole, written, and the agreement measured anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.errors import CorrectionInvalid, OptionInvalid
+from worker.files import map_gold
+from worker.files.corrections import Filled, read_annotations, read_filled_csv
+from worker.quality.measured import record_agreement
+from worker.reviews import Correction
+from worker.store.ledger import Ledger
+from worker.store.queries import Queries
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """How many corrections were written, and how many of them replaced an earlier one."""
+
+    corrections: int
+    replaced: int
+
+
+def import_corrections(
+    job_id: int, path: Path, labels: Sequence[str], *, author: str | None, ledger: Ledger, queries: Queries
+) -> Imported:
+    """Writes the corrections of a filled csv or a Label Studio export, all or none; `author` stands over the file's.
+
+    `labels` are the job's; their synonyms, numbers and cases are understood as in gold columns. What was imported
+    before may be imported again. Afterwards the job's agreement is stored anew.
+
+    Raises:
+        OptionInvalid: the file's name doesn't say what it is.
+        FileUnreadable, ColumnMissing: it can't be read, or lacks a column.
+        CorrectionInvalid: of another job, of a row that isn't there, or a label that the job hasn't.
+    """
+    filled = _read(path)
+    corrections = _checked(job_id, path.name, filled, labels, author)
+    if not corrections:
+        return Imported(0, 0)
+    missing = queries.missing_rows(job_id, [correction.row_no for correction in corrections])
+    for entry in filled:
+        if entry.row_no in missing:
+            raise CorrectionInvalid(
+                f"{path.name}, {entry.where}: job {job_id} has no review of row {entry.row_no}. Leave the column "
+                "row_no as it was exported. Nothing was written."
+            )
+    replaced = ledger.save_corrections(job_id, corrections)
+    record_agreement(job_id, ledger=ledger, queries=queries)
+    return Imported(len(corrections), replaced)
+
+
+def _read(path: Path) -> list[Filled]:
+    if path.suffix == ".csv":
+        return read_filled_csv(path)
+    if path.suffix in (".json", ".jsonl", ".ndjson"):
+        return read_annotations(path)
+    raise OptionInvalid(
+        f"the name {path.name} doesn't say what it is: end it with .csv (a worklist with its column `correction` "
+        "filled in), .json or .jsonl (an export of Label Studio)."
+    )
+
+
+def _checked(
+    job_id: int, name: str, filled: Sequence[Filled], labels: Sequence[str], author: str | None
+) -> list[Correction]:
+    """The corrections, each row once."""
+    meant = map_gold(labels)
+    found: dict[int, tuple[Filled, Correction]] = {}
+    for entry in filled:
+        problem = None
+        label = meant(entry.label)
+        earlier = found.get(entry.row_no)
+        if entry.job_id != job_id:
+            command = f"loracle review {entry.job_id} --import {name}"
+            problem = f"it is a review of job {entry.job_id}, not {job_id}: `{command}`"
+        elif label is None:
+            problem = f"'{entry.label[:40]}' is no label of job {job_id}: use {' or '.join(labels)}"
+        elif earlier is not None and earlier[1].label != label:
+            problem = f"row {entry.row_no} has another label in {earlier[0].where}: keep one of them"
+        if problem is not None:
+            raise CorrectionInvalid(f"{name}, {entry.where}: {problem}. Nothing was written.")
+        correction = Correction(entry.row_no, label or "", author or entry.author, entry.note)
+        found[entry.row_no] = (entry, correction)
+    return [correction for _, correction in found.values()]

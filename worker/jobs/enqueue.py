@@ -1,0 +1,363 @@
+"""The story of a review file: opened, recognised as a job, written to the ledger chunk by chunk."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO, Generic, TypeVar
+
+from worker.errors import FileUnreadable, Invalid, TooManyRejects
+from worker.files import ReadOptions, ReviewFile, map_gold, open_reviews, sample
+from worker.money import Money
+from worker.policy import Policy
+from worker.reviews import Job, JobSpec, Reject, Review
+from worker.store.ledger import Ledger
+
+Item = TypeVar("Item")
+
+IDLE_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    error: BaseException | None = None
+
+
+LONGEST = 4
+"""A chunk is closed at so many times its size, however few of its records count."""
+
+
+def every(record: object) -> bool:
+    """Each record counts."""
+    return True
+
+
+class _Chunk(Generic[Item]):
+    """Records of which those that count are up to `size`."""
+
+    def __init__(self, size: int, counts: Callable[[Item], bool]) -> None:
+        self._size, self._counts = size, counts
+        self.records: list[Item] = []
+        self._counted = 0
+
+    def add(self, record: Item) -> list[Item] | None:
+        """The records of the chunk if it is full with this one."""
+        self.records.append(record)
+        self._counted += self._counts(record)
+        full = self._counted == self._size or len(self.records) == LONGEST * self._size
+        return self.take() if full else None
+
+    def take(self) -> list[Item]:
+        """The records so far; a new chunk begins."""
+        taken, self.records, self._counted = self.records, [], 0
+        return taken
+
+
+def chunked(
+    records: Iterator[Item], size: int, counts: Callable[[Item], bool] = every
+) -> Iterator[list[Item]]:
+    """Lists of records of which `size` count, the last one shorter."""
+    chunk = _Chunk(size, counts)
+    for record in records:
+        if (full := chunk.add(record)) is not None:
+            yield full
+    if chunk.records:
+        yield chunk.take()
+
+
+def chunked_by_time(
+    records: Iterator[Item],
+    size: int,
+    flush_s: float,
+    counts: Callable[[Item], bool] = every,
+    *,
+    idle: Callable[[], None] = lambda: None,
+) -> Iterator[list[Item]]:
+    """The same, but a list is closed `flush_s` seconds after its first record arrived at the latest.
+
+    What `records` raises is raised here, behind the records that came before it. `idle` is called several times a
+    second while nothing arrives, on the caller's thread.
+    """
+    # The reader blocks on its stream, so it has a thread of its own and this side keeps the time.
+    arrived: queue.Queue[Item | _End] = queue.Queue(maxsize=2 * size)
+
+    def read() -> None:
+        end = _End()
+        try:
+            for record in records:
+                arrived.put(record)
+        except BaseException as error:
+            end = _End(error)
+        arrived.put(end)
+
+    threading.Thread(target=read, name="read-stream", daemon=True).start()
+    chunk = _Chunk(size, counts)
+    deadline = 0.0
+    while True:
+        left_s = deadline - time.monotonic() if chunk.records else IDLE_S
+        try:
+            record = arrived.get(timeout=min(IDLE_S, max(0.0, left_s)))
+        except queue.Empty:
+            if chunk.records and left_s <= IDLE_S:
+                yield chunk.take()
+            else:
+                idle()
+            continue
+        if isinstance(record, _End):
+            if chunk.records:
+                yield chunk.take()
+            if record.error is not None:
+                raise record.error
+            return
+        if not chunk.records:
+            deadline = time.monotonic() + flush_s
+        if (full := chunk.add(record)) is not None:
+            yield full
+
+
+CHUNK = 2048
+"""Reviews per transaction: large enough for speed, small enough for SQLite's single writer. More where a batch is
+larger."""
+
+STREAM_FLUSH_S = 2.0
+"""A stream's chunk is closed this long after its first record."""
+
+REJECTS_JUDGED_FROM = 100
+"""Records after which the share of rejects says something about the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnqueueOptions:
+    """How a file becomes a job; `limit` takes the first reviews, `sample` draws some by `seed`."""
+
+    read: ReadOptions
+    limit: int | None = None
+    sample: int | None = None
+    seed: int = 0
+    name: str | None = None
+    priority: int = 0
+    batch_size: int = 256
+    max_rejects: float = 0.05
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """The adapter a job is pinned to: its id in the database, its hash and its labels in order."""
+
+    id: int
+    sha256: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a file would become, without writing anything."""
+
+    reviews: int
+    rejects: tuple[Reject, ...]
+    rejected: int
+    gold: int
+    first: tuple[Review, ...]
+    characters: int
+
+
+class Source:
+    """A review file with the options of its job: the records that belong to the job, in order, any number of times
+    (a stream once)."""
+
+    def __init__(self, path: Path | BinaryIO, options: EnqueueOptions, labels: Sequence[str]) -> None:
+        self.file: ReviewFile = open_reviews(path, options.read)
+        self.options = options
+        self.is_stream = not isinstance(path, Path)
+        self.unmapped: dict[str, int] = {}
+        self._to_gold = map_gold(labels)
+        self._chosen: frozenset[int] | None = None
+        if options.sample is not None and self.is_stream:
+            raise Invalid("--sample needs a file: a stream on stdin can be read only once.")
+
+    def identity(self, adapter: Adapter, policy: str) -> str:
+        """What makes it this job: content, columns, limit or sample, adapter and policy. A stream is always new."""
+        if self.is_stream or self.options.again:
+            return secrets.token_hex(32)
+        options = self.options
+        parts = {
+            "content": self.file.content_sha256(),
+            "format": self.file.format,
+            "columns": asdict(self.file.columns),
+            "delimiter": options.read.delimiter,
+            "encoding": options.read.encoding,
+            "limit": options.limit,
+            "sample": [options.sample, options.seed] if options.sample is not None else None,
+            "adapter": adapter.sha256,
+            "policy": policy,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def records(self, *, skip: int = 0, reviews_before: int = 0) -> Iterator[Review | Reject]:
+        """The job's records behind the first `skip`, gold mapped to the adapter's labels.
+
+        Of a sample, rejects are not part: it is drawn among the readable reviews.
+        """
+        if self.options.sample is not None:
+            if self._chosen is None:
+                self._chosen = sample(self.file.read, self.options.sample, self.options.seed)
+            chosen = self._chosen
+            found = (record for record in self.file.read() if record.row_no in chosen)
+            yield from map(self._with_gold, itertools.islice(found, skip, None))
+            return
+        left = None if self.options.limit is None else self.options.limit - reviews_before
+        if left is not None and left <= 0:
+            return
+        for record in self.file.read(skip=skip):
+            yield self._with_gold(record)
+            if left is not None and isinstance(record, Review):
+                left -= 1
+                if left == 0:
+                    return
+
+    def _with_gold(self, record: Review | Reject) -> Review | Reject:
+        if isinstance(record, Reject) or record.gold_label is None:
+            return record
+        gold = self._to_gold(record.gold_label)
+        if gold is None:
+            kind = record.gold_label[:30]
+            if kind in self.unmapped or len(self.unmapped) < 20:
+                self.unmapped[kind] = self.unmapped.get(kind, 0) + 1
+        return replace(record, gold_label=gold)
+
+
+def preview(source: Source, *, shown: int = 5) -> Preview:
+    """Reads the whole source as an enqueue would and says what it found."""
+    reviews = gold = rejected = characters = 0
+    first: list[Review] = []
+    rejects: list[Reject] = []
+    for record in source.records():
+        if isinstance(record, Review):
+            reviews += 1
+            characters += len(record.text)
+            gold += record.gold_label is not None
+            if len(first) < shown:
+                first.append(record)
+        else:
+            rejected += 1
+            if len(rejects) < shown:
+                rejects.append(record)
+    return Preview(reviews, tuple(rejects), rejected, gold, tuple(first), characters)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which scorers a new job uses: its policy, and the oracle's key and hash where the policy names it."""
+
+    policy: Policy = field(default_factory=Policy)
+    oracle_id: int | None = None
+    oracle_sha256: str | None = None
+    max_cost: Money | None = None
+
+    @property
+    def identity(self) -> str:
+        """What of it makes a job another one; a budget doesn't."""
+        return str(self.policy) if self.oracle_sha256 is None else f"{self.policy} by {self.oracle_sha256}"
+
+
+ADAPTER_ALONE = Asked()
+
+
+def open_job(
+    source: Source, adapter: Adapter, ledger: Ledger, *, asked: Asked = ADAPTER_ALONE
+) -> tuple[Job, bool]:
+    """The job of this source and whether it is new; one that exists is returned as it stands."""
+    options = source.options
+    stored: dict[str, Any] = {
+        "text_column": source.file.columns.text,
+        "label_column": source.file.columns.label,
+        "id_column": source.file.columns.id,
+        "keep_columns": list(source.file.columns.kept),
+        "limit": options.limit,
+        "sample": options.sample,
+        "seed": options.seed if options.sample is not None else None,
+    }
+    spec = JobSpec(
+        identity=source.identity(adapter, asked.identity),
+        name=options.name or source.file.name,
+        source=source.file.name,
+        adapter_id=adapter.id,
+        policy=str(asked.policy),
+        oracle_id=asked.oracle_id,
+        max_cost=asked.max_cost,
+        priority=options.priority,
+        batch_size=options.batch_size,
+        options=stored,
+        max_rejects=options.max_rejects,
+    )
+    return ledger.open_job(spec)
+
+
+def enqueue_file(
+    job: Job,
+    source: Source,
+    ledger: Ledger,
+    *,
+    after_chunk: Callable[[int, int], None] = lambda reviews, rejects: None,
+    idle: Callable[[], None] = lambda: None,
+) -> None:
+    """Writes a source's records from where the job stands, one transaction per chunk, and seals it at the end.
+
+    A stream's chunks are closed some seconds after their first record, so that its reviews are scored while it is
+    open. `after_chunk` hears the job's reviews and rejects so far, and `idle` is called several times a second while
+    a stream is silent; what they raise leaves a job that can be taken up.
+
+    Raises:
+        TooManyRejects: more than the share `max_rejects` of the records are unreadable; the job is stopped.
+        FileUnreadable: the file breaks off; the job is stopped, its labels are kept.
+    """
+    position, reviews, rejects = job.records_read, job.reviews_read, job.rejected
+    max_rejects = source.options.max_rejects
+    records = source.records(skip=position, reviews_before=reviews)
+    # Whole batches: rejects between the reviews must not cut one short.
+    size = max(1, CHUNK // job.batch_size) * job.batch_size
+    if source.is_stream:
+        chunks = chunked_by_time(records, size, STREAM_FLUSH_S, _is_review, idle=idle)
+    else:
+        chunks = chunked(records, size, _is_review)
+    try:
+        for chunk in chunks:
+            found = [record for record in chunk if isinstance(record, Review)]
+            batches = [
+                found[start : start + job.batch_size] for start in range(0, len(found), job.batch_size)
+            ]
+            ledger.append(job.id, chunk, batches=batches, after=position)
+            position += len(chunk)
+            reviews += len(found)
+            rejects += len(chunk) - len(found)
+            if rejects and position >= REJECTS_JUDGED_FROM:
+                _judge(job.id, rejects, position, max_rejects, ledger)
+            after_chunk(reviews, rejects)
+    except FileUnreadable as error:
+        ledger.stop(job.id, str(error))
+        raise
+    _judge(job.id, rejects, position, max_rejects, ledger)
+    ledger.seal(job.id)
+
+
+def _is_review(record: Review | Reject) -> bool:
+    return isinstance(record, Review)
+
+
+def _judge(job_id: int, rejects: int, records: int, max_rejects: float, ledger: Ledger) -> None:
+    if records and rejects / records > max_rejects:
+        reason = (
+            f"{rejects} of {records} records are unreadable, more than --max-rejects {max_rejects:g} allows. "
+            f"`loracle status {job_id} --rejects` lists them; mend the file, or allow more and use --again."
+        )
+        ledger.stop(job_id, reason)
+        raise TooManyRejects(f"job {job_id} stopped: {reason}")

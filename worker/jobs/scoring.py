@@ -1,0 +1,159 @@
+"""The story of a batch: published, claimed, scored, finished. Free of Celery and click."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from worker.errors import (
+    AdapterInvalid,
+    BrokerUnreachable,
+    DeviceBroken,
+    HostUnfit,
+    LeaseLost,
+    Transient,
+)
+from worker.jobs.holding import LONGEST_SILENCE_S, LeaseKeeper
+from worker.reviews import Batch, Lane
+from worker.scorers.base import Scorer
+from worker.store.faults import WITHDRAWN_S
+from worker.store.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+SLOWEST_REVIEW_S = 1.0
+"""A device that needs longer for a review than this has hung."""
+
+HAND_ON_PAUSE_S = 1.0
+
+Publish = Callable[[Lane, Sequence[int]], None]
+"""Rings the bell for batches of a lane.
+
+Raises:
+    BrokerUnreachable: nobody heard it.
+"""
+
+
+class Scorers(Protocol):
+    """The scorers of this process."""
+
+    def has(self, adapter_id: int) -> bool:
+        """Whether this one is loaded."""
+        ...
+
+    def __call__(self, adapter_id: int) -> Scorer:
+        """This one, loaded if it isn't.
+
+        Raises:
+            AdapterInvalid: nobody can load it.
+            HostUnfit: this host can't.
+            DeviceBroken: the device failed.
+        """
+        ...
+
+
+def ring(ledger: Ledger, publish: Publish, lane: Lane, *, window: int) -> bool:
+    """Publishes what the window has room for; False when the broker is away, which loses nothing."""
+    batch_ids = ledger.publishable(lane, window=window)
+    if not batch_ids:
+        return True
+    try:
+        publish(lane, batch_ids)
+    except BrokerUnreachable:
+        ledger.unpublish(batch_ids)
+        return False
+    return True
+
+
+def score_batch(
+    batch_id: int,
+    *,
+    ledger: Ledger,
+    scorers: Scorers,
+    publish: Publish,
+    window: int,
+    retry_delay_s: float,
+    worker: str = "",
+    task_id: str = "",
+) -> int:
+    """Claims a batch, scores it and writes its labels; returns how many reviews were scored.
+
+    That is the batch of the message, unless one of a higher priority waits or this one is not to be had (delivered
+    twice, cancelled). If none waits, that is no error. A failure gives the batch back to the ledger, which tries it
+    again or bisects it. Whatever happened, the window is topped up after it.
+    What is wrong with `worker` itself is no attempt of the batch: see `worker.store.faults`. A message that it has no
+    use for goes on to others.
+
+    Raises:
+        DeviceBroken: the batch was given back; the caller should end this process.
+    """
+    standing = ledger.standing(worker)
+    batch = None
+    if not standing.broken:
+        batch = ledger.claim_next(batch_id, task_id=task_id, without=standing.without)
+    if batch is None:
+        if standing.broken or standing.without:
+            ledger.give_message_back("adapter")
+            ring(ledger, publish, "adapter", window=window)
+            # Its own message is still held, so it takes no other: one that is sound has the next one.
+            time.sleep(HAND_ON_PAUSE_S)
+        return 0
+    keeper = LeaseKeeper(
+        lambda: ledger.renew(batch),
+        lease_s=ledger.lease_s,
+        name=f"Batch {batch.id}",
+        silence_s=LONGEST_SILENCE_S + len(batch.reviews) * SLOWEST_REVIEW_S,
+    )
+    started = time.monotonic()
+    loaded: float | None = None
+    scored = 0
+    try:
+        with keeper:
+            scorer = _load(batch, ledger, scorers)
+            loaded = time.monotonic()
+            outcomes = scorer.score(batch.reviews)
+            timings = {"load_s": round(loaded - started, 4), "score_s": round(time.monotonic() - loaded, 4)}
+            ledger.finish(batch, scorer.identity, outcomes, timings=timings, worker=worker)
+        scored = len(outcomes)
+    except LeaseLost:
+        log.warning("Lease of batch %s lost; its unsaved labels are dropped.", batch.id)
+    except AdapterInvalid as error:
+        if ledger.hand_over(batch, str(error)):
+            log.warning("Batch %s of job %s goes to the oracle: %s", batch.id, batch.job_id, error)
+        else:
+            ledger.stop(batch.job_id, str(error))
+            ledger.put_back(batch)
+            log.error("Job %s stopped: %s", batch.job_id, error)
+    except HostUnfit as error:
+        if ledger.unfit(batch, worker, str(error)):
+            log.warning(
+                "This worker can't load adapter %d and leaves its batches to others; it tries again in %g min: %s",
+                batch.adapter_id,
+                WITHDRAWN_S / 60,
+                error,
+            )
+    except DeviceBroken as error:
+        ledger.broke(batch, worker, str(error), while_scoring=loaded is not None, delay_s=retry_delay_s)
+        raise
+    except Transient as error:
+        log.warning("Batch %s will be tried again: %s", batch.id, error)
+        ledger.release(batch, str(error), delay_s=retry_delay_s)
+    except Exception as error:
+        # Not swallowed: the attempt counts, and after max_attempts the batch is bisected down to the review at fault.
+        # Only the type is logged, since a message may quote the review.
+        log.error("Batch %s failed with %s.", batch.id, type(error).__name__)
+        ledger.release(batch, f"{type(error).__name__} while scoring", delay_s=retry_delay_s)
+    ledger.complete(batch.job_id)
+    ring(ledger, publish, "adapter", window=window)
+    return scored
+
+
+def _load(batch: Batch, ledger: Ledger, scorers: Scorers) -> Scorer:
+    if scorers.has(batch.adapter_id):
+        return scorers(batch.adapter_id)
+    ledger.loading(batch, True)
+    scorer = scorers(batch.adapter_id)
+    ledger.loading(batch, False)
+    return scorer

@@ -1,0 +1,342 @@
+"""The Batch API: many prompts in one file at half the price, answered within a day."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import openai
+from openai import OpenAI
+from openai.types import Batch
+from openai.types.chat import ChatCompletion
+from pydantic import ValidationError
+
+from worker.errors import BulkTooLarge, OracleInvalid, OracleUnavailable
+from worker.money import Money
+from worker.oracle.client import Reply, plain_code, raise_for, unavailable
+from worker.oracle.money import Charge, Price
+from worker.oracle.prompts import fixed_ids
+from worker.oracle.routes import ChatRoute, read_completion
+from worker.oracle.spec import OracleSpec, redact
+from worker.reviews import Answer, Failure, Outcome, Review, ScorerIdentity
+
+MOST_LINES = 50_000
+MOST_BYTES = 200_000_000
+WINDOW: Literal["24h"] = "24h"
+KEEP_OUTPUT_S = 7 * 24 * 3600
+KEEP_INPUT_S = 3 * 24 * 3600
+LOOK_BACK_S = 24 * 3600
+"""How far before its row was written a submission is looked for: clocks differ."""
+OVER = ("completed", "failed", "expired", "cancelled")
+POLL_S = 15.0
+CLIENT_KEY = "client_key"
+FEWEST_LINES = 3
+"""Fewer lines without one good answer may be due to their reviews."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One prompt of a Bulk: the positions of its reviews, and their ids in the text."""
+
+    custom_id: str
+    positions: tuple[int, ...]
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What came back: answers, and charges, by position; what has no answer must be asked again.
+
+    `refusal`: of all lines the server answered none well, and this is what it said most often.
+    """
+
+    answers: Mapping[int, Answer]
+    charges: Mapping[int, Charge]
+    refusal: str | None = None
+
+
+class BulkScorer:
+    """Asks by the Batch API. `score` waits for the answer; workers submit, remember and collect instead."""
+
+    def __init__(self, spec: OracleSpec, client: OpenAI, price: Price, *, poll_s: float = POLL_S) -> None:
+        self._spec = spec
+        self._client = client
+        self._price = price.halved()
+        self._route = ChatRoute(client, spec)
+        self._poll_s = poll_s
+
+    @property
+    def identity(self) -> ScorerIdentity:
+        """The model with its prompt, window and route."""
+        return self._spec.identity
+
+    @property
+    def spec(self) -> OracleSpec:
+        """How it is asked."""
+        return self._spec
+
+    @property
+    def price(self) -> Price:
+        """What it costs: half of what others pay."""
+        return self._price
+
+    def score(self, reviews: Sequence[Review]) -> list[Outcome]:
+        """One outcome per review, in the order of `reviews`, after the Bulk is over: this can take a day.
+
+        Raises:
+            OracleInvalid: key, model or route are wrong, or every line is refused.
+            OracleUnavailable: the server doesn't answer now.
+        """
+        texts = [review.text for review in reviews]
+        lines = self.plan("score", [False] * len(texts))
+        remote_id = self.submit(self.upload(self.content(lines, texts)), "")
+        while True:
+            batch = self.look(remote_id)
+            if batch.status in OVER:
+                break
+            time.sleep(self._poll_s)
+        collected = self.collect(batch, lines, texts)
+        if collected.refusal is not None:
+            raise OracleInvalid(collected.refusal)
+        found = collected.answers
+        nothing = Failure(f"the Bulk ended as {batch.status} without a valid answer", "unanswered")
+        return [found[index].outcome if index in found else nothing for index in range(len(texts))]
+
+    def plan(self, key: str, alone: Sequence[bool]) -> list[Line]:
+        """The lines for so many reviews, the same for the same arguments; those `alone` get a line of their own."""
+        size = self._spec.reviews_per_prompt
+        together = [index for index, single in enumerate(alone) if not single]
+        parts = [tuple(together[start : start + size]) for start in range(0, len(together), size)]
+        parts += [(index,) for index, single in enumerate(alone) if single]
+        return [
+            Line(f"{key}-{number}", part, tuple(fixed_ids(f"{key}-{number}", len(part))))
+            for number, part in enumerate(parts)
+        ]
+
+    def body(self, line: Line, texts: Sequence[str]) -> dict[str, Any]:
+        """The request of a line."""
+        return self._route.body(line.ids, [self._prepare(texts[index]) for index in line.positions])
+
+    def bounds(self, lines: Iterable[Line], texts: Sequence[str]) -> dict[int, Money]:
+        """The most that each review can cost."""
+        bounds: dict[int, Money] = {}
+        for line in lines:
+            cost = self._price.cost(*self._route.bound(self.body(line, texts)))
+            bounds.update(zip(line.positions, cost.split(len(line.positions)), strict=True))
+        return bounds
+
+    def content(self, lines: Sequence[Line], texts: Sequence[str]) -> bytes:
+        """The file to upload.
+
+        Raises:
+            BulkTooLarge: the Batch API takes no such file.
+        """
+        content = io.BytesIO()
+        for line in lines:
+            request = {
+                "custom_id": line.custom_id,
+                "method": "POST",
+                "url": "/v1/chat/completions",
+                "body": self.body(line, texts),
+            }
+            content.write(json.dumps(request, ensure_ascii=False).encode() + b"\n")
+            if content.tell() > MOST_BYTES:
+                break
+        if len(lines) > MOST_LINES or content.tell() > MOST_BYTES:
+            raise BulkTooLarge(
+                f"a Bulk of {len(lines):,} lines is larger than the {MOST_LINES:,} lines and {MOST_BYTES:,} bytes "
+                "that the Batch API takes"
+            )
+        return content.getvalue()
+
+    def upload(self, content: bytes) -> str:
+        """Uploads the lines; the file's id. OpenAI forgets it after three days, should nobody delete it.
+
+        Raises:
+            OracleInvalid, OracleUnavailable, OracleQuotaSpent: it couldn't.
+        """
+        with _translated(self):
+            return self._client.files.create(
+                file=("reviews.jsonl", content),
+                purpose="batch",
+                expires_after={"anchor": "created_at", "seconds": KEEP_INPUT_S},
+            ).id
+
+    def submit(self, file_id: str, client_key: str) -> str:
+        """Submits an uploaded file under our key; the id of OpenAI's batch."""
+        with _translated(self):
+            return self._client.batches.create(
+                input_file_id=file_id,
+                endpoint="/v1/chat/completions",
+                completion_window=WINDOW,
+                metadata={CLIENT_KEY: client_key},
+                output_expires_after={"anchor": "created_at", "seconds": KEEP_OUTPUT_S},
+            ).id
+
+    def find(self, client_key: str, *, since: float) -> str | None:
+        """The batch that was submitted under this key before somebody died; None if there is none.
+
+        They come newest first; those made before `since`, in seconds since 1970, aren't looked at.
+        """
+        with _translated(self):
+            for batch in self._client.batches.list(limit=100):
+                if (batch.metadata or {}).get(CLIENT_KEY) == client_key:
+                    return batch.id
+                if batch.created_at < since - LOOK_BACK_S:
+                    return None
+        return None
+
+    def look(self, remote_id: str) -> Batch:
+        """How far OpenAI is."""
+        with _translated(self):
+            return self._client.batches.retrieve(remote_id)
+
+    def cancel(self, remote_id: str) -> None:
+        """Asks OpenAI to stop; what was finished is still collected."""
+        with _translated(self):
+            self._client.batches.cancel(remote_id)
+
+    def collect(self, batch: Batch, lines: Sequence[Line], texts: Sequence[str]) -> Collected:
+        """Reads both result files, whatever the batch ended as; lines belong to prompts by custom_id alone."""
+        by_id = {line.custom_id: line for line in lines}
+        answers: dict[int, Answer] = {}
+        charges: dict[int, Charge] = {}
+        refusals: list[str | None] = []
+        for file_id in (batch.output_file_id, batch.error_file_id):
+            for custom_id, status, body, request_id in self._results(file_id):
+                line = by_id.pop(custom_id, None)
+                if line is None:
+                    continue
+                if status == 200:
+                    reply = self._read(body, line, request_id)
+                    self._take(line, reply, answers, charges, most=self.bounds([line], texts))
+                    answered = any(outcome is not None for outcome in reply.outcomes)
+                    refusals.append(None if answered else f"answered 200: {reply.trouble}")
+                else:
+                    refusals.append(_refusal(status, body))
+        if batch.status != "failed":
+            # Of a line that is in neither file nobody knows whether it was done.
+            for line in by_id.values():
+                most = self.bounds([line], texts)
+                charges.update({position: Charge(most[position]) for position in line.positions})
+        refusal = None
+        if len(refusals) == len(lines) >= FEWEST_LINES and None not in refusals:
+            (said, _), *_ = Counter(refusals).most_common(1)
+            where = self._spec.base_url
+            refusal = f"the server refuses every request: {where} {said}. Check --model and OPENAI_BASE_URL"
+        return Collected(answers, charges, refusal)
+
+    def forget(self, file_id: str | None) -> bool:
+        """Deletes uploaded reviews; whether they are gone. What can't be deleted now goes by itself in three days."""
+        if file_id:
+            try:
+                self._client.files.delete(file_id)
+            except openai.NotFoundError:
+                return True
+            except openai.OpenAIError:
+                return False
+        return True
+
+    def _results(self, file_id: str | None) -> Iterator[tuple[str, int, Any, str | None]]:
+        if not file_id:
+            return
+        with _translated(self):
+            content = self._client.files.content(file_id).content
+        for raw in content.splitlines():
+            try:
+                result = json.loads(raw)
+                response = result.get("response") or {}
+                yield (
+                    str(result.get("custom_id")),
+                    int(response.get("status_code") or 0),
+                    response.get("body"),
+                    response.get("request_id"),
+                )
+            except (ValueError, AttributeError, TypeError):
+                # A line cut in half: its reviews are asked again.
+                continue
+
+    def _read(self, body: object, line: Line, request_id: str | None) -> Reply:
+        try:
+            completion = ChatCompletion.model_validate(body)
+        except ValidationError:
+            # Whatever it is, it is nobody's label.
+            return Reply(
+                [None] * len(line.ids), None, None, None, request_id, trouble="the answer isn't a completion"
+            )
+        return read_completion(completion, line.ids, self._spec.labels, headers={}, request_id=request_id)
+
+    def _take(
+        self,
+        line: Line,
+        reply: Reply,
+        answers: dict[int, Answer],
+        charges: dict[int, Charge],
+        *,
+        most: Mapping[int, Money],
+    ) -> None:
+        share = len(line.positions)
+        tokens = (reply.input_tokens or 0) + (reply.output_tokens or 0)
+        if reply.input_tokens is None or reply.output_tokens is None:
+            # An answer that doesn't say what it took is taken to have used all.
+            costs = [most[position] for position in line.positions]
+        else:
+            costs = self._price.cost(reply.input_tokens, reply.output_tokens).split(share)
+        for place, (position, outcome) in enumerate(zip(line.positions, reply.outcomes, strict=True)):
+            whole, rest = divmod(tokens, share)
+            charges[position] = Charge(costs[place], whole + (place < rest))
+            if outcome is None:
+                if share > 1 or reply.state != "refused":
+                    # Asked again, in a line of its own; the ledger counts how often.
+                    continue
+                outcome = Failure(reply.trouble, reply.state)
+            charge = charges[position]
+            answers[position] = Answer(outcome, reply.model, reply.request_id, charge.tokens, charge.cost)
+
+    def _prepare(self, text: str) -> str:
+        return self._spec.window.cut(redact(text) if self._spec.redacted else text)
+
+
+def _refusal(status: int, body: object) -> str | None:
+    """What the server has against a line: of its words the code alone. None where the line may be answered later."""
+    if not 400 <= status < 500 or status in (408, 409, 429):
+        return None
+    error = body.get("error") if isinstance(body, Mapping) else None
+    code = plain_code(error.get("code")) if isinstance(error, Mapping) else ""
+    return f"answered {status}{f' {code}' if code else ''}"
+
+
+class _translated:  # noqa: N801
+    """Turns the client's errors into the project's own."""
+
+    def __init__(self, scorer: BulkScorer) -> None:
+        self._scorer = scorer
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if (
+            error is None
+            or not isinstance(error, Exception)
+            or isinstance(error, OracleInvalid | OracleUnavailable)
+        ):
+            return
+        trouble = self._scorer._route.explain(error)
+        raise_for(trouble)
+        if trouble.kind in ("bisect", "drop"):
+            raise OracleInvalid(f"{trouble.reason}: the Batch API doesn't take this submission") from error
+        raise unavailable(trouble) from error
+
+
+def how_far(batch: Batch) -> str:
+    """The Batch API's state of a Bulk, with its counts where it gives some."""
+    counts = batch.request_counts
+    if counts is None or not counts.total:
+        return batch.status
+    return f"{batch.status}, {counts.completed + counts.failed:,} of {counts.total:,} lines answered"

@@ -1,0 +1,247 @@
+"""What the oracle's ways of asking have in common: a request, and what was read of its answer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import openai
+from openai import OpenAI
+
+from worker.errors import OracleInvalid, OracleQuotaSpent, OracleUnavailable
+from worker.logs import hush
+from worker.oracle.spec import OracleSpec
+from worker.reviews import Outcome
+
+TIMEOUT_S = 60.0
+
+QUOTA_CODES = ("insufficient_quota", "credit_balance_exhausted")
+QUOTA_ENDINGS = ("_spend_limit_exceeded", "_usage_limit_exceeded", "_hard_limit_reached")
+UNSUPPORTED_CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
+
+LONGEST_QUOTE = 200
+KEY_PIECE, TEXT_PIECE, NO_PIECE = 8, 20, 5
+"""So many characters in a row tell something of a key or of a review; a whole key or review of `NO_PIECE` doesn't."""
+
+_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+Kind = Literal["wait", "retry", "quota", "invalid", "drop", "bisect"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What a failed request asks for.
+
+    `wait`: the server's rate limit, not our fault. `retry`: it may work next time. `quota`: it won't until somebody
+    pays. `invalid`: it never will. `drop`: without the parameter `param`. `bisect`: with fewer reviews.
+    `billed` unless the server said that it did nothing. `most_tokens` is its limit per minute, where it said so.
+    `unreadable`: it answered, but not with JSON.
+    """
+
+    kind: Kind
+    reason: str
+    retry_after_s: float | None = None
+    param: str | None = None
+    billed: bool = False
+    refused: bool = False
+    most_tokens: int | None = None
+    unreadable: bool = False
+
+
+def make_client(api_key: str | None, base_url: str, *, timeout_s: float = TIMEOUT_S) -> OpenAI:
+    """A client that never retries by itself: retries are ours, so that each is paid for and counted.
+
+    Raises:
+        OracleInvalid: there is no key.
+    """
+    if not api_key:
+        raise OracleInvalid(
+            "OPENAI_API_KEY is not set: the oracle can't be asked. Set it for the worker; a server of your own "
+            "takes any text as key."
+        )
+    # OPENAI_LOG=debug, read when the library is imported, would log whole requests.
+    hush()
+    return OpenAI(api_key=api_key, base_url=base_url, max_retries=0, timeout=timeout_s)
+
+
+def explain(error: Exception, model: str, base_url: str, *, quoted: str = "") -> Trouble:
+    """What to do about an error of the client.
+
+    Of what the server says only its code is repeated, since a message may quote a review. `quoted` are words of it
+    that are known to hold none, see `quote`.
+    """
+    if isinstance(error, openai.APIConnectionError):
+        what = "no answer in time" if isinstance(error, openai.APITimeoutError) else "the connection broke"
+        # The server may have done the work all the same.
+        return Trouble("retry", f"{base_url}: {what}", billed=True)
+    if isinstance(error, openai.APIResponseValidationError | json.JSONDecodeError | UnicodeDecodeError):
+        return Trouble("retry", f"{base_url} sent an answer that isn't JSON", billed=True, unreadable=True)
+    if not isinstance(error, openai.APIStatusError):
+        return Trouble("retry", f"{type(error).__name__} while asking {base_url}", billed=True)
+    status, code = error.status_code, plain_code(error.code)
+    said = f"{base_url} answered {status}{f' {code}' if code else ''}"
+    if status == 429:
+        if code in QUOTA_CODES or code.endswith(QUOTA_ENDINGS):
+            return Trouble("quota", f"{said}: the account has no quota or credit left")
+        return Trouble(
+            "wait",
+            said,
+            retry_after_s=retry_after(error.response.headers),
+            most_tokens=_whole(error.response.headers.get("x-ratelimit-limit-tokens")),
+        )
+    if status in (401, 403):
+        return Trouble("invalid", f"{said}: OPENAI_API_KEY isn't accepted for the model {model}")
+    if status in (404, 405):
+        return Trouble(
+            "invalid",
+            f"{said}: it has no model {model}, or not this route. Check --model, --route and OPENAI_BASE_URL",
+        )
+    if status in (408, 409) or status >= 500:
+        return Trouble("retry", said, retry_after_s=retry_after(error.response.headers))
+    said = f"{said}: {quoted}" if quoted else said
+    if status == 400 and code in UNSUPPORTED_CODES and error.param:
+        return Trouble("drop", said, param=str(error.param))
+    return Trouble("bisect", said, refused=code in ("content_policy_violation", "content_filter"))
+
+
+def quote(error: Exception, *, key: str, texts: Sequence[str]) -> str:
+    """What the server said of a request without reviews: one printable line, cut. Empty where it said nothing, or
+    where its words hold a piece of the key or of one of these texts all the same."""
+    if not isinstance(error, openai.APIStatusError):
+        return ""
+    words = _one_line(_words(error.body)[: 10 * LONGEST_QUOTE])
+    if len(words) > LONGEST_QUOTE:
+        words = f"{words[: LONGEST_QUOTE - 1]}…"
+    hidden = _holds_piece(words, key, KEY_PIECE) or any(
+        _holds_piece(words, _one_line(text), TEXT_PIECE) for text in texts
+    )
+    return "" if hidden else words
+
+
+def _words(body: object) -> str:
+    """The message in an error's body: OpenAI's `message`, FastAPI's `detail`, or all of it."""
+    if isinstance(body, str):
+        return body
+    if isinstance(body, Mapping):
+        if isinstance(body.get("message"), str):
+            return str(body["message"])
+        details = body.get("detail")
+        if isinstance(details, str):
+            return details
+        if isinstance(details, list):
+            return "; ".join(_detail(one) for one in details)
+    return json.dumps(body, ensure_ascii=False) if body else ""
+
+
+def _detail(one: object) -> str:
+    if not isinstance(one, Mapping) or not isinstance(one.get("msg"), str):
+        return json.dumps(one, ensure_ascii=False)
+    place = one.get("loc")
+    named = f"{'.'.join(map(str, place))}: " if isinstance(place, list) else ""
+    return f"{named}{one['msg']}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def _holds_piece(words: str, secret: str, size: int) -> bool:
+    """Whether `size` characters of the secret in a row are in these words; all of it where it has fewer."""
+    size = min(size, len(secret))
+    return size > NO_PIECE and any(
+        words[start : start + size] in secret for start in range(len(words) - size + 1)
+    )
+
+
+def plain_code(code: object) -> str:
+    """The code, if it is one: a word that can't quote a review."""
+    return code if isinstance(code, str) and _CODE.fullmatch(code) else ""
+
+
+def raise_for(trouble: Trouble) -> None:
+    """Raises what ends a call for good.
+
+    Raises:
+        OracleInvalid: it never can succeed.
+        OracleQuotaSpent: not before somebody pays.
+    """
+    if trouble.kind == "invalid":
+        raise OracleInvalid(trouble.reason)
+    if trouble.kind == "quota":
+        raise OracleQuotaSpent(trouble.reason)
+
+
+def unavailable(
+    trouble: Trouble, *, retry_after_s: float | None = None, limited: bool = False
+) -> OracleUnavailable:
+    """The error of a call that was tried often enough, or that is no review's fault (`limited`)."""
+    return OracleUnavailable(
+        trouble.reason,
+        retry_after_s=retry_after_s if retry_after_s is not None else trouble.retry_after_s,
+        limited=limited or trouble.kind == "wait",
+    )
+
+
+def _whole(text: str | None) -> int | None:
+    with contextlib.suppress(TypeError, ValueError):
+        return int(float(str(text)))
+    return None
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds the server asks to wait, by `retry-after-ms` or `retry-after`."""
+    for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        with contextlib.suppress(KeyError, ValueError):
+            seconds = float(headers[name]) / scale
+            if 0 <= seconds < 86_400:
+                return seconds
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A server's answer: an outcome for each review in order, or None where it can't be trusted.
+
+    `trouble` says why, for `state`. `too_long`: the answer was cut off at its limit.
+    """
+
+    outcomes: Sequence[Outcome | None]
+    input_tokens: int | None
+    output_tokens: int | None
+    model: str | None
+    request_id: str | None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    trouble: str = "the answer isn't valid"
+    state: Literal["refused", "unanswered"] = "unanswered"
+    too_long: bool = False
+
+
+class Route(Protocol):
+    """One way to ask: what is sent, what it can cost at most, and how the answer is read."""
+
+    spec: OracleSpec
+
+    def body(self, ids: Sequence[str], texts: Sequence[str], *, roomy: bool = False) -> dict[str, Any]:
+        """The request for these reviews; `roomy`: with twice the room for the answer."""
+        ...
+
+    def bound(self, body: Mapping[str, Any]) -> tuple[int, int]:
+        """The most input and output tokens it can take."""
+        ...
+
+    def send(self, body: Mapping[str, Any], ids: Sequence[str]) -> Reply:
+        """Asks. Raises whatever the client raises."""
+        ...
+
+    def explain(self, error: Exception, *, own_text: bool = False, texts: Sequence[str] = ()) -> Trouble:
+        """What to do about an error of `send`. With `own_text` no review was in the request: the server's words are
+        repeated, unless they hold one of these `texts`."""
+        ...
+
+    def drop(self, param: str) -> bool:
+        """The server doesn't know this parameter: whether it can be left out from now on."""
+        ...

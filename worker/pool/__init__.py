@@ -1,0 +1,1 @@
+"""Celery, Redis and processes."""

@@ -1,0 +1,198 @@
+"""The Celery app, its broker policy, and what is asked of the broker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Celery
+from kombu.entity import Queue
+from kombu.exceptions import OperationalError
+from packaging.version import Version
+from redis.exceptions import RedisError, ResponseError
+
+from worker.errors import BrokerUnreachable, SettingsInvalid
+from worker.jobs.scoring import Publish
+from worker.pool.valkey import socket_url
+from worker.reviews import Lane
+from worker.settings import Settings
+from worker.urls import without_secrets
+
+SCORE_BATCH = "loracle.score_batch"
+ASK_PROMPT = "loracle.ask_prompt"
+TASKS: dict[Lane, str] = {"adapter": SCORE_BATCH, "openai": ASK_PROMPT}
+ROOMS: dict[Lane, str] = {"adapter": "worker.pool.adapter_lane", "openai": "worker.pool.oracle_lane"}
+"""The module of each lane's task: a worker imports its own alone."""
+LANES: tuple[Lane, ...] = ("adapter", "openai")
+OLDEST_SERVER = Version("6.2")
+PUBLISH_BATCH = 500
+PRESENT = "workers"
+PRESENT_FOR_S = 30
+BROKER_ERRORS = (OperationalError, RedisError, OSError)
+
+# Measured with real servers and real kills: change nothing without repeating tests/faults.
+POLICY: dict[str, Any] = {
+    "task_acks_late": True,
+    "task_reject_on_worker_lost": False,
+    "task_retry_on_worker_lost": False,
+    "task_ignore_result": True,
+    "task_serializer": "json",
+    "accept_content": ["json"],
+    "task_default_queue": "adapter",
+    "task_create_missing_queues": False,
+    "worker_prefetch_multiplier": 1,
+    "worker_pool_start_method": "spawn",
+    "worker_proc_alive_timeout": 120,
+    "worker_consumer": "worker.pool.worker:PatientConsumer",
+    "worker_send_task_events": False,
+    # On, though nothing here uses it: a worker whose children are all busy reads nothing but this subscription, and
+    # without it never notices a lost connection.
+    "worker_enable_remote_control": True,
+    "worker_hijack_root_logger": False,
+    "worker_redirect_stdouts": False,
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "broker_transport_options": {
+        "visibility_timeout": 900,
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        "unacked_mutex_expire": 30,
+        "socket_timeout": 30,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 25,
+        "global_keyprefix": "loracle:",
+        "max_retries": 0,
+    },
+}
+
+
+def broker_url(settings: Settings) -> str:
+    """The URL of the queue, with its password."""
+    if settings.redis_url is None:
+        return socket_url(settings.home)
+    url = settings.redis_url.get_secret_value()
+    if url.startswith("rediss://") and "ssl_cert_reqs=" not in url:
+        # Without it kombu sends the password to whatever server answers; redis-py checks its certificate.
+        url += ("&" if "?" in url else "?") + "ssl_cert_reqs=required"
+    return url
+
+
+def make_app(settings: Settings, lane: Lane = "adapter") -> Celery:
+    """The Celery app of these settings: a queue per lane; connects on first use. A worker works on `lane`."""
+    app = Celery("loracle", broker=broker_url(settings))
+    app.conf.update(POLICY, include=[ROOMS[lane]], task_queues=[Queue(lane) for lane in LANES])  # type: ignore[no-untyped-call]
+    app.steps["worker"].add("worker.pool.worker:SweeperStep")
+    return app
+
+
+def publisher(app: Celery) -> Publish:
+    """A function that rings the bell for batches of a lane; with the broker away it raises in a second."""
+
+    def publish(lane: Lane, batch_ids: Sequence[int]) -> None:
+        try:
+            with app.producer_or_acquire() as producer, producer.batch(PUBLISH_BATCH):
+                for batch_id in batch_ids:
+                    # Retrying would write its policy into the connection, and later calls would wait.
+                    app.send_task(
+                        TASKS[lane],
+                        kwargs={"batch_id": batch_id},
+                        queue=lane,
+                        producer=producer,
+                        retry=False,
+                    )
+        except BROKER_ERRORS as error:
+            raise _unreachable(app, error) from error
+
+    return publish
+
+
+def queue_length(app: Celery, lane: Lane) -> int | None:
+    """How many messages wait in a lane's queue, None when the broker is away."""
+    try:
+        with app.connection_or_acquire() as connection:
+            # Not queue_declare(passive=True): it answers 404 under a key prefix.
+            return int(connection.default_channel.client.llen(lane))
+    except BROKER_ERRORS:
+        return None
+
+
+def announce(app: Celery, name: str, lane: Lane = "adapter") -> None:
+    """Leaves word with the broker that this worker lives; a broker that is away is no error."""
+    with suppress(*BROKER_ERRORS), app.connection_or_acquire() as connection:
+        client = connection.default_channel.client
+        client.zadd(_present(lane), {name: client.time()[0]})
+
+
+def _present(lane: Lane) -> str:
+    return PRESENT if lane == "adapter" else f"{PRESENT}-{lane}"
+
+
+def workers_online(app: Celery, lane: Lane = "adapter") -> list[str]:
+    """The names of the lane's Celery workers that left word lately.
+
+    Raises:
+        BrokerUnreachable: the broker is away.
+    """
+    try:
+        with app.connection_or_acquire() as connection:
+            client = connection.default_channel.client
+            oldest = client.time()[0] - PRESENT_FOR_S
+            # ZRANGE and ZREM: kombu's client prefixes no other command that would do.
+            found = client.zrange(_present(lane), 0, -1, withscores=True)
+            seen = {name.decode(): at for name, at in found}
+            gone = [name for name, at in seen.items() if at < oldest]
+            if gone:
+                client.zrem(_present(lane), *gone)
+            return sorted(seen.keys() - gone)
+    except BROKER_ERRORS as error:
+        raise _unreachable(app, error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """The server behind the queue. `exposed`: anybody on the network may use it; None: it doesn't say."""
+
+    title: str
+    exposed: bool | None
+
+
+def ping(app: Celery) -> Broker:
+    """Asks the broker who it is.
+
+    Raises:
+        BrokerUnreachable: no answer within a few seconds.
+        SettingsInvalid: it is older than Redis 6.2.
+    """
+    try:
+        with app.connection_for_read() as connection:
+            client = connection.default_channel.client
+            info = client.info("server")
+            try:
+                answer = client.config_get("bind", "protected-mode", "requirepass")
+            except ResponseError:
+                answer = {}
+    except BROKER_ERRORS as error:
+        raise _unreachable(app, error) from error
+    version = str(info["redis_version"])
+    if Version(version) < OLDEST_SERVER:
+        raise SettingsInvalid(
+            f"REDIS_URL names a Redis {version}: Loracle needs {OLDEST_SERVER} or newer, or any Valkey."
+        )
+    exposed = None
+    if answer:
+        bound = answer.get("bind", "").replace("-::", "::").split()
+        private = bound and all(host.startswith("127.") or host in ("::1", "localhost") for host in bound)
+        exposed = not private and not answer.get("requirepass") and answer.get("protected-mode") == "no"
+    title = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version}"
+    return Broker(title, exposed)
+
+
+def _unreachable(app: Celery, error: Exception) -> BrokerUnreachable:
+    return BrokerUnreachable(
+        f"Redis at {without_secrets(app.conf.broker_url)} can't be reached ({type(error).__name__}). "
+        "Check REDIS_URL and whether the server is up."
+    )

@@ -1,0 +1,279 @@
+"""Keeps the Celery workers of this host alive: one per GPU, or one for the CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from pydantic import SecretStr
+
+from worker.errors import DeviceUnavailable, LoracleError
+from worker.lifeline import DEATHS_GIVEN_UP, DEATHS_WITHIN_S, Deaths, died
+from worker.reviews import Lane
+from worker.settings import DOTENV, Settings
+
+COUNT_GPUS = "import torch; print(torch.cuda.device_count())"
+
+
+def find_gpus() -> list[str]:
+    """The GPUs this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True)
+        # Lines of MIG slices are indented.
+        count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+        return [str(index) for index in range(count)]
+    if not Path("/dev/nvidia0").exists():
+        return []
+    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
+        counted = subprocess.run(
+            [sys.executable, "-c", COUNT_GPUS], capture_output=True, text=True, timeout=120, check=True
+        )
+        return [str(index) for index in range(int(counted.stdout))]
+    return []
+
+
+log = logging.getLogger(__name__)
+
+CHILDREN_PER_GPU = 3
+SHARED_VARIABLES = ("DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlan:
+    """One Celery worker: its GPU as CUDA_VISIBLE_DEVICES names it (None: CPU), children, threads of each."""
+
+    gpu: str | None
+    children: int
+    threads: int | None = None
+    lane: Lane = "adapter"
+
+    @property
+    def device(self) -> str:
+        """The device for people: "GPU 0" or "CPU"; the openai lane has none."""
+        if self.lane == "openai":
+            return "the openai lane"
+        return "CPU" if self.gpu is None else f"GPU {self.gpu}"
+
+
+class Process(Protocol):
+    """What the supervisor needs of a process; `subprocess.Popen` has it."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """The return code, None while it runs."""
+        ...
+
+    def send_signal(self, sig: int) -> None:
+        """Sends a signal."""
+        ...
+
+
+Spawn = Callable[[Sequence[str], Mapping[str, str]], Process]
+
+
+def plan_workers(
+    gpus: str, children: int | None, *, present: Sequence[str] | None = None
+) -> list[WorkerPlan]:
+    """The workers for `--gpus` ("all", "none" or "0,1"), `children` each; `present` are the GPUs there are.
+
+    Raises:
+        DeviceUnavailable: a GPU was asked for by number that isn't there.
+    """
+    if present is None:
+        present = [] if gpus == "none" else find_gpus()
+    if gpus in ("all", "none"):
+        chosen = list(present) if gpus == "all" else []
+    else:
+        chosen = [name.strip() for name in gpus.split(",")]
+        missing = [name for name in chosen if name not in present]
+        if missing:
+            raise DeviceUnavailable(
+                f"this host has no GPU {', '.join(missing)} (found: {', '.join(present) or 'none'}). "
+                "Choose with --gpus, or use --gpus none for the CPU."
+            )
+    if chosen:
+        return [WorkerPlan(gpu, children or CHILDREN_PER_GPU) for gpu in chosen]
+    children = children or 1
+    return [WorkerPlan(None, children, max(1, _cores() // children))]
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The variables from which another process reads the same settings, and no `.env` that changed meanwhile."""
+    variables = {name: getattr(settings, name.lower()) for name in SHARED_VARIABLES}
+    for name in type(settings).model_fields:
+        if name.upper() not in variables:
+            variables[f"LORACLE_{name.upper()}"] = getattr(settings, name)
+    written = {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        for name, value in variables.items()
+        if value is not None
+    }
+    return {**written, DOTENV: "no"}
+
+
+@dataclass
+class _Slot:
+    plan: WorkerPlan
+    process: Process | None = None
+    deaths: Deaths = field(default_factory=Deaths)
+    start_at: float = 0.0
+
+
+class Supervisor:
+    """Runs the planned Celery workers. It has no loop of its own: call `poll` a few times a second.
+
+    Start and poll it on the main thread: on Linux the workers die with the thread that started them.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        plan: Sequence[WorkerPlan],
+        *,
+        spawn: Spawn | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._slots = [_Slot(worker) for worker in plan]
+        self._windows = {
+            lane: settings.publish_window * sum(worker.children for worker in plan if worker.lane == lane)
+            for lane in {worker.lane for worker in plan}
+        }
+        self._spawn = spawn or _spawn
+        self._clock = clock
+        self._stopping = False
+
+    def start(self) -> None:
+        """Starts every planned worker."""
+        for slot in self._slots:
+            self._start(slot)
+
+    def poll(self) -> None:
+        """Restarts workers that died, later after each death.
+
+        Raises:
+            LoracleError: one died five times in ten minutes.
+        """
+        if self._stopping:
+            return
+        for slot in self._slots:
+            if slot.process is None:
+                if self._clock() >= slot.start_at:
+                    self._start(slot)
+                continue
+            code = slot.process.poll()
+            if code is not None:
+                self._died(slot, code)
+
+    @property
+    def running(self) -> int:
+        """How many workers run."""
+        return sum(slot.process is not None and slot.process.poll() is None for slot in self._slots)
+
+    def request_stop(self) -> None:
+        """Asks every worker to finish the batches in flight and end; returns at once."""
+        if not self._stopping:
+            self._stopping = True
+            self._signal(signal.SIGTERM)
+
+    def stop(self, timeout_s: float = 60.0) -> bool:
+        """Stops warmly, kills what still runs after `timeout_s` seconds; True if nothing had to be killed."""
+        self.request_stop()
+        deadline = self._clock() + timeout_s
+        try:
+            while self.running and self._clock() < deadline:
+                time.sleep(0.05)
+            return not self.running
+        finally:
+            # Also when a second Ctrl-C interrupts the wait.
+            self.kill()
+
+    def kill(self) -> None:
+        """Ends every worker and its children at once; the ledger gives their batches to others."""
+        self._stopping = True
+        for slot in self._slots:
+            if slot.process is not None and slot.process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(slot.process.pid, signal.SIGKILL)
+                while slot.process.poll() is None:
+                    time.sleep(0.01)
+
+    def __enter__(self) -> Supervisor:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _start(self, slot: _Slot) -> None:
+        plan = slot.plan
+        variables = {
+            **os.environ,
+            **environment(self._settings),
+            # With the pid: two workers of one host may have other settings, and so other faults.
+            "LORACLE_WORKER_NAME": f"{_host(self._settings)} {plan.device} (pid {os.getpid()})",
+            "LORACLE_PUBLISH_WINDOW": str(self._windows[plan.lane]),
+            "LORACLE_DEVICE": "cpu" if plan.gpu is None else "cuda",
+            "CUDA_VISIBLE_DEVICES": plan.gpu or "",
+            "TOKENIZERS_PARALLELISM": "true" if plan.children == 1 else "false",
+        }
+        if plan.lane == "openai":
+            # A request may take a minute, and its lease is renewed only between requests.
+            variables["LORACLE_LEASE_S"] = str(self._settings.oracle_lease_s)
+        if plan.threads is not None and self._settings.threads is None:
+            variables["LORACLE_THREADS"] = str(plan.threads)
+        command = [sys.executable, "-m", "worker.pool.worker", "--lane", plan.lane]
+        command += ["--children", str(plan.children), "--parent", str(os.getpid())]
+        slot.process = self._spawn(command, variables)
+
+    def _died(self, slot: _Slot, code: int) -> None:
+        slot.process = None
+        now = self._clock()
+        rest_s = slot.deaths.add(now)
+        if rest_s is None:
+            raise LoracleError(
+                f"the worker on {slot.plan.device} died {DEATHS_GIVEN_UP} times in "
+                f"{DEATHS_WITHIN_S / 60:.0f} minutes (last: {died(code)}); the lines above say why. "
+                "No review is lost: mend the cause and start `loracle worker` again."
+            )
+        slot.start_at = now + rest_s
+        log.warning(
+            "The worker on %s died (%s); it starts again in %g s.", slot.plan.device, died(code), rest_s
+        )
+
+    def _signal(self, sig: int) -> None:
+        for slot in self._slots:
+            if slot.process is not None and slot.process.poll() is None:
+                slot.process.send_signal(sig)
+
+
+def _spawn(command: Sequence[str], variables: Mapping[str, str]) -> Process:
+    # A process group of its own: Ctrl-C reaches only the supervisor, which then stops the workers warmly.
+    return subprocess.Popen(
+        command, env=dict(variables), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0
+    )
+
+
+def _host(settings: Settings) -> str:
+    return settings.worker_name or os.uname().nodename
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -1,0 +1,151 @@
+"""The sweeper: a thread that brings back what was lost and keeps the queue topped up."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from worker.errors import LoracleError
+from worker.jobs.scoring import Publish, ring
+from worker.pool.measurer import Measurer
+from worker.reviews import Lane
+from worker.store.ledger import Ledger, Swept
+
+log = logging.getLogger(__name__)
+
+LONGEST_BACKOFF_S = 10.0
+
+
+class Outage:
+    """Says once that a server is away and once that it is back, however often it is asked."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._away = False
+
+    def away(self, reason: str = "") -> None:
+        """The server didn't answer."""
+        if not self._away:
+            log.warning(
+                "%s can't be reached%s; the worker keeps trying.", self._name, reason and f" ({reason})"
+            )
+        self._away = True
+
+    def back(self) -> None:
+        """The server answered."""
+        if self._away:
+            log.info("%s is back.", self._name)
+        self._away = False
+
+
+class Sweeper(threading.Thread):
+    """Sweeps the ledger of its lanes every `interval_s` seconds, and at once when woken.
+
+    It opens the ledger itself, on its own thread, and survives every error: with the database away it rests
+    longer and longer, up to ten seconds, and goes on. `before_ring` does what must precede publishing. Jobs that are
+    over are left to the `measurer`, after publishing.
+    """
+
+    def __init__(
+        self,
+        open_ledger: Callable[[], Ledger],
+        *,
+        lanes: Sequence[Lane],
+        publish: Publish,
+        queue_length: Callable[[Lane], int | None],
+        window: int,
+        interval_s: float,
+        before_ring: Callable[[Ledger], None] | None = None,
+        child_died: Callable[[Ledger, str], object] = lambda ledger, task_id: ledger.expire_lease(task_id),
+        measurer: Measurer | None = None,
+    ) -> None:
+        super().__init__(name="sweeper", daemon=True)
+        self._open_ledger = open_ledger
+        self._ledger: Ledger | None = None
+        self._lanes = lanes
+        self._publish = publish
+        self._queue_length = queue_length
+        self._window = window
+        self._interval_s = interval_s
+        self._before_ring = before_ring
+        self._child_died = child_died
+        self._measurer = measurer
+        self._wake = threading.Event()
+        self._stopping = False
+        self._lost: deque[str] = deque()
+        self._redis = Outage("Redis")
+        self._database = Outage("The database")
+
+    def wake(self) -> None:
+        """The next sweep begins now."""
+        self._wake.set()
+
+    def lost(self, task_id: str) -> None:
+        """The child that ran this task is dead: its batch needn't wait for the lease to run out."""
+        self._lost.append(task_id)
+        self._wake.set()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Ends the thread after the sweep in progress, waiting for it at most `timeout_s` seconds."""
+        self._stopping = True
+        self._wake.set()
+        if self.is_alive():
+            self.join(timeout_s)
+
+    def run(self) -> None:
+        """Sweeps until stopped."""
+        rest_s = self._interval_s
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                self.sweep()
+                self._database.back()
+                rest_s = self._interval_s
+            except Exception as error:
+                # The thread has to outlive every error; what it didn't do it does in the next round. Of
+                # foreign errors the type alone is said, since a database's message may quote a review.
+                self._database.away(str(error) if isinstance(error, LoracleError) else type(error).__name__)
+                rest_s = min(2 * rest_s, LONGEST_BACKOFF_S)
+            self._wake.wait(rest_s)
+        if self._measurer is not None and self._ledger is not None:
+            self._measurer.stop(self._ledger)
+
+    def sweep(self) -> None:
+        """One round over all lanes.
+
+        Raises:
+            Exception: whatever the database raises; a Redis that is away raises nothing.
+        """
+        if self._ledger is None:
+            self._ledger = self._open_ledger()
+        while self._lost:
+            self._child_died(self._ledger, self._lost[0])
+            self._lost.popleft()
+        for lane in self._lanes:
+            length = self._queue_length(lane)
+            swept = self._ledger.sweep(lane, queue_empty=length == 0)
+            if self._before_ring is not None:
+                self._before_ring(self._ledger)
+            heard = ring(self._ledger, self._publish, lane, window=self._window)
+            if length is None or not heard:
+                self._redis.away()
+            else:
+                self._redis.back()
+            _say(swept)
+        if self._measurer is not None:
+            self._measurer.step(self._ledger)
+
+
+def _say(swept: Swept) -> None:
+    done = [
+        (swept.requeued, "batches to be tried again"),
+        (swept.split, "split to isolate a review"),
+        (swept.failed, "given up"),
+        (swept.rung_again, "published again"),
+        (len(swept.completed_jobs), "jobs done"),
+    ]
+    told = ", ".join(f"{count} {what}" for count, what in done if count)
+    if told:
+        log.info("Sweep: %s.", told)

@@ -1,0 +1,214 @@
+"""One Celery worker: `python -m worker.pool.worker`, as the supervisor starts it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from celery import bootsteps
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning, WorkerLostError
+from celery.signals import setup_logging, task_failure
+from celery.worker.consumer import Consumer
+from celery.worker.state import maybe_shutdown
+
+from worker.bootstrap import Oracles, Store, open_store, worker_name
+from worker.lifeline import die_with, is_alive
+from worker.logs import log_lines
+from worker.oracle.throttle import CONCURRENCY
+from worker.pool.app import LANES, announce, make_app, publisher, queue_length
+from worker.pool.breaker import Breaker, start_probe
+from worker.pool.measurer import Measurer
+from worker.pool.sweeper import Sweeper
+from worker.reviews import Lane
+from worker.settings import read_settings
+from worker.store.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+LOOK_FOR_DEAD_S = 0.5
+
+
+class PatientConsumer(Consumer):  # type: ignore[misc]
+    """Celery's consumer, but one that tries again after at most two seconds instead of thirty."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Celery turns this warning on again while it sets up logging; the advice in it is not for us.
+        warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
+        super().__init__(*args, **kwargs)
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connects, however long it takes; the sweeper tells people about it."""
+        connected = conn.ensure_connection(
+            None, None, interval_start=0.2, interval_step=0.3, interval_max=2, callback=maybe_shutdown
+        )
+        self.first_connection_attempt = False
+        return connected
+
+
+class SweeperStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Runs the sweeper beside the event loop: hub timers fall silent while the broker is away."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, parent: Any, sweeper: Sweeper | None = None, **kwargs: Any) -> None:
+        self.enabled = sweeper is not None
+        self._sweeper = sweeper
+        super().__init__(parent, **kwargs)
+
+    def start(self, parent: Any) -> None:
+        """Starts the thread."""
+        assert self._sweeper is not None
+        task_failure.connect(self._child_lost)
+        self._sweeper.start()
+
+    def register_with_event_loop(self, parent: Any, hub: Any) -> None:
+        """Looks for dead children more often: Celery misses some exits, and then looks every five seconds."""
+        hub.call_repeatedly(LOOK_FOR_DEAD_S, parent.pool.maintain_pool)
+
+    def stop(self, parent: Any) -> None:
+        """Ends the thread."""
+        assert self._sweeper is not None
+        self._sweeper.stop()
+
+    terminate = stop
+
+    def _child_lost(self, task_id: str = "", exception: BaseException | None = None, **_: Any) -> None:
+        if isinstance(exception, WorkerLostError) and self._sweeper is not None:
+            log.warning("A child died while it scored a batch (%s); the batch is tried again.", exception)
+            self._sweeper.lost(task_id)
+
+
+class LaneConsumer:
+    """Whether a Celery worker takes messages from its lane; another thread may change it."""
+
+    def __init__(self, worker: Any, lane: Lane) -> None:
+        self._consumer = worker.consumer
+        self._lane = lane
+
+    def takes(self) -> bool:
+        """Whether it does."""
+        return self._lane in self._consumer.app.amqp.queues.consume_from
+
+    def stop(self) -> None:
+        """Soon it doesn't. What its children hold they give back."""
+        self._consumer.call_soon(self._stop)
+
+    def start(self) -> None:
+        """Soon it does."""
+        self._consumer.call_soon(self._start)
+
+    def _stop(self) -> None:
+        # Without a connection there is no task_consumer; the next one takes the queues that are selected then.
+        self._consumer.app.amqp.queues.deselect(self._lane)
+        if self._consumer.task_consumer is not None:
+            self._consumer.cancel_task_queue(self._lane)
+
+    def _start(self) -> None:
+        if self._consumer.task_consumer is not None:
+            self._consumer.add_task_queue(self._lane)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """One Celery worker until SIGTERM, which lets the batches in flight finish."""
+    parser = argparse.ArgumentParser(prog="python -m worker.pool.worker")
+    parser.add_argument("--lane", choices=LANES, default="adapter")
+    parser.add_argument("--children", type=int, default=1)
+    parser.add_argument("--parent", type=int)
+    options = parser.parse_args(arguments)
+    if options.parent:
+        die_with(options.parent)
+    # It advises against root because of pickle, which we never accept.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    settings = read_settings()
+    # The openai lane waits for answers: its children are threads, some more than may have a request in flight, so
+    # that the ledger's work for one goes on beside the waiting of the others.
+    threads = options.lane == "openai"
+    children = options.children + options.children // 4 + 2 if threads else options.children
+    os.environ[CONCURRENCY] = str(options.children)
+    app = make_app(settings, options.lane)
+    name = f"loracle-{os.getpid()}@{os.uname().nodename}"
+
+    def length(lane: Lane) -> int | None:
+        announce(app, worker_name(settings), options.lane)
+        return queue_length(app, lane)
+
+    @cache
+    def store() -> Store:
+        return open_store(settings)
+
+    @cache
+    def oracles() -> Oracles:
+        return Oracles(settings, store())
+
+    def prepare(ledger: Ledger) -> None:
+        # A job that waits for nobody is told apart from one whose workers are slow by their claims.
+        handed = ledger.hand_over_waiting(
+            after_s=settings.fallback_after_s, room=2 * settings.publish_window * settings.batch_size
+        )
+        for job_id, count in handed.items():
+            log.warning(
+                "No adapter worker took a batch for %g s: %d batches of job %d go to the oracle.",
+                settings.fallback_after_s,
+                count,
+                job_id,
+            )
+        ledger.pack(oracles().pack_rule)
+
+    @cache
+    def breaker() -> Breaker:
+        return Breaker(
+            worker_name(settings),
+            LaneConsumer(worker, options.lane),
+            gone=lambda other: _was_here(worker_name(settings), other),
+            start_probe=lambda adapter_id: start_probe(adapter_id, os.getpid()),
+        )
+
+    sweeper = Sweeper(
+        lambda: store().ledger,
+        lanes=[options.lane],
+        publish=publisher(app),
+        queue_length=length,
+        window=settings.publish_window,
+        interval_s=settings.sweep_interval_s,
+        before_ring=prepare if threads else lambda ledger: breaker().look(ledger),
+        child_died=lambda ledger, task_id: ledger.child_died(task_id, worker_name(settings)),
+        measurer=Measurer(),
+    )
+    worker = app.Worker(
+        hostname=name,
+        concurrency=children,
+        pool="threads" if threads else "prefork",
+        queues=[options.lane],
+        loglevel="ERROR",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+        sweeper=sweeper,
+    )
+    worker.start()
+    return worker.exitcode or 0
+
+
+def _was_here(worker: str, other: str) -> bool:
+    """Whether `other` is a worker of the same host and device whose supervisor has ended."""
+    (title, _, _), (other_title, _, pid) = (name.rpartition(" (pid ") for name in (worker, other))
+    return title == other_title and pid[:-1].isdecimal() and not is_alive(int(pid[:-1]))
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator]
+def _log_lines(**_: Any) -> None:
+    log_lines(read_settings().log_level)
+
+
+if __name__ == "__main__":
+    # Imported by its real name: the classes and signal receivers of __main__ would be others.
+    from worker.pool.worker import main as run
+
+    sys.exit(run())

@@ -1,0 +1,141 @@
+"""How well a job's raters agree: measured from its labels, and kept."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from worker.errors import Transient
+from worker.policy import Policy
+from worker.reviews import Job
+from worker.store.agreements import MEASURE_ATTEMPTS, AgreementRow
+from worker.store.ledger import Ledger
+from worker.store.queries import Queries
+
+if TYPE_CHECKING:
+    from worker.agreement.measure import Measurement
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The comparisons of a job, in the order in which they were measured; `at` is when they were measured and kept,
+    in seconds since 1970, None if it was just now and they aren't kept."""
+
+    rows: tuple[AgreementRow, ...]
+    at: float | None
+
+    def find(self, raters: str, *, slice: str = "all") -> AgreementRow | None:
+        """The comparison of these raters that holds for the most reviews: of the whole job, where there is one."""
+        found = {row.selection: row for row in self.rows if (row.raters, row.slice) == (raters, slice)}
+        for selection in ("all", "audit+cascade", "audit", "escalated"):
+            if selection in found:
+                return found[selection]
+        return None
+
+
+def refresh_agreement(job_id: int, *, ledger: Ledger, queries: Queries) -> int:
+    """Measures the job anew and keeps it, in place of what was kept; how many comparisons that is.
+
+    To be called when labels or gold have changed: a job is over, or a person corrected it. Twice is the same as
+    once, and of two at the same time the later counts.
+
+    Raises:
+        JobUnknown: there is no such job.
+    """
+    token = ledger.begin_measuring(job_id)
+    try:
+        rows = _measure(queries, queries.get_job(job_id))
+        ledger.save_agreements(job_id, rows, token=token)
+    except BaseException:
+        ledger.release_measuring(token)
+        raise
+    return len(rows)
+
+
+def record_agreement(job_id: int, *, ledger: Ledger, queries: Queries) -> None:
+    """`refresh_agreement`, but what fails is logged and keeps nobody from anything.
+
+    The labels are saved, and a worker measures the job later.
+    """
+    try:
+        refresh_agreement(job_id, ledger=ledger, queries=queries)
+    except Exception as error:
+        # Only the type is logged, since a message may quote the review.
+        log.error("The agreement of job %s couldn't be measured: %s.", job_id, type(error).__name__)
+
+
+def measure_due(token: str, *, ledger: Ledger, queries: Queries, claimed: int | None = None) -> None:
+    """Measures every job that is due, first the one that was `claimed` with the token already.
+
+    Raises:
+        Transient: the database is away; what was begun isn't given back.
+    """
+    job_id = ledger.claim_measuring(token) if claimed is None else claimed
+    while job_id is not None:
+        try:
+            ledger.save_agreements(job_id, _measure(queries, queries.get_job(job_id)), token=token)
+        except Transient:
+            raise
+        except Exception as error:
+            # Only the type is logged, since a message may quote the review.
+            for failed, attempts in ledger.release_measuring(token, delay_s=RETRY_S):
+                failed_to_measure(failed, type(error).__name__, attempts)
+        job_id = ledger.claim_measuring(token)
+
+
+def failed_to_measure(job_id: int, reason: str, attempts: int) -> None:
+    """Says so in the log, and whether it is tried again after so many attempts."""
+    if attempts < MEASURE_ATTEMPTS:
+        log.warning("The agreement of job %d couldn't be measured: %s. It is tried again.", job_id, reason)
+    else:
+        log.error(
+            "The agreement of job %d couldn't be measured in %d attempts: %s. It is given up; "
+            "`loracle agreement %d --now` tries once more.",
+            job_id,
+            attempts,
+            reason,
+            job_id,
+        )
+
+
+def agreement_as_it_is(queries: Queries, job_id: int) -> Measured:
+    """What was kept when the job ended; measured from its labels as they are where it isn't kept, or not yet.
+
+    Raises:
+        JobUnknown: there is no such job.
+    """
+    job = queries.get_job(job_id)
+    kept = kept_agreement(queries, job)
+    if kept is not None:
+        return kept
+    return Measured(
+        tuple(
+            AgreementRow(
+                one.raters, one.selection, one.slice, one.n, one.contingency, one.statistics, time.time()
+            )
+            for one in _measure(queries, job)
+        ),
+        None,
+    )
+
+
+def kept_agreement(queries: Queries, job: Job) -> Measured | None:
+    """What was kept since the job ended, nothing if there was nothing to compare; None while it is to be measured."""
+    if job.measured_at is None:
+        return None
+    return Measured(tuple(queries.agreements(job.id)), job.measured_at)
+
+
+def _measure(queries: Queries, job: Job) -> list[Measurement]:
+    if not queries.is_comparable(job.id):
+        return []
+    # scipy takes its time to be imported, which the commands that only read shouldn't spend.
+    from worker.agreement.measure import measure
+
+    return measure(queries.raters(job.id), Policy.parse(job.policy), job.id)

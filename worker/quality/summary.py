@@ -1,0 +1,99 @@
+"""A job in a few figures, derived from its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from worker.quality.measured import Measured, agreement_as_it_is
+from worker.store.queries import Queries
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What became of a job. `error` says why it stopped before its end.
+
+    `rows` counts the file's records, rejects too. Accuracy and kappa are over the labelled reviews with a gold
+    label (`gold` of them) and None where there are none. `oracle_agreement` is the share of reviews to which adapter
+    and oracle give the same label, seen in `oracle_agreement_n`; `oracle_agreement_on` says which: "audit" and
+    "audit+cascade" hold for the whole job, "escalated" only for reviews the adapter was unsure of. Intervals are
+    95 %. `reviews_per_s` is the job's speed: over the time
+    from enqueueing to the last label. `sources` says who gave the final
+    labels and `oracle_cost`, in US dollars, what the oracle took; both are empty for a job without one.
+    """
+
+    job_id: int
+    name: str
+    state: str
+    error: str | None
+    rows: int
+    reviews: int
+    labelled: int
+    rejected: int
+    failed: int
+    labels: dict[str, int]
+    sources: dict[str, int]
+    oracle_cost: float | None
+    oracle_tokens: int
+    gold: int
+    accuracy: float | None
+    accuracy_interval: tuple[float, float] | None
+    kappa: float | None
+    kappa_interval: tuple[float, float] | None
+    oracle_agreement: float | None
+    oracle_agreement_interval: tuple[float, float] | None
+    oracle_agreement_on: str | None
+    oracle_agreement_n: int
+    reviews_per_s: float | None
+
+
+def summarise(queries: Queries, job_id: int) -> Summary:
+    """The figures of a job as it stands."""
+    at = queries.progress(job_id)
+    job = at.job
+    measured = agreement_as_it_is(queries, job_id)
+    return Summary(
+        job_id=job.id,
+        name=job.name,
+        state=job.state,
+        error=job.error,
+        rows=job.records_read,
+        reviews=at.reviews,
+        labelled=at.labelled,
+        rejected=at.rejected,
+        failed=at.failed,
+        labels=queries.label_counts(job_id),
+        sources=queries.source_counts(job_id) if job.oracle_id is not None else {},
+        oracle_cost=job.spent if job.oracle_id is not None else None,
+        oracle_tokens=sum(row.tokens for row in queries.costs(job_id)) if job.oracle_id is not None else 0,
+        **summarise_agreement(measured),
+        reviews_per_s=None if at.speed is None else round(at.speed, 2),
+    )
+
+
+def summarise_agreement(measured: Measured | None) -> dict[str, Any]:
+    """The figures of `Summary` from gold to oracle_agreement_n, by name."""
+    against_gold = measured.find("gold,final") if measured is not None else None
+    against_oracle = measured.find("adapter,oracle") if measured is not None else None
+    accuracy, accuracy_interval = _figure(against_gold.statistics["observed"] if against_gold else None)
+    kappa, kappa_interval = _figure(against_gold.statistics["kappa"] if against_gold else None)
+    observed, observed_interval = _figure(against_oracle.statistics["observed"] if against_oracle else None)
+    return {
+        "gold": against_gold.n if against_gold else 0,
+        "accuracy": accuracy,
+        "accuracy_interval": accuracy_interval,
+        "kappa": kappa,
+        "kappa_interval": kappa_interval,
+        "oracle_agreement": observed,
+        "oracle_agreement_interval": observed_interval,
+        "oracle_agreement_on": against_oracle.selection if against_oracle else None,
+        "oracle_agreement_n": against_oracle.n if against_oracle else 0,
+    }
+
+
+def _figure(estimate: Mapping[str, Any] | None) -> tuple[float | None, tuple[float, float] | None]:
+    if estimate is None or estimate["value"] is None:
+        return None, None
+    interval = None if estimate["low"] is None else (estimate["low"], estimate["high"])
+    return estimate["value"], interval

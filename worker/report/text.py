@@ -1,0 +1,533 @@
+"""How a job can be repeated, how its figures were computed, and where its rows are."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from worker.money import dollars
+from worker.report.chart import Table
+from worker.report.data import Comparison, ReportData
+from worker.report.words import (
+    RATERS,
+    coefficient_with_interval,
+    count,
+    duration,
+    listed,
+    moment,
+    plain,
+    share,
+    share_with_interval,
+)
+
+SOURCES = {
+    "adapter": "the adapter",
+    "oracle": "the oracle",
+    "adapter_unconfirmed": "the adapter, where the oracle was to decide and didn't",
+}
+Facts = list[tuple[str, str]]
+
+
+def scored(data: ReportData) -> Facts:
+    """The file and the job."""
+    job = data.job
+    options = job.options
+    part = ""
+    if options.get("sample") is not None:
+        part = f", a random sample of {count(options['sample'])} (seed {options.get('seed') or 0})"
+    elif options.get("limit") is not None:
+        part = f", the first {count(options['limit'])}"
+    found = [
+        ("file", f"{job.source}{part}"),
+        (
+            "records",
+            f"{count(job.records_read)} read: {count(data.reviews, 'review')}, {count(job.rejected)} rejected",
+        ),
+        ("labelled", f"{count(data.labelled, 'review')}; {count(data.failed)} failed"),
+        ("with gold label", count(data.gold, "review")),
+        ("state", job.state + (f": {job.error}" if job.error else "")),
+        ("policy", str(data.policy)),
+        ("enqueued", moment(job.created_at)),
+        ("finished", moment(job.finished_at)),
+    ]
+    if job.finished_at is not None:
+        found.append(("took", duration(max(0.0, job.finished_at - job.created_at))))
+    return [*found, ("report written", f"{moment(data.made_at)} by Loracle {data.version}")]
+
+
+def adapter(data: ReportData) -> Facts:
+    """The adapter, and on what it ran."""
+    row, manifest = data.adapter, data.adapter.manifest
+    found = [("name", row.name), ("sha256", row.sha256)]
+    if row.is_stub:
+        found.append(
+            ("what it is", "a stub without a model, for drills: its labels follow from the text's hash")
+        )
+    base = manifest.get("base")
+    if isinstance(base, Mapping):
+        revision = f" at {base['revision']}" if base.get("revision") else ""
+        found += [
+            ("base model", f"{base.get('id')}{revision}"),
+            ("base weights, sha256", str(base.get("weights_sha256"))),
+        ]
+    if "labels" in manifest:
+        found.append(("labels", ", ".join(map(str, manifest["labels"]))))
+    if "temperature" in manifest:
+        exponent = f", exponent {manifest['exponent']:g}" if manifest.get("exponent", 1) != 1 else ""
+        found.append(("temperature", f"{manifest['temperature']:g}{exponent}"))
+    encoding = manifest.get("encoding")
+    if isinstance(encoding, Mapping):
+        found.append(("encoding", ", ".join(f"{key} {value}" for key, value in encoding.items())))
+    ran = [one for one in data.given_by if one.scorer.kind != "openai"]
+    for one in ran:
+        details = one.scorer.details
+        where = (
+            f"{details['device']}, {details.get('dtype')}" if "device" in details else "device not recorded"
+        )
+        found.append(
+            ("labels given", f"{count(one.labels)} on {where}" if "device" in details else count(one.labels))
+        )
+    if not ran:
+        found.append(("labels given", "none"))
+    return found
+
+
+def oracle(data: ReportData) -> Facts:
+    """The oracle, what it was asked and what it answered; nothing without one."""
+    if data.oracle is None:
+        return []
+    details = data.oracle.details
+    template = details.get("template")
+    found = [
+        ("model", str(details.get("model", data.oracle.name))),
+        ("asked at", str(details.get("base_url", "?"))),
+        ("route", str(details.get("route", "?"))),
+    ]
+    if isinstance(template, Mapping):
+        found += [
+            ("prompt", str(template.get("name"))),
+            ("prompt, sha256", str(details.get("template_sha256"))),
+        ]
+    found += [
+        ("text window", str(details.get("window", "?"))),
+        ("reviews per prompt", str(details.get("reviews_per_prompt", "?"))),
+        ("personal data masked", "yes" if details.get("redacted") else "no"),
+        ("identity, sha256", data.oracle.sha256),
+    ]
+    for one in data.given_by:
+        if one.scorer.kind == "openai":
+            models = ", ".join(f"{model} ({count(n)})" for model, n in one.models.items())
+            found.append(("labels given", count(one.labels) + (f", by {models}" if models else "")))
+    if data.job.oracle_error:
+        found.append(("no longer asked", data.job.oracle_error))
+    return found
+
+
+def speed_and_cost(data: ReportData) -> Facts:
+    """Throughput, and money where an oracle was asked."""
+    found = []
+    if data.speed is not None and data.labelled_s is not None:
+        found += [
+            ("reviews per second", f"{data.speed:,.1f}, from enqueueing to the last label"),
+            ("from enqueueing to the last label", duration(data.labelled_s)),
+        ]
+    else:
+        found.append(("reviews per second", "unknown: nothing is labelled"))
+    if data.oracle is None:
+        return [*found, ("oracle", "not asked: it cost nothing")]
+    budget = "no budget" if data.job.max_cost is None else f"of a budget of {dollars(data.job.max_cost)}"
+    lost = sum(row.lost for row in data.costs)
+    asked = sum(row.labels for row in data.costs if row.scorer == data.oracle.name)
+    found += [
+        ("spent", f"{dollars(data.job.spent)}, {budget}"),
+        ("of that lost", f"{dollars(lost)} set aside for calls nobody heard the end of"),
+        ("tokens", count(sum(row.tokens for row in data.costs))),
+    ]
+    if data.reviews:
+        found.append(("cost per 1,000 reviews of the job", dollars(1000 * data.job.spent / data.reviews)))
+    if asked:
+        found.append(("cost per 1,000 labels of the oracle", dollars(1000 * data.job.spent / asked)))
+    return found
+
+
+def tables(data: ReportData) -> list[Table]:
+    """Who gave the final labels, what the oracle was asked, and what went wrong, counted."""
+    found = []
+    total = sum(data.sources.values())
+    if total:
+        rows = [[SOURCES.get(key, key), count(n), share(n / total)] for key, n in data.sources.items()]
+        found.append(Table("Who gave the final labels", ["source", "reviews", "share"], rows))
+    if data.requests:
+        asked = [[f"{reason}: {state}", count(n)] for (reason, state), n in sorted(data.requests.items())]
+        found.append(Table("What the oracle was asked", ["reason: what became of it", "reviews"], asked))
+    for title, noun, reasons, number in (
+        ("Rejected records", "records", data.reject_reasons, data.job.rejected),
+        ("Failed reviews", "reviews", data.failure_reasons, data.failed),
+    ):
+        if number:
+            rows = [[plain(reason), count(n)] for reason, n in reasons.items()]
+            if others := number - sum(reasons.values()):
+                rows.append(["other reasons", count(others)])
+            found.append(Table(title, ["reason", noun], rows))
+    return found
+
+
+PAIRS = (
+    ("gold", "final"),
+    ("gold", "adapter"),
+    ("gold", "oracle"),
+    ("adapter", "oracle"),
+    ("final", "oracle"),
+    ("adapter", "oracle", "gold"),
+)
+SPEAKS_FOR_ALL = ("audit+cascade", "all", "audit")
+"""Selections from which something follows for the whole job, the most informative first. The escalated reviews alone,
+of which the adapter was unsure, say nothing of the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """A figure at a glance and the sentence that says what it is; `figure` is "undefined" where it is."""
+
+    figure: str
+    title: str
+    sentence: str
+
+
+def headlines(data: ReportData) -> list[Headline]:
+    """A headline for every set of raters that was compared, and one for each that is missing and why."""
+    chosen = [
+        one
+        for raters in PAIRS
+        if (one := best(data.comparisons, raters)) is not None and not is_repeated(one, data.comparisons)
+    ]
+    return [
+        *(_headline(one, data.reviews, beside=_adapter_alone(one, data)) for one in chosen),
+        *_missing(data, chosen),
+    ]
+
+
+def _adapter_alone(one: Comparison, data: ReportData) -> str:
+    """Of the labels after a cascade: what the adapter's own would have been, and whether asking made them worse."""
+    alone = best(data.comparisons, ("gold", "adapter"))
+    if data.policy.kind != "cascade" or one.raters != ("gold", "final") or alone is None:
+        return ""
+    if one.share.value is None or alone.share.value is None or alone.n != one.n:
+        return ""
+    before = share(alone.share.value)
+    if one.share.value < alone.share.value:
+        return f" The cascade made it worse: the adapter's own labels have {before}."
+    return f" The adapter's own labels have {before}."
+
+
+def best(found: Sequence[Comparison], raters: Sequence[str]) -> Comparison | None:
+    """The comparison of these raters that speaks for the whole job, a defined one before others."""
+    fitting = [
+        one
+        for selection in SPEAKS_FOR_ALL
+        for one in found
+        if one.raters == tuple(raters) and one.selection == selection
+    ]
+    return next((one for one in fitting if one.share.value is not None), fitting[0] if fitting else None)
+
+
+def is_repeated(one: Comparison, found: Sequence[Comparison]) -> bool:
+    """Whether these final labels are all another rater's, so that gold is compared with them twice."""
+    if one.raters != ("gold", "final"):
+        return False
+    others = [best(found, raters) for raters in (("gold", "adapter"), ("gold", "oracle"))]
+    return any(other and (other.table, other.share) == (one.table, one.share) for other in others)
+
+
+def basis(one: Comparison) -> str:
+    """On which reviews a comparison rests: "all 500 reviews …", "512 audited reviews, a random sample of …"."""
+    if one.kind == "cascade":
+        return (
+            f"{count(one.n, 'review')}: all {count(one.escalated)} escalated ones and "
+            f"{count(one.audited)} audited of the {count(one.trusted)} trusted ones"
+        )
+    if one.selection == "audit":
+        sample = f", a random sample of {count(one.finite)}" if one.finite else ""
+        return f"{count(one.n, 'audited review')}{sample}"
+    if one.selection == "escalated":
+        return f"{count(one.n, 'escalated review')}, no sample of the others"
+    return (
+        f"all {count(one.n, 'review')} that have both"
+        if len(one.raters) == 2
+        else f"{count(one.n, 'review')}"
+    )
+
+
+def _headline(one: Comparison, total: int, *, beside: str = "") -> Headline:
+    names = [RATERS[rater] for rater in one.raters]
+    if one.kind == "many":
+        title = f"{listed([name.removeprefix('the ') for name in names]).capitalize()} together"
+        if one.share.value is None:
+            return Headline(share(None), title, f"How far they agree is undefined: {_why(one)}.")
+        return Headline(
+            share(one.share.value),
+            title,
+            f"{listed(names).capitalize()} give one and the same label to "
+            f"{share_with_interval(one.share)} of {_estimated(one, total)}. "
+            f"Fleiss' kappa is {coefficient_with_interval(one.kappa)}.{_unanswered(one)}",
+        )
+    first, second = names
+    if one.gold is not None:
+        title = f"{second.removeprefix('the ').capitalize()} against gold"
+        if one.share.value is None:
+            return Headline(share(None), title, f"Accuracy of {second} is undefined: {_why(one)}.")
+        verb, to = ("is", "for") if one.raters[1] == "final" else ("gives", "to")
+        return Headline(
+            share(one.share.value),
+            title,
+            f"{second.capitalize()} {verb} gold's label {to} {share_with_interval(one.share)} of "
+            f"{_with_gold(one, total)}.{beside} Cohen's kappa is {coefficient_with_interval(one.kappa)}."
+            f"{_unanswered(one)}",
+        )
+    title = f"{first.removeprefix('the ').capitalize()} against {second.removeprefix('the ')}"
+    if one.share.value is None:
+        return Headline(
+            share(None), title, f"How far {first} agrees with {second} is undefined: {_why(one)}."
+        )
+    return Headline(
+        share(one.share.value),
+        title,
+        f"{first.capitalize()} agrees with {second} on {share_with_interval(one.share)} of {_estimated(one, total)}. "
+        f"Cohen's kappa is {coefficient_with_interval(one.kappa)}.{_unanswered(one)}",
+    )
+
+
+def _estimated(one: Comparison, total: int) -> str:
+    """For which of the job's `total` reviews the figure is, and from how many it was estimated."""
+    if one.kind == "cascade":
+        return (
+            f"{_of_job(one, one.n, total)}, estimated from all {count(one.escalated)} escalated ones and "
+            f"{count(one.audited)} audited of the {count(one.trusted)} trusted ones"
+        )
+    if one.finite is not None and one.finite > one.n:
+        return f"{_of_job(one, one.finite, total)}, estimated from {count(one.n)} audited ones"
+    if one.finite is not None:
+        return f"{_of_job(one, one.n, total)}, all of them compared: nothing is left to chance"
+    return f"the {count(one.n, 'review')} that {'both' if len(one.raters) == 2 else 'all of them'} labelled"
+
+
+def _of_job(one: Comparison, number: int, total: int) -> str:
+    if "gold" in one.raters:
+        return f"this job's {count(number, 'review')} with gold"
+    everything = f"this job's {count(total, 'review')}"
+    return everything if number == total else f"{count(number)} of {everything}"
+
+
+def _with_gold(one: Comparison, total: int) -> str:
+    assert one.gold is not None
+    if one.selection != "all":
+        return _estimated(one, total)
+    without = one.gold.n - one.gold.labelled
+    wrong = f"; {count(without)} of them got no label, which counts as wrong" if without else ""
+    return f"the {count(one.gold.n, 'review')} with gold{wrong}"
+
+
+def _why(one: Comparison) -> str:
+    return one.reason or ("no review has a label of each" if not one.n else "its table has no variation")
+
+
+def _unanswered(one: Comparison) -> str:
+    if not one.unanswered:
+        return ""
+    return (
+        f" {count(one.unanswered, 'review')} that the oracle left unanswered {_is(one.unanswered)} not in it."
+    )
+
+
+def _is(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _missing(data: ReportData, chosen: Sequence[Comparison]) -> list[Headline]:
+    """Why there is no figure against gold, or against the oracle."""
+    found = []
+    if not any("gold" in one.raters for one in chosen):
+        reason = (
+            "No review has both a label and a gold label."
+            if data.gold
+            else "The file has no gold labels, so accuracy isn't known. "
+            "`--label-column` names the column that holds them."
+        )
+        found.append(Headline(share(None), "Against gold", f"{reason}{_so_far(data)}"))
+    if not any("oracle" in one.raters and "gold" not in one.raters for one in chosen):
+        found.append(
+            Headline(share(None), "Adapter against oracle", f"{_why_not_oracle(data)}{_so_far(data)}")
+        )
+    return found
+
+
+def _why_not_oracle(data: ReportData) -> str:
+    kind = data.policy.kind
+    if data.oracle is None:
+        return "No oracle was asked. `--audit 0.05` has one check a random share of the reviews."
+    if data.policy.audit:
+        return "The oracle has labelled no review that the adapter labelled too."
+    if kind == "oracle":
+        return "The oracle alone gave the labels. `--audit 0.05` has the adapter label a random share too."
+    if kind == "cascade":
+        return (
+            "The oracle was asked only where the adapter was unsure, which says nothing of the other reviews. "
+            "`--audit 0.05` has it check a random share of them."
+        )
+    return "The oracle was asked only where the adapter gave no label. `--audit 0.05` has it check a random share."
+
+
+def _so_far(data: ReportData) -> str:
+    if data.over:
+        return ""
+    return f" The job is {data.job.state}: {count(data.labelled)} of {count(data.reviews, 'review')} are labelled."
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How a figure is computed, and whose it is."""
+
+    figure: str
+    how: str
+
+
+def commands(data: ReportData) -> list[str]:
+    """The commands that make the same job again, and show it."""
+    job, options = data.job, data.job.options
+    enqueue = ["loracle", "enqueue", job.source]
+    columns = {"text_column": "--text-column", "label_column": "--label-column", "id_column": "--id-column"}
+    for key, option in columns.items():
+        if options.get(key):
+            enqueue += [option, str(options[key])]
+    if kept := options.get("keep_columns"):
+        enqueue += ["--keep-columns", ",".join(map(str, kept))]
+    if options.get("limit") is not None:
+        enqueue += ["--limit", str(options["limit"])]
+    if options.get("sample") is not None:
+        enqueue += ["--sample", str(options["sample"]), "--seed", str(options.get("seed") or 0)]
+    enqueue += ["--adapter", "stub" if data.adapter.is_stub else data.adapter.sha256[:12]]
+    enqueue += ["--policy", *str(data.policy).split(" ")]
+    if data.oracle is not None:
+        enqueue += _oracle_options(data.oracle.details)
+        if job.max_cost is not None:
+            enqueue += ["--max-cost", f"{job.max_cost:g}"]
+    lanes = ["adapter"] if data.policy.names_adapter else []
+    lanes += ["openai"] if data.policy.names_oracle else []
+    worker = ["loracle", "worker", *(part for lane in lanes for part in ("--lane", lane))]
+    return [
+        shlex.join([*enqueue, "--again"]),
+        shlex.join(worker),
+        f"loracle agreement {job.id}",
+        f"loracle results {job.id} -o labels.parquet",
+        f"loracle report {job.id}",
+    ]
+
+
+def _oracle_options(details: object) -> list[str]:
+    assert hasattr(details, "get")
+    template = details.get("template") or {}
+    pairs = (
+        ("--model", details.get("model")),
+        ("--route", details.get("route")),
+        ("--prompt", template.get("name") if isinstance(template, dict) else None),
+        ("--text-window", details.get("window")),
+        ("--reviews-per-prompt", details.get("reviews_per_prompt")),
+    )
+    found = [part for option, value in pairs if value is not None for part in (option, str(value))]
+    return [*found, *(["--redact"] if details.get("redacted") else [])]
+
+
+def methods(data: ReportData) -> list[Method]:
+    """The figures that this report shows, each with its estimator."""
+    found = [
+        Method(
+            "share of equal labels, accuracy",
+            "Equal labels of all compared; the interval is Wilson's (1927). A review with gold and without label "
+            "counts as wrong in accuracy.",
+        ),
+        Method(
+            "Cohen's kappa",
+            "Agreement beyond what the two raters' label shares give by chance (Cohen 1960); interval by "
+            "linearisation on Fisher's scale (Fleiss, Cohen, Everitt 1969).",
+        ),
+        Method("Gwet's AC1", "As kappa, with a chance term that holds where one label is rare (Gwet 2008)."),
+        Method(
+            "Krippendorff's alpha",
+            "Nominal, two raters, with its correction for small n (Krippendorff 2004).",
+        ),
+    ]
+    kinds = {one.kind for one in data.comparisons}
+    selections = {one.selection for one in data.comparisons}
+    if "audit" in selections:
+        found.append(
+            Method(
+                "estimates from an audit",
+                "The audited reviews are a simple random sample of the job, drawn by a seeded hash; intervals are "
+                "for this job: exact hypergeometric for shares, finite population correction for the others "
+                "(Cochran 1977).",
+            )
+        )
+    if "cascade" in kinds:
+        found.append(
+            Method(
+                "estimates from an audit and a cascade",
+                "The oracle saw every escalated review and a sample of the others, so the others are weighted up by "
+                "the adapter's label (post-stratification: Cochran 1977; Feder 2006). Pooled unweighted, kappa would "
+                "come out far too low.",
+            )
+        )
+    if "many" in kinds:
+        found.append(
+            Method(
+                "Fleiss' kappa",
+                "Agreement of three raters beyond chance (Fleiss 1971); interval by linearisation (Gwet 2008).",
+            )
+        )
+    if any(one.gold is not None and one.gold.bins for one in data.comparisons):
+        found.append(
+            Method(
+                "calibration",
+                "Bins of equal size; ECE is the mean gap between score and accuracy (Guo et al. 2017), its band a "
+                "simulation with a fixed seed; the debiased root mean square gap takes off what chance adds (Kumar, "
+                "Liang, Ma 2019). AUROC is the chance that a review of a label scores higher for it than one of "
+                "another.",
+            )
+        )
+    found.append(
+        Method(
+            "reviews per second",
+            "Labelled reviews by the seconds in which at least one batch was being scored; the loading of the model "
+            "and pauses don't count.",
+        )
+    )
+    return found
+
+
+def statements(job_id: int) -> Sequence[tuple[str, str]]:
+    """SQL that gets at the rows behind this page."""
+    return (
+        (
+            "Every review with its final label",
+            f"SELECT * FROM results WHERE job_id = {job_id} ORDER BY row_no;",
+        ),
+        (
+            "Label shares by source",
+            f"SELECT source, label, count(*) FROM results WHERE job_id = {job_id} GROUP BY source, label;",
+        ),
+        (
+            "The stored agreement, as JSON",
+            f"SELECT raters, selection, slice, n, statistics FROM agreements WHERE job_id = {job_id};",
+        ),
+        ("What each scorer took", f"SELECT * FROM costs WHERE job_id = {job_id};"),
+        (
+            "What was wrong by gold, with texts",
+            "SELECT r.row_no, r.gold_label, r.label, r.score, v.text FROM results r JOIN reviews v "
+            f"ON v.job_id = r.job_id AND v.row_no = r.row_no\nWHERE r.job_id = {job_id} "
+            "AND r.label <> r.gold_label ORDER BY r.score DESC;",
+        ),
+        (
+            "Records that couldn't be read",
+            f"SELECT line_no, reason FROM rejects WHERE job_id = {job_id} ORDER BY row_no;",
+        ),
+    )

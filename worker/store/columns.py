@@ -1,0 +1,324 @@
+"""Which labels are the adapter's and which the oracle's, wherever both are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, Connection, Engine, and_, func, select
+from sqlalchemy.orm import aliased
+
+from worker.agreement.columns import NONE, REASONS, Codes, Raters, decide
+from worker.store.adapters import adapter_labels
+from worker.store.engine import read
+from worker.store.inserts import on_postgresql
+from worker.store.job_rows import read_job
+from worker.store.tables import Adapter, Correction, Label, Review, Scorer
+
+ROWS_AT_ONCE = 2_000_000
+"""Reviews in a value of PostgreSQL, which holds 1 GB: two labels each are 112 MB."""
+
+FETCHED = 500
+"""Rows at a time from SQLite: fewer than make Python's garbage collector look, which took a quarter of the time."""
+UNKNOWN = -2
+"""The code of a label whose name isn't among those given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A job's reviews in row order, as `Raters` has them, but for the final label."""
+
+    row_no: NDArray[np.int64]
+    gold: Codes
+    adapter: Codes
+    oracle: Codes
+    adapter_score: NDArray[np.float64]
+    oracle_score: NDArray[np.float64]
+    characters: NDArray[np.int64]
+    reason: Codes
+
+    @property
+    def has_unknown(self) -> bool:
+        """Whether some label's name isn't among those given to the reader."""
+        return any(bool((one == UNKNOWN).any()) for one in (self.gold, self.adapter, self.oracle))
+
+
+def read_postgresql(
+    connection: Connection, job_id: int, *, names: Sequence[str], openai: Sequence[int]
+) -> Columns:
+    """The columns; codes are places in `names`, scorers in `openai` are the oracle's."""
+    reviews = _packed(
+        connection, job_id, "reviews",
+        [("row_no", "int8send(row_no)", ">i8"), ("gold", _code("gold_label"), ">i2"),
+         ("characters", "int4send(coalesce(characters, length(text)))", ">i4")],
+        {"names": list(names)},
+    )  # fmt: skip
+    requests = _packed(
+        connection, job_id, "requests",
+        [("row_no", "int8send(row_no)", ">i8"), ("scorer", "int8send(scorer_id)", ">i8"),
+         ("reason", "int2send((array_position(%(reasons)s::text[], reason) - 1)::int2)", ">i2"),
+         ("answered", "int2send((state = 'labelled')::int::int2)", ">i2")],
+        {"reasons": list(REASONS)},
+    )  # fmt: skip
+    labels = _packed(
+        connection, job_id, "labels",
+        [("row_no", "int8send(row_no)", ">i8"), ("scorer", "int8send(scorer_id)", ">i8"),
+         ("label", _code("label"), ">i2"), ("score", "float8send(coalesce(score, 'NaN'))", ">f8")],
+        {"names": list(names)},
+    )  # fmt: skip
+    reviews = reviews[np.argsort(reviews["row_no"], kind="stable")]
+    row_no = reviews["row_no"].astype(np.int64)
+    asked = _first_of_each_row(requests)
+    place = np.searchsorted(row_no, asked["row_no"])
+    reason = np.full(len(row_no), NONE, dtype=np.int16)
+    reason[place] = asked["reason"]
+    decider = np.full(len(row_no), NONE, dtype=np.int64)
+    decider[place] = np.where(asked["answered"] == 1, asked["scorer"], NONE)
+    place = np.searchsorted(row_no, labels["row_no"])
+    answers = decider[place] == labels["scorer"]
+    oracle, oracle_score = _column(len(row_no), place[answers], labels[answers])
+    own = _first_of_each_row(labels[~np.isin(labels["scorer"], np.array(openai, dtype=np.int64))])
+    adapter, adapter_score = _column(len(row_no), np.searchsorted(row_no, own["row_no"]), own)
+    return Columns(
+        row_no=row_no,
+        gold=reviews["gold"].astype(np.int16),
+        adapter=adapter,
+        oracle=oracle,
+        adapter_score=adapter_score,
+        oracle_score=oracle_score,
+        characters=reviews["characters"].astype(np.int64),
+        reason=reason,
+    )
+
+
+def _code(column: str) -> str:
+    place = f"coalesce(array_position(%(names)s::text[], {column}) - 1, {UNKNOWN})"
+    return f"int2send((CASE WHEN {column} IS NULL THEN {NONE} ELSE {place} END)::int2)"
+
+
+def _packed(
+    connection: Connection,
+    job_id: int,
+    table: str,
+    fields: Sequence[tuple[str, str, str]],
+    values: dict[str, Any],
+) -> NDArray[Any]:
+    """The job's rows of a table, as records of these (name, SQL, dtype); in no order."""
+    record = np.dtype([(name, kind) for name, _, kind in fields])
+    driver: Any = connection.connection.driver_connection
+    statement = (
+        f"SELECT string_agg({' || '.join(sql for _, sql, _ in fields)}, ''::bytea) FROM {table} "
+        "WHERE job_id = %(job)s AND row_no > %(after)s AND row_no <= %(until)s"
+    )
+    found = []
+    with driver.cursor(binary=True) as cursor:
+        cursor.execute("SELECT max(row_no) FROM reviews WHERE job_id = %(job)s", {"job": job_id})
+        last = cursor.fetchone()[0] or 0
+        for after in range(0, last, ROWS_AT_ONCE):
+            cursor.execute(
+                statement, {"job": job_id, "after": after, "until": after + ROWS_AT_ONCE, **values}
+            )
+            found.append(np.frombuffer(cursor.fetchone()[0] or b"", dtype=record))
+    return np.concatenate(found) if found else np.zeros(0, dtype=record)
+
+
+def _first_of_each_row(records: NDArray[Any]) -> NDArray[Any]:
+    """Of the records of a row the one with the lowest scorer, in row order."""
+    ordered = records[np.lexsort((records["scorer"], records["row_no"]))]
+    first = np.ones(len(ordered), dtype=bool)
+    first[1:] = ordered["row_no"][1:] != ordered["row_no"][:-1]
+    return ordered[first]
+
+
+def _column(n: int, place: NDArray[Any], labels: NDArray[Any]) -> tuple[Codes, NDArray[np.float64]]:
+    codes = np.full(n, NONE, dtype=np.int16)
+    codes[place] = labels["label"]
+    scores = np.full(n, np.nan)
+    scores[place] = labels["score"]
+    return codes, scores
+
+
+# Scores are read as they are; all codes of a review are digits of one number, each digit its code + 2.
+_SQLITE = """
+SELECT reviews.row_no, coalesce(reviews.characters, length(reviews.text)), adapter.score, oracle.score,
+       {gold} + {base} * ({adapter} + {base} * ({oracle} + {base} * {reason}))
+FROM reviews
+LEFT JOIN requests AS asked ON asked.job_id = reviews.job_id AND asked.row_no = reviews.row_no
+    AND asked.scorer_id = {asked}
+LEFT JOIN labels AS oracle ON oracle.job_id = reviews.job_id AND oracle.row_no = reviews.row_no
+    AND oracle.scorer_id = asked.scorer_id AND asked.state = 'labelled'
+LEFT JOIN labels AS adapter ON adapter.job_id = reviews.job_id AND adapter.row_no = reviews.row_no
+    AND adapter.scorer_id = {own}
+WHERE reviews.job_id = ?1
+ORDER BY reviews.row_no
+"""
+
+
+def read_sqlite(
+    connection: Connection, job_id: int, *, names: Sequence[str], openai: Sequence[int]
+) -> Columns:
+    """The columns; codes are places in `names`, scorers in `openai` are the oracle's."""
+    driver: Any = connection.connection.driver_connection
+    base = max(len(names), len(REASONS)) + 2
+    # The names are marked ? in the order in which the statement has them.
+    digit = (
+        "CASE WHEN {0} IS NULL THEN 1 "
+        + "".join(f"WHEN {{0}} = ?{place + 2} THEN {place + 2} " for place in range(len(names)))
+        + "ELSE 0 END"
+    )
+    reason = (
+        "CASE asked.reason "
+        + "".join(f"WHEN '{one}' THEN {place + 2} " for place, one in enumerate(REASONS))
+        + "ELSE 1 END"
+    )
+    statement = _SQLITE.format(
+        base=base,
+        gold=digit.format("reviews.gold_label"),
+        adapter=digit.format("adapter.label"),
+        oracle=digit.format("oracle.label"),
+        reason=reason,
+        asked=_scorer(driver, "requests", "NOT IN ()", job_id),
+        own=_scorer(driver, "labels", f"NOT IN ({', '.join(str(int(one)) for one in openai)})", job_id),
+    )
+    cursor = driver.execute(statement, (job_id, *names))
+    parts: list[list[NDArray[Any]]] = [[], [], [], [], []]
+    while rows := cursor.fetchmany(FETCHED):
+        for part, column, kind in zip(parts, zip(*rows, strict=True), "qqddq", strict=True):
+            part.append(np.array(column, dtype=kind))
+    row_no, characters, adapter_score, oracle_score, code = (
+        np.concatenate(part) if part else np.zeros(0, dtype=kind)
+        for part, kind in zip(parts, "qqddq", strict=True)
+    )
+    digits = []
+    for _ in range(4):
+        digits.append((code % base - 2).astype(np.int16))
+        code = code // base
+    gold, adapter, oracle, reasons = digits
+    return Columns(
+        row_no=row_no,
+        gold=gold,
+        adapter=adapter,
+        oracle=oracle,
+        adapter_score=adapter_score,
+        oracle_score=oracle_score,
+        characters=characters,
+        reason=reasons,
+    )
+
+
+def _scorer(driver: Any, table: str, which: str, job_id: int) -> str:
+    """SQL for the lowest scorer of a review in the table: a number where the whole job has one, which spares a
+    look-up per review."""
+    found = driver.execute(
+        f"SELECT DISTINCT scorer_id FROM {table} WHERE job_id = ? AND scorer_id {which}", (job_id,)
+    ).fetchall()
+    if len(found) < 2:
+        return str(found[0][0] if found else NONE)
+    return (
+        f"(SELECT min(scorer_id) FROM {table} AS first WHERE first.job_id = reviews.job_id "
+        f"AND first.row_no = reviews.row_no AND first.scorer_id {which})"
+    )
+
+
+class RaterQueries:
+    """The part of the queries about who labelled what."""
+
+    _engine: Engine
+
+    def raters(self, job_id: int) -> Raters:
+        """All labels of the job's reviews, of one moment; some 60 bytes per review. Raises JobUnknown."""
+        with read(self._engine) as connection:
+            job = read_job(connection, job_id)
+            adapter = connection.execute(
+                select(Adapter.sha256, Adapter.manifest).where(Adapter.id == job.adapter_id)
+            ).one()
+            own = adapter_labels(adapter.sha256, adapter.manifest)
+            openai = list(connection.scalars(select(Scorer.id).where(Scorer.kind == "openai")))
+            corrections = {
+                int(row_no): str(label)
+                for row_no, label in connection.execute(
+                    select(Correction.row_no, Correction.label).where(Correction.job_id == job_id)
+                )
+            }
+            names = (*own, *sorted({*corrections.values()} - {*own}))
+            columns = _read(connection, job_id, names, openai)
+            if columns.has_unknown:
+                names = (*own, *sorted({*_labels_given(connection, job_id), *corrections.values()} - {*own}))
+                columns = _read(connection, job_id, names, openai)
+        return _decided(names, columns, corrections)
+
+
+def _read(connection: Connection, job_id: int, names: Sequence[str], openai: Sequence[int]) -> Columns:
+    reader = read_postgresql if on_postgresql(connection) else read_sqlite
+    return reader(connection, job_id, names=names, openai=openai)
+
+
+def _labels_given(connection: Connection, job_id: int) -> set[str]:
+    """Every name that a label or the file's gold has in the job."""
+    given = connection.scalars(select(Label.label).where(Label.job_id == job_id).distinct())
+    gold = connection.scalars(
+        select(Review.gold_label)
+        .where(Review.job_id == job_id, Review.gold_label.is_not(None))
+        .group_by(Review.gold_label)
+    )
+    return {str(name) for name in (*given, *gold)}
+
+
+def _decided(names: tuple[str, ...], columns: Columns, corrections: dict[int, str]) -> Raters:
+    gold = columns.gold
+    if corrections:
+        rows = np.fromiter(corrections, dtype=np.int64, count=len(corrections))
+        place = np.searchsorted(columns.row_no, rows)
+        code = {name: number for number, name in enumerate(names)}
+        gold = gold.copy()
+        gold[place] = [code[label] for label in corrections.values()]
+    return decide(
+        names,
+        row_no=columns.row_no,
+        gold=gold,
+        adapter=columns.adapter,
+        oracle=columns.oracle,
+        adapter_score=columns.adapter_score,
+        oracle_score=columns.oracle_score,
+        characters=columns.characters,
+        reason=columns.reason,
+    )
+
+
+def is_adapter_label(label: Any, job_id: Any, row_no: Any) -> ColumnElement[bool]:
+    """`label` (an alias of Label) is the adapter's for this review: the first one's, where several gave one.
+
+    The view `results` chooses the same.
+    """
+    first = aliased(Label)
+    openai = select(Scorer.id).where(Scorer.kind == "openai")
+    scorer_id = (
+        select(func.min(first.scorer_id))
+        .where(first.job_id == job_id, first.row_no == row_no, first.scorer_id.not_in(openai))
+        .scalar_subquery()
+    )
+    return and_(label.job_id == job_id, label.row_no == row_no, label.scorer_id == scorer_id)
+
+
+def is_oracle_label(label: Any, job_id: Any, row_no: Any, oracle_id: int | None) -> ColumnElement[bool]:
+    """`label` (an alias of Label) is that of the job's oracle for this review."""
+    return and_(label.job_id == job_id, label.row_no == row_no, label.scorer_id == oracle_id)
+
+
+def raters_differ(job_id: Any, row_no: Any, oracle_id: int | None) -> ColumnElement[bool]:
+    """The adapter and the job's oracle have both labelled this review, and not alike."""
+    adapter, oracle = aliased(Label), aliased(Label)
+    # Two look-ups by key: an EXISTS is made a join, which PostgreSQL plans badly on a table without statistics.
+    said = select(oracle.label).where(is_oracle_label(oracle, job_id, row_no, oracle_id)).scalar_subquery()
+    openai = select(Scorer.id).where(Scorer.kind == "openai")
+    ours = (
+        select(adapter.label)
+        .where(adapter.job_id == job_id, adapter.row_no == row_no, adapter.scorer_id.not_in(openai))
+        .order_by(adapter.scorer_id)
+        .limit(1)
+        .scalar_subquery()
+    )
+    return said != ours

@@ -1,0 +1,162 @@
+"""The bell: which batches get a message, and the sweeper that rings again for what got lost."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Engine, func, select, update
+
+from worker.reviews import Lane
+from worker.store.bisecting import give_back
+from worker.store.engine import now, read, write
+from worker.store.inserts import on_postgresql
+from worker.store.jobs import nothing_open
+from worker.store.prompts import give_back_prompt
+from worker.store.queue import give_message_back, next_to_publish
+from worker.store.requests import fail_stopped, stopped_with_open_requests
+from worker.store.tables import Batch, Job
+
+# Bounds a sweep's transaction; the next sweep takes the rest.
+EXPIRED_AT_ONCE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What one sweep did: batches queued again, split, failed; bells cleared to ring again; jobs now done."""
+
+    requeued: int = 0
+    split: int = 0
+    failed: int = 0
+    rung_again: int = 0
+    completed_jobs: tuple[int, ...] = ()
+
+    @property
+    def completed(self) -> int:
+        return len(self.completed_jobs)
+
+
+class Bell:
+    """The part of the ledger that decides what is published, and notices what went missing."""
+
+    _engine: Engine
+    max_attempts: int
+    _bell_timeout_s: float
+
+    def complete(self, job_id: int) -> bool:
+        raise NotImplementedError
+
+    def publishable(self, lane: Lane, *, window: int) -> list[int]:
+        """Batches to publish now, marked as published: never more than `window` of a lane are outstanding.
+
+        Taken in the order (priority, number of the batch within its job, job), so that jobs share the pool. A batch
+        of a higher priority needs no room in it: a claim takes it with another one's message.
+        Call `unpublish` for those whose message couldn't be sent.
+        """
+        with read(self._engine) as connection:
+            # Most calls find nothing to do, and these must not queue for the write lock.
+            if not next_to_publish(connection, lane, window=window, lock=False):
+                return []
+
+        def work(connection: Connection) -> list[int]:
+            if on_postgresql(connection):
+                connection.execute(select(func.pg_advisory_xact_lock(_lock_key("publish", lane))))
+            chosen = next_to_publish(connection, lane, window=window, lock=True)
+            if chosen:
+                connection.execute(update(Batch).where(Batch.id.in_(chosen)).values(published_at=now()))
+            return chosen
+
+        return write(self._engine, work)
+
+    def unpublish(self, batch_ids: Sequence[int]) -> None:
+        """The messages of these batches were not sent: they are publishable again."""
+        if batch_ids:
+            write(
+                self._engine,
+                lambda connection: connection.execute(
+                    update(Batch)
+                    .where(Batch.id.in_(batch_ids), Batch.state == "queued")
+                    .values(published_at=None)
+                ),
+            )
+
+    def give_message_back(self, lane: Lane) -> None:
+        """A message was taken from the queue and used for nothing: another one may be published for it."""
+        write(self._engine, lambda connection: give_message_back(connection, lane))
+
+    def sweep(self, lane: Lane, *, queue_empty: bool, ring_after_s: float = 5.0) -> Swept:
+        """Expired leases go back, lost bells may ring again, jobs with nothing open are done.
+
+        A bell counts as lost when the broker's queue is empty and it rang `ring_after_s` seconds ago, or
+        after `bell_timeout_s` at the latest. One sweeper at a time: a second one does nothing. Without work
+        it only reads.
+        """
+        silent_s = min(ring_after_s, self._bell_timeout_s) if queue_empty else self._bell_timeout_s
+        with read(self._engine) as connection:
+            expired = connection.scalar(select(Batch.id).where(*_expired(lane)).limit(1))
+            # The least one is the first in its index; looking for any would walk over the whole backlog.
+            silent = connection.scalar(
+                select(func.min(Batch.published_at) < now() - silent_s).where(
+                    Batch.lane == lane, Batch.state == "queued"
+                )
+            )
+            ready = connection.scalars(select(Job.id).where(*nothing_open()).order_by(Job.id)).all()
+            waited = connection.scalar(select(Batch.id).where(*_waited(lane)).limit(1))
+            stopped = connection.scalar(stopped_with_open_requests())
+        if stopped is not None:
+            write(self._engine, fail_stopped)
+        swept = Swept()
+        if expired is not None or silent or waited is not None:
+            swept = write(self._engine, lambda connection: self._sweep_batches(connection, lane, silent_s))
+            if swept.failed or stopped is not None:
+                with read(self._engine) as connection:
+                    ready = connection.scalars(select(Job.id).where(*nothing_open()).order_by(Job.id)).all()
+        completed = tuple(job_id for job_id in ready if self.complete(job_id))
+        return Swept(swept.requeued, swept.split, swept.failed, swept.rung_again, completed)
+
+    def _sweep_batches(self, connection: Connection, lane: Lane, silent_s: float) -> Swept:
+        if on_postgresql(connection) and not connection.scalar(
+            select(func.pg_try_advisory_xact_lock(_lock_key("sweep", lane)))
+        ):
+            return Swept()
+        expired = connection.execute(
+            select(Batch.id, Batch.attempts)
+            .where(*_expired(lane))
+            .order_by(Batch.id)
+            .limit(EXPIRED_AT_ONCE)
+            .with_for_update(skip_locked=True)
+        ).all()
+        states = [
+            (give_back if lane == "adapter" else give_back_prompt)(
+                connection,
+                batch_id,
+                f"the worker died or lost its lease {attempts} times while scoring it",
+                delay_s=0.0,
+                max_attempts=self.max_attempts,
+            )
+            for batch_id, attempts in expired
+        ]
+        connection.execute(update(Batch).where(*_waited(lane)).values(state="queued", not_before=None))
+        rung = connection.execute(
+            update(Batch).where(*_silent(lane, silent_s)).values(published_at=None)
+        ).rowcount
+        return Swept(states.count("queued"), states.count("split"), states.count("failed"), rung)
+
+
+def _expired(lane: Lane) -> tuple[ColumnElement[bool], ...]:
+    return (Batch.lane == lane, Batch.state == "running", Batch.lease_until < now())
+
+
+def _waited(lane: Lane) -> tuple[Any, ...]:
+    """Batches whose quota, money or Bulk may have come."""
+    return (Batch.lane == lane, Batch.state.in_(("parked", "submitted")), Batch.not_before <= now())
+
+
+def _silent(lane: Lane, silent_s: float) -> tuple[Any, ...]:
+    return (Batch.lane == lane, Batch.state == "queued", Batch.published_at < now() - silent_s)
+
+
+def _lock_key(what: str, lane: Lane) -> int:
+    return zlib.crc32(f"loracle {what} {lane}".encode())
