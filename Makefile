@@ -7,9 +7,9 @@ UV := $(shell command -v uv 2>/dev/null)
 # The demo leaves its database here, so that `results` works on it afterwards.
 DEMO_HOME := $(CURDIR)/.demo
 
-# Some at a time: each has servers and data directories of its own, and no test needs one process to be faster than
-# another.
-PARALLEL := -n auto --maxprocesses 4 --dist worksteal
+# Two for each core: many tests wait for processes. Each has servers and data directories of its own, and no test needs
+# one process to be faster than another.
+PARALLEL := -n $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN)))) --maxprocesses 8 --dist worksteal
 
 .PHONY: demo demo-oracle check unit test lint bench faults report-check clean
 

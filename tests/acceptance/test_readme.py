@@ -49,7 +49,7 @@ PRELOADED = [
         "pandas",
         "rich.progress",
     ),
-    *("trainer.train", "trainer.data", "trainer.evaluate", "trainer.plots", "trainer.leakage"),
+    *("trainer.train", "trainer.data", "trainer.evaluation", "trainer.plots", "trainer.leakage"),
     *("matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "matplotlib.figure"),
     *("huggingface_hub", "transformers.models.auto.modeling_auto", "transformers.models.bert.modeling_bert"),
 ]
