@@ -1,4 +1,4 @@
-"""From settings to working parts: the place that chooses which database and which adapter's scorer."""
+"""From settings to working parts: the only place that chooses database, adapter and oracle."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 # pytest-alembic's four built-in tests, run here on both databases.
 from pytest_alembic.tests import (  # noqa: F401
@@ -48,6 +49,10 @@ def test_an_empty_database_is_told_to_upgrade_and_then_fits(empty: Engine) -> No
     check_schema(empty)
     assert current_revision(empty) == head_revision()
     upgrade(empty)
+
+
+def test_the_revision_that_is_checked_for_is_the_newest_migration() -> None:
+    assert ScriptDirectory.from_config(alembic_config()).get_current_head() == head_revision()
 
 
 def test_alembic_check_finds_nothing_to_migrate(engine: Engine) -> None:

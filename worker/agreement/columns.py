@@ -1,4 +1,4 @@
-"""Reviews cut into tenths by length or by score, with edges that a query can use."""
+"""The labels of a job as columns, and its slices by length and score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A rater against gold labels."""
+"""Labels against gold: accuracy, F1, AUROC, calibration error."""
 
 from __future__ import annotations
 

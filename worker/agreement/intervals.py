@@ -1,5 +1,4 @@
-"""Observed agreement, kappa and Wilson's interval, on the standard library alone: also for boxes that only
-train."""
+"""Estimates with their intervals, and the small tables under them. Standard library only: training needs it."""
 
 from __future__ import annotations
 

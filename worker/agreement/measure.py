@@ -1,4 +1,4 @@
-"""Which raters of a job are compared on which of its reviews: the policy decides, since it says who labelled what."""
+"""All comparisons of a job: which raters, on which reviews, in which slices."""
 
 from __future__ import annotations
 

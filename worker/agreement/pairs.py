@@ -1,4 +1,4 @@
-"""Two raters of the same reviews: every statistic of their contingency table."""
+"""Two raters, and three and more: agreement, kappa, AC1, alpha, and a test of the margins."""
 
 from __future__ import annotations
 

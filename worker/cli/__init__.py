@@ -28,7 +28,7 @@ COMMANDS = {
     "delete": "worker.cli.jobs:delete",
     "plan": "worker.cli.plan:plan",
     "threshold": "worker.cli.plan:threshold",
-    "bulk": "worker.cli.oracle:bulk",
+    "bulk": "worker.cli.bulk:bulk",
     "score": "worker.cli.score:score",
     "train": "trainer.cli.train:train",
     "evaluate": "trainer.cli.evaluate:evaluate",

@@ -1,4 +1,4 @@
-"""`loracle adapters`: which there are, what they say, whether they are sound, and which one new jobs use."""
+"""`loracle adapters`, and how adapters are shown."""
 
 from __future__ import annotations
 

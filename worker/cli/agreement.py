@@ -1,4 +1,4 @@
-"""`loracle agreement`: how far raters agree, in a job and between jobs."""
+"""`loracle agreement`, and how figures of agreement are shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several commands share: settings and store, the bell, messages, progress."""
+"""What several commands share: settings and store, publishing, messages, progress, waiting, dates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`loracle doctor`: is everything there, and how to mend what isn't."""
+"""`loracle doctor` and `loracle db`: is everything in order, and is the schema?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`loracle jobs`, `cancel`, `retry`."""
+"""`loracle jobs`, `cancel`, `retry`, `delete` and `stats`."""
 
 from __future__ import annotations
 

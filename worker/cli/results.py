@@ -1,4 +1,4 @@
-"""`loracle results`: a job's labels on the screen or in a file."""
+"""`loracle results`: a job's labels on the screen or in a file, and the filters of rows."""
 
 from __future__ import annotations
 

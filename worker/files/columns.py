@@ -1,4 +1,4 @@
-"""Which columns hold the text, the gold label and the id: as told, or as guessed and announced."""
+"""Which columns hold text, label and id, and how the labels of a file become those of an adapter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Worklists that people have filled in, read back."""
+"""People's corrections from a file: csv, jsonl, parquet, or an export of Label Studio."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""txt: a review a line."""
+"""Formats of a record per line: JSON lines, and plain text."""
 
 from __future__ import annotations
 

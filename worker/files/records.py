@@ -1,4 +1,4 @@
-"""From the cells of a record to a Review or the reason why it is none."""
+"""How a file is read, and how a row of it becomes a review or a reject."""
 
 from __future__ import annotations
 

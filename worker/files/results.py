@@ -1,4 +1,4 @@
-"""Results out: as a table for people, as csv, jsonl or parquet for programs; a row at a time."""
+"""Labels out: a table on the screen, csv, jsonl or parquet, each file written whole or not at all."""
 
 from __future__ import annotations
 

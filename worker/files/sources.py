@@ -1,4 +1,4 @@
-"""Where a review file's bytes come from: a file that can be read again, or a stream that can't."""
+"""Where the bytes of a review file come from: a path, a directory, a stream; packed or not."""
 
 from __future__ import annotations
 

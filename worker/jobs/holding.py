@@ -1,4 +1,4 @@
-"""A Prompt's money and answers, on their way to the ledger."""
+"""What a worker holds while it works: a lease, and a Prompt's money and answers."""
 
 from __future__ import annotations
 

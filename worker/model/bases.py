@@ -1,4 +1,4 @@
-"""Where base models are found: a directory, the Hugging Face cache, an installed package, the hub."""
+"""Where base models are found, and what can be checked of an adapter before torch is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one rule that turns a text into token ids, for the trainer and the worker alike."""
+"""Text to token ids: cleaned, cut, tokenized, truncated. The one rule, in training and in scoring."""
 
 from __future__ import annotations
 

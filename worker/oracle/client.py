@@ -1,4 +1,4 @@
-"""What the oracle's ways of asking have in common: a request, and what was read of its answer."""
+"""The OpenAI client as Loracle uses it, what each of its errors means, and what all routes have in common."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OpenAI's Decisions: typed questions, answered with probabilities and no generated text."""
+"""Two ways to ask: the Decisions API and chat completions."""
 
 from __future__ import annotations
 

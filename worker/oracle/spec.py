@@ -1,4 +1,4 @@
-"""Who the oracle is: all that can change its labels, and so its identity."""
+"""Who the oracle of a job is, which part of a text it gets, and what is masked in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which drawings a job's report has, each with the numbers it is drawn from as a table."""
+"""Which charts a report has, of the whole job and of its slices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report says of a job, read once: frozen, so that the page is a function of it."""
+"""What a report is made of: everything is read here, once, and counted."""
 
 from __future__ import annotations
 

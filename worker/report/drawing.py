@@ -1,4 +1,4 @@
-"""Figures of matplotlib as SVG that lives in a page: text is text, colours are the page's, nothing is loaded."""
+"""How a chart is drawn, and made fit for a page in light and dark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a job can be repeated, how its figures were computed, and where its rows are."""
+"""What a report says in words: facts, headlines, and how to repeat it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapters in SQL: small enough that the database carries them to every host; the disk is a cache."""
+"""Adapters in SQL: their rows, their archives, and which one new jobs use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept of how well raters agree, and which jobs are still to be measured."""
+"""Agreement in SQL: measured, kept, read, and which jobs are still to be measured."""
 
 from __future__ import annotations
 

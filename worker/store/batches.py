@@ -1,4 +1,4 @@
-"""A batch's life: claimed under a lease, renewed, finished or given back."""
+"""A batch's life: claimed under a lease, renewed, finished, given back, or handed over to the oracle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which labels are the adapter's and which the oracle's, wherever both are compared."""
+"""Labels and scores of a job, read as columns."""
 
 from __future__ import annotations
 

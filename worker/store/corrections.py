@@ -1,4 +1,4 @@
-"""What people say of single reviews, written."""
+"""What people are to judge, and the corrections they give."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job's life: opened, filled, sealed, and stopped, cancelled or retried."""
+"""A job's life: opened, filled, sealed, done, stopped, cancelled, tried again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a job is, derived from its batches."""
+"""How far a job is, and what all jobs came to by day."""
 
 from __future__ import annotations
 

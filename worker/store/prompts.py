@@ -1,4 +1,4 @@
-"""A Prompt's life: claimed under a lease, its answers saved as they come, finished, parked or given back."""
+"""A Prompt's life, and which requests are in it: claimed, answered, finished, parked, given back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every read. Nothing here changes a row."""
+"""Reads for commands: jobs, progress, costs, requests. Nothing here writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests: the reviews the oracle is asked about, written in the transactions of others."""
+"""Requests: the reviews the oracle is asked about, and what becomes of them when it answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The labels of a job, streamed: memory stays flat over millions of rows."""
+"""Rows of results in order, filtered and sorted, and the figures of a report."""
 
 from __future__ import annotations
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, text
+from typing import TYPE_CHECKING
 
-import migrations
+from sqlalchemy import Connection, Engine, inspect, text
+
 from worker.errors import SchemaMismatch
 from worker.store.engine import address, read, retrying
 from worker.store.inserts import on_postgresql
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+HEAD = "initial"
+"""The newest revision of `migrations`. It stands here so that a command whose database fits needn't load Alembic."""
 UPGRADE_LOCK = 0x10AC1E
 LOCK_TIMEOUT_S = 30
 
@@ -24,7 +26,12 @@ def upgrade(engine: Engine) -> None:
         SchemaMismatch: a newer Loracle has upgraded it further.
         DatabaseUnreachable: the server is away.
     """
-    if current_revision(engine) not in (None, *_known()):
+    current = current_revision(engine)
+    if current == head_revision():
+        return
+    from alembic import command
+
+    if current not in (None, *_known()):
         check_schema(engine)
 
     def once() -> None:
@@ -64,18 +71,23 @@ def check_schema(engine: Engine) -> None:
 def current_revision(engine: Engine) -> str | None:
     """The database's revision; None if it has no schema yet."""
     with read(engine) as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        return found
 
 
 def head_revision() -> str:
     """The revision this version works with."""
-    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
-    assert head is not None, "the package has migrations"
-    return head
+    return HEAD
 
 
 def alembic_config(connection: Connection | Engine | None = None) -> Config:
     """Alembic, configured in code: there is no alembic.ini in an installed package."""
+    from alembic.config import Config
+
+    import migrations
+
     config = Config()
     # Alembic interpolates % in its options.
     config.set_main_option("script_location", next(iter(migrations.__path__)).replace("%", "%%"))
@@ -85,5 +97,7 @@ def alembic_config(connection: Connection | Engine | None = None) -> Config:
 
 
 def _known() -> frozenset[str]:
+    from alembic.script import ScriptDirectory
+
     script = ScriptDirectory.from_config(alembic_config())
     return frozenset(revision.revision for revision in script.walk_revisions())
