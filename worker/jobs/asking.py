@@ -15,7 +15,7 @@ from worker.errors import (
     OracleUnavailable,
     Transient,
 )
-from worker.jobs import bulk as bulking
+from worker.jobs import bulk
 from worker.jobs.holding import LeaseKeeper, PromptBook
 from worker.money import Money
 from worker.oracle.account import Throttle
@@ -78,7 +78,7 @@ def _ask(
             scorer = oracle_for(prompt.scorer_id)
             if isinstance(scorer, BulkScorer):
                 in_bulk = True
-                book.answered = bulking.advance(ledger, prompt, scorer, book, poll_s=poll_s)
+                book.answered = bulk.advance(ledger, prompt, scorer, book, poll_s=poll_s)
             else:
                 texts = [request.text for request in prompt.requests]
                 try:
@@ -91,7 +91,7 @@ def _ask(
         ledger.split_bulk(prompt, str(error))
     except BudgetSpent as error:
         if in_bulk:
-            bulking.without_money(ledger, prompt, error, poll_s=poll_s)
+            bulk.without_money(ledger, prompt, error, poll_s=poll_s)
         else:
             _without_money(ledger, prompt, error)
     except OracleQuotaSpent as error:

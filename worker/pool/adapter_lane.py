@@ -8,7 +8,7 @@ from typing import Any
 from celery import shared_task
 
 from worker.bootstrap import Scorers, worker_name
-from worker.jobs import scoring as pipeline
+from worker.jobs import scoring
 from worker.pool.app import SCORE_BATCH
 from worker.pool.tasks import attempt, child
 
@@ -24,7 +24,7 @@ def score_batch(self: Any, batch_id: int) -> None:
     with attempt(batch_id, self.request.id):
         parts = child()
         parts.tally.add(
-            pipeline.score_batch(
+            scoring.score_batch(
                 batch_id,
                 ledger=parts.store.ledger,
                 scorers=_scorers(),

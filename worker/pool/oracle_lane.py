@@ -9,7 +9,7 @@ from typing import Any
 from celery import shared_task
 
 from worker.bootstrap import Oracles
-from worker.jobs import asking as prompting
+from worker.jobs import asking
 from worker.oracle.asking import OracleScorer
 from worker.oracle.throttle import CONCURRENCY, RedisThrottle, connect
 from worker.pool.app import ASK_PROMPT, broker_url
@@ -61,7 +61,7 @@ def ask_prompt(self: Any, batch_id: int) -> None:
     with attempt(batch_id, self.request.id):
         parts = child()
         parts.tally.add(
-            prompting.ask_prompt(
+            asking.ask_prompt(
                 batch_id,
                 ledger=parts.store.ledger,
                 oracle_for=_lane.oracles(),

@@ -15,7 +15,7 @@ from celery.signals import worker_process_init, worker_process_shutdown
 
 from worker.bootstrap import Store, open_store
 from worker.errors import DeviceBroken, LoracleError
-from worker.jobs import scoring as pipeline
+from worker.jobs import scoring
 from worker.pool.app import make_app, publisher
 from worker.settings import Settings, read_settings
 
@@ -52,7 +52,7 @@ class Child:
 
     settings: Settings
     store: Store
-    publish: pipeline.Publish
+    publish: scoring.Publish
     tally: Tally
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from worker.report import drawing as plots
+from worker.report import drawing
 from worker.report.chart import Chart, Table
 from worker.report.data import BINS, Comparison, ReportData
-from worker.report.drawing import SERIES, Name, Points, drawing
+from worker.report.drawing import SERIES, Name, Points, canvas
 from worker.report.text import SPEAKS_FOR_ALL, basis, best, is_repeated
 from worker.report.words import (
     RATERS,
@@ -55,7 +55,7 @@ def draw(data: ReportData) -> Charts:
         ReportImpossible: matplotlib isn't installed.
     """
     colours = label_colours(data)
-    with drawing():
+    with canvas():
         return Charts(
             labels=_labels(data, colours),
             scores=_scores(data, colours),
@@ -85,7 +85,7 @@ def _labels(data: ReportData, colours: Mapping[str, str]) -> Chart | None:
     rows = [[plain(label), count(n), share(n / total)] for label, n in ordered]
     shares = {label: (n, n / total) for label, n in shown.items()}
     return Chart(
-        name, plots.bars(name, shares, colours), Table("Final labels", ["label", "reviews", "share"], rows)
+        name, drawing.bars(name, shares, colours), Table("Final labels", ["label", "reviews", "share"], rows)
     )
 
 
@@ -113,7 +113,7 @@ def _scores(data: ReportData, colours: Mapping[str, str]) -> Chart | None:
     header = ["score", *(short(label, 40) for label in counts)]
     return Chart(
         name,
-        plots.histogram(name, counts, edges[first:], colours, one_scale=OTHERS not in counts),
+        drawing.histogram(name, counts, edges[first:], colours, one_scale=OTHERS not in counts),
         Table("Reviews by score and label", header, rows),
     )
 
@@ -143,7 +143,7 @@ def _confusions(data: ReportData) -> Iterator[Chart]:
         ]
         yield Chart(
             name,
-            plots.confusion(name, table, shown, (first, second)),
+            drawing.confusion(name, table, shown, (first, second)),
             Table(f"Rows: {first}; columns: {second}", [first, *shown], cells),
         )
 
@@ -207,7 +207,7 @@ def _calibration(data: ReportData) -> Chart | None:
         for bin_ in gold.bins
     ]
     header = ["scores", "reviews", "mean score", "accuracy", "accuracy − score"]
-    return Chart(name, plots.calibration(name, gold.bins), Table("Calibration, bin by bin", header, rows))
+    return Chart(name, drawing.calibration(name, gold.bins), Table("Calibration, bin by bin", header, rows))
 
 
 Kind = Literal["length", "score"]
@@ -250,7 +250,7 @@ def by_slices(data: ReportData, kind: Kind) -> Chart | None:
     ]
     return Chart(
         name,
-        plots.over_slices(name, points, ticks, unit),
+        drawing.over_slices(name, points, ticks, unit),
         Table(f"Agreement by {kind}, in brackets its 95 % interval", header, rows),
     )
 

@@ -302,7 +302,7 @@ _SETTINGS: dict[Any, Any] = {
 
 
 @contextmanager
-def drawing() -> Iterator[None]:
+def canvas() -> Iterator[None]:
     """Draws in the page's style, without warnings of marks that the measuring font lacks: the reader's may have them.
 
     Raises:
@@ -322,7 +322,7 @@ def drawing() -> Iterator[None]:
 
 
 def new_figure(width_inch: float, height_inch: float) -> Figure:
-    """An empty figure, to be filled and turned into SVG within `drawing`."""
+    """An empty figure, to be filled and turned into SVG within `canvas`."""
     from matplotlib.figure import Figure
 
     # Not pyplot: it keeps every figure, and asks for a display.

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from worker.agreement.terms import explained
 from worker.errors import ReportImpossible
-from worker.report import text as facts
-from worker.report import text as reproduce
+from worker.report import reproduce, text
 from worker.report.chart import Table
 from worker.report.charts import draw
 from worker.report.data import EXCERPT, Comparison, ReportData
@@ -68,11 +67,11 @@ def render(data: ReportData) -> str:
         title=f"Job {data.job.id}: {plain(data.job.name)}",
         summary=_summary(data),
         headlines=headlines(data),
-        scored=_plain(facts.scored(data)),
-        adapter=_plain(facts.adapter(data)),
-        oracle=_plain(facts.oracle(data)),
-        speed=_plain(facts.speed_and_cost(data)),
-        counts=facts.tables(data),
+        scored=_plain(text.scored(data)),
+        adapter=_plain(text.adapter(data)),
+        oracle=_plain(text.oracle(data)),
+        speed=_plain(text.speed_and_cost(data)),
+        counts=text.tables(data),
         charts=charts,
         agreement=agreement,
         # Its cells say in words what they are on.

@@ -14,7 +14,7 @@ from worker.agreement.calibration import ReliabilityBin
 from worker.errors import ReportImpossible
 from worker.report import drawing as plots
 from worker.report.data import Figure, comparisons
-from worker.report.drawing import Name, Points, binomial_band, drawing
+from worker.report.drawing import Name, Points, binomial_band, canvas
 from worker.report.words import (
     coefficient_with_interval,
     count,
@@ -87,7 +87,7 @@ def test_the_band_is_the_quantiles_of_the_binomial() -> None:
 
 def test_drawings_take_whatever_there_is() -> None:
     one = [ReliabilityBin(0.9, 1.0, 1, 1.0, 0.0)]
-    with drawing():
+    with canvas():
         found = [
             plots.bars(NAME, {"a$b$": (1, 1.0)}, {}),
             plots.bars(NAME, {}, {}),
@@ -110,14 +110,14 @@ def test_drawing_leaves_matplotlib_as_it_was() -> None:
     import matplotlib
 
     before = matplotlib.rcParams["svg.fonttype"]
-    with drawing():
+    with canvas():
         assert matplotlib.rcParams["svg.fonttype"] == "none"
     assert matplotlib.rcParams["svg.fonttype"] == before
 
 
 def test_without_matplotlib_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ReportImpossible, match="pip install matplotlib"), drawing():
+    with pytest.raises(ReportImpossible, match="pip install matplotlib"), canvas():
         pass
 
 
