@@ -7,9 +7,9 @@ UV := $(shell command -v uv 2>/dev/null)
 # The demo leaves its database here, so that `results` works on it afterwards.
 DEMO_HOME := $(CURDIR)/.demo
 
-# Two for each core: many tests wait for processes. Each has servers and data directories of its own, and no test needs
-# one process to be faster than another.
-PARALLEL := -n $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN)))) --maxprocesses 8 --dist worksteal
+# Three test workers for two cores: many tests wait for processes. Each has servers and data directories of its own, and
+# no test needs one process to be faster than another.
+PARALLEL := -n $(shell echo $$((3 * $$(getconf _NPROCESSORS_ONLN) / 2))) --maxprocesses 8 --dist worksteal
 
 .PHONY: demo demo-oracle check unit test lint bench faults report-check clean
 
@@ -31,7 +31,7 @@ check: $(VENV)/ready
 	$(MAKE) --no-print-directory --jobs 2 lint unit
 
 unit: $(VENV)/ready
-	$(BIN)/python -m pytest $(PARALLEL) tests/unit
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal tests/unit
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest $(PARALLEL)
