@@ -177,6 +177,7 @@ def _insert(
         {
             "job": job_id,
             "row": r.row_no,
+            "rater": rater,
             "scorer": scorer,
             "label": label,
             "score": score,
@@ -185,9 +186,9 @@ def _insert(
         }
         for r in rows
         if r.row_no not in errors
-        for scorer, label, score, model, cost in (
-            (adapter_id, r.adapter, r.score, None, None),
-            (oracle_id, r.oracle, r.oracle_score, "gpt-6-luna-2026-09-01", 100_000),
+        for rater, scorer, label, score, model, cost in (
+            ("adapter", adapter_id, r.adapter, r.score, None, None),
+            ("oracle", oracle_id, r.oracle, r.oracle_score, "gpt-6-luna-2026-09-01", 100_000),
         )
         if label is not None and scorer is not None
     ]
@@ -208,8 +209,8 @@ def _insert(
             reviews,
         )
         execute(
-            "INSERT INTO labels (job_id, row_no, scorer_id, label, score, response_model, cost_nanos, created_at) "
-            "VALUES (:job, :row, :scorer, :label, :score, :model, :cost, 1000)",
+            "INSERT INTO labels (job_id, row_no, rater, scorer_id, label, score, response_model, cost_nanos, "
+            "created_at) VALUES (:job, :row, :rater, :scorer, :label, :score, :model, :cost, 1000)",
             given,
         )
         execute(

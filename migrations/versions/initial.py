@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -14,6 +16,8 @@ depends_on: str | None = None
 # Only SQLite's INTEGER PRIMARY KEY numbers rows by itself.
 INTEGER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+TEXT, BYTES = sa.Text(), sa.LargeBinary()
+DOUBLE: sa.Double[float] = sa.Double()
 
 # A correction is the better gold label; which label is final it doesn't touch.
 RESULTS = """
@@ -26,55 +30,17 @@ SELECT reviews.job_id, reviews.row_no, reviews.external_id AS id,
             WHEN asked.reason = 'cascade' THEN 'adapter_unconfirmed'
             ELSE 'adapter' END AS source,
        scorers.name AS scorer, coalesce(correction.label, reviews.gold_label) AS gold_label, reviews.error,
-       asked.reason AS asked,
-       CASE WHEN oracle.label IS NULL THEN NULL ELSE CAST(oracle.cost_nanos AS DOUBLE PRECISION) / 1e9 END AS cost,
+       asked.reason AS asked, CAST(oracle.cost_nanos AS DOUBLE PRECISION) / 1e9 AS cost,
        CASE WHEN correction.label IS NULL THEN 0 ELSE 1 END AS corrected,
        coalesce(oracle.created_at, adapter.created_at) AS labelled_at
 FROM reviews
-{joins}
-LEFT JOIN scorers ON scorers.id = coalesce(oracle.scorer_id, adapter.scorer_id)
-"""
-# A look-up per review: PostgreSQL's merge join would read a page of a job from the job's first label on.
-JOINS_POSTGRESQL = """
-LEFT JOIN LATERAL (
-    SELECT reason, state, scorer_id FROM requests
-    WHERE requests.job_id = reviews.job_id AND requests.row_no = reviews.row_no
-    ORDER BY scorer_id LIMIT 1
-) AS asked ON true
-LEFT JOIN LATERAL (
-    SELECT label, score, cost_nanos, scorer_id, created_at FROM labels
-    WHERE labels.job_id = reviews.job_id AND labels.row_no = reviews.row_no
-      AND labels.scorer_id = asked.scorer_id AND asked.state = 'labelled' AND asked.reason <> 'audit'
-    LIMIT 1
-) AS oracle ON true
-LEFT JOIN LATERAL (
-    SELECT label, score, scorer_id, created_at FROM labels
-    WHERE labels.job_id = reviews.job_id AND labels.row_no = reviews.row_no
-      AND coalesce(asked.reason, '') <> 'policy'
-      AND NOT EXISTS (SELECT 1 FROM scorers WHERE scorers.id = labels.scorer_id AND scorers.kind = 'openai')
-    ORDER BY scorer_id LIMIT 1
-) AS adapter ON true
-LEFT JOIN LATERAL (
-    SELECT label FROM corrections
-    WHERE corrections.job_id = reviews.job_id AND corrections.row_no = reviews.row_no
-    LIMIT 1
-) AS correction ON true
-"""
-JOINS_SQLITE = """
 LEFT JOIN requests AS asked ON asked.job_id = reviews.job_id AND asked.row_no = reviews.row_no
-    AND asked.scorer_id = (
-        SELECT min(scorer_id) FROM requests AS first
-        WHERE first.job_id = reviews.job_id AND first.row_no = reviews.row_no
-    )
 LEFT JOIN labels AS oracle ON oracle.job_id = reviews.job_id AND oracle.row_no = reviews.row_no
-    AND oracle.scorer_id = asked.scorer_id AND asked.state = 'labelled' AND asked.reason <> 'audit'
+    AND oracle.rater = 'oracle' AND asked.reason <> 'audit'
 LEFT JOIN labels AS adapter ON adapter.job_id = reviews.job_id AND adapter.row_no = reviews.row_no
-    AND coalesce(asked.reason, '') <> 'policy' AND adapter.scorer_id = (
-        SELECT min(first.scorer_id) FROM labels AS first
-        WHERE first.job_id = reviews.job_id AND first.row_no = reviews.row_no
-          AND NOT EXISTS (SELECT 1 FROM scorers WHERE scorers.id = first.scorer_id AND scorers.kind = 'openai')
-    )
+    AND adapter.rater = 'adapter' AND coalesce(asked.reason, '') <> 'policy'
 LEFT JOIN corrections AS correction ON correction.job_id = reviews.job_id AND correction.row_no = reviews.row_no
+LEFT JOIN scorers ON scorers.id = coalesce(oracle.scorer_id, adapter.scorer_id)
 """
 # Tokens and cost are of all calls, those that gave no label too; `lost` is set aside for calls nobody heard of again.
 COSTS = """
@@ -153,315 +119,127 @@ LEFT JOIN agreements AS measured ON measured.job_id = counts.job_id AND measured
 
 
 def upgrade() -> None:
-    op.create_table(
-        "adapters",
-        sa.Column("id", INTEGER, sa.Identity(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("sha256", sa.Text(), nullable=False),
-        sa.Column("manifest", JSON, nullable=False),
-        sa.Column("archive", sa.LargeBinary()),
-        sa.Column("created_at", sa.Double(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_adapters"),
-        sa.UniqueConstraint("sha256", name="uq_adapters_sha256"),
-    )
-    op.create_table(
-        "scorers",
-        sa.Column("id", INTEGER, sa.Identity(), nullable=False),
-        sa.Column("sha256", sa.Text(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("details", JSON, nullable=False),
-        sa.Column("created_at", sa.Double(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_scorers"),
-        sa.UniqueConstraint("sha256", name="uq_scorers_sha256"),
-    )
-    op.create_table(
-        "activations",
-        sa.Column("id", INTEGER, sa.Identity(), nullable=False),
-        sa.Column("adapter_id", INTEGER),
-        sa.Column("activated_at", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(["adapter_id"], ["adapters.id"], name="fk_activations_adapter_id"),
-        sa.PrimaryKeyConstraint("id", name="pk_activations"),
-    )
-    op.create_table(
-        "jobs",
-        sa.Column("id", INTEGER, sa.Identity(), nullable=False),
-        sa.Column("identity", sa.Text(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("source", sa.Text(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("policy", sa.Text(), nullable=False),
-        sa.Column("adapter_id", INTEGER, nullable=False),
-        sa.Column("oracle_id", INTEGER),
-        sa.Column("max_cost_nanos", INTEGER),
-        sa.Column("spent_nanos", INTEGER, server_default=sa.text("0"), nullable=False),
-        sa.Column("oracle_error", sa.Text()),
-        sa.Column("texts", sa.Text(), server_default=sa.text("'kept'"), nullable=False),
-        sa.Column("priority", INTEGER, nullable=False),
-        sa.Column("batch_size", INTEGER, nullable=False),
-        sa.Column("max_rejects", sa.Double(), nullable=False),
-        sa.Column("options", JSON, nullable=False),
-        sa.Column("records_read", INTEGER, nullable=False),
-        sa.Column("error", sa.Text()),
-        sa.Column("created_at", sa.Double(), nullable=False),
-        sa.Column("sealed_at", sa.Double()),
-        sa.Column("finished_at", sa.Double()),
-        sa.Column("measured_at", sa.Double()),
-        sa.CheckConstraint(
-            "state IN ('reading', 'running', 'done', 'stopped', 'cancelled', 'deleting')",
-            name="ck_jobs_state",
-        ),
-        sa.CheckConstraint("texts IN ('kept', 'deleting', 'deleted')", name="ck_jobs_texts"),
-        sa.ForeignKeyConstraint(["adapter_id"], ["adapters.id"], name="fk_jobs_adapter_id"),
-        sa.PrimaryKeyConstraint("id", name="pk_jobs"),
-        sa.UniqueConstraint("identity", name="uq_jobs_identity"),
+    _table(
+        "adapters", _id(), *_given(TEXT, "name", "sha256"), *_given(JSON, "manifest"), *_maybe(BYTES, "archive"),
+        *_given(DOUBLE, "created_at"), _unique("adapters", "sha256"),
+    )  # fmt: skip
+    _table(
+        "scorers", _id(), *_given(TEXT, "sha256", "kind", "name"), *_given(JSON, "details"),
+        *_given(DOUBLE, "created_at"), _unique("scorers", "sha256"),
+    )  # fmt: skip
+    _table(
+        "activations", _id(), *_maybe(INTEGER, "adapter_id"), *_given(DOUBLE, "activated_at"),
+        _references("activations", "adapter_id", "adapters.id"),
+    )  # fmt: skip
+    _table(
+        "jobs", _id(), *_given(TEXT, "identity", "name", "source", "state", "policy"),
+        *_given(INTEGER, "adapter_id"), *_maybe(INTEGER, "oracle_id", "max_cost_nanos"),
+        *_given(INTEGER, "spent_nanos", default="0"), *_maybe(TEXT, "oracle_error"),
+        *_given(TEXT, "texts", default="'kept'"), *_given(INTEGER, "priority", "batch_size", "records_read"),
+        *_given(DOUBLE, "max_rejects", "created_at"), *_given(JSON, "options"), *_maybe(TEXT, "error"),
+        *_maybe(DOUBLE, "sealed_at", "finished_at", "measured_at"),
+        _one_of("jobs", "state", "reading", "running", "done", "stopped", "cancelled", "deleting"),
+        _one_of("jobs", "texts", "kept", "deleting", "deleted"),
+        _references("jobs", "adapter_id", "adapters.id"), _unique("jobs", "identity"),
         sqlite_autoincrement=True,
-    )
+    )  # fmt: skip
     op.create_index("ix_jobs_state", "jobs", ["state"])
-    op.create_table(
-        "deleted_jobs",
-        sa.Column("id", INTEGER, autoincrement=False, nullable=False),
-        sa.Column("spent_nanos", INTEGER, nullable=False),
-        sa.Column("deleted_at", sa.Double(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_deleted_jobs"),
-    )
-    op.create_table(
-        "agreements",
-        sa.Column("id", INTEGER, sa.Identity(), nullable=False),
-        sa.Column("job_id", INTEGER, nullable=False),
-        sa.Column("raters", sa.Text(), nullable=False),
-        sa.Column("selection", sa.Text(), nullable=False),
-        sa.Column("slice", sa.Text(), nullable=False),
-        sa.Column("n", INTEGER, nullable=False),
-        sa.Column("contingency", JSON, nullable=False),
-        sa.Column("statistics", JSON, nullable=False),
-        sa.Column("created_at", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_agreements_job_id", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("id", name="pk_agreements"),
-        sa.UniqueConstraint(
-            "job_id", "raters", "selection", "slice", name="uq_agreements_job_id_raters_selection_slice"
+    _table(
+        "deleted_jobs", *_key("id"), *_given(INTEGER, "spent_nanos"), *_given(DOUBLE, "deleted_at"),
+    )  # fmt: skip
+    _table(
+        "agreements", _id(), *_given(INTEGER, "job_id", "n"), *_given(TEXT, "raters", "selection", "slice"),
+        *_given(JSON, "contingency", "statistics"), *_given(DOUBLE, "created_at"),
+        _references("agreements", "job_id", "jobs.id", "CASCADE"),
+        _unique("agreements", "job_id", "raters", "selection", "slice"),
+    )  # fmt: skip
+    _table(
+        "batches", _id(), *_given(INTEGER, "job_id"), *_given(TEXT, "lane", "state"),
+        *_given(INTEGER, "rank", "number", "first_row", "last_row", "size", "attempts"),
+        *_maybe(INTEGER, "scorer_id", "parent_id"), *_maybe(TEXT, "lease_token", "task_id", "error"),
+        *_maybe(DOUBLE, "lease_until", "published_at", "not_before", "claimed_at", "finished_at"),
+        *_maybe(JSON, "timings"), *_given(DOUBLE, "created_at"),
+        _one_of("batches", "lane", "adapter", "openai"),
+        _one_of(
+            "batches", "state",
+            "queued", "running", "done", "split", "failed", "cancelled", "submitted", "parked",
         ),
-    )
-    op.create_table(
-        "batches",
-        sa.Column("id", INTEGER, sa.Identity(), nullable=False),
-        sa.Column("job_id", INTEGER, nullable=False),
-        sa.Column("lane", sa.Text(), nullable=False),
-        sa.Column("scorer_id", INTEGER),
-        sa.Column("rank", INTEGER, nullable=False),
-        sa.Column("number", INTEGER, nullable=False),
-        sa.Column("first_row", INTEGER, nullable=False),
-        sa.Column("last_row", INTEGER, nullable=False),
-        sa.Column("size", INTEGER, nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("attempts", INTEGER, nullable=False),
-        sa.Column("lease_token", sa.Text()),
-        sa.Column("lease_until", sa.Double()),
-        sa.Column("published_at", sa.Double()),
-        sa.Column("not_before", sa.Double()),
-        sa.Column("claimed_at", sa.Double()),
-        sa.Column("task_id", sa.Text()),
-        sa.Column("parent_id", INTEGER),
-        sa.Column("error", sa.Text()),
-        sa.Column("timings", JSON),
-        sa.Column("created_at", sa.Double(), nullable=False),
-        sa.Column("finished_at", sa.Double()),
-        sa.CheckConstraint("lane IN ('adapter', 'openai')", name="ck_batches_lane"),
-        sa.CheckConstraint(
-            "state IN ('queued', 'running', 'done', 'split', 'failed', 'cancelled', 'submitted', 'parked')",
-            name="ck_batches_state",
-        ),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_batches_job_id", ondelete="CASCADE"),
-        sa.ForeignKeyConstraint(
-            ["parent_id"], ["batches.id"], name="fk_batches_parent_id", ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("id", name="pk_batches"),
+        _references("batches", "job_id", "jobs.id", "CASCADE"),
+        _references("batches", "parent_id", "batches.id", "CASCADE"),
         sqlite_autoincrement=True,
-    )
-    op.create_index(
-        "ix_batches_children",
-        "batches",
-        ["parent_id"],
-        postgresql_where=sa.text("parent_id IS NOT NULL"),
-        sqlite_where=sa.text("parent_id IS NOT NULL"),
-    )
+    )  # fmt: skip
+    _index_where("ix_batches_children", "batches", ["parent_id"], "parent_id IS NOT NULL")
     op.create_index("ix_batches_job_id_number", "batches", ["job_id", "number"])
     op.create_index("ix_batches_job_id_state", "batches", ["job_id", "state"])
     op.create_index("ix_batches_live", "batches", ["lane", "state", "rank", "number", "job_id"])
-    op.create_index("ix_batches_rung", "batches", ["lane", "state", "published_at"])
-    op.create_table(
-        "measurings",
-        sa.Column("job_id", INTEGER, autoincrement=False, nullable=False),
-        sa.Column("due_at", sa.Double(), nullable=False),
-        sa.Column("token", sa.Text()),
-        sa.Column("attempts", INTEGER, nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_measurings_job_id", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("job_id", name="pk_measurings"),
-    )
+    op.create_index("ix_batches_published", "batches", ["lane", "state", "published_at"])
+    _table(
+        "measurings", *_key("job_id"), *_given(DOUBLE, "due_at"), *_maybe(TEXT, "token"),
+        *_given(INTEGER, "attempts"), _references("measurings", "job_id", "jobs.id", "CASCADE"),
+    )  # fmt: skip
     op.create_index("ix_measurings_due_at", "measurings", ["due_at"])
-    op.create_table(
-        "rejects",
-        sa.Column("job_id", INTEGER, nullable=False),
-        sa.Column("row_no", INTEGER, nullable=False),
-        sa.Column("line_no", INTEGER, nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_rejects_job_id", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("job_id", "row_no", name="pk_rejects"),
-    )
-    op.create_table(
-        "reviews",
-        sa.Column("job_id", INTEGER, nullable=False),
-        sa.Column("row_no", INTEGER, nullable=False),
-        sa.Column("external_id", sa.Text()),
-        sa.Column("text", sa.Text(), nullable=False),
-        sa.Column("text_sha256", sa.LargeBinary(), nullable=False),
-        sa.Column("gold_label", sa.Text()),
-        sa.Column("attributes", JSON),
-        sa.Column("error", sa.Text()),
-        sa.Column("characters", sa.Integer()),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_reviews_job_id", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("job_id", "row_no", name="pk_reviews"),
-    )
-    op.create_index(
-        "ix_reviews_failed",
-        "reviews",
-        ["job_id", "row_no"],
-        postgresql_where=sa.text("error IS NOT NULL"),
-        sqlite_where=sa.text("error IS NOT NULL"),
-    )
-    op.create_index("ix_reviews_text_sha256", "reviews", ["text_sha256"])
-    op.create_table(
-        "bulks",
-        sa.Column("batch_id", INTEGER, autoincrement=False, nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("client_key", sa.Text(), server_default=sa.text("''"), nullable=False),
-        sa.Column("file_id", sa.Text()),
-        sa.Column("creating_at", sa.Double()),
-        sa.Column("remote_id", sa.Text()),
-        sa.Column("error", sa.Text()),
-        sa.Column("created_at", sa.Double(), nullable=False),
-        sa.Column("submitted_at", sa.Double()),
-        sa.Column("collected_at", sa.Double()),
-        sa.CheckConstraint("state IN ('packed', 'submitted', 'collected', 'failed')", name="ck_bulks_state"),
-        sa.ForeignKeyConstraint(["batch_id"], ["batches.id"], name="fk_bulks_batch_id", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("batch_id", name="pk_bulks"),
-        sa.UniqueConstraint("remote_id", name="uq_bulks_remote_id"),
-    )
+    _table(
+        "rejects", *_key("job_id", "row_no"), *_given(INTEGER, "line_no"), *_given(TEXT, "reason"),
+        _references("rejects", "job_id", "jobs.id", "CASCADE"),
+    )  # fmt: skip
+    _table(
+        "reviews", *_key("job_id", "row_no"), *_maybe(TEXT, "external_id", "gold_label", "error"),
+        *_given(TEXT, "text"), *_given(BYTES, "text_sha256"), *_maybe(JSON, "attributes"),
+        *_maybe(sa.Integer(), "characters"), _references("reviews", "job_id", "jobs.id", "CASCADE"),
+    )  # fmt: skip
+    _index_where("ix_reviews_failed", "reviews", ["job_id", "row_no"], "error IS NOT NULL")
+    _table(
+        "bulks", *_key("batch_id"), *_given(TEXT, "state"), *_given(TEXT, "client_key", default="''"),
+        *_maybe(TEXT, "file_id", "remote_id", "error"), *_given(DOUBLE, "created_at"),
+        *_maybe(DOUBLE, "creating_at", "submitted_at", "collected_at"),
+        _one_of("bulks", "state", "packed", "submitted", "collected", "failed"),
+        _references("bulks", "batch_id", "batches.id", "CASCADE"), _unique("bulks", "remote_id"),
+    )  # fmt: skip
     op.create_index("ix_bulks_state", "bulks", ["state"])
-    op.create_table(
-        "corrections",
-        sa.Column("job_id", INTEGER, nullable=False),
-        sa.Column("row_no", INTEGER, nullable=False),
-        sa.Column("label", sa.Text(), nullable=False),
-        sa.Column("author", sa.Text()),
-        sa.Column("note", sa.Text()),
-        sa.Column("created_at", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["job_id", "row_no"],
-            ["reviews.job_id", "reviews.row_no"],
-            name="fk_corrections_job_id_row_no",
-            ondelete="CASCADE",
-        ),
-        sa.PrimaryKeyConstraint("job_id", "row_no", name="pk_corrections"),
-    )
-    op.create_table(
-        "labels",
-        sa.Column("job_id", INTEGER, nullable=False),
-        sa.Column("row_no", INTEGER, nullable=False),
-        sa.Column("scorer_id", INTEGER, nullable=False),
-        sa.Column("label", sa.Text(), nullable=False),
-        sa.Column("score", sa.Double()),
-        sa.Column("probabilities", JSON),
-        sa.Column("batch_id", INTEGER),
-        sa.Column("response_model", sa.Text()),
-        sa.Column("request_id", sa.Text()),
-        sa.Column("tokens", INTEGER),
-        sa.Column("cost_nanos", INTEGER),
-        sa.Column("created_at", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(["batch_id"], ["batches.id"], name="fk_labels_batch_id", ondelete="SET NULL"),
-        sa.ForeignKeyConstraint(
-            ["job_id", "row_no"],
-            ["reviews.job_id", "reviews.row_no"],
-            name="fk_labels_job_id_row_no",
-            ondelete="CASCADE",
-        ),
-        sa.ForeignKeyConstraint(["scorer_id"], ["scorers.id"], name="fk_labels_scorer_id"),
-        sa.PrimaryKeyConstraint("job_id", "row_no", "scorer_id", name="pk_labels"),
-    )
-    op.create_index("ix_labels_batch_id", "labels", ["batch_id"])
-    op.create_table(
-        "requests",
-        sa.Column("job_id", INTEGER, nullable=False),
-        sa.Column("row_no", INTEGER, nullable=False),
-        sa.Column("scorer_id", INTEGER, nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("attempts", INTEGER, server_default=sa.text("0"), nullable=False),
-        sa.Column("text_sha256", sa.LargeBinary(), server_default=sa.text("''"), nullable=False),
+    _table(
+        "corrections", *_key("job_id", "row_no"), *_given(TEXT, "label"), *_maybe(TEXT, "author", "note"),
+        *_given(DOUBLE, "created_at"), _of_review("corrections"),
+    )  # fmt: skip
+    _table(
+        "labels", *_key("job_id", "row_no"), *_key("rater", kind=TEXT), *_given(INTEGER, "scorer_id"),
+        *_given(TEXT, "label"), *_maybe(DOUBLE, "score"), *_maybe(JSON, "probabilities"),
+        *_maybe(INTEGER, "batch_id", "tokens", "cost_nanos"), *_maybe(TEXT, "response_model", "request_id"),
+        *_given(DOUBLE, "created_at"), _one_of("labels", "rater", "adapter", "oracle"),
+        _of_review("labels"), _references("labels", "scorer_id", "scorers.id"),
+    )  # fmt: skip
+    _table(
+        "requests", *_key("job_id", "row_no"), *_given(INTEGER, "scorer_id"), *_given(TEXT, "reason", "state"),
+        *_given(INTEGER, "attempts", default="0"), *_given(BYTES, "text_sha256", default="''"),
         sa.Column("follows", sa.Boolean(), server_default=sa.false(), nullable=False),
-        sa.Column("detail", sa.Text()),
-        sa.Column("batch_id", INTEGER),
-        sa.Column("created_at", sa.Double(), nullable=False),
-        sa.CheckConstraint("reason IN ('policy', 'fallback', 'cascade', 'audit')", name="ck_requests_reason"),
-        sa.CheckConstraint(
-            "state IN ('open', 'packed', 'labelled', 'refused', 'unanswered', 'failed')",
-            name="ck_requests_state",
+        *_maybe(TEXT, "detail"), *_maybe(INTEGER, "batch_id"), *_given(DOUBLE, "created_at"),
+        _one_of("requests", "reason", "policy", "fallback", "cascade", "audit"),
+        _one_of(
+            "requests", "state", "open", "packed", "labelled", "refused", "unanswered", "failed"
         ),
-        sa.ForeignKeyConstraint(
-            ["batch_id"], ["batches.id"], name="fk_requests_batch_id", ondelete="SET NULL"
-        ),
-        sa.ForeignKeyConstraint(
-            ["job_id", "row_no"],
-            ["reviews.job_id", "reviews.row_no"],
-            name="fk_requests_job_id_row_no",
-            ondelete="CASCADE",
-        ),
-        sa.ForeignKeyConstraint(["scorer_id"], ["scorers.id"], name="fk_requests_scorer_id"),
-        sa.PrimaryKeyConstraint("job_id", "row_no", "scorer_id", name="pk_requests"),
-    )
+        _of_review("requests"), _references("requests", "scorer_id", "scorers.id"),
+        _references("requests", "batch_id", "batches.id", "SET NULL"),
+    )  # fmt: skip
     op.create_index("ix_requests_batch_id", "requests", ["batch_id"])
-    op.create_index("ix_requests_job_id_state_row_no", "requests", ["job_id", "state", "row_no"])
+    op.create_index("ix_requests_state", "requests", ["job_id", "state", "row_no", "reason"])
     op.create_index(
         "ix_requests_scorer_id_text_sha256_state", "requests", ["scorer_id", "text_sha256", "state"]
     )
-    op.create_table(
-        "reservations",
-        sa.Column("id", INTEGER, sa.Identity(), nullable=False),
-        sa.Column("job_id", INTEGER, nullable=False),
-        sa.Column("batch_id", INTEGER),
-        sa.Column("reserved_nanos", INTEGER, nullable=False),
-        sa.Column("cost_nanos", INTEGER),
-        sa.Column("tokens", INTEGER),
-        sa.Column("input_price_nanos", INTEGER),
-        sa.Column("output_price_nanos", INTEGER),
-        sa.Column("created_at", sa.Double(), nullable=False),
-        sa.Column("settled_at", sa.Double()),
-        sa.ForeignKeyConstraint(
-            ["batch_id"], ["batches.id"], name="fk_reservations_batch_id", ondelete="SET NULL"
-        ),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_reservations_job_id", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("id", name="pk_reservations"),
+    _table(
+        "reservations", _id(), *_given(INTEGER, "job_id", "reserved_nanos"),
+        *_maybe(INTEGER, "batch_id", "cost_nanos", "tokens", "input_price_nanos", "output_price_nanos"),
+        *_given(DOUBLE, "created_at"), *_maybe(DOUBLE, "settled_at"),
+        _references("reservations", "job_id", "jobs.id", "CASCADE"),
+        _references("reservations", "batch_id", "batches.id", "SET NULL"),
         sqlite_autoincrement=True,
-    )
+    )  # fmt: skip
     op.create_index("ix_reservations_batch_id", "reservations", ["batch_id"])
     op.create_index("ix_reservations_job_id", "reservations", ["job_id"])
-    op.create_table(
-        "worker_faults",
-        sa.Column("worker", sa.Text(), nullable=False),
-        sa.Column("adapter_id", INTEGER, autoincrement=False, nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("times", INTEGER, nullable=False),
-        sa.Column("probes", INTEGER, nullable=False),
-        sa.Column("batch_ids", JSON, nullable=False),
-        sa.Column("last_adapter_id", INTEGER),
-        sa.Column("since", sa.Double(), nullable=False),
-        sa.Column("seen_at", sa.Double(), nullable=False),
-        sa.Column("until", sa.Double(), nullable=False),
-        sa.PrimaryKeyConstraint("worker", "adapter_id", name="pk_worker_faults"),
-    )
-    on_postgresql = op.get_bind().dialect.name == "postgresql"
-    op.execute(RESULTS.format(joins=JOINS_POSTGRESQL if on_postgresql else JOINS_SQLITE))
-    for view in (COSTS, AGREEMENT_LATEST, JOB_SUMMARY):
+    _table(
+        "worker_faults", *_key("worker", kind=TEXT), *_key("adapter_id"), *_given(TEXT, "reason"),
+        *_given(INTEGER, "times", "probes"), *_given(JSON, "batch_ids"), *_maybe(INTEGER, "last_adapter_id"),
+        *_given(DOUBLE, "since", "seen_at", "until"),
+    )  # fmt: skip
+    for view in (RESULTS, COSTS, AGREEMENT_LATEST, JOB_SUMMARY):
         # As text: the driver would take a percent sign or a colon for a parameter.
         op.execute(sa.text(view))
 
@@ -470,21 +248,53 @@ def downgrade() -> None:
     for view in ("job_summary", "agreement_latest", "costs", "results"):
         op.execute(f"DROP VIEW {view}")
     for table in (
-        "worker_faults",
-        "reservations",
-        "requests",
-        "labels",
-        "corrections",
-        "bulks",
-        "reviews",
-        "rejects",
-        "batches",
-        "measurings",
-        "agreements",
-        "deleted_jobs",
-        "jobs",
-        "activations",
-        "scorers",
-        "adapters",
-    ):
+        "worker_faults", "reservations", "requests", "labels", "corrections", "bulks", "reviews", "rejects",
+        "measurings", "batches", "agreements", "deleted_jobs", "jobs", "activations", "scorers", "adapters",
+    ):  # fmt: skip
         op.drop_table(table)
+
+
+def _table(name: str, *parts: Any, **options: Any) -> None:
+    key = [part.name for part in parts if isinstance(part, sa.Column) and part.info.get("key")]
+    op.create_table(name, *parts, sa.PrimaryKeyConstraint(*key, name=f"pk_{name}"), **options)
+
+
+def _id() -> sa.Column[Any]:
+    return sa.Column("id", INTEGER, sa.Identity(), nullable=False, info={"key": True})
+
+
+def _key(*names: str, kind: Any = INTEGER) -> list[sa.Column[Any]]:
+    return [sa.Column(name, kind, autoincrement=False, nullable=False, info={"key": True}) for name in names]
+
+
+def _given(kind: Any, *names: str, default: str | None = None) -> list[sa.Column[Any]]:
+    value = None if default is None else sa.text(default)
+    return [sa.Column(name, kind, server_default=value, nullable=False) for name in names]
+
+
+def _maybe(kind: Any, *names: str) -> list[sa.Column[Any]]:
+    return [sa.Column(name, kind) for name in names]
+
+
+def _one_of(table: str, column: str, *allowed: str) -> sa.CheckConstraint:
+    values = ", ".join(f"'{one}'" for one in allowed)
+    return sa.CheckConstraint(f"{column} IN ({values})", name=f"ck_{table}_{column}")
+
+
+def _unique(table: str, *columns: str) -> sa.UniqueConstraint:
+    return sa.UniqueConstraint(*columns, name=f"uq_{table}_{'_'.join(columns)}")
+
+
+def _references(table: str, column: str, key: str, ondelete: str | None = None) -> sa.ForeignKeyConstraint:
+    return sa.ForeignKeyConstraint([column], [key], name=f"fk_{table}_{column}", ondelete=ondelete)
+
+
+def _of_review(table: str) -> sa.ForeignKeyConstraint:
+    key = ["job_id", "row_no"]
+    reviews = [f"reviews.{column}" for column in key]
+    return sa.ForeignKeyConstraint(key, reviews, name=f"fk_{table}_job_id_row_no", ondelete="CASCADE")
+
+
+def _index_where(name: str, table: str, columns: list[str], where: str) -> None:
+    chosen = sa.text(where)
+    op.create_index(name, table, columns, postgresql_where=chosen, sqlite_where=chosen)

@@ -104,8 +104,9 @@ def _statements(rows: int, *, on_postgresql: bool) -> list[str]:
         f"{nothing}, {label(48)}, 80 + (i * 31) % 900 FROM {series}",
         "INSERT INTO requests (job_id, row_no, scorer_id, reason, state, created_at) "
         f"SELECT {JOB}, i, {ORACLE}, 'audit', 'labelled', 0 FROM {series}",
-        "INSERT INTO labels (job_id, row_no, scorer_id, label, score, created_at) "
-        f"SELECT {JOB}, i, {ADAPTER}, {label(44)}, 0.5 + ((i * 104729) % 1000003) / 2000006.0, 0 FROM {series}",
-        "INSERT INTO labels (job_id, row_no, scorer_id, label, score, created_at) "
-        f"SELECT {JOB}, i, {ORACLE}, {label(51)}, NULL, 0 FROM {series}",
+        "INSERT INTO labels (job_id, row_no, rater, scorer_id, label, score, created_at) "
+        f"SELECT {JOB}, i, 'adapter', {ADAPTER}, {label(44)}, "
+        f"0.5 + ((i * 104729) % 1000003) / 2000006.0, 0 FROM {series}",
+        "INSERT INTO labels (job_id, row_no, rater, scorer_id, label, score, created_at) "
+        f"SELECT {JOB}, i, 'oracle', {ORACLE}, {label(51)}, NULL, 0 FROM {series}",
     ]  # fmt: skip

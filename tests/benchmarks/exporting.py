@@ -45,8 +45,8 @@ INSERT INTO reviews (job_id, row_no, text, text_sha256, characters)
 FROM counted
 """
 _LABELS = """
-INSERT INTO labels (job_id, row_no, scorer_id, label, score, created_at)
-{numbers} SELECT {job}, n, {scorer}, CASE WHEN n % 3 = 0 THEN 'negative' ELSE 'positive' END,
+INSERT INTO labels (job_id, row_no, rater, scorer_id, label, score, created_at)
+{numbers} SELECT {job}, n, 'adapter', {scorer}, CASE WHEN n % 3 = 0 THEN 'negative' ELSE 'positive' END,
        0.5 + (CAST(n AS BIGINT) * 7919 % 500000) / 1000000.0, 1790000000.0 + n / 10
 FROM counted
 """
@@ -55,8 +55,8 @@ INSERT INTO requests (job_id, row_no, scorer_id, reason, state, follows, created
 {numbers} SELECT {job}, n * 5, {oracle}, 'audit', 'labelled', false, 0.0 FROM counted
 """
 _ANSWERS = """
-INSERT INTO labels (job_id, row_no, scorer_id, label, score, created_at)
-{numbers} SELECT {job}, n * 5, {oracle}, CASE WHEN n % 4 = 0 THEN 'negative' ELSE 'positive' END, 0.9, 0.0
+INSERT INTO labels (job_id, row_no, rater, scorer_id, label, score, created_at)
+{numbers} SELECT {job}, n * 5, 'oracle', {oracle}, CASE WHEN n % 4 = 0 THEN 'negative' ELSE 'positive' END, 0.9, 0.0
 FROM counted
 """
 ORACLE = ScorerIdentity("openai", "gpt", "1" * 64, {"route": "chat"})

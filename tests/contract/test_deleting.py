@@ -11,6 +11,7 @@ from sqlalchemy import Engine, event, inspect
 
 from tests.contract.asking import PRICE, answer_all, answers, ask, claim_all, pack, pay, sums_agree, usd
 from tests.contract.enqueued import enqueue, in_batches, spec, sql, work_off
+from worker.agreement.counts import label_counts
 from worker.errors import BudgetSpent, JobStateInvalid, JobUnknown, LeaseLost
 from worker.jobs.deletion import delete_job
 from worker.reviews import Correction, Reject, Review
@@ -160,7 +161,7 @@ def test_other_jobs_go_on_beside_a_deletion(ledger: Ledger, queries: Queries, en
 
 def test_without_its_texts_a_job_keeps_its_labels(ledger: Ledger, queries: Queries, engine: Engine) -> None:
     job_id = secret_job(ledger)
-    before, labels = list(queries.iterate_results(job_id)), queries.label_counts(job_id)
+    before, labels = list(queries.iterate_results(job_id)), label_counts(queries.raters(job_id))
     ledger.begin_deletion(job_id, texts_only=True)
     assert ledger.empty_texts(job_id, 0) == 7
     # Broken off, and begun again.
@@ -169,7 +170,7 @@ def test_without_its_texts_a_job_keeps_its_labels(ledger: Ledger, queries: Queri
     assert queries.get_job(job_id).texts == "deleted"
     assert queries.job_state(job_id) == "done"
     assert list(queries.iterate_results(job_id)) == before
-    assert queries.label_counts(job_id) == labels
+    assert label_counts(queries.raters(job_id)) == labels
     assert [row["text"] for row in queries.iterate_results(job_id, with_text=True)] == [""] * 40
     kept = sql(engine, "SELECT count(*) FROM reviews WHERE length(text_sha256) = 0 AND attributes IS NULL")
     assert kept == [(40,)]

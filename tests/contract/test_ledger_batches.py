@@ -18,6 +18,7 @@ from tests.contract.enqueued import (
     sql,
     work_off,
 )
+from worker.agreement.counts import label_counts
 from worker.errors import LeaseLost
 from worker.reviews import Batch
 from worker.store.engine import make_engine
@@ -115,7 +116,7 @@ def test_finishing_twice_is_like_finishing_once(ledger: Ledger, queries: Queries
     # As if the commit had been lost: the same labels come again.
     sql(engine, "UPDATE batches SET state = 'running', lease_token = :t", t=batch.lease_token)
     finish(ledger, batch)
-    assert queries.label_counts(job.id) == {"neg": 2, "pos": 2}
+    assert label_counts(queries.raters(job.id)) == {"neg": 2, "pos": 2}
 
 
 def test_a_finish_needs_one_outcome_per_review(ledger: Ledger, engine: Engine) -> None:
@@ -322,4 +323,4 @@ def test_four_workers_on_one_database_never_meet_a_lock(
     for thread in threads:
         thread.join(timeout=600)
     assert errors == []
-    assert queries.label_counts(job.id) == {"neg": 160, "pos": 160}
+    assert label_counts(queries.raters(job.id)) == {"neg": 160, "pos": 160}

@@ -22,6 +22,7 @@ from tests.contract.enqueued import (
     sql,
     work_off,
 )
+from worker.agreement.counts import label_counts
 from worker.errors import JobStateInvalid, JobUnknown
 from worker.reviews import Reject, Review
 from worker.store.ledger import Ledger
@@ -172,7 +173,7 @@ def test_cancel_keeps_labels_and_lets_running_batches_finish(
     assert ledger.claim(third) is None
     finish(ledger, running)
     assert queries.job_state(job.id) == "cancelled"
-    assert sum(queries.label_counts(job.id).values()) == 8
+    assert sum(label_counts(queries.raters(job.id)).values()) == 8
     assert ledger.cancel(job.id).state == "cancelled"
     with pytest.raises(JobStateInvalid, match="is cancelled: nothing can be added"):
         ledger.append(job.id, reviews(13, 13), batches=[reviews(13, 13)])
@@ -206,7 +207,7 @@ def test_retry_of_a_cancelled_job_scores_only_what_is_left(ledger: Ledger, queri
     assert queries.job_state(job.id) == "running"
     assert work_off(ledger) == 2
     assert queries.job_state(job.id) == "done"
-    assert sum(queries.label_counts(job.id).values()) == 12
+    assert sum(label_counts(queries.raters(job.id)).values()) == 12
 
 
 def test_a_stopped_job_stands_still_and_says_why_until_retried(ledger: Ledger, queries: Queries) -> None:

@@ -7,6 +7,7 @@ from sqlalchemy import Engine
 
 from tests.contract.asking import ORACLE, PRICE, answer_all, answers, ask, claim_all, pack, usd
 from tests.contract.enqueued import STUB, expected, finish, sql, work_off
+from worker.agreement.columns import NONE
 from worker.errors import LeaseLost
 from worker.oracle.money import Charge
 from worker.policy import Policy
@@ -47,7 +48,7 @@ def test_the_oracle_alone_labels_every_review(ledger: Ledger, queries: Queries, 
     assert {source for _, source, _ in final(queries, job.id)} == {"oracle"}
     progress = queries.progress(job.id)
     assert (progress.labelled, progress.failed, progress.open_requests) == (10, 0, 0)
-    assert queries.request_counts(job.id) == {("policy", "labelled"): 10}
+    assert queries.progress(job.id).requests == {("policy", "labelled"): 10}
     (cost,) = queries.costs(job.id)
     assert (cost.scorer, cost.labels, cost.paid_labels, cost.tokens) == ("gpt", 10, 10, 120)
     assert cost.cost == 0.1
@@ -58,7 +59,7 @@ def test_a_cascade_asks_below_the_threshold_and_confirms(ledger: Ledger, queries
     job = ask(ledger, 8, policy="cascade --below 0.8")
     score_with(ledger, {row: Score("pos", 0.9) for row in (2, 4, 6)} | {8: Failure("no words")})
     assert queries.job_state(job.id) == "running"
-    assert queries.request_counts(job.id) == {("cascade", "open"): 4, ("fallback", "open"): 1}
+    assert queries.progress(job.id).requests == {("cascade", "open"): 4, ("fallback", "open"): 1}
     # Meanwhile the adapter's label stands, unconfirmed.
     assert final(queries, job.id)[0] == ("neg", "adapter_unconfirmed", None)
     assert queries.progress(job.id).labelled == 3
@@ -80,9 +81,9 @@ def test_an_audit_never_decides(ledger: Ledger, queries: Queries) -> None:
     assert answer_all(ledger, failing=frozenset(list(audited)[:1])) == len(audited)
     assert queries.job_state(job.id) == "done"
     assert {source for _, source, _ in final(queries, job.id)} == {"adapter"}
-    pairs = list(queries.iterate_pairs(job.id))
-    assert {pair.row_no for pair in pairs if pair.oracle} == audited - set(list(audited)[:1])
-    assert len(pairs) == 40
+    raters = queries.raters(job.id)
+    assert set(raters.row_no[raters.oracle != NONE].tolist()) == audited - set(list(audited)[:1])
+    assert (raters.adapter != NONE).sum() == 40
 
 
 def test_the_oracle_s_own_audit_is_scored_by_the_adapter(ledger: Ledger, queries: Queries) -> None:
@@ -94,7 +95,8 @@ def test_the_oracle_s_own_audit_is_scored_by_the_adapter(ledger: Ledger, queries
     assert queries.job_state(job.id) == "done"
     # The adapter's failure is no failure of the review.
     assert [source for _, source, error in final(queries, job.id)] == ["oracle"] * 40
-    assert {pair.row_no for pair in queries.iterate_pairs(job.id)} == audited - {min(audited)}
+    raters = queries.raters(job.id)
+    assert set(raters.row_no[raters.adapter != NONE].tolist()) == audited - {min(audited)}
 
 
 def test_an_audit_that_the_adapter_cannot_do_keeps_nobody_from_a_label(
@@ -107,13 +109,13 @@ def test_an_audit_that_the_adapter_cannot_do_keeps_nobody_from_a_label(
         assert ledger.hand_over(batch, "the base model can't be found")
     answer_all(ledger)
     assert queries.job_state(job.id) == "done"
-    assert queries.request_counts(job.id) == {("policy", "labelled"): 8}
+    assert queries.progress(job.id).requests == {("policy", "labelled"): 8}
 
 
 def test_a_review_that_kills_the_adapter_falls_back_to_the_oracle(ledger: Ledger, queries: Queries) -> None:
     job = ask(ledger, 8, policy="fallback")
     work_off(ledger, poison=frozenset({3}))
-    assert queries.request_counts(job.id) == {("fallback", "open"): 1}
+    assert queries.progress(job.id).requests == {("fallback", "open"): 1}
     answer_all(ledger)
     assert queries.job_state(job.id) == "done"
     assert final(queries, job.id)[2] == ("neg", "oracle", None)

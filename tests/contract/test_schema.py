@@ -125,10 +125,13 @@ def test_results_has_a_row_per_review_and_says_whose_label_is_final(engine: Engi
             "(1, 2, 2, 'cascade', 'labelled', 0), (1, 3, 2, 'cascade', 'failed', 0), "
             "(1, 4, 2, 'audit', 'labelled', 0), (1, 5, 2, 'fallback', 'refused', 0), "
             "(1, 6, 2, 'policy', 'labelled', 0), (1, 7, 2, 'policy', 'open', 0)",
-            "INSERT INTO labels (job_id, row_no, scorer_id, label, score, cost_nanos, created_at) VALUES "
-            "(1, 1, 1, 'pos', 0.9, NULL, 0), (1, 2, 1, 'pos', 0.6, NULL, 0), (1, 2, 2, 'neg', 0.8, 500000000, 0), "
-            "(1, 3, 1, 'pos', 0.7, NULL, 0), (1, 4, 1, 'pos', 0.7, NULL, 0), (1, 4, 2, 'neg', 1, 500000000, 0), "
-            "(1, 6, 1, 'pos', 0.7, NULL, 0), (1, 6, 2, 'neg', NULL, 250000000, 0), (1, 7, 1, 'pos', 0.7, NULL, 0)",
+            "INSERT INTO labels (job_id, row_no, rater, scorer_id, label, score, cost_nanos, created_at) VALUES "
+            "(1, 1, 'adapter', 1, 'pos', 0.9, NULL, 0), (1, 2, 'adapter', 1, 'pos', 0.6, NULL, 0), "
+            "(1, 2, 'oracle', 2, 'neg', 0.8, 500000000, 0), "
+            "(1, 3, 'adapter', 1, 'pos', 0.7, NULL, 0), (1, 4, 'adapter', 1, 'pos', 0.7, NULL, 0), "
+            "(1, 4, 'oracle', 2, 'neg', 1, 500000000, 0), "
+            "(1, 6, 'adapter', 1, 'pos', 0.7, NULL, 0), (1, 6, 'oracle', 2, 'neg', NULL, 250000000, 0), "
+            "(1, 7, 'adapter', 1, 'pos', 0.7, NULL, 0)",
             "INSERT INTO batches (id, job_id, lane, scorer_id, rank, number, first_row, last_row, size, state, "
             "attempts, created_at) VALUES (1, 1, 'openai', 2, 0, 0, 0, 0, 3, 'done', 1, 0), "
             "(2, 1, 'openai', 2, 0, 0, 0, 0, 3, 'running', 1, 0)",
@@ -181,8 +184,8 @@ def test_a_correction_is_gold_and_leaves_the_final_label_as_it_is(engine: Engine
             "INSERT INTO scorers (id, sha256, kind, name, details, created_at) VALUES (1, 'a', 'stub', 'm', '{}', 0)",
             "INSERT INTO reviews (job_id, row_no, text, text_sha256, gold_label) VALUES "
             "(1, 1, 'a', '', 'pos'), (1, 2, 'b', '', NULL), (1, 3, 'c', '', 'neg')",
-            "INSERT INTO labels (job_id, row_no, scorer_id, label, score, created_at) VALUES "
-            "(1, 1, 1, 'pos', 0.9, 7.5), (1, 2, 1, 'pos', 0.9, 8.5)",
+            "INSERT INTO labels (job_id, row_no, rater, scorer_id, label, score, created_at) VALUES "
+            "(1, 1, 'adapter', 1, 'pos', 0.9, 7.5), (1, 2, 'adapter', 1, 'pos', 0.9, 8.5)",
             "INSERT INTO corrections (job_id, row_no, label, created_at) VALUES (1, 1, 'neg', 9), (1, 2, 'pos', 9)",
         ):
             connection.execute(text(statement))

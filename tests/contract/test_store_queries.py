@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from tests.contract.asking import answers, ask, claim_all, pack, pay
 from tests.contract.enqueued import enqueue, finish, reviews, spec, sql, work_off
+from worker.agreement.counts import label_counts, wrong_by_source
 from worker.errors import AdapterUnknown, JobUnknown
 from worker.reviews import Reject, Review
 from worker.store.ledger import Ledger
@@ -41,7 +42,7 @@ def test_progress_counts_from_batches_and_agrees_with_the_labels(
     )
     ledger.seal(job.id)
     at = queries.progress(job.id)
-    assert (at.reviews, at.labelled, at.failed, at.rejected, at.unlabelled) == (12, 0, 0, 1, 12)
+    assert (at.reviews, at.labelled, at.failed, at.rejected) == (12, 0, 0, 1)
     assert (at.batches, at.open_batches, at.pace, at.seconds_left) == ({"queued": 3}, 3, 0.0, None)
     assert (at.oldest_bell_s, at.last_error) == (None, None)
 
@@ -54,7 +55,7 @@ def test_progress_counts_from_batches_and_agrees_with_the_labels(
     sql(engine, "UPDATE batches SET claimed_at = claimed_at - 2 WHERE state = 'done'")
     sql(engine, "UPDATE batches SET published_at = published_at - 9 WHERE published_at IS NOT NULL")
     at = queries.progress(job.id)
-    assert (at.labelled, at.failed, at.unlabelled) == (3, 1, 8)
+    assert (at.labelled, at.failed) == (3, 1)
     assert sql(engine, "SELECT count(*) FROM labels") == [(3,)]
     assert at.batches == {"done": 1, "queued": 2}
     assert at.last_error == "server away"
@@ -62,8 +63,6 @@ def test_progress_counts_from_batches_and_agrees_with_the_labels(
     assert at.seconds_left == pytest.approx(8 / at.pace)
     assert at.oldest_bell_s is not None
     assert 9 <= at.oldest_bell_s < 60
-    assert queries.count_active_batches("adapter") == 2
-    assert queries.count_active_batches("openai") == 0
 
 
 def test_progress_is_of_one_moment(ledger: Ledger, queries: Queries) -> None:
@@ -153,16 +152,10 @@ def test_jobs_are_listed_newest_first(ledger: Ledger, queries: Queries) -> None:
 
 
 def test_labels_are_counted_alone_and_against_gold(ledger: Ledger, queries: Queries) -> None:
-    job_id = scored(ledger, failing=frozenset({3}))
-    assert queries.label_counts(job_id) == {"pos": 5, "neg": 4}
-    assert queries.contingency(job_id) == {
-        ("neg", "neg"): 1,
-        ("neg", "pos"): 1,
-        ("pos", "neg"): 1,
-        ("pos", "pos"): 1,
-    }
-    pairs = [("pos", "neg"), ("pos", "pos"), ("neg", "pos"), ("neg", "neg")]
-    assert list(queries.gold_and_scores(job_id, chunk=2)) == [(gold, label, 0.75) for gold, label in pairs]
+    raters = queries.raters(scored(ledger, failing=frozenset({3})))
+    assert label_counts(raters) == {"pos": 5, "neg": 4}
+    # neg|neg, neg|pos, pos|neg and pos|pos, once each.
+    assert wrong_by_source(raters) == {"adapter": (2, 4)}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from sqlalchemy import Engine
 
 from tests.contract.enqueued import sql
 from tests.report_job import Row, final_label, save_job
-from worker.report.data import read_report
+from worker.agreement.counts import Between, gold_count, score_counts, sharpest
+from worker.report.data import EXCERPT, read_report
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
 
@@ -23,7 +24,7 @@ def test_scores_are_counted_by_label_and_part(engine: Engine) -> None:
         ]
 
     job_id = save_job(engine, Ledger(engine), 7, policy="adapter", change=set_scores, agreed=False)
-    found = Queries(engine).score_counts(job_id, bins=10)
+    found = score_counts(Queries(engine).raters(job_id), bins=10)
     # 1 belongs to the last part, and an edge to the part that it begins.
     assert found == {
         "negative": [0, 0, 0, 0, 0, 1, 1, 0, 0, 1],
@@ -33,7 +34,7 @@ def test_scores_are_counted_by_label_and_part(engine: Engine) -> None:
 
 def test_the_oracles_scores_are_not_the_adapters(engine: Engine) -> None:
     job_id = save_job(engine, Ledger(engine), 50, policy="oracle", agreed=False)
-    assert Queries(engine).score_counts(job_id, bins=10) == {}
+    assert score_counts(Queries(engine).raters(job_id), bins=10) == {}
 
 
 def test_reasons_are_counted_the_most_frequent_first(engine: Engine) -> None:
@@ -57,7 +58,7 @@ def test_gold_counts_corrections_too(engine: Engine) -> None:
             job=job_id,
             row=row_no,
         )
-    assert Queries(engine).gold_count(job_id) == 5
+    assert gold_count(Queries(engine).raters(job_id)) == 5
 
 
 def test_who_gave_labels_and_which_model_answered(engine: Engine) -> None:
@@ -77,27 +78,39 @@ def test_the_sharpest_disagreements_come_first(engine: Engine) -> None:
         return rows
 
     job_id = save_job(engine, Ledger(engine), 400, change=keep, agreed=False)
-    queries = Queries(engine)
+    raters = Queries(engine).raters(job_id)
+
+    def listed(between: Between, limit: int = 1000) -> list[int]:
+        return raters.row_no[sharpest(raters, between, limit=limit)].tolist()  # type: ignore[no-any-return]
 
     def sure(row: Row) -> float:
         return (row.score or 0.5) + (row.oracle_score or 0.5)
 
     apart = [row for row in kept if row.oracle is not None and row.adapter != row.oracle]
-    found = queries.sharpest_disagreements(job_id, "adapter,oracle", limit=10, excerpt=20)
-    assert [one.row_no for one in found] == [row.row_no for row in sorted(apart, key=sure, reverse=True)][:10]
-    first = kept[found[0].row_no - 1]
-    assert (found[0].adapter, found[0].oracle, found[0].gold) == (first.adapter, first.oracle, first.gold)
-    assert (found[0].text, found[0].characters) == (first.text[:20], len(first.text))
-    assert found[0].external_id == f"x{first.row_no}"
-
+    assert listed("adapter,oracle", 10) == [row.row_no for row in sorted(apart, key=sure, reverse=True)][:10]
     both = [row for row in kept if row.oracle == row.adapter != row.gold and row.oracle is not None]
-    found = queries.sharpest_disagreements(job_id, "gold,both", limit=1000, excerpt=20)
-    assert [one.row_no for one in found] == [row.row_no for row in sorted(both, key=sure, reverse=True)]
-
+    assert listed("gold,both") == [row.row_no for row in sorted(both, key=sure, reverse=True)]
     wrong = [row for row in kept if final_label(row) != row.gold]
-    found = queries.sharpest_disagreements(job_id, "gold,final", limit=1000, excerpt=20)
-    assert {one.row_no for one in found} == {row.row_no for row in wrong}
-    assert queries.sharpest_disagreements(job_id, "gold,final", limit=0, excerpt=20) == []
+    assert set(listed("gold,final")) == {row.row_no for row in wrong}
+    assert listed("gold,final", 0) == []
+
+
+def test_a_disagreement_shows_the_beginning_of_the_text_and_who_said_what(engine: Engine) -> None:
+    kept: list[Row] = []
+
+    def long(rows: list[Row]) -> list[Row]:
+        kept.extend(dataclasses.replace(row, text=row.text * 40) for row in rows)
+        return kept
+
+    job_id = save_job(engine, Ledger(engine), 400, change=long, agreed=False)
+    found = read_report(Queries(engine), job_id, texts=3).disputes
+    assert len(found.between_raters) == 3
+    for one in (*found.between_raters, *found.wrong_gold, *found.against_gold):
+        row = kept[one.row_no - 1]
+        assert (one.adapter, one.oracle, one.gold) == (row.adapter, row.oracle, row.gold)
+        assert (one.adapter_score, one.oracle_score) == (row.score, row.oracle_score)
+        assert (one.review.text, one.review.characters) == (row.text[:EXCERPT], len(row.text))
+        assert one.review.external_id == f"x{row.row_no}"
 
 
 def test_a_correction_settles_a_dispute_with_gold(engine: Engine) -> None:
@@ -111,28 +124,8 @@ def test_a_correction_settles_a_dispute_with_gold(engine: Engine) -> None:
         "INSERT INTO corrections (job_id, row_no, label, created_at) VALUES (:job, 2, 'positive', 0)",
         job=job_id,
     )
-    found = Queries(engine).sharpest_disagreements(job_id, "gold,both", limit=9, excerpt=20)
-    assert sorted(one.row_no for one in found) == [1, 3]
-
-
-def test_a_review_of_two_adapter_scorers_is_listed_once(engine: Engine) -> None:
-    def apart(rows: list[Row]) -> list[Row]:
-        different = {"adapter": "positive", "oracle": "negative", "reason": "audit"}
-        return [dataclasses.replace(row, **different) for row in rows]  # type: ignore[arg-type]
-
-    job_id = save_job(engine, Ledger(engine), 3, change=apart, agreed=False)
-    sql(
-        engine,
-        "INSERT INTO scorers (sha256, kind, name, details, created_at) VALUES ('b', 'adapter', 'other', '{}', 0)",
-    )
-    sql(
-        engine,
-        "INSERT INTO labels (job_id, row_no, scorer_id, label, score, created_at) "
-        "SELECT :job, row_no, (SELECT id FROM scorers WHERE sha256 = 'b'), 'positive', 0.9, 0 FROM reviews",
-        job=job_id,
-    )
-    found = Queries(engine).sharpest_disagreements(job_id, "adapter,oracle", limit=3, excerpt=20)
-    assert sorted(one.row_no for one in found) == [1, 2, 3]
+    raters = Queries(engine).raters(job_id)
+    assert sorted(raters.row_no[sharpest(raters, "gold,both", limit=9)].tolist()) == [1, 3]
 
 
 def test_a_job_has_its_identity(engine: Engine) -> None:

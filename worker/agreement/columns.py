@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-REASONS = ("policy", "fallback", "cascade", "audit")
+from worker.policy import RequestReason
+
+REASONS: tuple[RequestReason, ...] = get_args(RequestReason)
 """Why the oracle was asked; a review's reason is the place in here."""
 
 NONE = -1
@@ -24,9 +26,9 @@ class Raters:
 
     `gold`, `adapter`, `oracle` and `final` (N,) are places in `labels`, or `NONE`. `labels` are the adapter's, in its
     order, then those that anybody else gave. Gold is a person's correction where there is one, else the file's.
-    `adapter_score` and `final_score` (N,) are the probability of the label given, NaN where it isn't known.
-    `characters` (N,) is the length of the text. `reason` (N,) is a place in `REASONS`: why the oracle was asked; with
-    a reason and without an oracle's label it gave no answer.
+    `adapter_score`, `oracle_score` and `final_score` (N,) are the probability of the label given, NaN where it isn't
+    known. `characters` (N,) is the length of the text. `reason` (N,) is a place in `REASONS`: why the oracle was
+    asked; with a reason and without an oracle's label it gave no answer.
     """
 
     labels: tuple[str, ...]
@@ -36,12 +38,19 @@ class Raters:
     oracle: Codes
     final: Codes
     adapter_score: NDArray[np.float64]
+    oracle_score: NDArray[np.float64]
     final_score: NDArray[np.float64]
     characters: NDArray[np.int64]
     reason: Codes
 
     def __len__(self) -> int:
         return len(self.row_no)
+
+    @property
+    def decided(self) -> NDArray[np.bool_]:
+        """The reviews (N,) whose final label is the oracle's."""
+        found: NDArray[np.bool_] = (self.oracle != NONE) & ~self.asked_for("audit")
+        return found
 
     def asked_for(self, reason: str) -> NDArray[np.bool_]:
         """The reviews (N,) that the oracle was asked about for this reason."""
@@ -79,6 +88,7 @@ def decide(
         oracle=oracle,
         final=final,
         adapter_score=adapter_score,
+        oracle_score=oracle_score,
         final_score=final_score,
         characters=characters,
         reason=reason,

@@ -15,7 +15,7 @@ from worker.jobs.estimate import plan as make_plan
 from worker.money import dollars
 from worker.oracle.money import parse_prices, price_of
 from worker.policy import Policy
-from worker.quality.thresholds import Known, Share, thresholds
+from worker.quality.thresholds import Share, thresholds
 
 
 @click.command()
@@ -126,14 +126,7 @@ def threshold(job: int, as_json: bool) -> int:
     _, store = open_all()
     found = whole_job(store, job)
     policy = Policy.parse(found.policy)
-    pairs = store.queries.iterate_pairs(job)
-    rows = thresholds(
-        (
-            Known(pair.label, pair.score, pair.gold, pair.oracle, policy.is_audited(job, pair.row_no))
-            for pair in pairs
-        ),
-        cascaded_below=policy.below,
-    )
+    rows = thresholds(store.queries.raters(job), policy, job)
     if not rows:
         raise Invalid(f"no review of job {job} has an adapter's label yet: there is nothing to choose from.")
     known = max(max(row.kept_accuracy.n, row.kept_agreement.n, row.accuracy.n) for row in rows)

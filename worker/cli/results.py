@@ -81,11 +81,8 @@ def check_filters(store: Store, job: Job, filters: dict[str, Any], *, follow: bo
         raise Invalid("--search needs a word: the empty one is in every text.")
     if follow:
         _check_follow(filters)
-    if filters["wrong"] and not store.queries.contingency(job.id):
-        note(
-            f"No review of job {job.id} has both a label and a gold label (--label-column): none is known to be "
-            "wrong."
-        )
+    if filters["wrong"] and not store.queries.has_gold(job.id):
+        note(f"No review of job {job.id} has a gold label (--label-column): none is known to be wrong.")
 
 
 def _check_scorer(wanted: str, names: Sequence[str]) -> None:
@@ -152,8 +149,7 @@ def results(
         if format_ or output:
             raise Invalid(f"--follow writes row by row: use csv or jsonl, not {chosen}.")
         chosen = "csv"
-    if filters["wrong"]:
-        _say_by_source(store, job)
+    limit = filters["limit"]
     rows = (_follow if follow else _rows)(store, found, with_text, filters)
     on_screen = WITHOUT_ORACLE if found.oracle_id is None else ON_SCREEN
     columns = [
@@ -168,11 +164,15 @@ def results(
         note(f"{count:,} {'row' if count == 1 else 'rows'} of job {job} in {output}{'' if count else NONE}.")
     elif not count:
         note(f"No row of job {job} matches.")
+    if filters["wrong"] and limit is None:
+        _say_by_source(store, job)
 
 
 def _say_by_source(store: Store, job: int) -> None:
-    """How often each source is wrong, on stderr."""
-    for source, (wrong, total) in store.queries.wrong_by_source(job).items():
+    """How often each source is wrong, on stderr: behind the rows, since all labels are read for it."""
+    from worker.agreement.counts import wrong_by_source
+
+    for source, (wrong, total) in wrong_by_source(store.queries.raters(job)).items():
         note(f"{source}: {wrong:,} of {total:,} labels with gold are wrong ({wrong / total:.1%}).")
 
 

@@ -101,7 +101,7 @@ def _kind_of(store: Store, job: Job) -> WorkKind:
     """What there is to review in a job; it is announced on stderr where no oracle was asked."""
     if job.oracle_id is not None:
         return "disagreements"
-    if store.queries.gold_count(job.id):
+    if store.queries.has_gold(job.id):
         note(f"Job {job.id} asked no oracle: these are its likely wrong gold labels (--kind gold).")
         return "gold"
     note(f"Job {job.id} asked no oracle: these are the labels with the lowest scores (--kind unsure).")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from worker.agreement.counts import label_counts
 from worker.quality.measured import Measured, agreement_as_it_is
 from worker.store.queries import Queries
 
@@ -63,8 +64,8 @@ def summarise(queries: Queries, job_id: int) -> Summary:
         labelled=at.labelled,
         rejected=at.rejected,
         failed=at.failed,
-        labels=queries.label_counts(job_id),
-        sources=queries.source_counts(job_id) if job.oracle_id is not None else {},
+        labels=label_counts(queries.raters(job_id)),
+        sources=at.sources if job.oracle_id is not None else {},
         oracle_cost=job.spent if job.oracle_id is not None else None,
         oracle_tokens=sum(row.tokens for row in queries.costs(job_id)) if job.oracle_id is not None else 0,
         **summarise_agreement(measured),

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from worker.agreement import wilson
+from worker.agreement.columns import NONE, Raters
+from worker.agreement.measure import uniform_audit
+from worker.policy import Policy
 
 GRID = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995, 1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A review that the adapter has scored. `drawn`: the oracle's label is there by a random draw, not because the
-    score was low; without a score the review counts as unsure."""
-
-    label: str
-    score: float | None
-    gold: str | None = None
-    oracle: str | None = None
-    drawn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,51 +51,39 @@ class Threshold:
 
 
 def thresholds(
-    reviews: Iterable[Known], grid: Sequence[float] = GRID, *, cascaded_below: float | None = None
-) -> list[Threshold]:
-    """A row per `--below`, from one walk over the reviews.
+    raters: Raters, policy: Policy, job_id: int, grid: Sequence[float] = GRID
+) -> tuple[Threshold, ...]:
+    """A row per `--below`, from the reviews that the adapter has scored; nothing without any.
 
-    Up to `cascaded_below`, the threshold of the cascade that the reviews are of, the oracle was asked about every
-    review that is unsure: accuracy is over all with gold. Above it, and without one, only drawn oracle labels are
-    used: those asked for because a score was low say nothing of the others.
+    Up to the threshold of the cascade that the job is, the oracle was asked about every review that is unsure:
+    accuracy is over all with gold. Above it, and without one, only the audit's oracle labels are used: those asked
+    for because a score was low say nothing of the others. A review without a score counts as unsure.
     """
-    total = 0
-    asked = [0] * len(grid)
-    counts = {name: [[0, 0] for _ in grid] for name in ("kept_accuracy", "accuracy", "kept_agreement")}
-
-    def count(name: str, place: int, hit: bool) -> None:
-        counts[name][place][0] += hit
-        counts[name][place][1] += 1
-
-    for review in reviews:
-        total += 1
-        oracle = review.oracle if review.drawn else None
-        for place, below in enumerate(grid):
-            unsure = review.score is None or review.score < below
-            asked[place] += unsure
-            if not unsure:
-                if review.gold is not None:
-                    count("kept_accuracy", place, review.label == review.gold)
-                if oracle is not None:
-                    count("kept_agreement", place, review.label == oracle)
-            if review.gold is None:
-                continue
-            if cascaded_below is not None and below <= cascaded_below:
-                # What the oracle didn't answer keeps the adapter's label.
-                decided = review.oracle if unsure and review.oracle is not None else review.label
-                count("accuracy", place, decided == review.gold)
-            elif oracle is not None:
-                count("accuracy", place, (oracle if unsure else review.label) == review.gold)
-    if not total:
-        return []
-    share: Callable[[str, int], Share] = lambda name, place: Share(*counts[name][place])  # noqa: E731
-    return [
-        Threshold(
-            below,
-            asked[place] / total,
-            share("kept_accuracy", place),
-            share("accuracy", place),
-            share("kept_agreement", place),
+    scored = raters.adapter != NONE
+    if not scored.any():
+        return ()
+    gold, label, oracle = raters.gold[scored], raters.adapter[scored], raters.oracle[scored]
+    score = np.nan_to_num(raters.adapter_score[scored], nan=-1.0)
+    drawn = uniform_audit(raters, policy, job_id)[scored]
+    has_gold, answered = gold != NONE, oracle != NONE
+    found = []
+    for below in grid:
+        unsure = score < below
+        decided = np.where(unsure & answered, oracle, label)
+        # What the oracle didn't answer keeps the adapter's label.
+        complete = policy.below is not None and below <= policy.below
+        known = has_gold if complete else has_gold & drawn
+        found.append(
+            Threshold(
+                below,
+                float(unsure.mean()),
+                kept_accuracy=_share(label == gold, has_gold & ~unsure),
+                accuracy=_share(decided == gold, known),
+                kept_agreement=_share(label == oracle, drawn & ~unsure),
+            )
         )
-        for place, below in enumerate(grid)
-    ]
+    return tuple(found)
+
+
+def _share(hits: NDArray[np.bool_], rows: NDArray[np.bool_]) -> Share:
+    return Share(int((hits & rows).sum()), int(rows.sum()))

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from worker import __version__
 from worker.agreement.calibration import ReliabilityBin
+from worker.agreement.columns import NONE, Raters
+from worker.agreement.counts import gold_count, label_counts, score_counts, sharpest
 from worker.policy import Policy
 from worker.quality.measured import agreement_as_it_is
 from worker.reviews import Job, ScorerIdentity
 from worker.store.adapters import AdapterRow
 from worker.store.agreements import AgreementRow
 from worker.store.queries import CostRow, Queries
-from worker.store.results import Disagreement
+from worker.store.results import Excerpt
 
 EXCERPT = 600
 """Characters that are shown of a review."""
@@ -35,6 +40,19 @@ class GivenBy:
     scorer: ScorerIdentity
     labels: int
     models: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """A review that raters label differently."""
+
+    row_no: int
+    review: Excerpt
+    gold: str | None
+    adapter: str | None
+    adapter_score: float | None
+    oracle: str | None
+    oracle_score: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +123,8 @@ def read_report(queries: Queries, job_id: int, *, texts: int = 20) -> ReportData
     texts = texts if job.texts == "kept" else 0
     measured = agreement_as_it_is(queries, job_id)
     found = comparisons(measured.rows)
-    gold = queries.gold_count(job_id)
+    raters = queries.raters(job_id)
+    gold = gold_count(raters)
     return ReportData(
         made_at=time.time(),
         version=__version__,
@@ -119,20 +138,20 @@ def read_report(queries: Queries, job_id: int, *, texts: int = 20) -> ReportData
         labelled=at.labelled,
         failed=at.failed,
         gold=gold,
-        labels=queries.label_counts(job_id),
-        sources=queries.source_counts(job_id) if asks else {},
+        labels=label_counts(raters),
+        sources=at.sources if asks else {},
         requests=at.requests,
         reject_reasons=queries.reject_reasons(job_id, limit=REASONS),
         failure_reasons=queries.failure_reasons(job_id, limit=REASONS),
         labelled_s=at.labelled_s,
         speed=at.speed,
         costs=tuple(queries.costs(job_id)) if asks else (),
-        scores=queries.score_counts(job_id, bins=BINS),
+        scores=score_counts(raters, bins=BINS),
         comparisons=tuple(one for one in found if one.slice == WHOLE),
         slices=tuple(one for one in found if one.slice != WHOLE),
         agreed_at=measured.at,
         texts=texts,
-        disputes=_disputes(queries, job_id, texts, has_gold=gold > 0),
+        disputes=_disputes(queries, job_id, raters, texts),
     )
 
 
@@ -152,18 +171,33 @@ def _given_by(queries: Queries, job_id: int) -> tuple[GivenBy, ...]:
     )
 
 
-def _disputes(queries: Queries, job_id: int, texts: int, *, has_gold: bool) -> Disputes:
-    if not texts:
-        return Disputes()
-    raters = queries.sharpest_disagreements(job_id, "adapter,oracle", limit=texts, excerpt=EXCERPT)
-    if not has_gold:
-        return Disputes(tuple(raters))
-    wrong = queries.sharpest_disagreements(job_id, "gold,both", limit=texts, excerpt=EXCERPT)
-    listed = {one.row_no for one in (*raters, *wrong)}
+def _disputes(queries: Queries, job_id: int, raters: Raters, texts: int) -> Disputes:
+    between = sharpest(raters, "adapter,oracle", limit=texts)
+    wrong = sharpest(raters, "gold,both", limit=texts)
     # As many more, so that the list is full without those that are listed already.
-    final = queries.sharpest_disagreements(job_id, "gold,final", limit=texts + len(listed), excerpt=EXCERPT)
-    left = [one for one in final if one.row_no not in listed]
-    return Disputes(tuple(raters), tuple(wrong), tuple(left[:texts]))
+    final = sharpest(raters, "gold,final", limit=texts + len(between) + len(wrong))
+    left = final[~np.isin(final, (*between, *wrong))][:texts]
+    rows = raters.row_no[np.concatenate((between, wrong, left))].tolist()
+    excerpts = queries.excerpts(job_id, rows, characters=EXCERPT) if rows else {}
+    return Disputes(
+        *(
+            tuple(_disagreement(raters, place, excerpts) for place in places.tolist())
+            for places in (between, wrong, left)
+        )
+    )
+
+
+def _disagreement(raters: Raters, place: int, excerpts: Mapping[int, Excerpt]) -> Disagreement:
+    row_no = int(raters.row_no[place])
+    gold, adapter, oracle = (
+        None if codes[place] == NONE else raters.labels[codes[place]]
+        for codes in (raters.gold, raters.adapter, raters.oracle)
+    )
+    adapter_score, oracle_score = (
+        None if math.isnan(scores[place]) else float(scores[place])
+        for scores in (raters.adapter_score, raters.oracle_score)
+    )
+    return Disagreement(row_no, excerpts[row_no], gold, adapter, adapter_score, oracle, oracle_score)
 
 
 WHOLE = "all"

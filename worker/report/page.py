@@ -12,7 +12,7 @@ from worker.errors import ReportImpossible
 from worker.report import reproduce, text
 from worker.report.chart import Table
 from worker.report.charts import draw
-from worker.report.data import EXCERPT, Comparison, ReportData
+from worker.report.data import EXCERPT, Comparison, Disagreement, ReportData
 from worker.report.text import PAIRS, basis, headlines, is_repeated
 from worker.report.words import (
     bare,
@@ -24,7 +24,6 @@ from worker.report.words import (
     plain,
     share_in_table,
 )
-from worker.store.results import Disagreement
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -212,12 +211,12 @@ def _dispute(one: Disagreement) -> Dispute:
         )
         if label is not None
     ]
-    identity = f", id {plain(one.external_id)}" if one.external_id is not None else ""
-    left = one.characters - len(one.text)
+    identity = f", id {plain(one.review.external_id)}" if one.review.external_id is not None else ""
+    left = one.review.characters - len(one.review.text)
     return Dispute(
         title=f"Row {count(one.row_no)}{identity}",
         said=said,
-        text=plain(one.text),
+        text=plain(one.review.text),
         rest=f"… and {count(left, 'more character')}" if left > 0 else "",
     )
 

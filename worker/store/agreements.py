@@ -65,19 +65,21 @@ class AgreementQueries:
             )
             return [to_job(row) for row in rows]
 
+    def has_gold(self, job_id: int) -> bool:
+        """Whether any review of the job has a gold label, by the file or by a person's correction."""
+        with read(self._engine) as connection:
+            return bool(connection.scalar(select(or_(*_gold(job_id)))))
+
     def is_comparable(self, job_id: int) -> bool:
         """Whether any review of the job has gold, or the oracle was asked about one: else nobody can be compared."""
         with read(self._engine) as connection:
-            found = connection.scalar(
-                select(
-                    or_(
-                        exists().where(Request.job_id == job_id),
-                        exists().where(Correction.job_id == job_id),
-                        exists().where(Review.job_id == job_id, Review.gold_label.is_not(None)),
-                    )
-                )
-            )
-        return bool(found)
+            asked = exists().where(Request.job_id == job_id)
+            return bool(connection.scalar(select(or_(asked, *_gold(job_id)))))
+
+
+def _gold(job_id: int) -> tuple[Any, Any]:
+    corrected = exists().where(Correction.job_id == job_id)
+    return corrected, exists().where(Review.job_id == job_id, Review.gold_label.is_not(None))
 
 
 MEASURE_S = 300.0

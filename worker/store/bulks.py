@@ -142,11 +142,7 @@ class BulkLife:
 
     def has_answers(self, prompt: Prompt) -> bool:
         """Whether this scorer has labelled any review of the Bulk's jobs."""
-        labelled = exists().where(
-            Request.job_id.in_(prompt.job_ids),
-            Request.scorer_id == prompt.scorer_id,
-            Request.state == "labelled",
-        )
+        labelled = exists().where(Request.job_id.in_(prompt.job_ids), Request.state == "labelled")
         with read(self._engine) as connection:
             return bool(connection.scalar(select(labelled)))
 
@@ -235,7 +231,6 @@ def _leave_unanswered(connection: Connection, prompt: Prompt, error: str | None)
             *((row.job_id, row.row_no, row.reason) for row in tired),
             *(one for others in same.values() for one in others),
         ],
-        scorer_id=prompt.scorer_id,
         state="unanswered",
         detail=error or f"{MAX_ROUNDS} Bulks gave no valid answer to it",
     )

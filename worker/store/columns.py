@@ -1,4 +1,4 @@
-"""Labels and scores of a job, read as columns."""
+"""Labels and scores of a job, read as columns: all that is counted, is counted from these."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, Engine, and_, func, select
-from sqlalchemy.orm import aliased
+from sqlalchemy import Connection, select
 
 from worker.agreement.columns import NONE, REASONS, Codes, Raters, decide
 from worker.store.adapters import adapter_labels
-from worker.store.engine import read
 from worker.store.inserts import on_postgresql
 from worker.store.job_rows import read_job
-from worker.store.tables import Adapter, Correction, Label, Review, Scorer
+from worker.store.tables import Adapter, Correction, Label, Review
 
 ROWS_AT_ONCE = 2_000_000
 """Reviews in a value of PostgreSQL, which holds 1 GB: two labels each are 112 MB."""
@@ -46,10 +44,7 @@ class Columns:
         return any(bool((one == UNKNOWN).any()) for one in (self.gold, self.adapter, self.oracle))
 
 
-def read_postgresql(
-    connection: Connection, job_id: int, *, names: Sequence[str], openai: Sequence[int]
-) -> Columns:
-    """The columns; codes are places in `names`, scorers in `openai` are the oracle's."""
+def _read_postgresql(connection: Connection, job_id: int, names: Sequence[str]) -> Columns:
     reviews = _packed(
         connection, job_id, "reviews",
         [("row_no", "int8send(row_no)", ">i8"), ("gold", _code("gold_label"), ">i2"),
@@ -58,30 +53,23 @@ def read_postgresql(
     )  # fmt: skip
     requests = _packed(
         connection, job_id, "requests",
-        [("row_no", "int8send(row_no)", ">i8"), ("scorer", "int8send(scorer_id)", ">i8"),
-         ("reason", "int2send((array_position(%(reasons)s::text[], reason) - 1)::int2)", ">i2"),
-         ("answered", "int2send((state = 'labelled')::int::int2)", ">i2")],
+        [("row_no", "int8send(row_no)", ">i8"),
+         ("reason", "int2send((array_position(%(reasons)s::text[], reason) - 1)::int2)", ">i2")],
         {"reasons": list(REASONS)},
     )  # fmt: skip
     labels = _packed(
         connection, job_id, "labels",
-        [("row_no", "int8send(row_no)", ">i8"), ("scorer", "int8send(scorer_id)", ">i8"),
+        [("row_no", "int8send(row_no)", ">i8"), ("oracle", "int2send((rater = 'oracle')::int::int2)", ">i2"),
          ("label", _code("label"), ">i2"), ("score", "float8send(coalesce(score, 'NaN'))", ">f8")],
         {"names": list(names)},
     )  # fmt: skip
     reviews = reviews[np.argsort(reviews["row_no"], kind="stable")]
     row_no = reviews["row_no"].astype(np.int64)
-    asked = _first_of_each_row(requests)
-    place = np.searchsorted(row_no, asked["row_no"])
     reason = np.full(len(row_no), NONE, dtype=np.int16)
-    reason[place] = asked["reason"]
-    decider = np.full(len(row_no), NONE, dtype=np.int64)
-    decider[place] = np.where(asked["answered"] == 1, asked["scorer"], NONE)
-    place = np.searchsorted(row_no, labels["row_no"])
-    answers = decider[place] == labels["scorer"]
-    oracle, oracle_score = _column(len(row_no), place[answers], labels[answers])
-    own = _first_of_each_row(labels[~np.isin(labels["scorer"], np.array(openai, dtype=np.int64))])
-    adapter, adapter_score = _column(len(row_no), np.searchsorted(row_no, own["row_no"]), own)
+    reason[np.searchsorted(row_no, requests["row_no"])] = requests["reason"]
+    place, by_oracle = np.searchsorted(row_no, labels["row_no"]), labels["oracle"] == 1
+    adapter, adapter_score = _column(len(row_no), place[~by_oracle], labels[~by_oracle])
+    oracle, oracle_score = _column(len(row_no), place[by_oracle], labels[by_oracle])
     return Columns(
         row_no=row_no,
         gold=reviews["gold"].astype(np.int16),
@@ -125,14 +113,6 @@ def _packed(
     return np.concatenate(found) if found else np.zeros(0, dtype=record)
 
 
-def _first_of_each_row(records: NDArray[Any]) -> NDArray[Any]:
-    """Of the records of a row the one with the lowest scorer, in row order."""
-    ordered = records[np.lexsort((records["scorer"], records["row_no"]))]
-    first = np.ones(len(ordered), dtype=bool)
-    first[1:] = ordered["row_no"][1:] != ordered["row_no"][:-1]
-    return ordered[first]
-
-
 def _column(n: int, place: NDArray[Any], labels: NDArray[Any]) -> tuple[Codes, NDArray[np.float64]]:
     codes = np.full(n, NONE, dtype=np.int16)
     codes[place] = labels["label"]
@@ -147,20 +127,16 @@ SELECT reviews.row_no, coalesce(reviews.characters, length(reviews.text)), adapt
        {gold} + {base} * ({adapter} + {base} * ({oracle} + {base} * {reason}))
 FROM reviews
 LEFT JOIN requests AS asked ON asked.job_id = reviews.job_id AND asked.row_no = reviews.row_no
-    AND asked.scorer_id = {asked}
 LEFT JOIN labels AS oracle ON oracle.job_id = reviews.job_id AND oracle.row_no = reviews.row_no
-    AND oracle.scorer_id = asked.scorer_id AND asked.state = 'labelled'
+    AND oracle.rater = 'oracle'
 LEFT JOIN labels AS adapter ON adapter.job_id = reviews.job_id AND adapter.row_no = reviews.row_no
-    AND adapter.scorer_id = {own}
+    AND adapter.rater = 'adapter'
 WHERE reviews.job_id = ?1
 ORDER BY reviews.row_no
 """
 
 
-def read_sqlite(
-    connection: Connection, job_id: int, *, names: Sequence[str], openai: Sequence[int]
-) -> Columns:
-    """The columns; codes are places in `names`, scorers in `openai` are the oracle's."""
+def _read_sqlite(connection: Connection, job_id: int, names: Sequence[str]) -> Columns:
     driver: Any = connection.connection.driver_connection
     base = max(len(names), len(REASONS)) + 2
     # The names are marked ? in the order in which the statement has them.
@@ -180,8 +156,6 @@ def read_sqlite(
         adapter=digit.format("adapter.label"),
         oracle=digit.format("oracle.label"),
         reason=reason,
-        asked=_scorer(driver, "requests", "NOT IN ()", job_id),
-        own=_scorer(driver, "labels", f"NOT IN ({', '.join(str(int(one)) for one in openai)})", job_id),
     )
     cursor = driver.execute(statement, (job_id, *names))
     parts: list[list[NDArray[Any]]] = [[], [], [], [], []]
@@ -209,51 +183,26 @@ def read_sqlite(
     )
 
 
-def _scorer(driver: Any, table: str, which: str, job_id: int) -> str:
-    """SQL for the lowest scorer of a review in the table: a number where the whole job has one, which spares a
-    look-up per review."""
-    found = driver.execute(
-        f"SELECT DISTINCT scorer_id FROM {table} WHERE job_id = ? AND scorer_id {which}", (job_id,)
-    ).fetchall()
-    if len(found) < 2:
-        return str(found[0][0] if found else NONE)
-    return (
-        f"(SELECT min(scorer_id) FROM {table} AS first WHERE first.job_id = reviews.job_id "
-        f"AND first.row_no = reviews.row_no AND first.scorer_id {which})"
-    )
-
-
-class RaterQueries:
-    """The part of the queries about who labelled what."""
-
-    _engine: Engine
-
-    def raters(self, job_id: int) -> Raters:
-        """All labels of the job's reviews, of one moment; some 60 bytes per review. Raises JobUnknown."""
-        with read(self._engine) as connection:
-            job = read_job(connection, job_id)
-            adapter = connection.execute(
-                select(Adapter.sha256, Adapter.manifest).where(Adapter.id == job.adapter_id)
-            ).one()
-            own = adapter_labels(adapter.sha256, adapter.manifest)
-            openai = list(connection.scalars(select(Scorer.id).where(Scorer.kind == "openai")))
-            corrections = {
-                int(row_no): str(label)
-                for row_no, label in connection.execute(
-                    select(Correction.row_no, Correction.label).where(Correction.job_id == job_id)
-                )
-            }
-            names = (*own, *sorted({*corrections.values()} - {*own}))
-            columns = _read(connection, job_id, names, openai)
-            if columns.has_unknown:
-                names = (*own, *sorted({*_labels_given(connection, job_id), *corrections.values()} - {*own}))
-                columns = _read(connection, job_id, names, openai)
-        return _decided(names, columns, corrections)
-
-
-def _read(connection: Connection, job_id: int, names: Sequence[str], openai: Sequence[int]) -> Columns:
-    reader = read_postgresql if on_postgresql(connection) else read_sqlite
-    return reader(connection, job_id, names=names, openai=openai)
+def read_raters(connection: Connection, job_id: int) -> Raters:
+    """All labels of the job's reviews, of one moment; some 60 bytes per review. Raises JobUnknown."""
+    job = read_job(connection, job_id)
+    adapter = connection.execute(
+        select(Adapter.sha256, Adapter.manifest).where(Adapter.id == job.adapter_id)
+    ).one()
+    own = adapter_labels(adapter.sha256, adapter.manifest)
+    corrections = {
+        int(row_no): str(label)
+        for row_no, label in connection.execute(
+            select(Correction.row_no, Correction.label).where(Correction.job_id == job_id)
+        )
+    }
+    read = _read_postgresql if on_postgresql(connection) else _read_sqlite
+    names = (*own, *sorted({*corrections.values()} - {*own}))
+    columns = read(connection, job_id, names)
+    if columns.has_unknown:
+        names = (*own, *sorted({*_labels_given(connection, job_id), *corrections.values()} - {*own}))
+        columns = read(connection, job_id, names)
+    return _decided(names, columns, corrections)
 
 
 def _labels_given(connection: Connection, job_id: int) -> set[str]:
@@ -286,39 +235,3 @@ def _decided(names: tuple[str, ...], columns: Columns, corrections: dict[int, st
         characters=columns.characters,
         reason=columns.reason,
     )
-
-
-def is_adapter_label(label: Any, job_id: Any, row_no: Any) -> ColumnElement[bool]:
-    """`label` (an alias of Label) is the adapter's for this review: the first one's, where several gave one.
-
-    The view `results` chooses the same.
-    """
-    first = aliased(Label)
-    openai = select(Scorer.id).where(Scorer.kind == "openai")
-    scorer_id = (
-        select(func.min(first.scorer_id))
-        .where(first.job_id == job_id, first.row_no == row_no, first.scorer_id.not_in(openai))
-        .scalar_subquery()
-    )
-    return and_(label.job_id == job_id, label.row_no == row_no, label.scorer_id == scorer_id)
-
-
-def is_oracle_label(label: Any, job_id: Any, row_no: Any, oracle_id: int | None) -> ColumnElement[bool]:
-    """`label` (an alias of Label) is that of the job's oracle for this review."""
-    return and_(label.job_id == job_id, label.row_no == row_no, label.scorer_id == oracle_id)
-
-
-def raters_differ(job_id: Any, row_no: Any, oracle_id: int | None) -> ColumnElement[bool]:
-    """The adapter and the job's oracle have both labelled this review, and not alike."""
-    adapter, oracle = aliased(Label), aliased(Label)
-    # Two look-ups by key: an EXISTS is made a join, which PostgreSQL plans badly on a table without statistics.
-    said = select(oracle.label).where(is_oracle_label(oracle, job_id, row_no, oracle_id)).scalar_subquery()
-    openai = select(Scorer.id).where(Scorer.kind == "openai")
-    ours = (
-        select(adapter.label)
-        .where(adapter.job_id == job_id, adapter.row_no == row_no, adapter.scorer_id.not_in(openai))
-        .order_by(adapter.scorer_id)
-        .limit(1)
-        .scalar_subquery()
-    )
-    return said != ours

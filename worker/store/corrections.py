@@ -6,17 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, case, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, case, exists, or_, select
 from sqlalchemy.orm import aliased
 
 from worker.errors import CorrectionInvalid, JobStateInvalid
 from worker.reviews import Correction as CorrectionRow
 from worker.store.agreements import measure_anew
-from worker.store.columns import is_adapter_label, is_oracle_label
 from worker.store.engine import now, read, write
-from worker.store.inserts import on_postgresql, upserting
+from worker.store.inserts import upserting
 from worker.store.job_rows import job_unknown, lock_job, read_job
-from worker.store.results import RESULTS
+from worker.store.results import RESULTS, label_of
 from worker.store.tables import ACTIVE_JOBS, Correction, Job, Label, Review, Scorer
 
 # SQLite takes 32,766 parameters in a statement.
@@ -93,15 +92,6 @@ def _save(connection: Connection, job_id: int, corrections: Sequence[CorrectionR
 WorkKind = Literal["disagreements", "unsure", "gold"]
 WORK_KINDS: tuple[WorkKind, ...] = get_args(WorkKind)
 
-# A table just filled has no statistics yet, and without them PostgreSQL would walk over the job's labels once for
-# every review.
-_BY_KEY = select(
-    *(
-        func.set_config(f"enable_{plan}", "off", True)
-        for plan in ("bitmapscan", "hashjoin", "mergejoin", "seqscan", "material")
-    )
-)
-
 CONFIDENT = 0.8
 """An adapter that is less sure than this is no witness against a gold label."""
 
@@ -146,18 +136,17 @@ class Worklist:
             JobUnknown: there is no such job.
         """
         with read(self._engine) as connection:
-            job = connection.execute(select(Job.oracle_id).where(Job.id == job_id)).one_or_none()
-        if job is None:
-            raise job_unknown(job_id)
-        return self._rows(_worklist(job_id, job.oracle_id, kind, limit), chunk)
+            if connection.scalar(select(Job.id).where(Job.id == job_id)) is None:
+                raise job_unknown(job_id)
+        return self._rows(_worklist(job_id, kind, limit), chunk)
 
     def _rows(self, query: Select[Any], chunk: int) -> Iterator[WorkRow]:
-        with read(self._engine) as connection:
-            if on_postgresql(connection):
-                connection.execute(_BY_KEY)
-            with connection.execute(query, execution_options={"yield_per": chunk}) as rows:
-                for row in rows:
-                    yield WorkRow(*row)
+        with (
+            read(self._engine) as connection,
+            connection.execute(query, execution_options={"yield_per": chunk}) as rows,
+        ):
+            for row in rows:
+                yield WorkRow(*row)
 
     def missing_rows(self, job_id: int, row_nos: Sequence[int], *, chunk: int = 1000) -> set[int]:
         """Those of these rows of which the job has no review."""
@@ -173,7 +162,7 @@ class Worklist:
         return set(row_nos) - found
 
 
-def _worklist(job_id: int, oracle_id: int | None, kind: WorkKind, limit: int | None) -> Select[Any]:
+def _worklist(job_id: int, kind: WorkKind, limit: int | None) -> Select[Any]:
     adapter, oracle = aliased(Label), aliased(Label)
     wanted, order = _kind(kind, adapter, oracle)
     corrected = exists().where(Correction.job_id == Review.job_id, Correction.row_no == Review.row_no)
@@ -190,8 +179,8 @@ def _worklist(job_id: int, oracle_id: int | None, kind: WorkKind, limit: int | N
             oracle.scorer_id.label("oracle_id"),
         )
         .select_from(Review)
-        .join(adapter, is_adapter_label(adapter, Review.job_id, Review.row_no))
-        .outerjoin(oracle, is_oracle_label(oracle, Review.job_id, Review.row_no, oracle_id))
+        .join(adapter, label_of("adapter", adapter, Review))
+        .outerjoin(oracle, label_of("oracle", oracle, Review))
         .where(Review.job_id == job_id, wanted, ~corrected)
         .order_by(*order, Review.row_no)
         .limit(limit)

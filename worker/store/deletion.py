@@ -281,7 +281,7 @@ def _give_away(connection: Connection, job_id: int, batch_ids: list[int]) -> Non
         .where(table.batch_id == Batch.id, table.job_id != job_id)
         .correlate(Batch)
         .scalar_subquery()
-        for table in (Request, Reservation, Label)
+        for table in (Request, Reservation)
     ]
     heirs = connection.execute(
         select(Batch.id, func.coalesce(*others)).where(Batch.id.in_(batch_ids), Batch.lane == "openai")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import psycopg
@@ -17,7 +17,7 @@ from worker.store.engine import now, to_json
 from worker.store.tables import Batch, Job, Label, Table
 
 _REVIEW_COLUMNS = "job_id, row_no, external_id, text, text_sha256, gold_label, attributes, characters"
-_LABEL_COLUMNS = "job_id, row_no, scorer_id, batch_id, created_at, label, score, probabilities"
+_LABEL_COLUMNS = "job_id, row_no, rater, scorer_id, batch_id, created_at, label, score, probabilities"
 
 
 def upserting(connection: Connection, table: type[Table]) -> Any:
@@ -106,16 +106,16 @@ def insert_labels(
     created_at: float,
     scores: Sequence[tuple[int, Score]],
 ) -> None:
-    """Inserts a label per (row_no, score), in key order; a label that exists already stays as it is."""
+    """Inserts the adapter's label per (row_no, score), in key order; a label that exists already stays as it is."""
     # Two batches with the same rows in different orders would deadlock.
     ordered = sorted(scores, key=lambda item: item[0])
     if not ordered:
         return
-    probabilities = [_probabilities(score.probabilities) for _, score in ordered]
+    probabilities = [_json(_worth_keeping(score)) for _, score in ordered]
     if on_postgresql(connection):
         connection.exec_driver_sql(
             f"INSERT INTO labels ({_LABEL_COLUMNS}) "
-            "SELECT %s, row_no, %s, %s, %s, label, score, probabilities "
+            "SELECT %s, row_no, 'adapter', %s, %s, %s, label, score, probabilities "
             "FROM unnest(%s::bigint[], %s::text[], %s::double precision[], %s::jsonb[]) "
             "AS given (row_no, label, score, probabilities) ON CONFLICT DO NOTHING",
             (
@@ -131,7 +131,7 @@ def insert_labels(
         )
         return
     connection.exec_driver_sql(
-        f"INSERT INTO labels ({_LABEL_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        f"INSERT INTO labels ({_LABEL_COLUMNS}) VALUES (?, ?, 'adapter', ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         [
             (job_id, row_no, scorer_id, batch_id, created_at, score.label, score.score, json)
             for (row_no, score), json in zip(ordered, probabilities, strict=True)
@@ -142,7 +142,7 @@ def insert_labels(
 def insert_answers(
     connection: Connection, *, scorer_id: int, batch_id: int, answers: Sequence[tuple[int, int, Answer]]
 ) -> None:
-    """Inserts the label of every (job_id, row_no, answer) with what it took; one that exists stays as it is."""
+    """Inserts the oracle's label of every (job_id, row_no, answer) with what it took; one that exists stays."""
     created_at = connection.scalar(select(now()))
     rows = []
     for job_id, row_no, answer in sorted(answers, key=lambda item: item[:2]):
@@ -152,10 +152,11 @@ def insert_answers(
             {
                 "job_id": job_id,
                 "row_no": row_no,
+                "rater": "oracle",
                 "scorer_id": scorer_id,
                 "label": score.label,
                 "score": score.score,
-                "probabilities": None if score.probabilities is None else dict(score.probabilities),
+                "probabilities": _worth_keeping(score),
                 "batch_id": batch_id,
                 "response_model": answer.response_model,
                 "request_id": answer.request_id,
@@ -165,10 +166,15 @@ def insert_answers(
             }
         )
     connection.execute(
-        upserting(connection, Label).on_conflict_do_nothing(index_elements=["job_id", "row_no", "scorer_id"]),
+        upserting(connection, Label).on_conflict_do_nothing(index_elements=["job_id", "row_no", "rater"]),
         rows,
     )
 
 
-def _probabilities(probabilities: Mapping[str, float] | None) -> str | None:
-    return None if probabilities is None else to_json(dict(probabilities))
+def _worth_keeping(score: Score) -> dict[str, float] | None:
+    """The probabilities of all labels; of two the score says them."""
+    return dict(score.probabilities) if score.probabilities and len(score.probabilities) > 2 else None
+
+
+def _json(value: dict[str, float] | None) -> str | None:
+    return None if value is None else to_json(value)

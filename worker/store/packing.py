@@ -118,9 +118,7 @@ def _pack_scorer(connection: Connection, scorer_id: int, rule: PackRule) -> int:
     ).all()
     chosen: list[_Open] = []
     for priority in dict.fromkeys(job.priority for job in jobs):
-        by_job = [
-            _open_requests(connection, job.id, scorer_id, room) for job in jobs if job.priority == priority
-        ]
+        by_job = [_open_requests(connection, job.id, room) for job in jobs if job.priority == priority]
         chosen += [one for one in chain.from_iterable(zip_longest(*by_job)) if one is not None]
         if len(chosen) >= room:
             break
@@ -128,11 +126,11 @@ def _pack_scorer(connection: Connection, scorer_id: int, rule: PackRule) -> int:
     return _make_batches(connection, scorer_id, fresh, rule, complete=all(job.complete for job in jobs))
 
 
-def _open_requests(connection: Connection, job_id: int, scorer_id: int, limit: int) -> list[_Open]:
+def _open_requests(connection: Connection, job_id: int, limit: int) -> list[_Open]:
     """The job's first open requests."""
     rows = connection.execute(
         select(Request.job_id, Request.row_no, Request.text_sha256, Request.created_at)
-        .where(Request.job_id == job_id, Request.scorer_id == scorer_id, Request.state == "open")
+        .where(Request.job_id == job_id, Request.state == "open")
         .order_by(Request.row_no)
         .limit(limit)
     )
@@ -164,7 +162,6 @@ def _without_known(connection: Connection, scorer_id: int, chosen: Sequence[_Ope
             being_asked.setdefault(bytes(digest), int(batch_id or 0))
     _copy_labels(
         connection,
-        scorer_id,
         [(one.key, labelled[h]) for one in chosen if (h := one.text_sha256) in labelled],
     )
     left, following = [], []
@@ -175,7 +172,7 @@ def _without_known(connection: Connection, scorer_id: int, chosen: Sequence[_Ope
             following.append((being_asked[one.text_sha256], one.key))
         else:
             left.append(one)
-    _follow(connection, scorer_id, following)
+    _follow(connection, following)
     return left
 
 
@@ -205,32 +202,31 @@ def _make_batches(
         made += 1
     _follow(
         connection,
-        scorer_id,
         [(batch_of[one.text_sha256], one.key) for one in repeats if one.text_sha256 in batch_of],
     )
     return made
 
 
-def _follow(connection: Connection, scorer_id: int, pairs: Iterable[tuple[int, Key]]) -> None:
+def _follow(connection: Connection, pairs: Iterable[tuple[int, Key]]) -> None:
     by_batch: dict[int, list[Key]] = {}
     for batch_id, key in pairs:
         by_batch.setdefault(batch_id, []).append(key)
     for batch_id, keys in sorted(by_batch.items()):
-        follow(connection, scorer_id, batch_id, keys)
+        follow(connection, batch_id, keys)
 
 
 _COPY = text(
     """
-    INSERT INTO labels (job_id, row_no, scorer_id, label, score, probabilities, response_model, request_id,
+    INSERT INTO labels (job_id, row_no, rater, scorer_id, label, score, probabilities, response_model, request_id,
                         tokens, cost_nanos, created_at)
-    SELECT :job_id, :row_no, scorer_id, label, score, probabilities, response_model, request_id, 0, 0, :clock
-    FROM labels WHERE job_id = :from_job AND row_no = :from_row AND scorer_id = :scorer_id
+    SELECT :job_id, :row_no, rater, scorer_id, label, score, probabilities, response_model, request_id, 0, 0, :clock
+    FROM labels WHERE job_id = :from_job AND row_no = :from_row AND rater = 'oracle'
     ON CONFLICT DO NOTHING
     """
 )
 
 
-def _copy_labels(connection: Connection, scorer_id: int, pairs: Sequence[tuple[Key, Key]]) -> None:
+def _copy_labels(connection: Connection, pairs: Sequence[tuple[Key, Key]]) -> None:
     """The label of the second request of each pair for the first."""
     if not pairs:
         return
@@ -241,10 +237,9 @@ def _copy_labels(connection: Connection, scorer_id: int, pairs: Sequence[tuple[K
             "row_no": row_no,
             "from_job": from_job,
             "from_row": from_row,
-            "scorer_id": scorer_id,
             "clock": clock,
         }
         for (job_id, row_no), (from_job, from_row) in sorted(pairs)
     ]
     connection.execute(_COPY, rows)
-    change(connection, scorer_id, [key for key, _ in pairs], state="labelled", detail=COPIED, follows=True)
+    change(connection, [key for key, _ in pairs], state="labelled", detail=COPIED, follows=True)

@@ -76,8 +76,26 @@ class Progress:
     last_error: str | None
 
     @property
-    def unlabelled(self) -> int:
-        return self.reviews - self.labelled - self.failed
+    def sources(self) -> dict[str, int]:
+        """How many of the labelled reviews have their final label from each source, as in the view `results`."""
+        by_oracle = sum(
+            count
+            for (reason, state), count in self.requests.items()
+            if reason != "audit" and state == "labelled"
+        )
+        # Those that still wait for their answer aren't labelled while the job goes on.
+        waiting = OPEN_REQUESTS if self.job.state in ACTIVE_JOBS else ()
+        unconfirmed = sum(
+            count
+            for (reason, state), count in self.requests.items()
+            if reason == "cascade" and state not in ("labelled", *waiting)
+        )
+        found = {
+            "adapter": self.labelled - by_oracle - unconfirmed,
+            "adapter_unconfirmed": unconfirmed,
+            "oracle": by_oracle,
+        }
+        return {source: count for source, count in found.items() if count > 0}
 
 
 def read_progress(connection: Connection, job_id: int) -> Progress:

@@ -46,7 +46,7 @@ def insert_prompt(
         )
         .returning(Batch.id)
     ).scalar_one()
-    change(connection, scorer_id, requests, state="packed", batch_id=batch_id, follows=False)
+    change(connection, requests, state="packed", batch_id=batch_id, follows=False)
     return int(batch_id)
 
 
@@ -59,9 +59,9 @@ def insert_bulk(connection: Connection, batch_id: int) -> None:
     )
 
 
-def follow(connection: Connection, scorer_id: int, batch_id: int, requests: Sequence[Key]) -> None:
+def follow(connection: Connection, batch_id: int, requests: Sequence[Key]) -> None:
     """These requests take the answers that the batch gets for their texts."""
-    change(connection, scorer_id, requests, state="packed", batch_id=batch_id, follows=True)
+    change(connection, requests, state="packed", batch_id=batch_id, follows=True)
 
 
 def split_prompt(
@@ -145,7 +145,7 @@ def reopen_packed(connection: Connection, batch_id: int) -> int:
 
 def _promote(connection: Connection, batch_id: int) -> None:
     rows = connection.execute(
-        select(Request.job_id, Request.row_no, Request.scorer_id, Request.text_sha256, Request.follows)
+        select(Request.job_id, Request.row_no, Request.text_sha256, Request.follows)
         .where(*_packed(batch_id))
         .order_by(Request.job_id, Request.row_no)
     ).all()
@@ -154,7 +154,7 @@ def _promote(connection: Connection, batch_id: int) -> None:
         digest = bytes(row.text_sha256)
         if digest not in asked:
             asked.add(digest)
-            change(connection, row.scorer_id, [(row.job_id, row.row_no)], follows=False)
+            change(connection, [(row.job_id, row.row_no)], follows=False)
 
 
 def _over() -> ColumnElement[bool]:
@@ -362,7 +362,6 @@ def give_back_prompt(
                     *((request.job_id, request.row_no, request.reason) for request in requests),
                     *(one for others in same.values() for one in others),
                 ],
-                scorer_id=scorer_id,
                 state="failed",
                 detail=error,
             )

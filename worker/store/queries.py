@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
-from sqlalchemy import Connection, Engine, Text, case, column, func, select, table
+from sqlalchemy import Engine, Text, column, func, select, table
 
+from worker.agreement.columns import Raters
 from worker.errors import OracleInvalid
+from worker.money import Money
 from worker.reviews import Job as JobRow
-from worker.reviews import JobState, Lane, ScorerIdentity
+from worker.reviews import JobState, ScorerIdentity
 from worker.reviews import Reject as RejectRow
 from worker.store.adapters import (
     ActivationRow,
@@ -23,24 +24,22 @@ from worker.store.adapters import (
     select_adapters,
 )
 from worker.store.agreements import AgreementQueries, AgreementRow
-from worker.store.columns import RaterQueries
+from worker.store.columns import read_raters
 from worker.store.corrections import Worklist
 from worker.store.engine import read
 from worker.store.fault_rows import Fault, read_faults
 from worker.store.job_rows import job_unknown, read_job, select_jobs, to_job
 from worker.store.progress import Progress, StatsQueries, read_progress
-from worker.store.results import RESULTS, ReportQueries, ResultQueries
+from worker.store.results import ReportQueries, ResultQueries
 from worker.store.tables import (
-    ACTIVE_JOBS,
     OPEN_BATCHES,
     OPEN_REQUESTS,
     Adapter,
     Batch,
-    Correction,
     Job,
-    Label,
     Reject,
     Request,
+    Reservation,
     Review,
     Scorer,
 )
@@ -64,56 +63,10 @@ class CostRow:
     lost: float
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """What is known of a review that the adapter has scored: gold and oracle labels where there are any."""
-
-    row_no: int
-    label: str
-    score: float | None
-    gold: str | None
-    oracle: str | None
-
-
 class OracleQueries:
     """The part of the queries about requests and money."""
 
     _engine: Engine
-
-    def request_counts(self, job_id: int) -> dict[tuple[str, str], int]:
-        """How many requests the job has, by (reason, state)."""
-        with read(self._engine) as connection:
-            rows = connection.execute(
-                select(Request.reason, Request.state, func.count())
-                .where(Request.job_id == job_id)
-                .group_by(Request.reason, Request.state)
-                .order_by(Request.reason, Request.state)
-            )
-            return {(reason, state): int(count) for reason, state, count in rows}
-
-    def source_counts(self, job_id: int) -> dict[str, int]:
-        """How many reviews have their final label from each source."""
-        with read(self._engine) as connection:
-            rows = connection.execute(
-                select(RESULTS.c.source, func.count())
-                .where(RESULTS.c.job_id == job_id, RESULTS.c.source.is_not(None))
-                .group_by(RESULTS.c.source)
-                .order_by(RESULTS.c.source)
-            )
-            return {source: int(count) for source, count in rows}
-
-    def wrong_by_source(self, job_id: int) -> dict[str, tuple[int, int]]:
-        """How many labels of each source differ from gold, and how many have gold."""
-        c = RESULTS.c
-        wrong = func.sum(case((c.label != c.gold_label, 1), else_=0))
-        with read(self._engine) as connection:
-            rows = connection.execute(
-                select(c.source, wrong, func.count())
-                .where(c.job_id == job_id, c.label.is_not(None), c.gold_label.is_not(None))
-                .group_by(c.source)
-                .order_by(c.source)
-            )
-            return {source: (int(bad), int(count)) for source, bad, count in rows}
 
     def costs(self, job_id: int) -> list[CostRow]:
         """What each scorer of the job took."""
@@ -128,6 +81,20 @@ class OracleQueries:
                 CostRow(name, int(labels), int(paid), int(tokens), float(cost), float(lost))
                 for name, labels, paid, tokens, cost, lost in rows
             ]
+
+    def lost(self, job_id: int) -> float:
+        """What is set aside, in US dollars, for calls that nobody heard of again."""
+        with read(self._engine) as connection:
+            nanos = connection.scalar(
+                select(func.sum(Reservation.reserved_nanos))
+                .join(Batch, Batch.id == Reservation.batch_id)
+                .where(
+                    Reservation.job_id == job_id,
+                    Reservation.cost_nanos.is_(None),
+                    Batch.state.not_in(("running", "submitted")),
+                )
+            )
+        return Money(int(nanos or 0)).dollars
 
     def handed_over(self, job_id: int) -> str | None:
         """Why batches of the job went to the oracle; None if none did."""
@@ -169,56 +136,11 @@ class OracleQueries:
                 .limit(1)
             )
 
-    def iterate_pairs(self, job_id: int, *, chunk: int = 5000) -> Iterator[Pair]:
-        """Every review with an adapter's label, in row order, with what gold and the oracle say of it."""
-        adapter, oracle = Label.__table__.alias("adapter"), Label.__table__.alias("oracle")
-        openai = select(Scorer.id).where(Scorer.kind == "openai")
-        query = (
-            select(
-                Review.row_no,
-                adapter.c.label,
-                adapter.c.score,
-                func.coalesce(Correction.label, Review.gold_label),
-                oracle.c.label.label("oracle"),
-            )
-            .select_from(Review)
-            .join(
-                adapter,
-                (adapter.c.job_id == Review.job_id)
-                & (adapter.c.row_no == Review.row_no)
-                & adapter.c.scorer_id.not_in(openai),
-            )
-            .outerjoin(Request, (Request.job_id == Review.job_id) & (Request.row_no == Review.row_no))
-            .outerjoin(
-                oracle,
-                (oracle.c.job_id == Review.job_id)
-                & (oracle.c.row_no == Review.row_no)
-                & (oracle.c.scorer_id == Request.scorer_id),
-            )
-            .outerjoin(
-                Correction, (Correction.job_id == Review.job_id) & (Correction.row_no == Review.row_no)
-            )
-            .where(Review.job_id == job_id)
-            .order_by(Review.row_no)
-            .limit(chunk)
-        )
-        after = 0
-        while True:
-            with read(self._engine) as connection:
-                rows = connection.execute(query.where(Review.row_no > after)).all()
-            for row in rows:
-                yield Pair(*row)
-            if len(rows) < chunk:
-                return
-            after = rows[-1].row_no
-
 
 __all__ = ["AgreementRow", "Queries"]
 
 
-class Queries(
-    OracleQueries, RaterQueries, AgreementQueries, ResultQueries, Worklist, StatsQueries, ReportQueries
-):
+class Queries(OracleQueries, AgreementQueries, ResultQueries, Worklist, StatsQueries, ReportQueries):
     """The reads of a store; each opens a connection of its own and never waits for a writer."""
 
     def __init__(self, engine: Engine) -> None:
@@ -249,42 +171,10 @@ class Queries(
         with read(self._engine) as connection:
             return read_progress(connection, job_id)
 
-    def label_counts(self, job_id: int) -> dict[str, int]:
-        """How many reviews have each final label, the most frequent first."""
+    def raters(self, job_id: int) -> Raters:
+        """All labels of the job's reviews, of one moment; some 70 bytes per review. Raises JobUnknown."""
         with read(self._engine) as connection:
-            _, c = _final(connection, job_id)
-            rows = connection.execute(
-                select(c.label, func.count())
-                .where(c.job_id == job_id, c.label.is_not(None))
-                .group_by(c.label)
-                .order_by(func.count().desc(), c.label)
-            )
-            return {label: int(count) for label, count in rows}
-
-    def contingency(self, job_id: int) -> dict[tuple[str, str], int]:
-        """How many reviews have each pair (gold label or its correction, final label), of those that have both."""
-        gold = func.coalesce(Correction.label, Review.gold_label).label("gold")
-        with read(self._engine) as connection:
-            final, c = _final(connection, job_id)
-            rows = connection.execute(
-                select(gold, c.label, func.count())
-                .select_from(Review)
-                .join(final, (c.job_id == Review.job_id) & (c.row_no == Review.row_no))
-                .outerjoin(
-                    Correction,
-                    (Correction.job_id == Review.job_id) & (Correction.row_no == Review.row_no),
-                )
-                .where(Review.job_id == job_id, gold.is_not(None), c.label.is_not(None))
-                .group_by(gold, c.label)
-                .order_by(gold, c.label)
-            )
-            return {(str(gold), label): count for gold, label, count in rows}
-
-    def gold_and_scores(self, job_id: int, *, chunk: int = 2000) -> Iterator[tuple[str, str, float | None]]:
-        """(gold label, label, score) of every review that has both, in row order: for calibration."""
-        for row in self.iterate_results(job_id, chunk=chunk):
-            if row["gold_label"] is not None and row["label"] is not None:
-                yield row["gold_label"], row["label"], row["score"]
+            return read_raters(connection, job_id)
 
     def rejects(self, job_id: int, *, limit: int | None = None) -> list[RejectRow]:
         """The records of the job's file that couldn't be read, in file order."""
@@ -362,20 +252,3 @@ class Queries(
         """What keeps workers from taking batches now, by worker; some of them may have ended since."""
         with read(self._engine) as connection:
             return read_faults(connection)
-
-    def count_active_batches(self, lane: Lane) -> int:
-        """Batches of the lane that workers still have to do, over all jobs that run."""
-        with read(self._engine) as connection:
-            count = connection.scalar(
-                select(func.count())
-                .select_from(Batch)
-                .join(Job, Job.id == Batch.job_id)
-                .where(Batch.lane == lane, Batch.state.in_(OPEN_BATCHES), Job.state.in_(ACTIVE_JOBS))
-            )
-        return int(count or 0)
-
-
-def _final(connection: Connection, job_id: int) -> tuple[Any, Any]:
-    """Where the final labels are, and its columns job_id, row_no, label; without an oracle these are the labels."""
-    oracle = connection.scalar(select(Job.oracle_id).where(Job.id == job_id))
-    return (RESULTS, RESULTS.c) if oracle is not None else (Label, Label)

@@ -45,11 +45,11 @@ def settle_answers(connection: Connection, prompt: Prompt, answers: Mapping[int,
     if labels:
         insert_answers(connection, scorer_id=prompt.scorer_id, batch_id=prompt.id, answers=[*labels, *copies])
     keys = [(job_id, row_no) for job_id, row_no, _ in labels]
-    change(connection, prompt.scorer_id, keys, state="labelled", detail=None, follows=False)
+    change(connection, keys, state="labelled", detail=None, follows=False)
     keys = [(job_id, row_no) for job_id, row_no, _ in copies]
-    change(connection, prompt.scorer_id, keys, state="labelled", detail=COPIED, follows=True)
+    change(connection, keys, state="labelled", detail=COPIED, follows=True)
     for failure, requests in ended.items():
-        resolve(connection, requests, scorer_id=prompt.scorer_id, state=failure.state, detail=failure.reason)
+        resolve(connection, requests, state=failure.state, detail=failure.reason)
 
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ AT_ONCE = 5_000
 """Values in one statement: SQLite takes 32,766 parameters."""
 
 Key = tuple[int, int]
-"""A request of a known scorer: job_id, row_no."""
+"""The key of a request: job_id, row_no."""
 
 
 def in_parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -86,9 +86,7 @@ def insert_requests(
         )
         hashes = {row_no: bytes(digest) for row_no, digest in rows}
         connection.execute(
-            upserting(connection, Request).on_conflict_do_nothing(
-                index_elements=["job_id", "row_no", "scorer_id"]
-            ),
+            upserting(connection, Request).on_conflict_do_nothing(index_elements=["job_id", "row_no"]),
             [
                 {
                     "job_id": job_id,
@@ -119,14 +117,12 @@ def record_failure(connection: Connection, job_id: int, row_no: int, reason: str
     _say_why(connection, job_id, [row_no], reason)
 
 
-def change(connection: Connection, scorer_id: int, keys: Iterable[Key], **values: Any) -> None:
-    """Sets these columns of the scorer's requests."""
+def change(connection: Connection, keys: Iterable[Key], **values: Any) -> None:
+    """Sets these columns of the requests."""
     for job_id, rows in _by_job(keys).items():
         for part in in_parts(rows):
             connection.execute(
-                update(Request)
-                .where(Request.job_id == job_id, Request.scorer_id == scorer_id, Request.row_no.in_(part))
-                .values(**values)
+                update(Request).where(Request.job_id == job_id, Request.row_no.in_(part)).values(**values)
             )
 
 
@@ -134,13 +130,12 @@ def resolve(
     connection: Connection,
     requests: Iterable[tuple[int, int, str]],
     *,
-    scorer_id: int,
     state: str,
     detail: str,
 ) -> None:
     """Ends requests, given as (job_id, row_no, reason), without a label, and says why."""
     found = list(requests)
-    change(connection, scorer_id, [(job, row) for job, row, _ in found], state=state, detail=detail)
+    change(connection, [(job, row) for job, row, _ in found], state=state, detail=detail)
     decisive = [(job, row) for job, row, reason in found if reason in DECISIVE]
     for job_id, rows in _by_job(decisive).items():
         for part in in_parts(rows):

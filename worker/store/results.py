@@ -9,27 +9,22 @@ from typing import Any, Literal, TypedDict, Unpack, get_args
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
-    Connection,
     Double,
     Engine,
     Integer,
     Select,
     Text,
-    cast,
+    and_,
     column,
     func,
     select,
     table,
 )
+from sqlalchemy.orm import aliased
 
-from worker.store.columns import raters_differ
 from worker.store.engine import read
-from worker.store.inserts import on_postgresql
 from worker.store.job_rows import job_unknown
-from worker.store.tables import Correction, Job, Label, Reject, Review, Scorer
-
-Between = Literal["adapter,oracle", "gold,both", "gold,final"]
-"""Who differs: the adapter from the oracle; gold from both, who are at one; gold from the final label."""
+from worker.store.tables import Job, Label, Reject, Review, Scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +38,12 @@ class ScorerUse:
 
 
 @dataclass(frozen=True, slots=True)
-class Disagreement:
-    """A review that raters label differently. `text` is its beginning, `characters` the length of all of it."""
+class Excerpt:
+    """The beginning of a review's text, and the length of all of it."""
 
-    row_no: int
     external_id: str | None
     text: str
     characters: int
-    gold: str | None
-    adapter: str | None
-    adapter_score: float | None
-    oracle: str | None
-    oracle_score: float | None
 
 
 class ReportQueries:
@@ -79,18 +68,6 @@ class ReportQueries:
             )
             return [ScorerUse(*row) for row in rows]
 
-    def gold_count(self, job_id: int) -> int:
-        """How many reviews have a gold label, by the file or by a person's correction."""
-        with read(self._engine) as connection:
-            in_file = connection.scalar(select(func.count(Review.gold_label)).where(Review.job_id == job_id))
-            corrected = connection.scalar(
-                select(func.count())
-                .select_from(Correction)
-                .join(Review, (Review.job_id == Correction.job_id) & (Review.row_no == Correction.row_no))
-                .where(Correction.job_id == job_id, Review.gold_label.is_(None))
-            )
-            return int(in_file or 0) + int(corrected or 0)
-
     def reject_reasons(self, job_id: int, *, limit: int) -> dict[str, int]:
         """How many records were rejected for each reason, the most frequent `limit` of them."""
         return self._counts(
@@ -111,122 +88,22 @@ class ReportQueries:
             .limit(limit)
         )
 
-    def score_counts(self, job_id: int, *, bins: int) -> dict[str, list[int]]:
-        """How many scores of the adapter lie in each of `bins` equal parts of 0 to 1, by the label it gave.
-
-        1 belongs to the last part. A review that several adapter scorers labelled counts once for each.
-        """
+    def excerpts(self, job_id: int, rows: Sequence[int], *, characters: int) -> dict[int, Excerpt]:
+        """The texts of these reviews, cut to so many characters, by row number."""
         with read(self._engine) as connection:
-            part: Any = Label.score * bins
-            # PostgreSQL's cast rounds, SQLite's cuts; SQLite has floor() only where it was built with it.
-            part = func.floor(part) if on_postgresql(connection) else cast(part, Integer)
-            rows = connection.execute(
-                select(Label.label, part, func.count())
-                .where(
-                    Label.job_id == job_id,
-                    Label.score.is_not(None),
-                    Label.scorer_id.not_in(select(Scorer.id).where(Scorer.kind == "openai")),
-                )
-                .group_by(Label.label, part)
-            ).all()
-        found: dict[str, list[int]] = {}
-        for label, place, count in rows:
-            found.setdefault(label, [0] * bins)[min(int(place), bins - 1)] += int(count)
-        return dict(sorted(found.items()))
-
-    def sharpest_disagreements(
-        self, job_id: int, between: Between, *, limit: int, excerpt: int
-    ) -> list[Disagreement]:
-        """The reviews on which raters who are sure of it differ, the surest first; `excerpt` characters of each.
-
-        Raises:
-            JobUnknown: there is no such job.
-        """
-        uses = self.scorer_uses(job_id)
-        adapters = sorted({use.scorer_id for use in uses if use.kind != "openai"})
-        with read(self._engine) as connection:
-            oracle = connection.scalar(select(Job.oracle_id).where(Job.id == job_id))
-            if limit < 1 or (between != "gold,final" and (oracle is None or not adapters)):
-                return []
-            rows = _surest_rows(connection, job_id, between, adapters, oracle, limit)
-            if not rows:
-                return []
-            gold = func.coalesce(Correction.label, Review.gold_label)
-            texts = connection.execute(
+            found = connection.execute(
                 select(
                     Review.row_no,
                     Review.external_id,
-                    func.substr(Review.text, 1, excerpt),
+                    func.substr(Review.text, 1, characters),
                     func.length(Review.text),
-                    gold,
-                )
-                .outerjoin(
-                    Correction,
-                    (Correction.job_id == Review.job_id) & (Correction.row_no == Review.row_no),
-                )
-                .where(Review.job_id == job_id, Review.row_no.in_(rows))
-            ).all()
-            said = connection.execute(
-                select(Label.row_no, Label.scorer_id, Label.label, Label.score)
-                .where(Label.job_id == job_id, Label.row_no.in_(rows))
-                .order_by(Label.scorer_id.desc())
-            ).all()
-        by_adapter = {row: (label, score) for row, scorer, label, score in said if scorer in adapters}
-        by_oracle = {row: (label, score) for row, scorer, label, score in said if scorer == oracle}
-        nobody = (None, None)
-        found = {
-            text[0]: Disagreement(*text, *by_adapter.get(text[0], nobody), *by_oracle.get(text[0], nobody))
-            for text in texts
-        }
-        return [found[row] for row in rows]
+                ).where(Review.job_id == job_id, Review.row_no.in_(rows))
+            )
+            return {row[0]: Excerpt(*row[1:]) for row in found}
 
     def _counts(self, query: Any) -> dict[str, int]:
         with read(self._engine) as connection:
             return {reason: int(count) for reason, count in connection.execute(query)}
-
-
-def _surest_rows(
-    connection: Connection,
-    job_id: int,
-    between: Between,
-    adapters: Sequence[int],
-    oracle: int | None,
-    limit: int,
-) -> list[int]:
-    """Row numbers, once each. A score that isn't known counts as 0.5."""
-    if between == "gold,final":
-        c = RESULTS.c
-        query: Select[Any] = (
-            select(c.row_no)
-            .where(c.job_id == job_id, c.label != c.gold_label)
-            .order_by(func.coalesce(c.score, 0.5).desc(), c.row_no)
-        )
-    else:
-        first, second = Label.__table__.alias("first"), Label.__table__.alias("second")
-        sure = func.coalesce(first.c.score, 0.5) + func.coalesce(second.c.score, 0.5)
-        query = (
-            select(first.c.row_no)
-            .join(second, (second.c.job_id == first.c.job_id) & (second.c.row_no == first.c.row_no))
-            .where(first.c.job_id == job_id, first.c.scorer_id.in_(adapters), second.c.scorer_id == oracle)
-            .order_by(sure.desc(), first.c.row_no)
-        )
-        if between == "adapter,oracle":
-            query = query.where(first.c.label != second.c.label)
-        else:
-            query = (
-                query.join(Review, (Review.job_id == first.c.job_id) & (Review.row_no == first.c.row_no))
-                .outerjoin(
-                    Correction,
-                    (Correction.job_id == first.c.job_id) & (Correction.row_no == first.c.row_no),
-                )
-                .where(
-                    first.c.label == second.c.label,
-                    func.coalesce(Correction.label, Review.gold_label) != first.c.label,
-                )
-            )
-    # Each adapter scorer of the job may have labelled a review once.
-    rows = connection.execute(query.limit(limit * max(1, len(adapters)))).scalars()
-    return list(dict.fromkeys(rows))[:limit]
 
 
 RESULTS = table(
@@ -249,15 +126,6 @@ RESULTS = table(
 
 Sort = Literal["row", "score", "-score", "length", "-length"]
 SORTS: tuple[Sort, ...] = get_args(Sort)
-
-# A table just filled has no statistics yet, and without them PostgreSQL would sort the rest of the job for every
-# page. The keys give the order.
-_IN_KEY_ORDER = select(
-    *(
-        func.set_config(f"enable_{plan}", "off", True)
-        for plan in ("sort", "bitmapscan", "hashjoin", "mergejoin", "seqscan")
-    )
-)
 
 
 class Filters(TypedDict, total=False):
@@ -311,10 +179,9 @@ class ResultQueries:
             JobUnknown: there is no such job.
         """
         with read(self._engine) as connection:
-            job = connection.execute(select(Job.oracle_id).where(Job.id == job_id)).one_or_none()
-        if job is None:
-            raise job_unknown(job_id)
-        query = _query(self._engine, job_id, job.oracle_id, filters, with_text=with_text)
+            if connection.scalar(select(Job.id).where(Job.id == job_id)) is None:
+                raise job_unknown(job_id)
+        query = _query(self._engine, job_id, filters, with_text=with_text)
         if sort == "row":
             return _in_row_order(self._engine, query, after_row=after_row, limit=limit, chunk=chunk)
         if not with_text and sort.endswith("length") and not filters.get("search"):
@@ -341,8 +208,6 @@ def _in_row_order(
     while left is None or left > 0:
         size = chunk if left is None else min(chunk, left)
         with read(engine) as connection:
-            if on_postgresql(connection):
-                connection.execute(_IN_KEY_ORDER)
             rows = connection.execute(query.where(RESULTS.c.row_no > after_row).limit(size)).all()
         for row in rows:
             yield dict(row._mapping)
@@ -362,9 +227,7 @@ def _sorted(engine: Engine, query: Select[Any], chunk: int) -> Iterator[dict[str
             yield dict(row._mapping)
 
 
-def _query(
-    engine: Engine, job_id: int, oracle_id: int | None, filters: Filters, *, with_text: bool
-) -> Select[Any]:
+def _query(engine: Engine, job_id: int, filters: Filters, *, with_text: bool) -> Select[Any]:
     c = RESULTS.c
     query: Select[Any] = select(RESULTS).where(c.job_id == job_id)
     if with_text or filters.get("search"):
@@ -393,8 +256,15 @@ def _query(
     if filters.get("corrected"):
         conditions.append(c.corrected == 1)
     if filters.get("disagree"):
-        conditions.append(raters_differ(c.job_id, c.row_no, oracle_id))
+        ours, said = aliased(Label), aliased(Label)
+        query = query.join(ours, label_of("adapter", ours, c)).join(said, label_of("oracle", said, c))
+        conditions.append(ours.label != said.label)
     return query.where(*conditions)
+
+
+def label_of(rater: str, label: Any, review: Any) -> ColumnElement[bool]:
+    """`label` (an alias of Label) is what this rater said of the review (a row with job_id and row_no)."""
+    return and_(label.job_id == review.job_id, label.row_no == review.row_no, label.rater == rater)
 
 
 def _with_review(query: Select[Any]) -> Select[Any]:

@@ -39,6 +39,7 @@ REQUEST_REASONS = ("policy", "fallback", "cascade", "audit")
 BULK_STATES = ("packed", "submitted", "collected", "failed")
 TEXTS = ("kept", "deleting", "deleted")
 LANES = ("adapter", "openai")
+RATERS = ("adapter", "oracle")
 ACTIVE_JOBS = ("reading", "running")
 OPEN_BATCHES = ("queued", "running", "submitted", "parked")
 OPEN_REQUESTS = ("open", "packed")
@@ -152,7 +153,7 @@ class Review(Table):
     row_no: Mapped[int] = mapped_column(primary_key=True)
     external_id: Mapped[str | None]
     text: Mapped[str]
-    text_sha256: Mapped[bytes] = mapped_column(LargeBinary, index=True)
+    text_sha256: Mapped[bytes] = mapped_column(LargeBinary)
     gold_label: Mapped[str | None]
     attributes: Mapped[dict[str, Any] | None]
     error: Mapped[str | None]
@@ -185,8 +186,8 @@ class Batch(Table):
         Index(None, "job_id", "number"),
         # Queued batches are taken in this order; the sweeper finds running ones among few.
         Index("ix_batches_live", "lane", "state", "rank", "number", "job_id"),
-        # Counts the messages outstanding and finds old bells without a walk over the backlog.
-        Index("ix_batches_rung", "lane", "state", "published_at"),
+        # Counts the messages outstanding and finds old ones without a walk over the backlog.
+        Index("ix_batches_published", "lane", "state", "published_at"),
         Index(
             "ix_batches_children",
             "parent_id",
@@ -252,20 +253,26 @@ class Scorer(Table):
 
 
 class Label(Table):
-    """What a scorer said of a review. The key makes writing twice the same as writing once."""
+    """What the job's adapter or its oracle says of a review: the first label of each stays.
+
+    `scorer_id` says who that was exactly: an adapter gives other numbers on a GPU than on a CPU. `probabilities` are
+    kept of three labels and more; of two the score says all. `batch_id` has no foreign key, which would need an
+    index on the largest table.
+    """
 
     __tablename__ = "labels"
     __table_args__ = (
+        _one_of("rater", RATERS),
         ForeignKeyConstraint(["job_id", "row_no"], ["reviews.job_id", "reviews.row_no"], ondelete="CASCADE"),
-        Index(None, "batch_id"),
     )
     job_id: Mapped[int] = mapped_column(primary_key=True)
     row_no: Mapped[int] = mapped_column(primary_key=True)
-    scorer_id: Mapped[int] = mapped_column(ForeignKey("scorers.id"), primary_key=True)
+    rater: Mapped[str] = mapped_column(primary_key=True)
+    scorer_id: Mapped[int] = mapped_column(ForeignKey("scorers.id"))
     label: Mapped[str]
     score: Mapped[float | None]
     probabilities: Mapped[dict[str, Any] | None]
-    batch_id: Mapped[int | None] = mapped_column(ForeignKey("batches.id", ondelete="SET NULL"))
+    batch_id: Mapped[int | None]
     response_model: Mapped[str | None]
     request_id: Mapped[str | None]
     tokens: Mapped[int | None]
@@ -306,7 +313,7 @@ class Measuring(Table):
 
 
 class Request(Table):
-    """One review the oracle is asked about, and why. `batch_id` is the Prompt or Bulk it was packed into.
+    """One review the job's oracle is asked about, and why. `batch_id` is the Prompt or Bulk it was packed into.
 
     One text is asked once: of equal ones in a batch the others follow, and take the answer. `attempts` counts the
     Bulks that gave no answer to it.
@@ -317,13 +324,14 @@ class Request(Table):
         _one_of("state", REQUEST_STATES),
         _one_of("reason", REQUEST_REASONS),
         ForeignKeyConstraint(["job_id", "row_no"], ["reviews.job_id", "reviews.row_no"], ondelete="CASCADE"),
-        Index(None, "job_id", "state", "row_no"),
+        # The packer takes open requests in this order; the reason lets progress count without reading the rows.
+        Index("ix_requests_state", "job_id", "state", "row_no", "reason"),
         Index(None, "scorer_id", "text_sha256", "state"),
         Index(None, "batch_id"),
     )
     job_id: Mapped[int] = mapped_column(primary_key=True)
     row_no: Mapped[int] = mapped_column(primary_key=True)
-    scorer_id: Mapped[int] = mapped_column(ForeignKey("scorers.id"), primary_key=True)
+    scorer_id: Mapped[int] = mapped_column(ForeignKey("scorers.id"))
     reason: Mapped[str]
     state: Mapped[str]
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
