@@ -13,12 +13,11 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from worker.money import Money
 from worker.oracle.prompts import Template
 from worker.oracle.spec import OracleSpec, TextWindow
 from worker.policy import Policy
 from worker.quality.measured import refresh_agreement
-from worker.reviews import JobSpec, ScorerIdentity
+from worker.reviews import JobSpec, Money, ScorerIdentity
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
 

@@ -17,10 +17,9 @@ from typing import Any, TextIO
 
 from trainer.contenders.task import KINDS, Contender, Reviews, Row, Settings, Task, measure_apart
 from trainer.data import data_sha256
-from trainer.record import duration
 from worker.errors import TrainingInvalid
 from worker.files.results import whole_text
-from worker.money import dollars
+from worker.reviews import dollars, duration
 
 WORK = ".work"
 ADAPTERS = "adapters"

@@ -16,7 +16,7 @@ from trainer.plots import CURVES, RELIABILITY, draw_reliability, plots_available
 from worker.errors import TrainingInvalid
 from worker.files.results import whole, whole_text
 from worker.model import scaling as model_scaling
-from worker.model.manifest import METRICS, Manifest
+from worker.model.manifest import MANIFEST, METRICS, Manifest
 
 HEAD, TAIL = 350, 150
 """Characters that are shown of a text's beginning and end; people often say last what they thought of it."""
@@ -363,6 +363,7 @@ def record(
         temperature=scaling.temperature,
         exponent=scaling.exponent,
     )
-    changed.write(adapter)
+    with whole_text(adapter / MANIFEST) as file:
+        file.write(changed.to_json())
     write_model_card(adapter, changed)
     return changed

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
-
-import click
-from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn
-from rich.progress import Progress as Bar
+from typing import Any
 
 from worker.errors import TrainingInvalid
+from worker.logs import Progress
+from worker.reviews import duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +90,7 @@ class Record:
     def __enter__(self) -> Record:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
         if self._board is not None:
             self._board.close()
@@ -137,70 +130,22 @@ def read_events(path: Path) -> list[Mapping[str, Any]]:
     return events
 
 
-PLAIN_INTERVAL_S = 10.0
-"""Seconds between two plain lines; the end of an epoch is always told."""
-
-
-class Progress:
-    """How far a piece of work is, in `unit`: a bar on a terminal, a line every ten seconds elsewhere, on stderr."""
-
-    def __init__(self, unit: str, *, terminal: bool) -> None:
-        self._unit = unit
-        self._bar = Bar(
-            BarColumn(bar_width=30),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit),
-            TextColumn("{task.description}"),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._terminal = terminal
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> Self:
-        self._told = time.monotonic()
-        if self._terminal:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._terminal:
-            self._bar.stop()
-
-    def show(self, done: int, total: int, state: str) -> None:
-        """Where the work stands; `state` says more about it."""
-        if self._terminal:
-            if self._task is None:
-                self._task = self._bar.add_task("", total=total)
-            self._bar.update(self._task, completed=done, description=state)
-        elif time.monotonic() - self._told >= PLAIN_INTERVAL_S:
-            self._told = time.monotonic()
-            click.echo(f"{done:,}/{total:,} {self._unit}, {state}", err=True)
-
-    def tell(self, line: str) -> None:
-        """A line that stays."""
-        if self._terminal:
-            self._bar.console.print(line, highlight=False)
-        else:
-            click.echo(line, err=True)
-
-
 class Display(Progress):
     """Shows the reports of a run while it is entered."""
 
-    def __init__(self, *, terminal: bool) -> None:
-        super().__init__("steps", terminal=terminal)
+    def __init__(self) -> None:
+        super().__init__("train")
 
     def __call__(self, report: Report) -> None:
         """Takes one report."""
         match report:
             case StepReport():
                 state = (
-                    f"epoch {report.epoch}, loss {report.loss:.3f}, accuracy {report.accuracy:.1%}, "
+                    f"step {report.step:,} of {report.steps:,}, epoch {report.epoch}, loss {report.loss:.3f}, "
+                    f"accuracy {report.accuracy:.1%}, "
                     f"{report.tokens_per_s:,.0f} tokens/s, {duration(report.seconds_left)} left"
                 )
-                self.show(report.step, report.steps, state)
+                self.update(report.step, state, report.steps)
             case EpochReport():
                 self.tell(
                     f"epoch {report.epoch}: validation accuracy {report.validation_accuracy:.2%}, loss "
@@ -211,12 +156,3 @@ class Display(Progress):
                     f"trained {report.epoch} epochs in {duration(report.seconds)}: {report.tokens_per_s:,.0f} "
                     f"tokens/s with validation, peak memory {report.peak_memory / 2**20:,.0f} MiB"
                 )
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: "7.1 s", "94 s", "12 min", "2.4 h"."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 600:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"

@@ -46,7 +46,6 @@ log = logging.getLogger(__name__)
 REFUSED_FOR_S = 300.0
 """For so long an adapter that is invalid isn't loaded again."""
 
-SAMPLE = Path(__file__).parent / "data" / "sample_reviews.csv"
 BUNDLED_NAME = "bundled"
 
 

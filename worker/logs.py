@@ -1,9 +1,18 @@
-"""The log lines of a worker's processes."""
+"""What people see on stderr: the log lines of a worker's processes, and how far a piece of work is."""
 
 from __future__ import annotations
 
 import logging
 import sys
+import time
+from typing import TYPE_CHECKING, Self
+
+import click
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+PLAIN_INTERVAL_S = 5.0
 
 
 def log_lines(level: int | str) -> None:
@@ -30,3 +39,52 @@ def _without_foreign_tracebacks(record: logging.LogRecord) -> bool:
     if not record.name.startswith("worker"):
         record.exc_info = record.exc_text = None
     return True
+
+
+class Progress:
+    """How far a piece of work is, while it is entered: a bar on a terminal, a line every five seconds elsewhere."""
+
+    def __init__(self, title: str, total: float | None = None) -> None:
+        self._title, self._total = title, total
+        self._bar: Bar | None = None
+
+    def __enter__(self) -> Self:
+        self._said = time.monotonic()
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TextColumn("{task.fields[detail]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self._title, total=self._total, detail="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: float, detail: str, total: float | None = None) -> None:
+        """Where the work stands, in the unit of `total`; `detail` says more about it."""
+        self._total = total if total is not None else self._total
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, detail=detail, total=self._total)
+        elif time.monotonic() - self._said > PLAIN_INTERVAL_S:
+            self._said = time.monotonic()
+            share = f" {done / self._total:.0%}" if self._total else ""
+            click.echo(f"{self._title}{share} {detail}".rstrip(), err=True)
+
+    def tell(self, line: str) -> None:
+        """A line that stays."""
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False)
+        else:
+            click.echo(line, err=True)

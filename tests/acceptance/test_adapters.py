@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import Loracle
-from worker.model.manifest import BUNDLED, Manifest
+from worker.model.manifest import BUNDLED, MANIFEST, Manifest
 
 
 def copy_of_bundled(directory: Path, **changes: Any) -> Manifest:
     """The bundled adapter under another name: as sound as that one, and another adapter."""
     shutil.copytree(BUNDLED, directory)
     manifest = dataclasses.replace(Manifest.read(directory), **changes)
-    manifest.write(directory)
+    (directory / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
 
 

@@ -24,7 +24,7 @@ from tests.acceptance.conftest import (
     loracle_in,
     until,
 )
-from worker.scorers.stub import stub_label
+from worker.scorers.stub import stub_score
 
 TEXTS = ["=HYPERLINK(1)", "a fine film", "a poor film", "what a bore", "lovely", "café Zoë 👍"]
 
@@ -66,7 +66,7 @@ def test_results_come_in_every_format_with_the_same_columns(scored: Loracle, tmp
     as_parquet = pq.read_table(tmp_path / "labels.parquet").to_pylist()
     assert list(as_csv[0]) == list(as_json[0]) == list(as_parquet[0]) == columns
     assert [row["text"] for row in as_json] == TEXTS
-    assert [row["label"] for row in as_json] == [stub_label(text) for text in TEXTS]
+    assert [row["label"] for row in as_json] == [stub_score(text).label for text in TEXTS]
     for row in as_json:
         row["labelled_at"] = datetime.fromisoformat(row["labelled_at"])
     assert as_json == as_parquet
@@ -103,7 +103,7 @@ def test_wrong_labels_are_listed_and_without_an_oracle_there_are_reviews_to_judg
 ) -> None:
     listed = scored("results", "1", "--wrong", "--json", "--with-text").stdout.splitlines()
     wrong = [json.loads(line) for line in listed]
-    assert [row["text"] for row in wrong] == [text for text in TEXTS if stub_label(text) != "positive"]
+    assert [row["text"] for row in wrong] == [text for text in TEXTS if stub_score(text).label != "positive"]
     assert {(row["gold_label"], row["source"]) for row in wrong} == {("positive", "adapter")}
     (tmp_path / "plain.txt").write_text("a fine film\n")
     assert scored("run", "plain.txt", "--adapter", "stub").returncode == 0

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import SAMPLE
 from tests.acceptance.conftest import HANG_S, Loracle, labelled_so_far, left_behind, until
 from tests.integration.site import SAYS_THAT_IT_STOPS, held, run_first
-from worker.bootstrap import SAMPLE
 
 
 def test_the_sample_file_is_scored_well_and_each_row_once(loracle: Loracle, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 from unittest.mock import patch
 
-from worker.bootstrap import BUNDLED, SAMPLE
+from tests import SAMPLE
+from worker.bootstrap import BUNDLED
 from worker.model import encoding
 from worker.model.encoding import Encoding, encode
 from worker.model.pretrained import load_tokenizer

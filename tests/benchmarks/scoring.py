@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from worker.bootstrap import BUNDLED, SAMPLE
+from tests import SAMPLE
+from worker.bootstrap import BUNDLED
 from worker.files import ReadOptions, open_reviews, sample
 from worker.reviews import Review
 

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Engine
 
 from tests.contract.enqueued import expected, in_batches, reviews, spec, sql
-from worker.money import Money
 from worker.oracle.money import Charge, Price
-from worker.reviews import Answer, Failure, Job, Prompt, Review, Score, ScorerIdentity
+from worker.reviews import Answer, Failure, Job, Money, Prompt, Review, Score, ScorerIdentity
 from worker.store.ledger import Ledger
 from worker.store.packing import PackRule
 

@@ -12,8 +12,8 @@ from tests.contract.asking import ask, sums_agree
 from tests.fake_openai import BatchPlan, FakeOpenAI, Fault, rule_label
 from tests.faults.oracle_drill import MOST_ROUNDS, Killed, expire
 from tests.unit import oracles
+from tests.unit.oracles import FreePass
 from worker.jobs.asking import ask_prompt
-from worker.oracle.account import FreePass
 from worker.oracle.bulk import BulkScorer
 from worker.store.engine import make_engine
 from worker.store.ledger import Ledger

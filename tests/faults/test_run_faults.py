@@ -10,7 +10,7 @@ import psutil
 
 from tests.integration.site import Site, assert_gone, family, kill_all, reviews
 from worker.errors import JobUnknown
-from worker.scorers.stub import stub_label
+from worker.scorers.stub import stub_score
 
 # A child scores two batches and then waits while the file `hold` is there.
 HELD = """
@@ -83,7 +83,7 @@ def kill_the_queue(site: Site, pid: int) -> psutil.Process:
 
 
 def assert_all_labelled(site: Site, texts: list[str]) -> None:
-    assert site.labels(JOB) == {row_no: stub_label(text) for row_no, text in enumerate(texts, 1)}
+    assert site.labels(JOB) == {row_no: stub_score(text).label for row_no, text in enumerate(texts, 1)}
     assert site.store.queries.get_job(JOB).measured_at is not None
 
 

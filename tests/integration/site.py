@@ -18,7 +18,7 @@ from sqlalchemy import update
 from worker.bootstrap import Store, open_store
 from worker.pool.app import make_app, publisher
 from worker.reviews import JobSpec, Review
-from worker.scorers.stub import HOLD, stub_label
+from worker.scorers.stub import HOLD, stub_score
 from worker.settings import Settings
 from worker.store.tables import Batch
 
@@ -187,7 +187,7 @@ class Site:
     def assert_each_label_once(self, job_id: int, *, without: frozenset[int] = frozenset()) -> None:
         """Every row of the job has exactly the label that the stub gives to its text."""
         expected = {
-            number: stub_label(text)
+            number: stub_score(text).label
             for number, text in enumerate(self._texts[job_id], 1)
             if number not in without
         }

@@ -2,16 +2,99 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
 from tests.fake_openai import FakeOpenAI
+from worker.errors import OracleInvalid, OracleUnavailable
+from worker.oracle.account import Book, Throttle
 from worker.oracle.asking import OracleScorer
-from worker.oracle.bulk import BulkScorer
-from worker.oracle.money import Price
+from worker.oracle.bulk import OVER, BulkScorer
+from worker.oracle.money import Charge, Price
 from worker.oracle.prompts import Template
 from worker.oracle.routes import ChatRoute, DecisionsRoute
 from worker.oracle.spec import OracleSpec, Route, TextWindow
+from worker.reviews import ZERO, Answer, Failure, Money, Outcome, Review, ScorerIdentity, total
 
 LABELS = ("negative", "positive")
 PRICE = Price.of(1, 4)
+
+
+class FreePass:
+    """The throttle of a caller that asks one request after the other."""
+
+    def admit(self, tokens: int, heartbeat: Callable[[], None]) -> AbstractContextManager[bool]:
+        return nullcontext(False)
+
+    def answered(self, headers: Mapping[str, str], *, unused: int = 0) -> None: ...
+
+    def failed(self, error: OracleUnavailable) -> None: ...
+
+
+class OpenBook:
+    """A book without a limit: it keeps the answers and adds up what they cost."""
+
+    def __init__(self) -> None:
+        self.answers: dict[int, Answer] = {}
+        self.cost = ZERO
+
+    def reserve(self, bounds: Mapping[int, Money], price: Price) -> int:
+        return 0
+
+    def settle(self, reservation: int, charges: Mapping[int, Charge]) -> None:
+        self.cost += total(charge.cost for charge in charges.values())
+
+    def save(self, answers: Mapping[int, Answer]) -> None:
+        self.answers.update(answers)
+
+
+class Oracle(OracleScorer):
+    """One that may be asked without a lease, and about reviews as any other scorer."""
+
+    @property
+    def identity(self) -> ScorerIdentity:
+        return self.spec.identity
+
+    def ask(
+        self,
+        texts: Sequence[str],
+        book: Book,
+        *,
+        throttle: Throttle | None = None,
+        heartbeat: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().ask(texts, book, throttle=throttle or FreePass(), heartbeat=heartbeat)
+
+    def score(self, reviews: Sequence[Review]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for start in range(0, len(reviews), self.spec.reviews_per_prompt):
+            part = reviews[start : start + self.spec.reviews_per_prompt]
+            book = OpenBook()
+            self.ask([review.text for review in part], book)
+            outcomes += [book.answers[index].outcome for index in range(len(part))]
+        return outcomes
+
+
+class Bulk(BulkScorer):
+    """One that waits for its answer."""
+
+    @property
+    def identity(self) -> ScorerIdentity:
+        return self.spec.identity
+
+    def score(self, reviews: Sequence[Review]) -> list[Outcome]:
+        texts = [review.text for review in reviews]
+        lines = self.plan("score", [False] * len(texts))
+        remote_id = self.submit(self.upload(self.content(lines, texts)), "")
+        while (batch := self.look(remote_id)).status not in OVER:
+            time.sleep(0.01)
+        collected = self.collect(batch, lines, texts)
+        if collected.refusal is not None:
+            raise OracleInvalid(collected.refusal)
+        found = collected.answers
+        nothing = Failure("no valid answer", "unanswered")
+        return [found[index].outcome if index in found else nothing for index in range(len(texts))]
 
 
 def spec(
@@ -43,15 +126,15 @@ def oracle(
     timeout_s: float = 120.0,
     price: Price = PRICE,
     **options: object,
-) -> OracleScorer:
+) -> Oracle:
     """A scorer that waits hardly at all between tries."""
     made = spec(server, route, **options)  # type: ignore[arg-type]
     client = server.client(timeout_s=timeout_s)
     chosen = DecisionsRoute(client, made) if route == "decisions" else ChatRoute(client, made)
-    return OracleScorer(made, chosen, price, first_wait_s=0.01)
+    return Oracle(made, chosen, price, first_wait_s=0.01)
 
 
-def bulk(server: FakeOpenAI, **options: object) -> BulkScorer:
-    """A scorer by the Batch API that looks every few milliseconds."""
+def bulk(server: FakeOpenAI, **options: object) -> Bulk:
+    """A scorer by the Batch API."""
     made = spec(server, "bulk", **options)  # type: ignore[arg-type]
-    return BulkScorer(made, server.client(), PRICE, poll_s=0.01)
+    return Bulk(made, server.client(), PRICE)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.errors import SettingsInvalid
-from worker.money import Money, total
 from worker.oracle.money import Price, parse_prices
+from worker.reviews import Money, total
 
 
 @given(st.integers(0, 10**15), st.integers(1, 500))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from pathlib import Path
 import click
 
 from worker.errors import TrainingInvalid
+from worker.logs import Progress
+from worker.reviews import duration
 
 DATA = click.Path(path_type=Path)
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -30,13 +31,12 @@ def names(text: str, option: str) -> list[str]:
 @contextmanager
 def scoring_progress(total: int) -> Iterator[Callable[[int], None]]:
     """While it is entered, shows how many of `total` reviews are scored: hand what it gives the counts."""
-    from trainer.record import Progress, duration
-
     started = time.monotonic()
-    with Progress("reviews", terminal=sys.stderr.isatty()) as shown:
+    with Progress("score", total) as shown:
 
         def tell(done: int) -> None:
             speed = done / (time.monotonic() - started)
-            shown.show(done, total, f"{speed:,.1f} reviews/s, {duration((total - done) / speed)} left")
+            left = duration((total - done) / speed)
+            shown.update(done, f"{done:,} of {total:,} reviews, {speed:,.1f} reviews/s, {left} left")
 
         yield tell

@@ -10,6 +10,7 @@ import click
 
 from trainer.cli.common import DEVICE, JSON, LABEL_COLUMN, LIMIT, TEXT_COLUMN, scoring_progress
 from worker.errors import TrainingInvalid
+from worker.reviews import DTYPES
 
 BUNDLED_NAME = "bundled"
 
@@ -37,9 +38,7 @@ BUNDLED_NAME = "bundled"
 @click.option("--base", help="Another place of the adapter's base model, such as a directory.")
 @click.option("--token-budget", type=click.IntRange(min=1), help="Tokens of a micro-batch.")
 @DEVICE
-@click.option(
-    "--dtype", type=click.Choice(["auto", "bf16", "fp16", "fp32"]), default="auto", show_default=True
-)
+@click.option("--dtype", type=click.Choice(DTYPES), default="auto", show_default=True)
 @LIMIT
 @JSON
 def evaluate(**options: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -15,6 +14,7 @@ from trainer.cli.common import DEVICE, JSON, LABEL_COLUMN, LIMIT, TEXT_COLUMN, n
 from trainer.config import CHECKPOINT, RECIPES, Schedule, TrainConfig, check_out, run_directory
 from worker.errors import AdapterInvalid, TrainingInvalid
 from worker.model.encoding import Cleaning, Encoding, Truncation
+from worker.reviews import DTYPES
 
 if TYPE_CHECKING:
     from trainer.data import LabelledReviews
@@ -81,7 +81,7 @@ def setting(name: str, kind: Any, text: str, *, flag: str | None = None) -> Call
 @setting("seed", int, "Of the split, the order and the head.")
 @setting("deterministic", bool, "Reproducible kernels only; slower on a GPU.")
 @DEVICE
-@setting("dtype", click.Choice(["auto", "bf16", "fp16", "fp32"]), "Number format of the products.")
+@setting("dtype", click.Choice(DTYPES), "Number format of the products.")
 @LIMIT
 @click.option("--license", "license_id", help="For the model card, such as apache-2.0.")
 @click.option("--language", help="For the model card, such as en.")
@@ -205,7 +205,7 @@ def _run(config: TrainConfig, reviews: LabelledReviews, about: Mapping[str, Any]
     from trainer.record import Display
     from trainer.train import train as run
 
-    with Display(terminal=sys.stderr.isatty()) as display:
+    with Display() as display:
         run(config, reviews.texts, reviews.gold, reviews.labels, about=about, report=display, restart=restart)
 
 

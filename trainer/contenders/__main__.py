@@ -31,7 +31,7 @@ def measure(task: Task) -> Row:
         return tfidf.measure(task, reviews)
     from trainer.record import Display
 
-    with Display(terminal=sys.stderr.isatty()) as report:
+    with Display() as report:
         from trainer.contenders import neural
 
         if task.contender.kind == "lstm":

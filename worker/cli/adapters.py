@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +19,11 @@ from worker.bootstrap import (
     local_directory,
     restore_adapter,
 )
-from worker.cli.common import echo_json, json_option, note, open_all
+from worker.cli.common import echo_json, json_option, minute, new_table, note, open_all, print_table
 from worker.errors import AdapterInvalid
 from worker.model.bases import check_adapter
 from worker.model.manifest import BUNDLED, Manifest
+from worker.reviews import DTYPES
 from worker.settings import Settings
 
 PIPE_WIDTH = 160
@@ -109,14 +108,11 @@ def recorded_accuracy(metrics: Mapping[str, Any]) -> tuple[float | None, str | N
     return None, None
 
 
-def print_table(listed: Sequence[Listed]) -> None:
+def print_adapters(listed: Sequence[Listed]) -> None:
     """A line per adapter; * marks the active one."""
-    from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
-    columns = ("", "id", "name", "sha256", "base", "labels", "accuracy", "MB", "jobs", "added")
-    table = Table(*columns, box=None, header_style="bold")
+    table = new_table("", "id", "name", "sha256", "base", "labels", "accuracy", "MB", "jobs", "added")
     for one in listed:
         measured = "-" if one.accuracy is None else f"{one.accuracy:.4f} {one.accuracy_on}"
         cells = (
@@ -132,7 +128,7 @@ def print_table(listed: Sequence[Listed]) -> None:
             "bundled" if one.added_at is None else minute(one.added_at),
         )
         table.add_row(*(escape(cell) for cell in cells))
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+    print_table(table, width=PIPE_WIDTH)
 
 
 def print_manifest(manifest: Manifest, *, title: str, sha256: str) -> None:
@@ -157,11 +153,6 @@ def print_manifest(manifest: Manifest, *, title: str, sha256: str) -> None:
             click.echo(f"    {key:<22} {value}")
 
 
-def minute(seconds: float) -> str:
-    """A time for people, by this host's clock."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
-
-
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     # {"lora": {"r": 16}} as ("lora.r", "16").
     for key, value in sorted(values.items()):
@@ -172,8 +163,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
         else:
             yield f"{prefix}{key}", str(value)
 
-
-DTYPES = ("auto", "bf16", "fp16", "fp32")
 
 name_argument = click.argument("name", metavar="NAME|HASH|ID|DIR|bundled")
 no_verify_option = click.option(
@@ -200,7 +189,7 @@ def list_command(as_json: bool) -> None:
         for one in found:
             echo_json(dataclasses.asdict(one))
         return
-    print_table(found)
+    print_adapters(found)
     if activation is not None:
         chosen = "the bundled adapter" if active is None else f"adapter {active}"
         note(f"New jobs use {chosen} since {minute(activation.activated_at)}.")

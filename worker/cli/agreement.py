@@ -12,7 +12,7 @@ import click
 
 from worker.agreement.terms import explained
 from worker.bootstrap import Store, find_registered
-from worker.cli.common import OVER, echo_json, json_option, note, open_all, whole_job
+from worker.cli.common import DATE, OVER, echo_json, json_option, note, open_all, whole_job
 from worker.errors import Invalid, JobStateInvalid
 from worker.quality.measured import Measured, agreement_as_it_is, refresh_agreement
 from worker.reviews import Job
@@ -241,9 +241,6 @@ def _show(table: Any) -> None:
     from rich.console import Console
 
     Console(width=WIDTH).print(table)
-
-
-DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 
 
 @click.command()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-import time
 
 import click
 
 from worker.bootstrap import Oracles, Store
-from worker.cli.common import echo_json, json_option, note, open_all
+from worker.cli.common import echo_json, json_option, minute, note, open_all
 from worker.errors import Invalid
 from worker.jobs.bulk import advance_bulks
 from worker.oracle.bulk import BulkScorer
@@ -39,7 +38,7 @@ def status(as_json: bool) -> None:
     if not found:
         note("No Bulk yet. `loracle enqueue FILE --policy oracle --bulk` makes one.")
     for one in found:
-        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.submitted_at or one.created_at))
+        since = minute(one.submitted_at or one.created_at)
         click.echo(
             f"{one.batch_id}  {one.state:<9} {one.size:>7,} requests  {since}  {one.remote_id or 'not submitted'}"
             f"{f'  {one.error or one.said}' if one.error or one.said else ''}"

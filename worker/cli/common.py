@@ -7,62 +7,36 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from worker.bootstrap import Store, open_store
-from worker.errors import BrokerUnreachable, JobStateInvalid
+from worker.errors import BrokerUnreachable, Invalid, JobStateInvalid
 from worker.jobs.scoring import Publish, ring
-from worker.logs import hush
-from worker.money import Money
-from worker.reviews import Job
+from worker.logs import Progress, hush
+from worker.reviews import Job, Money, duration
 from worker.settings import Settings, read_settings
-from worker.store.progress import Progress, WaitingBulk
+from worker.store.progress import Progress as JobProgress
+from worker.store.progress import WaitingBulk
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
-class _Moment(click.ParamType[float]):
-    """A date or date and time (ISO 8601) as seconds since 1970; local time where it names no zone."""
-
-    name = "moment"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        try:
-            return datetime.datetime.fromisoformat(value).timestamp()
-        except (ValueError, OverflowError):
-            self.fail(
-                f"{value!r} is no date. Write 2026-11-24, '2026-11-24 18:30' (local time) or 2026-11-24T18:30Z.",
-                param,
-                ctx,
-            )
-
-
-class _Day(click.ParamType[datetime.date]):
-    """A day (ISO 8601)."""
-
-    name = "day"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime.date:
-        if isinstance(value, datetime.date):
-            return value
-        try:
-            return datetime.date.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no day. Write it as 2026-11-24; days are UTC's.", param, ctx)
-
-
-MOMENT = _Moment()
-DAY = _Day()
-DAY_S = 86400
-
-
-def day_start(day: datetime.date) -> float:
-    """When a UTC day begins, in seconds since 1970."""
-    return datetime.datetime.combine(day, datetime.time(), datetime.UTC).timestamp()
+DATE = click.DateTime(
+    [
+        "%Y-%m-%d",
+        "%Y-%m-%d %H:%M",
+        "%Y-%m-%dT%H:%M",
+        "%Y-%m-%dT%H:%M:%S",
+        "%Y-%m-%dT%H:%M%z",
+        "%Y-%m-%dT%H:%M:%S%z",
+    ]
+)
+"""A date, or date and time (ISO 8601); local where it names no zone."""
 
 
 def iso(seconds: float | None) -> str | None:
@@ -84,7 +58,7 @@ def wait_for_jobs(
     job_ids: Sequence[int],
     *,
     tick: Callable[[], None] = lambda: None,
-    why: Callable[[Progress], str | None] = lambda at: None,
+    why: Callable[[JobProgress], str | None] = lambda at: None,
 ) -> int:
     """Waits until every job is over; the exit code: 1 if a review failed or a job stopped, else 0.
 
@@ -93,7 +67,7 @@ def wait_for_jobs(
     """
     code, told = 0, None
     for job_id in job_ids:
-        with progress(f"score job {job_id}") as shown:
+        with Progress(f"score job {job_id}") as shown:
             counted = asked = time.monotonic()
             while store.queries.job_state(job_id) not in OVER:
                 tick()
@@ -117,7 +91,7 @@ def wait_for_jobs(
     return code
 
 
-def progress_words(at: Progress, *, moving: bool) -> str:
+def progress_words(at: JobProgress, *, moving: bool) -> str:
     """A running job's speed so far and what is left, or what it waits for; no time is left while nothing moves."""
     words = [f"{at.speed:,.1f} reviews/s so far"] if at.speed is not None else []
     if at.bulks:
@@ -233,69 +207,35 @@ class Bell:
             )
 
 
-class ProgressBar:
-    """A bar on a terminal, a line every five seconds elsewhere; always on stderr."""
+def format_of(output: Path | None, formats: Mapping[str, str]) -> str | None:
+    """The format that a file's name promises; None without a file.
 
-    def __init__(self, title: str, total: float | None) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        self._title, self._total = title, total
-        self._said = time.monotonic()
-        self._bar: Bar | None = None
-        if sys.stderr.isatty():
-            self._bar = Bar(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.percentage:>3.0f}%"),
-                TextColumn("{task.fields[detail]}"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task(title, total=total, detail="")
-
-    def update(self, done: float, detail: str, total: float | None = None) -> None:
-        """Where the work stands, in the unit of `total`."""
-        if total is not None:
-            self._total = total
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, detail=detail, total=self._total)
-        elif time.monotonic() - self._said > 5:
-            self._said = time.monotonic()
-            share = f" {done / self._total:.0%}" if self._total else ""
-            note(f"{self._title}{share} {detail}".rstrip())
-
-    def close(self) -> None:
-        """Takes the bar off the screen."""
-        if self._bar is not None:
-            self._bar.stop()
+    Raises:
+        Invalid: it promises none of `formats`.
+    """
+    if output is None:
+        return None
+    if output.suffix not in formats:
+        raise Invalid(
+            f"the name {output.name} doesn't say its format: end it with {', '.join(formats)}, or use --format."
+        )
+    return formats[output.suffix]
 
 
-@contextmanager
-def progress(title: str, total: float | None = None) -> Iterator[ProgressBar]:
-    """A progress display that is closed whatever happens."""
-    shown = ProgressBar(title, total)
-    try:
-        yield shown
-    finally:
-        shown.close()
+def minute(seconds: float) -> str:
+    """A time for people, by this host's clock."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds for people: "45 s", "12 min", "3.5 h"; "?" when unknown."""
-    if seconds is None:
-        return "?"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+def print_table(table: Table, *, width: int | None = None) -> None:
+    """A table on stdout, `width` characters wide where that is no terminal."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else width).print(table)
 
 
-def until_interrupted(step: Callable[[], bool], *, every_s: float) -> None:
-    """Calls `step` until it is False, resting `every_s` seconds between calls."""
-    while step():
-        time.sleep(every_s)
+def new_table(*columns: str) -> Table:
+    """An empty table without lines, its header in bold."""
+    from rich.table import Table
+
+    return Table(*columns, box=None, header_style="bold")

@@ -14,10 +14,9 @@ from worker import __version__
 from worker.bootstrap import open_store
 from worker.cli.common import echo_json, json_option
 from worker.errors import DatabaseBusy, Invalid, LoracleError
-from worker.settings import Settings, find_env_files, read_settings
+from worker.settings import Settings, find_env_files, read_settings, without_secrets
 from worker.store.engine import make_engine, rewrite_sqlite
 from worker.store.schema import current_revision, head_revision, upgrade
-from worker.urls import without_secrets
 
 
 @click.group()

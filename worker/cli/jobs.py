@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 
 from worker.bootstrap import Oracles, Store
-from worker.cli.common import DAY, DOLLARS, Bell, day_start, echo_json, json_option, note, open_all, progress
+from worker.cli.common import (
+    DOLLARS,
+    Bell,
+    echo_json,
+    json_option,
+    minute,
+    new_table,
+    note,
+    open_all,
+    print_table,
+)
 from worker.errors import Invalid, LoracleError
 from worker.jobs.deletion import delete_job
-from worker.money import Money, dollars
+from worker.logs import Progress
+from worker.reviews import Money, dollars
 from worker.settings import Settings
 from worker.store.deletion import Deletable, UploadedFile
 from worker.store.progress import DayStats
@@ -49,7 +59,7 @@ def delete(job: int, texts_only: bool, yes: bool, as_json: bool) -> None:
         return
     title = f"delete {'the texts of ' if texts_only else ''}job {job}"
     try:
-        with progress(title, found.reviews + found.rejects) as shown:
+        with Progress(title, found.reviews + found.rejects) as shown:
             done = delete_job(
                 job,
                 texts_only=texts_only,
@@ -137,14 +147,11 @@ def jobs(limit: int, as_json: bool) -> None:
     if not found:
         note("No jobs yet. `loracle enqueue FILE` makes one, `loracle run FILE` scores it at once.")
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("job", "state", "reviews", "rejects", "created", "name", box=None, header_style="bold")
+    table = new_table("job", "state", "reviews", "rejects", "created", "name")
     for job in found:
-        created = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.created_at))
-        table.add_row(str(job.id), job.state, f"{job.reviews_read:,}", f"{job.rejected:,}", created, job.name)
-    Console(soft_wrap=False).print(table)
+        counts = f"{job.reviews_read:,}", f"{job.rejected:,}"
+        table.add_row(str(job.id), job.state, *counts, minute(job.created_at), job.name)
+    print_table(table)
 
 
 @click.command()
@@ -180,6 +187,7 @@ def retry(job: int, max_cost: Money | None, as_json: bool) -> None:
         click.echo(f"Nothing failed in job {job}: there is nothing to score again.")
 
 
+DAY = click.DateTime(["%Y-%m-%d"])
 COLUMN_LABELS = 5
 """The most frequent labels get a column of their own, the others share one."""
 
@@ -188,24 +196,24 @@ COLUMN_LABELS = 5
 @click.option("--since", type=DAY, metavar="DATE", help="From this day (UTC) on.")
 @click.option("--until", type=DAY, metavar="DATE", help="Up to this day (UTC) and with it.")
 @json_option
-def stats(since: datetime.date | None, until: datetime.date | None, as_json: bool) -> None:
+def stats(since: datetime | None, until: datetime | None, as_json: bool) -> None:
     """Sum up all jobs: volume, label shares, sources, the oracle's cost, and a table by day.
 
     Days are UTC's. Final labels and costs count on the day they came about; a job's reviews, rejects and failures on
     the day the job was made. Deleted jobs are in none of it.
     """
     if since is not None and until is not None and until < since:
-        raise Invalid(f"--until {until} lies before --since {since}: exchange them.")
+        raise Invalid(f"--until {until:%F} lies before --since {since:%F}: exchange them.")
     _, store = open_all()
     days = store.queries.daily_stats(
-        since=None if since is None else day_start(since),
-        until=None if until is None else day_start(until + datetime.timedelta(days=1)),
+        since=None if since is None else since.replace(tzinfo=UTC).timestamp(),
+        until=None if until is None else (until.replace(tzinfo=UTC) + timedelta(days=1)).timestamp(),
     )
-    total = DayStats(since or datetime.date.min)
+    total = DayStats((since or datetime.min).date())
     for day in days:
         total.add(day)
     if as_json:
-        window = {"since": since, "until": until, "timezone": "UTC"}
+        window = {"since": since and since.date(), "until": until and until.date(), "timezone": "UTC"}
         by_day = [{"day": day.day, **_report_day(day)} for day in days]
         echo_json({**window, **_report_day(total), "days": by_day})
     elif not days:
@@ -233,9 +241,6 @@ def _shares(counts: Counter[str]) -> Mapping[str, float]:
 
 
 def _print_days(total: DayStats, days: Sequence[DayStats]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     click.echo(f"  jobs         {total.jobs:>12,}")
     click.echo(
         f"  reviews      {total.reviews:>12,}  ({total.rejects:,} rejects, {total.failures:,} failures)"
@@ -247,7 +252,7 @@ def _print_days(total: DayStats, days: Sequence[DayStats]) -> None:
     click.echo(f"  oracle       {dollars(total.cost):>12}  ({total.tokens:,} tokens{aside})\n")
     columns = [label for label, _ in total.labels.most_common(COLUMN_LABELS)]
     others = len(total.labels) > len(columns)
-    table = Table("day (UTC)", box=None, header_style="bold", pad_edge=False)
+    table = new_table("day (UTC)")
     for name in ("labelled", *columns, *(["other"] if others else []), "rejects", "failures", "cost"):
         table.add_column(name, justify="right")
     for day in days:
@@ -262,7 +267,7 @@ def _print_days(total: DayStats, days: Sequence[DayStats]) -> None:
             f"{day.failures:,}",
             dollars(day.cost),
         )
-    Console().print(table)
+    print_table(table)
 
 
 def _shown(counts: Counter[str]) -> str:

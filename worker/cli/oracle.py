@@ -8,13 +8,13 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store, oracle_spec
-from worker.cli.common import DOLLARS, duration, note
+from worker.cli.common import DOLLARS, note
 from worker.cli.faults import faults_online
 from worker.errors import BrokerUnreachable, OptionInvalid, OracleInvalid
 from worker.jobs.enqueue import Adapter, Asked
-from worker.money import dollars
-from worker.oracle.spec import OracleSpec
+from worker.oracle.spec import ROUTES, OracleSpec
 from worker.policy import KINDS, Policy
+from worker.reviews import dollars, duration
 from worker.settings import Settings
 from worker.store.progress import Progress
 
@@ -40,7 +40,7 @@ _ORACLE = [
     click.option("--model", metavar="NAME", help="The oracle's model (else LORACLE_ORACLE_MODEL)."),
     click.option(
         "--route",
-        type=click.Choice(["auto", "decisions", "chat", "bulk"]),
+        type=click.Choice(["auto", *ROUTES]),
         help="How it is asked (else auto: Decisions for a model that has it at OpenAI, else chat).",
     ),
     click.option("--bulk", is_flag=True, help="The same as --route bulk: half the price, within a day."),

@@ -7,15 +7,15 @@ from typing import Any
 
 import click
 
-from worker.cli.common import duration, echo_json, json_option, note, open_all, whole_job
+from worker.cli.common import echo_json, json_option, new_table, note, open_all, print_table, whole_job
 from worker.cli.oracle import oracle_options, read_policy, read_spec
 from worker.cli.reading import enqueue_options, open_source, pinned_adapter, reading_options
 from worker.errors import Invalid
 from worker.jobs.estimate import plan as make_plan
-from worker.money import dollars
 from worker.oracle.money import parse_prices, price_of
 from worker.policy import Policy
 from worker.quality.thresholds import Share, thresholds
+from worker.reviews import dollars, duration
 
 
 @click.command()
@@ -157,13 +157,7 @@ def threshold(job: int, as_json: bool) -> int:
     if as_json:
         echo_json({"job_id": job, "reviews": reviews, "cost_per_label": each, "thresholds": report})
         return 0
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(
-        "--below", "asked", "cost", "kept: accuracy", "kept: agreement", "all: accuracy",
-        box=None, header_style="bold",
-    )  # fmt: skip
+    table = new_table("--below", "asked", "cost", "kept: accuracy", "kept: agreement", "all: accuracy")
     for row in rows:
         table.add_row(
             f"{row.below:g}",
@@ -173,7 +167,7 @@ def threshold(job: int, as_json: bool) -> int:
             _shown(row.kept_agreement),
             _shown(row.accuracy),
         )
-    Console(width=100).print(table)
+    print_table(table, width=100)
     gold, drawn = max(row.kept_accuracy.n for row in rows), max(row.kept_agreement.n for row in rows)
     note(
         f"Measured on {gold:,} reviews with gold labels and {drawn:,} audited ones; intervals are 95 % (Wilson)."

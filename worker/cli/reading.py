@@ -10,16 +10,15 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store, adapter_of, choose_adapter, default_adapter
-from worker.cli.common import OVER, Bell, note, progress
+from worker.cli.common import OVER, Bell, note
 from worker.errors import Invalid
-from worker.files import ReadOptions
+from worker.files import FORMATS, ReadOptions
 from worker.jobs.enqueue import ADAPTER_ALONE, Adapter, Asked, EnqueueOptions, Source, enqueue_file, open_job
+from worker.logs import Progress
 from worker.reviews import Job
 from worker.settings import Settings
 
 Command = Callable[..., Any]
-
-FORMATS = ("csv", "tsv", "jsonl", "parquet", "txt", "dir")
 
 
 def _comma_list(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -159,7 +158,7 @@ def write_job(
     if not new:
         note(f"{source.file.name}: job {job.id} is taken up again after {job.records_read:,} records.")
     title = f"enqueue {source.file.name}"
-    with progress(title, source.file.size_bytes) as shown:
+    with Progress(title, source.file.size_bytes) as shown:
 
         def after_chunk(reviews: int, rejects: int) -> None:
             shown.update(source.file.position, f"{reviews:,} reviews, {rejects:,} rejects")

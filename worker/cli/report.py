@@ -8,6 +8,7 @@ import click
 
 from worker.cli.common import note, open_all, whole_job
 from worker.errors import ReportImpossible
+from worker.files.results import whole
 
 HEAD = 4096
 """Bytes at the beginning of a file in which a report says that it is one."""
@@ -46,7 +47,9 @@ def report(job: int, output: Path | None, texts: int, force: bool) -> None:
     if whole_job(store, job).texts != "kept":
         note(f"The texts of job {job} were deleted: the report shows none.")
     page = render(read_report(store.queries, job, texts=texts))
-    _write(path, page)
+    with whole(path) as file:
+        # A text that no file can hold (half a surrogate pair) shows as a question mark.
+        file.write(page.encode(errors="replace"))
     note(f"Report of job {job}: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
@@ -72,18 +75,3 @@ def _check(path: Path, *, force: bool) -> None:
         raise ReportImpossible(
             f"{path} exists and isn't a Loracle report. Name another file with -o, or replace it with --force."
         )
-
-
-def _write(path: Path, page: str) -> None:
-    """Whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        # A text that no file can hold (half a surrogate pair) shows as a question mark.
-        partial.write_text(page, encoding="utf-8", errors="replace")
-        partial.replace(path)
-    except OSError as error:
-        raise ReportImpossible(
-            f"{path} can't be written: {error.strerror}. Name another file with -o."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)

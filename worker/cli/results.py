@@ -11,15 +11,13 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store, adapter_of
-from worker.cli.common import MOMENT, OVER, iso, note, open_all, whole_job
+from worker.cli.common import DATE, OVER, format_of, iso, note, open_all, whole_job
 from worker.errors import Invalid
-from worker.files.results import write_results
-from worker.money import dollars
-from worker.reviews import Job
+from worker.files.results import RESULT_FORMATS, write_results
+from worker.reviews import Job, dollars
+from worker.store.results import SORTS
 
 Command = Callable[..., Any]
-
-SORTS = ("row", "score", "-score", "length", "-length")
 
 _OPTIONS = [
     click.option("--label", help="Only reviews with this label."),
@@ -37,7 +35,11 @@ _OPTIONS = [
     click.option("--disagree", is_flag=True, help="Only reviews that adapter and oracle label differently."),
     click.option("--corrected", is_flag=True, help="Only reviews that a person has corrected."),
     click.option(
-        "--since", type=MOMENT, metavar="DATE", help="Labelled since; date or date and time, local."
+        "--since",
+        type=DATE,
+        metavar="DATE",
+        callback=lambda _, __, date: date and date.timestamp(),
+        help="Labelled since; date or date and time, local.",
     ),
     click.option("--search", metavar="WORD", help="Only reviews with this in their text, in any case."),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N."),
@@ -116,9 +118,7 @@ FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "pa
 
 @click.command()
 @click.argument("job", type=int)
-@click.option(
-    "--format", "format_", type=click.Choice(["table", "csv", "jsonl", "parquet"]), help="Else by -o's name."
-)
+@click.option("--format", "format_", type=click.Choice(RESULT_FORMATS), help="Else by -o's name.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
 @filter_options
@@ -144,7 +144,7 @@ def results(
     wants_texts = "results --with-text" * with_text or "results --search" * (filters["search"] is not None)
     found = whole_job(store, job, texts_for=wants_texts or None)
     check_filters(store, found, filters, follow=follow)
-    chosen = format_ or ("jsonl" if as_json else None) or _by_name(output) or "table"
+    chosen = format_ or ("jsonl" if as_json else None) or format_of(output, FORMATS) or "table"
     if follow and chosen in ("table", "parquet"):
         if format_ or output:
             raise Invalid(f"--follow writes row by row: use csv or jsonl, not {chosen}.")
@@ -181,16 +181,6 @@ def _kept(job: Job) -> dict[str, str]:
     taken = {*COLUMNS, "job_id", "text", "attributes"}
     kept = [str(name) for name in job.options.get("keep_columns", [])]
     return {name: f"file_{name}" if name in taken else name for name in kept}
-
-
-def _by_name(output: Path | None) -> str | None:
-    if output is None:
-        return None
-    if output.suffix not in FORMATS:
-        raise Invalid(
-            f"the name {output.name} doesn't say its format: end it with {', '.join(FORMATS)}, or use --format."
-        )
-    return FORMATS[output.suffix]
 
 
 def _rows(store: Store, job: Job, with_text: bool, filters: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store, adapter_of
-from worker.cli.common import echo_json, note, open_all, whole_job
+from worker.cli.common import echo_json, format_of, note, open_all, whole_job
 from worker.errors import Invalid
 from worker.files.corrections import label_config, write_tasks
 from worker.files.results import write_results
@@ -94,7 +94,7 @@ def review(
         _import(store, found, filled, labels, author, as_json)
     else:
         kind = kind or _kind_of(store, found)
-        _export(store, found, kind, limit, output, format_ or _by_name(output), labels, as_json)
+        _export(store, found, kind, limit, output, format_ or format_of(output, FORMATS), labels, as_json)
 
 
 def _kind_of(store: Store, job: Job) -> WorkKind:
@@ -170,13 +170,3 @@ def _excerpts(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         text = " ".join(row["text"].split())
         cut = text if len(text) <= EXCERPT_CHARS else text[: EXCERPT_CHARS - 1] + "…"
         yield {**row, "excerpt": cut}
-
-
-def _by_name(output: Path | None) -> str | None:
-    if output is None:
-        return None
-    if output.suffix not in FORMATS:
-        raise Invalid(
-            f"the name {output.name} doesn't say its format: end it with {', '.join(FORMATS)}, or use --format."
-        )
-    return FORMATS[output.suffix]

@@ -13,11 +13,10 @@ from worker.cli.common import Bell, echo_json, json_option, note, open_all, wait
 from worker.cli.faults import why_unscored
 from worker.cli.oracle import choose_oracle, oracle_options, oracle_waiting_for
 from worker.cli.reading import enqueue_options, open_source, pinned_adapter, reading_options, write_job
-from worker.money import dollars
 from worker.quality.measured import record_agreement
 from worker.quality.summary import Summary, summarise
-from worker.settings import Settings
-from worker.urls import without_secrets
+from worker.reviews import dollars
+from worker.settings import Settings, without_secrets
 
 CPU_BATCH = 64
 

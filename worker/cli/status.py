@@ -11,13 +11,13 @@ import click
 
 from worker.bootstrap import Store
 from worker.cli.agreement import agreement_lines
-from worker.cli.common import OVER, bulk_words, duration, echo_json, json_option, open_all
+from worker.cli.common import OVER, bulk_words, echo_json, json_option, open_all
 from worker.cli.faults import faults_online, reason, why_nobody_can
 from worker.cli.oracle import oracle_report, oracle_waiting_for, print_oracle
 from worker.errors import BrokerUnreachable
 from worker.quality.measured import Measured, agreement_as_it_is, kept_agreement
 from worker.quality.summary import summarise_agreement
-from worker.reviews import Job
+from worker.reviews import Job, duration
 from worker.settings import Settings
 from worker.store.fault_rows import Fault
 from worker.store.progress import Progress

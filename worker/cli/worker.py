@@ -16,8 +16,8 @@ from worker.logs import log_lines
 from worker.pool.app import broker_url, make_app, ping
 from worker.pool.local import LocalPool
 from worker.pool.supervisor import WorkerPlan, plan_workers
-from worker.settings import Settings, read_settings
-from worker.urls import without_secrets
+from worker.reviews import LANES
+from worker.settings import Settings, read_settings, without_secrets
 
 TICK_S = 0.2
 INTERRUPTED = 130
@@ -29,7 +29,7 @@ INTERRUPTED = 130
 @click.option(
     "--lane",
     "lanes",
-    type=click.Choice(["adapter", "openai"]),
+    type=click.Choice(LANES),
     multiple=True,
     default=["adapter"],
     show_default=True,

@@ -17,11 +17,10 @@ from worker.errors import (
 )
 from worker.jobs import bulk
 from worker.jobs.holding import LeaseKeeper, PromptBook
-from worker.money import Money
 from worker.oracle.account import Throttle
 from worker.oracle.asking import OracleScorer
 from worker.oracle.bulk import BulkScorer
-from worker.reviews import Prompt
+from worker.reviews import Money, Prompt
 from worker.store.ledger import Ledger
 
 log = logging.getLogger(__name__)

@@ -15,11 +15,10 @@ from worker.errors import (
     OracleUnavailable,
 )
 from worker.jobs.holding import LeaseKeeper, PromptBook
-from worker.money import Money
 from worker.oracle.bulk import OVER, BulkScorer, Collected, Line, how_far
 from worker.oracle.client import plain_code
 from worker.oracle.money import NOTHING
-from worker.reviews import Prompt
+from worker.reviews import Money, Prompt
 from worker.store.bulks import BulkRow
 from worker.store.ledger import Ledger
 

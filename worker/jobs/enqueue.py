@@ -16,9 +16,8 @@ from typing import Any, BinaryIO, Generic, TypeVar
 
 from worker.errors import FileUnreadable, Invalid, TooManyRejects
 from worker.files import ReadOptions, ReviewFile, map_gold, open_reviews, sample
-from worker.money import Money
 from worker.policy import Policy
-from worker.reviews import Job, JobSpec, Reject, Review
+from worker.reviews import Job, JobSpec, Money, Reject, Review
 from worker.store.ledger import Ledger
 
 Item = TypeVar("Item")

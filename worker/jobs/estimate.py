@@ -12,7 +12,7 @@ from worker.jobs.enqueue import Source
 from worker.oracle.bodies import body_of
 from worker.oracle.money import Price
 from worker.oracle.prompts import fixed_ids
-from worker.oracle.spec import OracleSpec, redact
+from worker.oracle.spec import OracleSpec
 from worker.reviews import Review
 
 BYTES_PER_TOKEN = 4.0
@@ -57,8 +57,7 @@ def plan(source: Source, spec: OracleSpec, price: Price, share: float) -> Plan:
         if digest in seen:
             continue
         seen.add(digest)
-        text = spec.window.cut(redact(record.text) if spec.redacted else record.text)
-        sizes.append(_size(text))
+        sizes.append(_size(spec.sent(record.text)))
     different = len(seen)
     asked = round(different * share)
     full, rest = divmod(asked, spec.reviews_per_prompt)

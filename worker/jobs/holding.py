@@ -6,12 +6,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
 
 from worker.errors import DatabaseBusy, DatabaseUnreachable, LeaseLost
-from worker.money import ZERO, Money
 from worker.oracle.money import NOTHING, Charge, Price
-from worker.reviews import Answer, Prompt
+from worker.reviews import ZERO, Answer, Money, Prompt
 from worker.store.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -45,9 +43,7 @@ class LeaseKeeper:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
 

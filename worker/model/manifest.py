@@ -155,12 +155,6 @@ class Manifest:
             raise AdapterInvalid(f"{path} can't be read: {error}.") from error
         return cls.from_json(text)
 
-    def write(self, directory: Path) -> None:
-        """Writes the manifest of an adapter directory, whole or not at all."""
-        partial = directory / f".{MANIFEST}.partial"
-        partial.write_text(self.to_json(), encoding="utf-8")
-        partial.replace(directory / MANIFEST)
-
     def verify_files(self, directory: Path) -> None:
         """Checks that the directory holds the files the manifest names, unchanged, and no other.
 

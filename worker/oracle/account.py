@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from worker.errors import OracleUnavailable
-from worker.money import ZERO, Money, total
 from worker.oracle.money import Charge, Price
-from worker.reviews import Answer
-
-
-def no_heartbeat() -> None:
-    """The heartbeat of a caller that holds no lease."""
+from worker.reviews import Answer, Money
 
 
 class Book(Protocol):
@@ -59,37 +54,3 @@ class Throttle(Protocol):
     def failed(self, error: OracleUnavailable) -> None:
         """The server didn't answer, or wants to be left alone for `error.retry_after_s`."""
         ...
-
-
-class FreePass:
-    """The throttle of a caller that asks one request after the other."""
-
-    def admit(self, tokens: int, heartbeat: Callable[[], None]) -> AbstractContextManager[bool]:
-        """At once."""
-        return nullcontext(False)
-
-    def answered(self, headers: Mapping[str, str], *, unused: int = 0) -> None:
-        """Nothing follows."""
-
-    def failed(self, error: OracleUnavailable) -> None:
-        """Nothing follows."""
-
-
-class OpenBook:
-    """A book without a limit: it keeps the answers and adds up what they cost."""
-
-    def __init__(self) -> None:
-        self.answers: dict[int, Answer] = {}
-        self.cost = ZERO
-
-    def reserve(self, bounds: Mapping[int, Money], price: Price) -> int:
-        """Nothing is set aside."""
-        return 0
-
-    def settle(self, reservation: int, charges: Mapping[int, Charge]) -> None:
-        """Adds up."""
-        self.cost += total(charge.cost for charge in charges.values())
-
-    def save(self, answers: Mapping[int, Answer]) -> None:
-        """Keeps them."""
-        self.answers.update(answers)

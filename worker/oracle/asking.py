@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from worker.errors import LoracleError, OracleUnavailable
-from worker.money import Money
-from worker.oracle.account import Book, FreePass, OpenBook, Throttle, no_heartbeat
+from worker.oracle.account import Book, Throttle
 from worker.oracle.client import Reply, Route, Trouble, raise_for, unavailable
 from worker.oracle.money import NOTHING, Charge, Price, token_bound
 from worker.oracle.prompts import new_ids
-from worker.oracle.spec import OracleSpec, redact
+from worker.oracle.spec import OracleSpec
 from worker.oracle.standing import Standing
-from worker.reviews import Answer, Failure, Outcome, Review, ScorerIdentity
+from worker.reviews import Answer, Failure, Money, Outcome
 
 TRIES = 4
 """Requests with the same reviews before the Prompt goes back to the ledger."""
@@ -33,50 +32,24 @@ MOST_BYTES_PER_TOKEN = 8.0
 
 
 class OracleScorer:
-    """Asks an OpenAI model about reviews by one route. Safe for several threads."""
+    """Asks an OpenAI model about reviews by one route, as its `spec` says. Safe for several threads."""
 
     def __init__(
         self, spec: OracleSpec, route: Route, price: Price, *, first_wait_s: float = FIRST_WAIT_S
     ) -> None:
-        self._spec = spec
+        self.spec = spec
         self._route = route
         self._price = price
         self._first_wait_s = first_wait_s
         self._standing = Standing()
-
-    @property
-    def identity(self) -> ScorerIdentity:
-        """The model with its prompt, window and route."""
-        return self._spec.identity
-
-    @property
-    def spec(self) -> OracleSpec:
-        """How it is asked."""
-        return self._spec
-
-    def score(self, reviews: Sequence[Review]) -> list[Outcome]:
-        """One outcome per review, in the order of `reviews`, whatever it costs.
-
-        Raises:
-            OracleInvalid: key, model or route are wrong, or the server refuses every request.
-            OracleUnavailable: the server doesn't answer now.
-        """
-        outcomes: list[Outcome] = []
-        size = self._spec.reviews_per_prompt
-        for start in range(0, len(reviews), size):
-            part = reviews[start : start + size]
-            book = OpenBook()
-            self.ask([review.text for review in part], book)
-            outcomes += [book.answers[index].outcome for index in range(len(part))]
-        return outcomes
 
     def ask(
         self,
         texts: Sequence[str],
         book: Book,
         *,
-        throttle: Throttle | None = None,
-        heartbeat: Callable[[], None] = no_heartbeat,
+        throttle: Throttle,
+        heartbeat: Callable[[], None],
     ) -> None:
         """Every text gets an answer in `book`, saved as soon as it is certain. Certain ones stay when it raises.
 
@@ -86,21 +59,17 @@ class OracleScorer:
             OracleUnavailable: the server doesn't answer now, or wants to be left alone.
             BudgetSpent: from `book`.
         """
-        sent = [self.prepare(text) for text in texts]
+        sent = [self.spec.sent(text) for text in texts]
         _Call(
             self._route,
             self._price,
             self._standing,
             sent,
             book,
-            throttle or FreePass(),
+            throttle,
             heartbeat,
             self._first_wait_s,
         ).run()
-
-    def prepare(self, text: str) -> str:
-        """What of a text leaves this machine."""
-        return self._spec.window.cut(redact(text) if self._spec.redacted else text)
 
 
 class _Call:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +16,12 @@ from openai.types.chat import ChatCompletion
 from pydantic import ValidationError
 
 from worker.errors import BulkTooLarge, OracleInvalid, OracleUnavailable
-from worker.money import Money
 from worker.oracle.client import Reply, plain_code, raise_for, unavailable
 from worker.oracle.money import Charge, Price
 from worker.oracle.prompts import fixed_ids
 from worker.oracle.routes import ChatRoute, read_completion
-from worker.oracle.spec import OracleSpec, redact
-from worker.reviews import Answer, Failure, Outcome, Review, ScorerIdentity
+from worker.oracle.spec import OracleSpec
+from worker.reviews import Answer, Failure, Money
 
 MOST_LINES = 50_000
 MOST_BYTES = 200_000_000
@@ -33,7 +31,6 @@ KEEP_INPUT_S = 3 * 24 * 3600
 LOOK_BACK_S = 24 * 3600
 """How far before its row was written a submission is looked for: clocks differ."""
 OVER = ("completed", "failed", "expired", "cancelled")
-POLL_S = 15.0
 CLIENT_KEY = "client_key"
 FEWEST_LINES = 3
 """Fewer lines without one good answer may be due to their reviews."""
@@ -61,55 +58,17 @@ class Collected:
 
 
 class BulkScorer:
-    """Asks by the Batch API. `score` waits for the answer; workers submit, remember and collect instead."""
+    """Asks by the Batch API as its `spec` says, at half the `price` that others pay: submit, remember, collect."""
 
-    def __init__(self, spec: OracleSpec, client: OpenAI, price: Price, *, poll_s: float = POLL_S) -> None:
-        self._spec = spec
+    def __init__(self, spec: OracleSpec, client: OpenAI, price: Price) -> None:
+        self.spec = spec
+        self.price = price.halved()
         self._client = client
-        self._price = price.halved()
         self._route = ChatRoute(client, spec)
-        self._poll_s = poll_s
-
-    @property
-    def identity(self) -> ScorerIdentity:
-        """The model with its prompt, window and route."""
-        return self._spec.identity
-
-    @property
-    def spec(self) -> OracleSpec:
-        """How it is asked."""
-        return self._spec
-
-    @property
-    def price(self) -> Price:
-        """What it costs: half of what others pay."""
-        return self._price
-
-    def score(self, reviews: Sequence[Review]) -> list[Outcome]:
-        """One outcome per review, in the order of `reviews`, after the Bulk is over: this can take a day.
-
-        Raises:
-            OracleInvalid: key, model or route are wrong, or every line is refused.
-            OracleUnavailable: the server doesn't answer now.
-        """
-        texts = [review.text for review in reviews]
-        lines = self.plan("score", [False] * len(texts))
-        remote_id = self.submit(self.upload(self.content(lines, texts)), "")
-        while True:
-            batch = self.look(remote_id)
-            if batch.status in OVER:
-                break
-            time.sleep(self._poll_s)
-        collected = self.collect(batch, lines, texts)
-        if collected.refusal is not None:
-            raise OracleInvalid(collected.refusal)
-        found = collected.answers
-        nothing = Failure(f"the Bulk ended as {batch.status} without a valid answer", "unanswered")
-        return [found[index].outcome if index in found else nothing for index in range(len(texts))]
 
     def plan(self, key: str, alone: Sequence[bool]) -> list[Line]:
         """The lines for so many reviews, the same for the same arguments; those `alone` get a line of their own."""
-        size = self._spec.reviews_per_prompt
+        size = self.spec.reviews_per_prompt
         together = [index for index, single in enumerate(alone) if not single]
         parts = [tuple(together[start : start + size]) for start in range(0, len(together), size)]
         parts += [(index,) for index, single in enumerate(alone) if single]
@@ -120,13 +79,13 @@ class BulkScorer:
 
     def body(self, line: Line, texts: Sequence[str]) -> dict[str, Any]:
         """The request of a line."""
-        return self._route.body(line.ids, [self._prepare(texts[index]) for index in line.positions])
+        return self._route.body(line.ids, [self.spec.sent(texts[index]) for index in line.positions])
 
     def bounds(self, lines: Iterable[Line], texts: Sequence[str]) -> dict[int, Money]:
         """The most that each review can cost."""
         bounds: dict[int, Money] = {}
         for line in lines:
-            cost = self._price.cost(*self._route.bound(self.body(line, texts)))
+            cost = self.price.cost(*self._route.bound(self.body(line, texts)))
             bounds.update(zip(line.positions, cost.split(len(line.positions)), strict=True))
         return bounds
 
@@ -227,7 +186,7 @@ class BulkScorer:
         refusal = None
         if len(refusals) == len(lines) >= FEWEST_LINES and None not in refusals:
             (said, _), *_ = Counter(refusals).most_common(1)
-            where = self._spec.base_url
+            where = self.spec.base_url
             refusal = f"the server refuses every request: {where} {said}. Check --model and OPENAI_BASE_URL"
         return Collected(answers, charges, refusal)
 
@@ -269,7 +228,7 @@ class BulkScorer:
             return Reply(
                 [None] * len(line.ids), None, None, None, request_id, trouble="the answer isn't a completion"
             )
-        return read_completion(completion, line.ids, self._spec.labels, headers={}, request_id=request_id)
+        return read_completion(completion, line.ids, self.spec.labels, headers={}, request_id=request_id)
 
     def _take(
         self,
@@ -286,7 +245,7 @@ class BulkScorer:
             # An answer that doesn't say what it took is taken to have used all.
             costs = [most[position] for position in line.positions]
         else:
-            costs = self._price.cost(reply.input_tokens, reply.output_tokens).split(share)
+            costs = self.price.cost(reply.input_tokens, reply.output_tokens).split(share)
         for place, (position, outcome) in enumerate(zip(line.positions, reply.outcomes, strict=True)):
             whole, rest = divmod(tokens, share)
             charges[position] = Charge(costs[place], whole + (place < rest))
@@ -297,9 +256,6 @@ class BulkScorer:
                 outcome = Failure(reply.trouble, reply.state)
             charge = charges[position]
             answers[position] = Answer(outcome, reply.model, reply.request_id, charge.tokens, charge.cost)
-
-    def _prepare(self, text: str) -> str:
-        return self._spec.window.cut(redact(text) if self._spec.redacted else text)
 
 
 def _refusal(status: int, body: object) -> str | None:

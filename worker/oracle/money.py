@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from worker.errors import SettingsInvalid
-from worker.money import ZERO, Money
+from worker.reviews import ZERO, Money
 
 MILLION = 1_000_000
 BULK_DISCOUNT = 2

@@ -148,6 +148,10 @@ class OracleSpec:
                 f"--reviews-per-prompt is 1 to {most} on the route {self.route}, not {self.reviews_per_prompt}."
             )
 
+    def sent(self, text: str) -> str:
+        """What of a text leaves this machine."""
+        return self.window.cut(redact(text) if self.redacted else text)
+
     @property
     def identity(self) -> ScorerIdentity:
         """Who gives these labels."""

@@ -10,23 +10,20 @@ from typing import Any
 from celery import Celery
 from kombu.entity import Queue
 from kombu.exceptions import OperationalError
-from packaging.version import Version
 from redis.exceptions import RedisError, ResponseError
 
 from worker.errors import BrokerUnreachable, SettingsInvalid
 from worker.jobs.scoring import Publish
 from worker.pool.valkey import socket_url
-from worker.reviews import Lane
-from worker.settings import Settings
-from worker.urls import without_secrets
+from worker.reviews import LANES, Lane
+from worker.settings import Settings, without_secrets
 
 SCORE_BATCH = "loracle.score_batch"
 ASK_PROMPT = "loracle.ask_prompt"
 TASKS: dict[Lane, str] = {"adapter": SCORE_BATCH, "openai": ASK_PROMPT}
 ROOMS: dict[Lane, str] = {"adapter": "worker.pool.adapter_lane", "openai": "worker.pool.oracle_lane"}
 """The module of each lane's task: a worker imports its own alone."""
-LANES: tuple[Lane, ...] = ("adapter", "openai")
-OLDEST_SERVER = Version("6.2")
+OLDEST_SERVER = (6, 2)
 PUBLISH_BATCH = 500
 PRESENT = "workers"
 PRESENT_FOR_S = 30
@@ -178,9 +175,9 @@ def ping(app: Celery) -> Broker:
     except BROKER_ERRORS as error:
         raise _unreachable(app, error) from error
     version = str(info["redis_version"])
-    if Version(version) < OLDEST_SERVER:
+    if tuple(map(int, version.split(".")[:2])) < OLDEST_SERVER:
         raise SettingsInvalid(
-            f"REDIS_URL names a Redis {version}: Loracle needs {OLDEST_SERVER} or newer, or any Valkey."
+            f"REDIS_URL names a Redis {version}: Loracle needs 6.2 or newer, or any Valkey."
         )
     exposed = None
     if answer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from types import TracebackType
 
 from worker.errors import DataDirectoryBusy
 from worker.pool.supervisor import Spawn, Supervisor, WorkerPlan
@@ -91,9 +90,7 @@ class LocalPool:
         self._open_queue()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _open_queue(self) -> None:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
 from pydantic import SecretStr
@@ -211,15 +210,6 @@ class Supervisor:
                     os.killpg(slot.process.pid, signal.SIGKILL)
                 while slot.process.poll() is None:
                     time.sleep(0.01)
-
-    def __enter__(self) -> Supervisor:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _start(self, slot: _Slot) -> None:
         plan = slot.plan

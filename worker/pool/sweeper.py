@@ -78,10 +78,6 @@ class Sweeper(threading.Thread):
         self._redis = Outage("Redis")
         self._database = Outage("The database")
 
-    def wake(self) -> None:
-        """The next sweep begins now."""
-        self._wake.set()
-
     def lost(self, task_id: str) -> None:
         """The child that ran this task is dead: its batch needn't wait for the lease to run out."""
         self._lost.append(task_id)

@@ -21,11 +21,11 @@ from worker.bootstrap import Oracles, Store, open_store, worker_name
 from worker.lifeline import die_with, is_alive
 from worker.logs import log_lines
 from worker.oracle.throttle import CONCURRENCY
-from worker.pool.app import LANES, announce, make_app, publisher, queue_length
+from worker.pool.app import announce, make_app, publisher, queue_length
 from worker.pool.breaker import Breaker, start_probe
 from worker.pool.measurer import Measurer
 from worker.pool.sweeper import Sweeper
-from worker.reviews import Lane
+from worker.reviews import LANES, Lane
 from worker.settings import read_settings
 from worker.store.ledger import Ledger
 

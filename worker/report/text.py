@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from worker.money import dollars
 from worker.report.chart import Table
 from worker.report.data import Comparison, ReportData
 from worker.report.words import (
     RATERS,
     coefficient_with_interval,
     count,
-    duration,
     listed,
     moment,
     plain,
     share,
     share_with_interval,
 )
+from worker.reviews import dollars, duration
 
 SOURCES = {
     "adapter": "the adapter",

@@ -65,13 +65,6 @@ def count(value: float | None, noun: str = "") -> str:
     return number if not noun else f"{number} {noun}{'' if number == '1' else 's'}"
 
 
-def duration(seconds: float) -> str:
-    """ "45.2 s", "12 min", "3.5 h"."""
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def moment(seconds: float | None) -> str:
     """A time of day in UTC, so that a report reads the same everywhere; "not yet" for none."""
     if seconds is None:

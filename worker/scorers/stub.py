@@ -24,11 +24,6 @@ BREAK = "LORACLE-POISON-BREAK"
 RAISE = "LORACLE-POISON-RAISE"
 
 
-def stub_label(text: str, labels: Sequence[str] = LABELS) -> str:
-    """The label that the stub gives to a text."""
-    return stub_score(text, labels).label
-
-
 def stub_score(text: str, labels: Sequence[str] = LABELS) -> Score:
     """The score that the stub gives to a text: over 0.5, the other labels share the rest."""
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

@@ -21,7 +21,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from worker.errors import DatabaseBusy, DatabaseUnreachable, LoracleError, SettingsInvalid
-from worker.urls import ESCAPES, without_secrets
+from worker.settings import ESCAPES, without_secrets
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, func, select
 
 from worker.errors import JobUnknown
-from worker.money import Money
 from worker.reviews import Job as JobRow
+from worker.reviews import Money
 from worker.store.tables import DeletedJob, Job, Reject
 
 

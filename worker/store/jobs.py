@@ -8,10 +8,9 @@ from typing import Any
 from sqlalchemy import Connection, Engine, case, exists, func, insert, not_, select, update
 
 from worker.errors import JobStateInvalid
-from worker.money import Money
 from worker.policy import Policy, RequestReason
 from worker.reviews import Job as JobRow
-from worker.reviews import JobSpec
+from worker.reviews import JobSpec, Money
 from worker.reviews import Reject as RejectRow
 from worker.reviews import Review as ReviewRow
 from worker.store.agreements import measure_anew, measure_later

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from sqlalchemy import Connection, Engine, and_, exists, func, insert, or_, select, update
 
 from worker.errors import BudgetSpent
-from worker.money import Money, total
 from worker.oracle.money import NOTHING, Charge, Price
+from worker.reviews import Money, total
 from worker.store.engine import now, read, write
 from worker.store.inserts import on_postgresql
 from worker.store.job_rows import job_unknown

@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Engine, Select, case, cast, exists, func, select
 
-from worker.money import Money
 from worker.reviews import Job as JobRow
+from worker.reviews import Money
 from worker.store.engine import now, read
 from worker.store.inserts import on_postgresql
 from worker.store.job_rows import read_job

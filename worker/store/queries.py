@@ -9,9 +9,8 @@ from sqlalchemy import Engine, Text, column, func, select, table
 
 from worker.agreement.columns import Raters
 from worker.errors import OracleInvalid
-from worker.money import Money
 from worker.reviews import Job as JobRow
-from worker.reviews import JobState, ScorerIdentity
+from worker.reviews import JobState, Money, ScorerIdentity
 from worker.reviews import Reject as RejectRow
 from worker.store.adapters import (
     ActivationRow,

@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, and_, exists, or_, select, update
 
-from worker.money import ZERO
 from worker.policy import Policy, RequestReason
-from worker.reviews import Answer, Failure, Prompt, Score
+from worker.reviews import ZERO, Answer, Failure, Prompt, Score
 from worker.store.engine import now
 from worker.store.inserts import insert_answers, upserting
 from worker.store.tables import ACTIVE_JOBS, OPEN_REQUESTS, Job, Request, Review

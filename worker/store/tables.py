@@ -1,6 +1,6 @@
 """The tables. SQL is the truth: what is not in here did not happen.
 
-Money is in nano-dollars, whole ones (worker.money says why); the views show dollars.
+Money is in nano-dollars, whole ones (worker.reviews says why); the views show dollars.
 
 Times are seconds since 1970, by the database's own clock, so that hosts with differing clocks agree.
 """

@@ -184,9 +184,9 @@ def test_ctrl_c_while_scoring_exits_130_and_records_nothing(
 def test_progress_in_a_pipe_is_a_line_now_and_then(
     adapter: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.record.PLAIN_INTERVAL_S", 0.0)
+    monkeypatch.setattr("worker.logs.PLAIN_INTERVAL_S", 0.0)
     _, out, err = invoke(adapter, data)
-    assert "80/80 reviews, " in err
+    assert "80 of 80 reviews, " in err
     assert "reviews/s" not in out
 
 

@@ -18,10 +18,10 @@ from worker.jobs import bulk as bulking
 from worker.jobs import holding as prompt_book
 from worker.jobs.asking import ask_prompt
 from worker.jobs.bulk import advance_bulks
-from worker.money import Money
 from worker.oracle import asking, bulk
 from worker.oracle.asking import OracleScorer
 from worker.oracle.bulk import BulkScorer
+from worker.reviews import Money
 from worker.store.engine import make_engine
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries

@@ -11,14 +11,13 @@ import pytest
 
 from tests.fake_openai import FakeOpenAI
 from tests.unit import oracles
+from tests.unit.oracles import OpenBook
 from worker.files import ReadOptions
 from worker.jobs.enqueue import EnqueueOptions, Source
 from worker.jobs.estimate import plan
-from worker.money import ZERO, Money, total
-from worker.oracle.account import OpenBook
 from worker.oracle.money import Price, token_bound
 from worker.oracle.spec import ROUTES, Route
-from worker.reviews import Review
+from worker.reviews import ZERO, Money, Review, total
 
 TEXTS = [f'A great thing, number {n}, with “quotes” and 最高 🎬, "twice".' for n in range(23)]
 

@@ -203,7 +203,8 @@ def test_other_probe_logits_are_named(adapter: Path) -> None:
     manifest = Manifest.read(adapter)
     first = manifest.probes[0]
     moved = Probe(first.text, (first.logits[0] + 0.01, first.logits[1]))
-    dataclasses.replace(manifest, probes=(moved, *manifest.probes[1:])).write(adapter)
+    changed = dataclasses.replace(manifest, probes=(moved, *manifest.probes[1:]))
+    (adapter / MANIFEST).write_text(changed.to_json(), encoding="utf-8")
     with pytest.raises(ProbesDiffer, match=r"by 0\.01"):
         load(adapter)
 

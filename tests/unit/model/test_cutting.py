@@ -14,8 +14,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers import models as kinds
 from transformers import PreTrainedTokenizerFast
 
+from tests import SAMPLE
 from tests.unit import models
-from worker.bootstrap import BUNDLED, SAMPLE
+from worker.bootstrap import BUNDLED
 from worker.model import encoding as encoding_module
 from worker.model.encoding import Encoding, clean, cut, encode, splits_at_spaces, truncate
 from worker.model.pretrained import load_tokenizer

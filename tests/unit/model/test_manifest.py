@@ -13,7 +13,8 @@ from worker.model.manifest import MANIFEST, REQUIRED, Base, Manifest, Probe, fil
 def adapter(tmp_path: Path) -> Path:
     for name in REQUIRED:
         (tmp_path / name).write_text(name)
-    make_manifest({name: file_sha256(tmp_path / name) for name in REQUIRED}).write(tmp_path)
+    manifest = make_manifest({name: file_sha256(tmp_path / name) for name in REQUIRED})
+    (tmp_path / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return tmp_path
 
 

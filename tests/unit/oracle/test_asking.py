@@ -19,17 +19,15 @@ from openai.types.decision import AnswerAnswerResourceChoice
 
 from tests.fake_openai import BatchPlan, FakeOpenAI, Fault, rule_label
 from tests.fake_openai.faults import ODD_VOICES, QUOTA_CODES
-from tests.unit.oracles import LABELS, PRICE, bulk, oracle
+from tests.unit.oracles import LABELS, PRICE, OpenBook, bulk, oracle
 from worker.errors import BudgetSpent, OracleInvalid, OracleQuotaSpent, OracleUnavailable
-from worker.money import ZERO, Money, total
 from worker.oracle import standing
-from worker.oracle.account import OpenBook
 from worker.oracle.asking import PROBE_TEXT, PROBES, OracleScorer
 from worker.oracle.client import quote
 from worker.oracle.money import Charge, Price
 from worker.oracle.routes import read_decision
 from worker.oracle.spec import Route
-from worker.reviews import Answer, Failure, Review, Score
+from worker.reviews import ZERO, Answer, Failure, Money, Review, Score, total
 
 ROUTES: tuple[Route, ...] = ("decisions", "chat")
 TEXTS = [

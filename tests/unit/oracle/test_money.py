@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.money import dollars
+from worker.reviews import dollars
 
 
 @pytest.mark.parametrize(

@@ -90,8 +90,8 @@ def test_deaths_long_ago_are_forgiven(tmp_path: Path) -> None:
 
 def test_a_stopped_supervisor_starts_nothing_again(tmp_path: Path) -> None:
     stage = Stage(tmp_path, [CPU])
-    with stage.supervisor:
-        pass
+    stage.supervisor.start()
+    stage.supervisor.stop()
     assert stage.processes[0].code == -signal.SIGTERM
     stage.now += 100
     stage.supervisor.poll()

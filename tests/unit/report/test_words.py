@@ -18,7 +18,6 @@ from worker.report.drawing import Name, Points, binomial_band, canvas
 from worker.report.words import (
     coefficient_with_interval,
     count,
-    duration,
     listed,
     moment,
     plain,
@@ -66,7 +65,6 @@ def test_counts_money_and_time() -> None:
         "10,000 reviews",
         "undefined",
     )
-    assert [duration(value) for value in (1.24, 200, 9000)] == ["1.2 s", "3 min", "2.5 h"]
     assert moment(0) == "1970-01-01 00:00:00 UTC"
     assert moment(None) == "not yet"
     assert [listed(list(items)) for items in ("", "a", "ab", "abc")] == ["", "a", "a and b", "a, b and c"]

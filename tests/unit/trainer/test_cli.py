@@ -130,7 +130,7 @@ def test_interrupting_the_test_leaves_the_adapter_and_says_how_to_measure_it(
 def test_a_test_set_is_measured_and_its_leaks_are_told(
     base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.record.PLAIN_INTERVAL_S", 0.0)
+    monkeypatch.setattr("worker.logs.PLAIN_INTERVAL_S", 0.0)
     other = tmp_path / "test.csv"
     with other.open("w", newline="") as file:
         texts, gold = models.make_reviews(60, seed=1)
@@ -149,7 +149,7 @@ def test_a_test_set_is_measured_and_its_leaks_are_told(
     )
     assert code == 0
     assert "1 of 61 test reviews is in the training data (1 word for word, 0 nearly)" in err
-    assert "61/61 reviews, " in err
+    assert "61 of 61 reviews, " in err
     assert json.loads(out)["metrics"]["test"]["n"] == 61
     training = Manifest.read(tmp_path / "a").training
     assert training["test_leaks"] == {"exact": 1, "near": 0}

@@ -14,8 +14,8 @@ from trainer.contenders.task import Contender, Row, Settings, Task, divide, meas
 from trainer.data import LabelledReviews
 from trainer.memory import Memory
 from trainer.plots import draw_comparison
-from trainer.record import duration
 from worker.errors import HostUnfit, Invalid, TrainingInvalid
+from worker.reviews import duration
 
 IDENTITY = {"data_sha256": "a", "seed": 0}
 
@@ -259,4 +259,4 @@ def test_sizes_and_durations_are_for_people() -> None:
         "1.0 MB",
         "512 MB",
     ]
-    assert [duration(seconds) for seconds in (7.06, 94.4, 720, 8640)] == ["7.1 s", "94 s", "12 min", "2.4 h"]
+    assert [duration(seconds) for seconds in (7.06, 84.4, 720, 8640)] == ["7.1 s", "84 s", "12 min", "2.4 h"]
