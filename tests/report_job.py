@@ -13,8 +13,7 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from worker.oracle.prompts import Template
-from worker.oracle.spec import OracleSpec, TextWindow
+from worker.oracle.spec import OracleSpec, Template, TextWindow
 from worker.policy import Policy
 from worker.quality.measured import refresh_agreement
 from worker.reviews import JobSpec, Money, ScorerIdentity

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from worker.errors import TrainingInvalid
 from worker.files import ReadOptions, map_gold, open_reviews
-from worker.model import buckets
+from worker.model.encoding import plan_micro_batches
 from worker.reviews import Reject, Review
 
 POOL = 64
@@ -162,7 +162,7 @@ def steps(lengths: Sequence[int], *, token_budget: int, seed: int) -> list[list[
     planned: list[list[int]] = []
     for start in range(0, len(order), size):
         pool = order[start : start + size]
-        micro_batches = buckets.plan([lengths[row] for row in pool], token_budget=token_budget)
+        micro_batches = plan_micro_batches([lengths[row] for row in pool], token_budget=token_budget)
         planned += [[pool[index] for index in micro_batch] for micro_batch in micro_batches]
     rng.shuffle(planned)
     return planned

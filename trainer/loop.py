@@ -22,7 +22,7 @@ from trainer.config import TrainConfig
 from trainer.data import Examples, class_weights, steps
 from trainer.record import EpochReport, Report, StepReport
 from worker.errors import TrainingInvalid
-from worker.model import buckets
+from worker.model.encoding import plan_micro_batches
 
 
 def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -201,7 +201,7 @@ def validate(
     rows: list[int] = []
     found: list[torch.Tensor] = []
     with torch.inference_mode(), _precision(trainee.device, dtype):
-        for micro_batch in buckets.plan(_lengths(examples), token_budget=token_budget):
+        for micro_batch in plan_micro_batches(_lengths(examples), token_budget=token_budget):
             rows += micro_batch
             found.append(trainee.logits([examples.ids[row] for row in micro_batch]))
     logits = torch.cat(found).cpu()[torch.tensor(rows).argsort()]

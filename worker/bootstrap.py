@@ -25,9 +25,8 @@ from worker.jobs.enqueue import Adapter
 from worker.model.bases import check_adapter
 from worker.model.manifest import BUNDLED, MANIFEST, Manifest
 from worker.oracle.money import parse_prices, price_of
-from worker.oracle.prompts import Template
-from worker.oracle.spec import DEFAULT_PER_PROMPT, OracleSpec, TextWindow, choose_route
-from worker.scorers.base import Scorer
+from worker.oracle.spec import DEFAULT_PER_PROMPT, OracleSpec, Template, TextWindow, choose_route
+from worker.scorers import Scorer
 from worker.settings import Settings
 from worker.store.adapters import STUB, AdapterRow, is_intact
 from worker.store.engine import make_engine

@@ -9,7 +9,7 @@ import pytest
 from tests.fake_openai import FakeOpenAI
 from tests.unit import models, oracles
 from worker.reviews import Outcome, Review, Score
-from worker.scorers.base import Scorer
+from worker.scorers import Scorer
 from worker.scorers.stub import StubScorer
 
 

@@ -8,13 +8,12 @@ from contextlib import AbstractContextManager, nullcontext
 
 from tests.fake_openai import FakeOpenAI
 from worker.errors import OracleInvalid, OracleUnavailable
-from worker.oracle.account import Book, Throttle
 from worker.oracle.asking import OracleScorer
 from worker.oracle.bulk import OVER, BulkScorer
-from worker.oracle.money import Charge, Price
-from worker.oracle.prompts import Template
+from worker.oracle.money import Book, Charge, Price
 from worker.oracle.routes import ChatRoute, DecisionsRoute
-from worker.oracle.spec import OracleSpec, Route, TextWindow
+from worker.oracle.spec import OracleSpec, Route, Template, TextWindow
+from worker.oracle.throttle import Throttle
 from worker.reviews import ZERO, Answer, Failure, Money, Outcome, Review, ScorerIdentity, total
 
 LABELS = ("negative", "positive")

@@ -189,7 +189,7 @@ def _redis(settings: Settings) -> Finding:
 
 
 def _workers(settings: Settings) -> Finding:
-    from worker.cli.faults import faults_online, reason
+    from worker.cli.status import faults_online, reason
 
     faults = faults_online(settings, open_store(settings))
     if not faults:

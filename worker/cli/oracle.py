@@ -1,251 +1,317 @@
-"""Options that name the oracle, and what commands say of it."""
+"""`loracle plan`, `threshold` and `bulk`: what the oracle would cost and give, and submissions to its Batch API."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import secrets
 from typing import Any
 
 import click
 
-from worker.bootstrap import Store, oracle_spec
-from worker.cli.common import DOLLARS, note
-from worker.cli.faults import faults_online
-from worker.errors import BrokerUnreachable, OptionInvalid, OracleInvalid
-from worker.jobs.enqueue import Adapter, Asked
-from worker.oracle.spec import ROUTES, OracleSpec
-from worker.policy import KINDS, Policy
+from worker.bootstrap import Oracles, Store
+from worker.cli.common import (
+    echo_json,
+    json_option,
+    minute,
+    new_table,
+    note,
+    open_all,
+    print_table,
+    whole_job,
+)
+from worker.cli.enqueue import (
+    enqueue_options,
+    open_source,
+    oracle_options,
+    pinned_adapter,
+    read_policy,
+    read_spec,
+    reading_options,
+)
+from worker.errors import Invalid
+from worker.jobs.estimate import plan as make_plan
+from worker.oracle.money import parse_prices, price_of
+from worker.policy import Policy
+from worker.quality.measured import measure_due
+from worker.quality.thresholds import Share, thresholds
 from worker.reviews import dollars, duration
 from worker.settings import Settings
-from worker.store.progress import Progress
-
-Command = Callable[..., Any]
-
-_POLICY = [
-    click.option(
-        "--policy",
-        type=click.Choice(KINDS),
-        default="adapter",
-        show_default=True,
-        help="Who labels: the adapter, the oracle, the adapter with the oracle as fallback, or as a cascade.",
-    ),
-    click.option(
-        "--below", type=float, metavar="P", help="Of a cascade: the oracle decides under this score."
-    ),
-    click.option(
-        "--audit", type=float, default=0.0, metavar="SHARE", help="Both label this random share, to compare."
-    ),
-    click.option("--audit-seed", type=int, default=0, show_default=True, help="Of --audit."),
-]
-_ORACLE = [
-    click.option("--model", metavar="NAME", help="The oracle's model (else LORACLE_ORACLE_MODEL)."),
-    click.option(
-        "--route",
-        type=click.Choice(["auto", *ROUTES]),
-        help="How it is asked (else auto: Decisions for a model that has it at OpenAI, else chat).",
-    ),
-    click.option("--bulk", is_flag=True, help="The same as --route bulk: half the price, within a day."),
-    click.option("--prompt", metavar="NAME|FILE", help="zero-shot-v1 (default), few-shot-v1 or a file."),
-    click.option("--text-window", metavar="WINDOW", help="tail:500 (default), head:N, head+tail:N or full."),
-    click.option(
-        "--reviews-per-prompt", type=int, metavar="N", help="In one request (else 10; 1 for Decisions)."
-    ),
-    click.option("--redact", is_flag=True, help="Mask e-mail addresses, phone and card numbers first."),
-    click.option("--max-cost", type=DOLLARS, help="The job's budget for the oracle."),
-]
-NAMES = ("model", "route", "bulk", "prompt", "text_window", "reviews_per_prompt", "redact", "max_cost")
 
 
-def oracle_options(command: Command) -> Command:
-    """Adds the options of policy and oracle."""
-    for option in reversed([*_POLICY, *_ORACLE]):
-        command = option(command)
-    return command
+@click.command()
+@click.argument("file")
+@reading_options
+@oracle_options
+@click.option(
+    "--asked",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Share that a cascade or fallback will ask about.",
+)
+@click.option("--concurrency", type=click.IntRange(1), default=8, show_default=True, help="Requests at once.")
+@click.option(
+    "--seconds-per-request",
+    type=click.FloatRange(min=0.001),
+    default=1.0,
+    show_default=True,
+    help="How long the server takes, for the time.",
+)
+@json_option
+def plan(
+    file: str,
+    asked: float | None,
+    concurrency: int,
+    seconds_per_request: float,
+    as_json: bool,
+    **values: Any,
+) -> int:
+    """Estimate what a job's oracle would take: rows, duplicates, tokens, cost and time. Nothing is sent or written.
 
-
-def read_policy(values: dict[str, Any]) -> Policy:
-    """The policy of the command line.
-
-    Raises:
-        OptionInvalid: its parts don't fit, or an option of the oracle has a policy that never asks it.
+    Tokens are estimated at four bytes each, and bounded by one byte each: budgets hold by the bound. Of a cascade the
+    share below the threshold isn't known beforehand: `loracle threshold JOB` measures it on a job like this one.
     """
-    policy = Policy(values["policy"], values["below"], values["audit"], values["audit_seed"])
-    given = [f"--{name.replace('_', '-')}" for name in NAMES if values[name] not in (None, False)]
-    if given and not policy.names_oracle:
-        raise OptionInvalid(
-            f"{', '.join(given)} is for the oracle, which --policy {policy.kind} never asks. "
-            "Use --policy oracle, fallback or cascade, or --audit SHARE."
-        )
-    if values["bulk"] and values["route"] not in (None, "bulk"):
-        raise OptionInvalid(f"--bulk and --route {values['route']} exclude each other.")
-    return policy
-
-
-def read_spec(settings: Settings, labels: tuple[str, ...], values: dict[str, Any]) -> OracleSpec:
-    """The oracle of the command line.
-
-    Raises:
-        OptionInvalid: an option isn't possible.
-        SettingsInvalid: nobody said what the model costs.
-    """
-    return oracle_spec(
-        settings,
-        labels,
-        model=values["model"],
-        route="bulk" if values["bulk"] else values["route"] or "auto",
-        template=values["prompt"] or "zero-shot-v1",
-        text_window=values["text_window"] or "tail:500",
-        reviews_per_prompt=values["reviews_per_prompt"],
-        redacted=values["redact"],
-    )
-
-
-def choose_oracle(
-    store: Store,
-    settings: Settings,
-    adapter: Adapter,
-    values: dict[str, Any],
-    *,
-    asks_itself: bool = False,
-) -> Asked:
-    """Which scorers a new job uses; that reviews will leave this machine is announced on stderr.
-
-    Raises:
-        OptionInvalid: the options don't fit together.
-        OracleInvalid: `asks_itself`, and there is no key.
-    """
+    settings, store = open_all()
     policy = read_policy(values)
     if not policy.names_oracle:
-        return Asked(policy)
+        raise Invalid("--policy adapter asks no oracle: it costs nothing. Choose another policy, or --audit.")
+    adapter = pinned_adapter(store, settings, values["adapter"])
     spec = read_spec(settings, adapter.labels, values)
-    if asks_itself and settings.openai_api_key is None:
-        raise OracleInvalid(
-            f"--policy {policy} asks the oracle, and OPENAI_API_KEY is not set. Set it; a server of your own "
-            "(OPENAI_BASE_URL) takes any text as key."
-        )
-    identity = spec.identity
-    budget = "without a budget" if values["max_cost"] is None else f"for {values['max_cost']} at most"
-    note(
-        f"Oracle {identity.name} at {spec.base_url} by {spec.route}, {spec.window} of each text"
-        f"{', redacted' if spec.redacted else ''}, {budget}: policy {policy}."
-    )
-    oracle_id = store.ledger.register_scorer(identity)
-    return Asked(policy, oracle_id, identity.sha256, values["max_cost"])
-
-
-def oracle_report(settings: Settings, store: Store, at: Progress) -> dict[str, Any]:
-    """The oracle's part of a job's status."""
-    job = at.job
-    assert job.oracle_id is not None
-    scorer = store.queries.scorer(job.oracle_id)
-    by_state: dict[str, int] = {}
-    by_reason: dict[str, int] = {}
-    for (reason, state), count in at.requests.items():
-        by_state[state] = by_state.get(state, 0) + count
-        by_reason[reason] = by_reason.get(reason, 0) + count
-    return {
-        "scorer": scorer.name,
-        "route": scorer.details["route"],
-        "base_url": scorer.details["base_url"],
-        "model": scorer.details["model"],
-        "requests": by_state,
-        "reasons": by_reason,
-        "sources": at.sources,
-        "spent": job.spent,
-        "lost": store.queries.lost(job.id),
-        "max_cost": job.max_cost,
-        "prompts": store.queries.prompt_counts(job.oracle_id),
-        "handed_over": store.queries.handed_over(job.id),
-        "error": job.oracle_error,
-        "breaker": _breaker(settings, scorer.details["base_url"], scorer.details["model"]),
+    share = _share(policy, asked)
+    source = open_source(file, enqueue_options(settings, values), adapter)
+    found = make_plan(source, spec, price_of(spec.model, parse_prices(settings.prices)), share)
+    seconds = found.requests / concurrency * seconds_per_request
+    for per_minute, amount in (
+        (settings.requests_per_minute, found.requests),
+        (settings.tokens_per_minute, found.tokens),
+    ):
+        if per_minute:
+            seconds = max(seconds, amount / per_minute * 60)
+    report = {
+        "file": source.file.name,
+        "policy": str(policy),
+        "oracle": spec.identity.name,
+        "route": spec.route,
+        "share": share,
+        **dataclasses.asdict(found),
+        "seconds": None if spec.route == "bulk" else seconds,
     }
-
-
-def _breaker(settings: Settings, base_url: str, model: str) -> dict[str, Any] | None:
-    """The circuit breaker; None while nobody keeps one: no queue runs."""
-    from worker.oracle.throttle import connect, read_breaker
-    from worker.pool.app import broker_url
-    from worker.pool.valkey import running_pid
-
-    if settings.embedded and running_pid(settings.home) is None:
-        return None
-    client = connect(broker_url(settings))
-    try:
-        state = read_breaker(client, base_url=base_url, model=model)
-    finally:
-        client.close()
-    if state is None:
-        return None
-    return {"open": state.is_open, "retry_in_s": state.retry_in_s, "reason": state.reason}
-
-
-def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | None:
-    """Why the oracle isn't asked, as a sentence with the way out; None while it is or needn't be."""
-    from worker.pool.app import make_app, workers_online
-    from worker.pool.valkey import running_pid
-
-    if at.job.oracle_id is None:
-        return None
-    if not at.open_requests:
-        return _fallback_hint(settings, store, at)
-    details = store.queries.scorer(at.job.oracle_id).details
-    breaker = _breaker(settings, details["base_url"], details["model"])
-    if breaker and breaker["open"]:
-        return (
-            f"the circuit breaker is open ({breaker['reason']}); "
-            f"it is tried again in {duration(breaker['retry_in_s'])}"
+    if as_json:
+        echo_json(report)
+        return 0
+    click.echo(f"{source.file.name} under --policy {policy}, asking {spec.identity.name} by {spec.route}:")
+    click.echo(
+        f"  reviews    {found.reviews:>12,}  ({found.duplicates:,} with a text that came before, asked once)"
+    )
+    click.echo(f"  rejects    {found.rejected:>12,}")
+    click.echo(f"  asked      {found.asked:>12,}  (share {share:.1%}, in {found.requests:,} requests)")
+    click.echo(f"  tokens     {found.tokens:>12,}  (at most {found.most_tokens:,})")
+    click.echo(
+        f"  cost       {dollars(found.cost):>12}  (at most {dollars(found.most_cost)}; --max-cost makes it hold)"
+    )
+    when = (
+        "within 24 h"
+        if spec.route == "bulk"
+        else f"about {duration(seconds)} with {concurrency} requests at once"
+    )
+    click.echo(f"  time       {when}")
+    if policy.kind in ("cascade", "fallback") and asked is None:
+        cascade = policy.kind == "cascade"
+        hint = "; `loracle threshold JOB` measures it on a job like this one" if cascade else ""
+        note(
+            "This is the cost of asking about every review. How many it will be isn't known beforehand: say the "
+            f"share with --asked SHARE{hint}."
         )
-    if settings.embedded and running_pid(settings.home) is None:
-        return "no worker runs on this machine: start `loracle worker --lane openai`"
-    try:
-        online = len(workers_online(make_app(settings), "openai"))
-    except BrokerUnreachable:
-        return None
-    if not online:
-        return "no openai worker answers: start `loracle worker --lane openai`"
-    prompts = store.queries.prompt_counts(at.job.oracle_id)
-    if prompts.get("parked"):
-        return f"{prompts['parked']:,} Prompts are parked: {store.queries.prompt_error(at.job.oracle_id)}"
-    if at.bulks and not prompts.get("running"):
-        return "OpenAI works on a Bulk (`loracle bulk status`)"
-    return None
+    return 0
 
 
-def _fallback_hint(settings: Settings, store: Store, at: Progress) -> str | None:
-    """A fallback job without an adapter worker that can score it: who would take over, and when."""
-    from worker.pool.app import make_app, workers_online
-    from worker.pool.valkey import running_pid
-
-    if not at.job.policy.startswith("fallback") or at.batches.get("running") or not at.batches.get("queued"):
-        return None
-    online = 0
-    if not settings.embedded or running_pid(settings.home) is not None:
-        try:
-            app = make_app(settings)
-            unfit = {fault.worker for fault in faults_online(settings, store, at.job.adapter_id)}
-            if set(workers_online(app)) - unfit:
-                return None
-            online = len(workers_online(app, "openai"))
-        except BrokerUnreachable:
-            return None
-    if online:
-        return f"it takes over when no adapter worker has taken a batch for {settings.fallback_after_s:g} s"
-    return "it would take over, but no openai worker answers either: start `loracle worker --lane openai`"
+def _share(policy: Policy, asked: float | None) -> float:
+    """The share of reviews that the oracle is asked about."""
+    if policy.kind == "oracle":
+        return 1.0
+    if policy.kind == "adapter":
+        return policy.audit
+    deciding = 1.0 if asked is None else asked
+    return deciding + (1 - deciding) * policy.audit
 
 
-def print_oracle(oracle: dict[str, Any], policy: str) -> None:
-    """The oracle's lines."""
-    click.echo(f"  policy   {policy}")
-    click.echo(f"  oracle   {oracle['scorer']} by {oracle['route']} at {oracle['base_url']}")
-    states = ", ".join(f"{count:,} {state}" for state, count in sorted(oracle["requests"].items()))
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(oracle["reasons"].items()))
-    click.echo(f"  asked    {states or 'nothing yet'}{f' ({reasons})' if reasons else ''}")
-    sources = ", ".join(f"{count:,} {source}" for source, count in oracle["sources"].items())
-    click.echo(f"  labels   {f'by {sources}' if sources else 'none yet'}")
-    budget = "no budget set" if oracle["max_cost"] is None else f"of {dollars(oracle['max_cost'])}"
-    aside = f", {dollars(oracle['lost'])} of it set aside for calls nobody heard the end of"
-    lost = aside if oracle["lost"] else ""
-    click.echo(f"  spent    {dollars(oracle['spent'])} {budget}{lost}")
-    if oracle["handed_over"]:
-        click.echo(f"  {oracle['handed_over']}")
-    if oracle["error"]:
-        click.echo(f"  the oracle isn't asked any more: {oracle['error']}")
+@click.command()
+@click.argument("job", type=int)
+@json_option
+def threshold(job: int, as_json: bool) -> int:
+    """Show what each --below of a cascade would ask, cost and give, measured on a JOB with gold labels or an --audit.
+
+    `kept` is what the adapter would still decide, `all` the labels after the cascade. Accuracy is against gold
+    labels, agreement against the oracle on the audited reviews; each with its 95 % interval.
+    """
+    _, store = open_all()
+    found = whole_job(store, job)
+    policy = Policy.parse(found.policy)
+    rows = thresholds(store.queries.raters(job), policy, job)
+    if not rows:
+        raise Invalid(f"no review of job {job} has an adapter's label yet: there is nothing to choose from.")
+    known = max(max(row.kept_accuracy.n, row.kept_agreement.n, row.accuracy.n) for row in rows)
+    if not known:
+        raise Invalid(
+            f"job {job} has neither gold labels (--label-column) nor audited ones (--audit SHARE): what a "
+            "threshold gives can't be known. Enqueue a sample with one of them."
+        )
+    paid = [row for row in store.queries.costs(job) if row.paid_labels]
+    each = sum(row.cost for row in paid) / sum(row.paid_labels for row in paid) if paid else None
+    reviews = found.reviews_read
+    report = [
+        {
+            "below": row.below,
+            "asked": row.asked,
+            "cost": None if each is None else each * row.asked * reviews,
+            **{
+                name: {"value": share.value, "n": share.n, "interval": share.interval}
+                for name, share in (
+                    ("kept_accuracy", row.kept_accuracy),
+                    ("accuracy", row.accuracy),
+                    ("kept_agreement", row.kept_agreement),
+                )
+            },
+        }
+        for row in rows
+    ]
+    if as_json:
+        echo_json({"job_id": job, "reviews": reviews, "cost_per_label": each, "thresholds": report})
+        return 0
+    table = new_table("--below", "asked", "cost", "kept: accuracy", "kept: agreement", "all: accuracy")
+    for row in rows:
+        table.add_row(
+            f"{row.below:g}",
+            f"{row.asked:.1%}",
+            "?" if each is None else dollars(each * row.asked * reviews),
+            _shown(row.kept_accuracy),
+            _shown(row.kept_agreement),
+            _shown(row.accuracy),
+        )
+    print_table(table, width=100)
+    gold, drawn = max(row.kept_accuracy.n for row in rows), max(row.kept_agreement.n for row in rows)
+    note(
+        f"Measured on {gold:,} reviews with gold labels and {drawn:,} audited ones; intervals are 95 % (Wilson)."
+    )
+    if policy.below is not None and gold:
+        note(
+            f"Up to {policy.below:g}, where this job asked the oracle about all, the last column is of every review "
+            "with gold; above it of audited ones."
+        )
+    if each is None:
+        note("The oracle has labelled nothing in this job, so its price isn't known: see `loracle plan`.")
+    return 0
+
+
+def _shown(share: Share) -> str:
+    if share.value is None or share.interval is None:
+        return "-"
+    low, high = share.interval
+    return f"{share.value:.3f} {low:.3f}-{high:.3f}"
+
+
+@click.group()
+def bulk() -> None:
+    """Submissions to OpenAI's Batch API: half the price, answered within a day.
+
+    `loracle enqueue FILE --policy oracle --bulk` makes the requests; workers of the openai lane submit and collect by
+    themselves. These commands do the same without a worker, or at once.
+    """
+
+
+@bulk.command()
+@json_option
+def status(as_json: bool) -> None:
+    """List the submissions, newest first."""
+    _, store = open_all()
+    found = store.ledger.bulks()
+    if as_json:
+        for one in found:
+            echo_json(dataclasses.asdict(one))
+        return
+    if not found:
+        note("No Bulk yet. `loracle enqueue FILE --policy oracle --bulk` makes one.")
+    for one in found:
+        since = minute(one.submitted_at or one.created_at)
+        click.echo(
+            f"{one.batch_id}  {one.state:<9} {one.size:>7,} requests  {since}  {one.remote_id or 'not submitted'}"
+            f"{f'  {one.error or one.said}' if one.error or one.said else ''}"
+        )
+
+
+@bulk.command()
+@json_option
+def submit(as_json: bool) -> None:
+    """Pack what waits for the Batch API and submit it now."""
+    settings, store = open_all()
+    oracles = Oracles(settings, store)
+    packed = store.ledger.pack(
+        lambda scorer_id: dataclasses.replace(oracles.pack_rule(scorer_id), after_s=0.0)
+    )
+    _advance(settings, store, oracles, "packed", as_json, packed=packed)
+
+
+@bulk.command()
+@json_option
+def collect(as_json: bool) -> None:
+    """Ask OpenAI about every submission now, and save what it has answered."""
+    settings, store = open_all()
+    waiting = [one.batch_id for one in store.ledger.bulks(open_only=True) if one.state == "submitted"]
+    store.ledger.due_now(waiting)
+    _advance(settings, store, Oracles(settings, store), "submitted", as_json)
+
+
+@bulk.command()
+@click.argument("number", type=int)
+def cancel(number: int) -> None:
+    """Ask OpenAI to stop submission NUMBER. What it finished is still collected, the rest asked again.
+
+    To ask no more, cancel the job (`loracle cancel JOB`) first.
+    """
+    from worker.oracle.bulk import BulkScorer
+
+    settings, store = open_all()
+    found = store.ledger.bulk(number)
+    if found is None or found.remote_id is None or found.state != "submitted":
+        raise Invalid(f"there is no submission {number} under way. `loracle bulk status` lists them.")
+    scorer = Oracles(settings, store)(store.ledger.bulk_scorer(number))
+    assert isinstance(scorer, BulkScorer)
+    scorer.cancel(found.remote_id)
+    store.ledger.due_now([number])
+    click.echo(f"Bulk {number} is being cancelled; what was finished is collected by `loracle bulk collect`.")
+
+
+def _advance(
+    settings: Settings, store: Store, oracles: Oracles, state: str, as_json: bool, *, packed: int = 0
+) -> None:
+    # Here: the other commands load no OpenAI client.
+    from worker.jobs.bulk import advance_bulks
+
+    before = [one for one in store.ledger.bulks(open_only=True) if one.state == state]
+    answered = advance_bulks(
+        [one.batch_id for one in before],
+        ledger=store.ledger,
+        oracle_for=oracles,
+        poll_s=settings.bulk_poll_s,
+        max_total=settings.most_spent,
+    )
+    # Here may be no worker that does it.
+    measure_due(secrets.token_hex(16), ledger=store.ledger, queries=store.queries)
+    after = [store.ledger.bulk(one.batch_id) for one in before]
+    if as_json:
+        echo_json(
+            {
+                "packed": packed,
+                "answered": answered,
+                "bulks": [dataclasses.asdict(one) for one in after if one],
+            }
+        )
+        return
+    for one in after:
+        if one is not None:
+            click.echo(
+                f"Bulk {one.batch_id}: {one.size:,} requests, {one.state}{f', {one.error}' if one.error else ''}."
+            )
+    if not before:
+        click.echo("Nothing waits for that.")
+    elif answered:
+        click.echo(f"{answered:,} requests were answered.")

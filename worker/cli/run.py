@@ -1,22 +1,31 @@
-"""`loracle run`: the whole way on one machine, then a summary."""
+"""`loracle run`: the whole way on one machine, then a summary; `loracle score`: a quick look, without a job."""
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import Any
 
 import click
 
-from worker.bootstrap import Store
+from worker.bootstrap import Store, adapter_files, load_directory
 from worker.cli.agreement import agreement_lines
-from worker.cli.common import Bell, echo_json, json_option, note, open_all, wait_for_jobs
-from worker.cli.faults import why_unscored
-from worker.cli.oracle import choose_oracle, oracle_options, oracle_waiting_for
-from worker.cli.reading import enqueue_options, open_source, pinned_adapter, reading_options, write_job
+from worker.cli.common import Bell, echo_json, json_option, log_to_stderr, note, open_all, wait_for_jobs
+from worker.cli.enqueue import (
+    choose_oracle,
+    enqueue_options,
+    open_source,
+    oracle_options,
+    pinned_adapter,
+    reading_options,
+    write_job,
+)
+from worker.cli.status import oracle_waiting_for, why_unscored
+from worker.errors import Invalid
 from worker.quality.measured import record_agreement
 from worker.quality.summary import Summary, summarise
-from worker.reviews import dollars
-from worker.settings import Settings, without_secrets
+from worker.reviews import Failure, Review, dollars
+from worker.settings import Settings, read_settings, without_secrets
 
 CPU_BATCH = 64
 
@@ -42,8 +51,7 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
     labels stay in the database for `loracle results`. Where a worker runs on this machine already, that one does the
     work. Ctrl-C leaves a job that the same command, or `loracle worker`, takes up again.
     """
-    from worker.pool.local import LocalPool
-    from worker.pool.supervisor import WorkerPlan, plan_workers
+    from worker.pool.supervisor import LocalPool, WorkerPlan, plan_workers
 
     settings, store = open_all()
     plan = plan_workers(gpus, children)
@@ -111,3 +119,45 @@ def _print(summary: Summary, settings: Settings) -> None:
         )
     click.echo(f"  database     {without_secrets(settings.database)}")
     click.echo(f"See the labels with `loracle results {summary.job_id}`.")
+
+
+@click.command()
+@click.argument("text", nargs=-1)
+@click.option(
+    "--adapter", metavar="NAME|DIR", help="Adapter to score with (else LORACLE_ADAPTER, else the active)."
+)
+@json_option
+def score(text: tuple[str, ...], adapter: str | None, as_json: bool) -> int:
+    """Score each TEXT, or each line of stdin, at once; nothing is stored."""
+    settings = read_settings()
+    log_to_stderr(settings.log_level)
+    texts = list(text) or [line.rstrip("\n") for line in sys.stdin]
+    texts = [one for one in texts if one.strip()]
+    if not texts:
+        raise Invalid('there is no text to score. Try: loracle score "A wonderful little film."')
+    scorer = load_directory(adapter_files(settings, adapter), settings)
+    failed = 0
+    reviews = [Review(row_no=number, text=one) for number, one in enumerate(texts, start=1)]
+    for review, outcome in zip(reviews, scorer.score(reviews), strict=True):
+        if isinstance(outcome, Failure):
+            failed += 1
+            shown: dict[str, Any] = {
+                "text": review.text,
+                "label": None,
+                "score": None,
+                "error": outcome.reason,
+            }
+            line = f"failed: {outcome.reason}"
+        else:
+            shown = {
+                "text": review.text,
+                "label": outcome.label,
+                "score": outcome.score,
+                "probabilities": dict(outcome.probabilities or {}),
+            }
+            line = f"{outcome.label:<10} {outcome.score or 0:.4f}"
+        if as_json:
+            echo_json(shown)
+        else:
+            click.echo(f"{line}  {review.text[:80]}")
+    return 1 if failed else 0

@@ -1,4 +1,4 @@
-"""`loracle status`: how far a job is, and why nothing moves."""
+"""`loracle status`: how far a job is, why nothing moves, and what keeps workers from its batches."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import click
 from worker.bootstrap import Store
 from worker.cli.agreement import agreement_lines
 from worker.cli.common import OVER, bulk_words, echo_json, json_option, open_all
-from worker.cli.faults import faults_online, reason, why_nobody_can
-from worker.cli.oracle import oracle_report, oracle_waiting_for, print_oracle
-from worker.errors import BrokerUnreachable
+from worker.errors import BrokerUnreachable, HostUnfit
+from worker.policy import Policy
 from worker.quality.measured import Measured, agreement_as_it_is, kept_agreement
 from worker.quality.summary import summarise_agreement
-from worker.reviews import Job, duration
+from worker.reviews import Job, dollars, duration
 from worker.settings import Settings
 from worker.store.fault_rows import Fault
+from worker.store.faults import WITHDRAWN_S
 from worker.store.progress import Progress
 
 
@@ -183,3 +183,184 @@ def _print(report: dict[str, Any]) -> None:
         click.echo(f"  last failed attempt: {report['last_error']}")
     for reject in report.get("rejects", ()):
         click.echo(f"  line {reject['line_no']}: {reject['reason']}")
+
+
+def oracle_report(settings: Settings, store: Store, at: Progress) -> dict[str, Any]:
+    """The oracle's part of a job's status."""
+    job = at.job
+    assert job.oracle_id is not None
+    scorer = store.queries.scorer(job.oracle_id)
+    by_state: dict[str, int] = {}
+    by_reason: dict[str, int] = {}
+    for (reason, state), count in at.requests.items():
+        by_state[state] = by_state.get(state, 0) + count
+        by_reason[reason] = by_reason.get(reason, 0) + count
+    return {
+        "scorer": scorer.name,
+        "route": scorer.details["route"],
+        "base_url": scorer.details["base_url"],
+        "model": scorer.details["model"],
+        "requests": by_state,
+        "reasons": by_reason,
+        "sources": at.sources,
+        "spent": job.spent,
+        "lost": store.queries.lost(job.id),
+        "max_cost": job.max_cost,
+        "prompts": store.queries.prompt_counts(job.oracle_id),
+        "handed_over": store.queries.handed_over(job.id),
+        "error": job.oracle_error,
+        "breaker": _breaker(settings, scorer.details["base_url"], scorer.details["model"]),
+    }
+
+
+def _breaker(settings: Settings, base_url: str, model: str) -> dict[str, Any] | None:
+    """The circuit breaker; None while nobody keeps one: no queue runs."""
+    from worker.oracle.throttle import connect, read_breaker
+    from worker.pool.app import broker_url
+    from worker.pool.valkey import running_pid
+
+    if settings.embedded and running_pid(settings.home) is None:
+        return None
+    client = connect(broker_url(settings))
+    try:
+        state = read_breaker(client, base_url=base_url, model=model)
+    finally:
+        client.close()
+    if state is None:
+        return None
+    return {"open": state.is_open, "retry_in_s": state.retry_in_s, "reason": state.reason}
+
+
+def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | None:
+    """Why the oracle isn't asked, as a sentence with the way out; None while it is or needn't be."""
+    from worker.pool.app import make_app, workers_online
+    from worker.pool.valkey import running_pid
+
+    if at.job.oracle_id is None:
+        return None
+    if not at.open_requests:
+        return _fallback_hint(settings, store, at)
+    details = store.queries.scorer(at.job.oracle_id).details
+    breaker = _breaker(settings, details["base_url"], details["model"])
+    if breaker and breaker["open"]:
+        return (
+            f"the circuit breaker is open ({breaker['reason']}); "
+            f"it is tried again in {duration(breaker['retry_in_s'])}"
+        )
+    if settings.embedded and running_pid(settings.home) is None:
+        return "no worker runs on this machine: start `loracle worker --lane openai`"
+    try:
+        online = len(workers_online(make_app(settings), "openai"))
+    except BrokerUnreachable:
+        return None
+    if not online:
+        return "no openai worker answers: start `loracle worker --lane openai`"
+    prompts = store.queries.prompt_counts(at.job.oracle_id)
+    if prompts.get("parked"):
+        return f"{prompts['parked']:,} Prompts are parked: {store.queries.prompt_error(at.job.oracle_id)}"
+    if at.bulks and not prompts.get("running"):
+        return "OpenAI works on a Bulk (`loracle bulk status`)"
+    return None
+
+
+def _fallback_hint(settings: Settings, store: Store, at: Progress) -> str | None:
+    """A fallback job without an adapter worker that can score it: who would take over, and when."""
+    from worker.pool.app import make_app, workers_online
+    from worker.pool.valkey import running_pid
+
+    if not at.job.policy.startswith("fallback") or at.batches.get("running") or not at.batches.get("queued"):
+        return None
+    online = 0
+    if not settings.embedded or running_pid(settings.home) is not None:
+        try:
+            app = make_app(settings)
+            unfit = {fault.worker for fault in faults_online(settings, store, at.job.adapter_id)}
+            if set(workers_online(app)) - unfit:
+                return None
+            online = len(workers_online(app, "openai"))
+        except BrokerUnreachable:
+            return None
+    if online:
+        return f"it takes over when no adapter worker has taken a batch for {settings.fallback_after_s:g} s"
+    return "it would take over, but no openai worker answers either: start `loracle worker --lane openai`"
+
+
+def print_oracle(oracle: dict[str, Any], policy: str) -> None:
+    """The oracle's lines."""
+    click.echo(f"  policy   {policy}")
+    click.echo(f"  oracle   {oracle['scorer']} by {oracle['route']} at {oracle['base_url']}")
+    states = ", ".join(f"{count:,} {state}" for state, count in sorted(oracle["requests"].items()))
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(oracle["reasons"].items()))
+    click.echo(f"  asked    {states or 'nothing yet'}{f' ({reasons})' if reasons else ''}")
+    sources = ", ".join(f"{count:,} {source}" for source, count in oracle["sources"].items())
+    click.echo(f"  labels   {f'by {sources}' if sources else 'none yet'}")
+    budget = "no budget set" if oracle["max_cost"] is None else f"of {dollars(oracle['max_cost'])}"
+    aside = f", {dollars(oracle['lost'])} of it set aside for calls nobody heard the end of"
+    lost = aside if oracle["lost"] else ""
+    click.echo(f"  spent    {dollars(oracle['spent'])} {budget}{lost}")
+    if oracle["handed_over"]:
+        click.echo(f"  {oracle['handed_over']}")
+    if oracle["error"]:
+        click.echo(f"  the oracle isn't asked any more: {oracle['error']}")
+
+
+def faults_online(settings: Settings, store: Store, adapter_id: int | None = None) -> list[Fault]:
+    """The faults of the workers that are online, one per worker: of its device, else of an adapter.
+
+    With `adapter_id` of that adapter alone. Without any in the database the broker isn't asked.
+    """
+    from worker.pool.app import make_app, workers_online
+
+    faults = [
+        fault
+        for fault in store.queries.worker_faults()
+        if adapter_id is None or fault.adapter_id in (None, adapter_id)
+    ]
+    if not faults:
+        return []
+    try:
+        online = workers_online(make_app(settings))
+    except BrokerUnreachable:
+        return []
+    first: dict[str, Fault] = {}
+    for fault in faults:
+        if fault.worker in online:
+            first.setdefault(fault.worker, fault)
+    return list(first.values())
+
+
+def why_nobody_can(faults: Sequence[Fault], online: int) -> str | None:
+    """Why none of so many workers can score a job; None if one of them can."""
+    if not faults or len(faults) < online:
+        return None
+    cant = "score" if any(fault.adapter_id is None for fault in faults) else "load"
+    return f"no worker can {cant} it: {'; '.join(f'{fault.worker}: {reason(fault)}' for fault in faults)}"
+
+
+def why_unscored(settings: Settings, store: Store, at: Progress) -> str | None:
+    """Why no worker scores a job of `loracle run`; None if one may.
+
+    Raises:
+        HostUnfit: nobody ever will: the only host is this one, and no oracle takes over.
+    """
+    from worker.pool.app import make_app, workers_online
+
+    faults = faults_online(settings, store, at.job.adapter_id) if at.batches.get("queued") else []
+    if not faults:
+        return None
+    try:
+        nobody = why_nobody_can(faults, len(workers_online(make_app(settings))))
+    except BrokerUnreachable:
+        return None
+    on_its_own = settings.embedded and Policy.parse(at.job.policy).kind != "fallback"
+    if nobody and on_its_own and all(fault.adapter_id is not None for fault in faults):
+        raise HostUnfit(f"{nobody}. Mend it and give the same command again: job {at.job.id} goes on.")
+    return nobody
+
+
+def reason(fault: Fault) -> str:
+    """What is wrong, and how it ends."""
+    said = fault.reason.rstrip(".")
+    if fault.adapter_id is None:
+        return f"its device is broken ({said}); it is probed until it works"
+    return f"{said} (tried again every {WITHDRAWN_S / 60:g} min, and at a restart of the worker)"

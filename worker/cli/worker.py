@@ -14,8 +14,7 @@ from worker.cli.common import note
 from worker.errors import BrokerUnreachable, OracleInvalid
 from worker.logs import log_lines
 from worker.pool.app import broker_url, make_app, ping
-from worker.pool.local import LocalPool
-from worker.pool.supervisor import WorkerPlan, plan_workers
+from worker.pool.supervisor import LocalPool, WorkerPlan, plan_workers
 from worker.reviews import LANES
 from worker.settings import Settings, read_settings, without_secrets
 

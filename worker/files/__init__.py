@@ -1,10 +1,9 @@
 """Review files in, one record at a time, and results out."""
 
-from worker.files.columns import Columns, map_gold
+from worker.files.guessing import Columns, map_gold
 from worker.files.records import FORMATS, ReadOptions
 from worker.files.results import RESULT_FORMATS, write_results
-from worker.files.review_file import ReviewFile, open_reviews
-from worker.files.sampling import sample
+from worker.files.review_file import ReviewFile, open_reviews, sample
 
 __all__ = [
     "FORMATS",

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from xml.sax.saxutils import quoteattr
 
 from worker.errors import ColumnMissing, CorrectionInvalid, FileUnreadable
-from worker.files.detection import sniff_delimiter
+from worker.files.guessing import sniff_delimiter
 from worker.files.results import unguarded, whole_text
 
 NEEDED = ("job_id", "row_no", "correction")

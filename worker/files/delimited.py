@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from worker.errors import FileUnreadable
-from worker.files.columns import Header, choose_columns
-from worker.files.detection import sniff_delimiter
+from worker.files.guessing import Header, choose_columns, sniff_delimiter
 from worker.files.records import GUESS_RECORDS, LINE_TOO_LONG, NUL, ReadOptions, text_problem
 from worker.files.sources import Line, LongLine, Source, decode_line, text_of
 from worker.reviews import Reject, Review

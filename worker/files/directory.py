@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from worker.errors import FileUnreadable, OptionInvalid
-from worker.files.columns import SYNONYMS, Columns
+from worker.files.guessing import SYNONYMS, Columns
 from worker.files.records import LINE_TOO_LONG, NUL, ReadOptions, text_problem
 from worker.files.sources import read_whole
 from worker.reviews import Reject, Review

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from worker.errors import FileUnreadable
-from worker.files.columns import Columns, Header, choose_columns
+from worker.files.guessing import Columns, Header, choose_columns
 from worker.files.records import (
     GUESS_RECORDS,
     LINE_TOO_LONG,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from worker.errors import ColumnMissing, FileUnreadable
-from worker.files.columns import Header, choose_columns, shown
+from worker.files.guessing import Header, choose_columns, shown
 from worker.files.records import (
     GUESS_RECORDS,
     NOT_UTF8,

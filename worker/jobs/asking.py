@@ -17,9 +17,9 @@ from worker.errors import (
 )
 from worker.jobs import bulk
 from worker.jobs.holding import LeaseKeeper, PromptBook
-from worker.oracle.account import Throttle
 from worker.oracle.asking import OracleScorer
 from worker.oracle.bulk import BulkScorer
+from worker.oracle.throttle import Throttle
 from worker.reviews import Money, Prompt
 from worker.store.ledger import Ledger
 

@@ -9,9 +9,8 @@ from array import array
 from dataclasses import dataclass
 
 from worker.jobs.enqueue import Source
-from worker.oracle.bodies import body_of
 from worker.oracle.money import Price
-from worker.oracle.prompts import fixed_ids
+from worker.oracle.prompts import body_of, fixed_ids
 from worker.oracle.spec import OracleSpec
 from worker.reviews import Review
 

@@ -17,7 +17,7 @@ from worker.errors import (
 )
 from worker.jobs.holding import LONGEST_SILENCE_S, LeaseKeeper
 from worker.reviews import Batch, Lane
-from worker.scorers.base import Scorer
+from worker.scorers import Scorer
 from worker.store.faults import WITHDRAWN_S
 from worker.store.ledger import Ledger
 

@@ -1,4 +1,4 @@
-"""What a request may cost: prices, and an upper bound on its tokens that needs no vocabulary."""
+"""What a request may cost: prices, an upper bound on its tokens without a vocabulary, and where both are booked."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 from worker.errors import SettingsInvalid
-from worker.reviews import ZERO, Money
+from worker.reviews import ZERO, Answer, Money
 
 MILLION = 1_000_000
 BULK_DISCOUNT = 2
@@ -98,3 +98,26 @@ def price_of(model: str, prices: Mapping[str, Price]) -> Price:
 def token_bound(body: Mapping[str, Any]) -> int:
     """More tokens than the request's text can have: every token stands for at least one byte."""
     return len(json.dumps(body, ensure_ascii=False).encode()) + MESSAGE_OVERHEAD
+
+
+class Book(Protocol):
+    """What the oracle costs and answers, review by review, kept at once.
+
+    Reviews are named by their position in the call of `ask`.
+    """
+
+    def reserve(self, bounds: Mapping[int, Money], price: Price) -> int:
+        """Sets aside the most that a request can cost at this price, each review's share: committed at the return.
+
+        Raises:
+            BudgetSpent: that much isn't left.
+        """
+        ...
+
+    def settle(self, reservation: int, charges: Mapping[int, Charge]) -> None:
+        """The request took this much. A reservation that is never settled counts as spent."""
+        ...
+
+    def save(self, answers: Mapping[int, Answer]) -> None:
+        """These answers are final."""
+        ...

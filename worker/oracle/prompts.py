@@ -1,73 +1,21 @@
-"""What the oracle is told and asked: versioned templates, reviews as JSON lines, and the schema of the answer."""
+"""What the oracle is asked: reviews as JSON lines, the answer's schema, each route's request and its bound."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from worker.errors import OptionInvalid
+from worker.oracle.money import token_bound
+from worker.oracle.spec import OracleSpec
 
-FOLDER = Path(__file__).parent.parent / "data" / "prompts"
-LABELS = "{labels}"
-LONGEST_TEMPLATE = 20_000
 ROOM, ROOM_PER_REVIEW = 32, 24
 """Tokens of a chat's answer: braces, and an id with quotes and punctuation."""
 DECISION_ROOM = 64
 """Tokens that a decision may be counted as; today they are none."""
 INSTRUCTIONS = "What is the sentiment of the review with the id {id}?"
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """The system text. `{labels}` in it stands for the label names; its hash is part of the scorer's identity."""
-
-    name: str
-    text: str
-
-    @classmethod
-    def find(cls, name: str) -> Template:
-        """The built-in template of that name, or the file of that path.
-
-        Raises:
-            OptionInvalid: it is neither, or the file isn't usable.
-        """
-        built_in = FOLDER / f"{name}.txt"
-        if name in built_in_names():
-            return cls(name, built_in.read_text(encoding="utf-8").strip())
-        path = Path(name)
-        known = ", ".join(built_in_names())
-        if not path.is_file():
-            raise OptionInvalid(f"there is no template or file '{name}'. Built in are {known}.")
-        try:
-            text = path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise OptionInvalid(f"the template {path} can't be read: {error}.") from error
-        if LABELS not in text:
-            raise OptionInvalid(f"the template {path} must say {LABELS} where the label names shall stand.")
-        if len(text) > LONGEST_TEMPLATE:
-            raise OptionInvalid(
-                f"the template {path} has {len(text):,} characters; {LONGEST_TEMPLATE:,} is the most."
-            )
-        return cls(path.name, text)
-
-    @property
-    def sha256(self) -> str:
-        """What identifies it, whatever its name."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
-
-    def fill(self, labels: Sequence[str]) -> str:
-        """The system text for these labels."""
-        return self.text.replace(LABELS, ", ".join(json.dumps(label, ensure_ascii=False) for label in labels))
-
-
-def built_in_names() -> list[str]:
-    """The templates that come with Loracle."""
-    return sorted(path.stem for path in FOLDER.glob("*.txt"))
 
 
 def answer_room(labels: Sequence[str], count: int) -> int:
@@ -135,3 +83,68 @@ def questions(ids: Sequence[str], labels: Sequence[str]) -> list[dict[str, Any]]
         }
         for key in ids
     ]
+
+
+class ChatBody:
+    """Several reviews under a strict schema: one required key per review, with the labels as its only values."""
+
+    def __init__(self, spec: OracleSpec) -> None:
+        self.spec = spec
+        self._system = spec.template.fill(spec.labels)
+        # `store` off: OpenAI keeps no copy for its dashboard. Servers that know one of these not say so once.
+        self._optional: dict[str, Any] = {"reasoning_effort": "none", "store": False}
+        self._cap = "max_completion_tokens"
+
+    def body(self, ids: Sequence[str], texts: Sequence[str], *, roomy: bool = False) -> dict[str, Any]:
+        """The request for these reviews; `roomy`: with twice the room for the answer."""
+        room = answer_room(self.spec.labels, len(ids))
+        return {
+            "model": self.spec.model,
+            "messages": messages(self._system, review_lines(ids, texts)),
+            "response_format": answer_format(ids, self.spec.labels),
+            self._cap: room * 2 if roomy else room,
+            **self._optional,
+        }
+
+    def bound(self, body: Mapping[str, Any]) -> tuple[int, int]:
+        """The most input and output tokens it can take."""
+        return token_bound(body), int(body.get("max_completion_tokens") or body["max_tokens"])
+
+    def drop(self, param: str) -> bool:
+        """Leaves out what the server doesn't know; older servers name the limit of the answer otherwise."""
+        if param == self._cap == "max_completion_tokens":
+            self._cap = "max_tokens"
+            return True
+        return self._optional.pop(param, _ABSENT) is not _ABSENT
+
+
+_ABSENT = object()
+
+
+class DecisionsBody:
+    """One `choice` question per review. The answer needs no room."""
+
+    def __init__(self, spec: OracleSpec) -> None:
+        self.spec = spec
+        self._system = spec.template.fill(spec.labels)
+
+    def body(self, ids: Sequence[str], texts: Sequence[str], *, roomy: bool = False) -> dict[str, Any]:
+        """The request for these reviews."""
+        return {
+            "model": self.spec.model,
+            "input": messages(self._system, review_lines(ids, texts)),
+            "questions": questions(ids, self.spec.labels),
+        }
+
+    def bound(self, body: Mapping[str, Any]) -> tuple[int, int]:
+        """The most input and output tokens it can take."""
+        return token_bound(body), DECISION_ROOM * len(body["questions"])
+
+    def drop(self, param: str) -> bool:
+        """Every parameter is needed."""
+        return False
+
+
+def body_of(spec: OracleSpec) -> ChatBody | DecisionsBody:
+    """What makes the requests of a spec; a Bulk's lines are chat completions."""
+    return DecisionsBody(spec) if spec.route == "decisions" else ChatBody(spec)

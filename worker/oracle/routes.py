@@ -11,8 +11,8 @@ from openai import OpenAI
 from openai.types import Decision
 from openai.types.chat import ChatCompletion
 
-from worker.oracle.bodies import ChatBody, DecisionsBody
 from worker.oracle.client import Reply, Trouble, explain, quote
+from worker.oracle.prompts import ChatBody, DecisionsBody
 from worker.oracle.spec import OracleSpec
 from worker.reviews import Outcome, Score
 

@@ -1,18 +1,71 @@
-"""Who the oracle of a job is, which part of a text it gets, and what is masked in it."""
+"""Who the oracle of a job is, what it is told, which part of a text it gets, and what is masked in it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from worker.errors import OptionInvalid
-from worker.oracle.prompts import Template
 from worker.reviews import ScorerIdentity
+
+FOLDER = Path(__file__).parent.parent / "data" / "prompts"
+LABELS = "{labels}"
+LONGEST_TEMPLATE = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The system text. `{labels}` in it stands for the label names; its hash is part of the scorer's identity."""
+
+    name: str
+    text: str
+
+    @classmethod
+    def find(cls, name: str) -> Template:
+        """The built-in template of that name, or the file of that path.
+
+        Raises:
+            OptionInvalid: it is neither, or the file isn't usable.
+        """
+        built_in = FOLDER / f"{name}.txt"
+        if name in built_in_names():
+            return cls(name, built_in.read_text(encoding="utf-8").strip())
+        path = Path(name)
+        known = ", ".join(built_in_names())
+        if not path.is_file():
+            raise OptionInvalid(f"there is no template or file '{name}'. Built in are {known}.")
+        try:
+            text = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise OptionInvalid(f"the template {path} can't be read: {error}.") from error
+        if LABELS not in text:
+            raise OptionInvalid(f"the template {path} must say {LABELS} where the label names shall stand.")
+        if len(text) > LONGEST_TEMPLATE:
+            raise OptionInvalid(
+                f"the template {path} has {len(text):,} characters; {LONGEST_TEMPLATE:,} is the most."
+            )
+        return cls(path.name, text)
+
+    @property
+    def sha256(self) -> str:
+        """What identifies it, whatever its name."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def fill(self, labels: Sequence[str]) -> str:
+        """The system text for these labels."""
+        return self.text.replace(LABELS, ", ".join(json.dumps(label, ensure_ascii=False) for label in labels))
+
+
+def built_in_names() -> list[str]:
+    """The templates that come with Loracle."""
+    return sorted(path.stem for path in FOLDER.glob("*.txt"))
+
 
 Part = Literal["head", "tail", "head+tail", "full"]
 

@@ -6,9 +6,9 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import redis
@@ -145,6 +145,28 @@ def connect(url: str) -> redis.Redis:
         database = parse_qs(parts.query).get("virtual_host", ["0"])[0]
         url = f"unix://{parts.netloc}{parts.path}?db={database}"
     return redis.Redis.from_url(url, **options)
+
+
+class Throttle(Protocol):
+    """Lets requests through: so many at once, as fast as the server allows, none while it is known to be down."""
+
+    def admit(self, tokens: int, heartbeat: Callable[[], None]) -> AbstractContextManager[bool]:
+        """Waits until a request of so many tokens may go out; the request is in flight until the exit.
+
+        The context says whether it is the one that a half-open breaker lets through, to see how the server is.
+
+        Raises:
+            OracleUnavailable: the circuit breaker is open, or the wait would be long.
+        """
+        ...
+
+    def answered(self, headers: Mapping[str, str], *, unused: int = 0) -> None:
+        """The server answered; `headers` may say what it allows, `unused` of the admitted tokens weren't needed."""
+        ...
+
+    def failed(self, error: OracleUnavailable) -> None:
+        """The server didn't answer, or wants to be left alone for `error.retry_after_s`."""
+        ...
 
 
 class RedisThrottle:

@@ -21,8 +21,6 @@ from worker.settings import Settings, without_secrets
 SCORE_BATCH = "loracle.score_batch"
 ASK_PROMPT = "loracle.ask_prompt"
 TASKS: dict[Lane, str] = {"adapter": SCORE_BATCH, "openai": ASK_PROMPT}
-ROOMS: dict[Lane, str] = {"adapter": "worker.pool.adapter_lane", "openai": "worker.pool.oracle_lane"}
-"""The module of each lane's task: a worker imports its own alone."""
 OLDEST_SERVER = (6, 2)
 PUBLISH_BATCH = 500
 PRESENT = "workers"
@@ -78,10 +76,10 @@ def broker_url(settings: Settings) -> str:
     return url
 
 
-def make_app(settings: Settings, lane: Lane = "adapter") -> Celery:
-    """The Celery app of these settings: a queue per lane; connects on first use. A worker works on `lane`."""
+def make_app(settings: Settings) -> Celery:
+    """The Celery app of these settings: a queue per lane; connects on first use."""
     app = Celery("loracle", broker=broker_url(settings))
-    app.conf.update(POLICY, include=[ROOMS[lane]], task_queues=[Queue(lane) for lane in LANES])  # type: ignore[no-untyped-call]
+    app.conf.update(POLICY, include=["worker.pool.tasks"], task_queues=[Queue(lane) for lane in LANES])  # type: ignore[no-untyped-call]
     app.steps["worker"].add("worker.pool.worker:SweeperStep")
     return app
 

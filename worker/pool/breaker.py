@@ -1,15 +1,25 @@
-"""The breaker of the adapter lane: a worker whose device keeps failing takes no batches until a probe succeeds."""
+"""The breaker of the adapter lane: a worker whose device keeps failing takes no batches until a probe succeeds.
+
+`python -m worker.pool.breaker` is the probe: it loads an adapter and scores one text.
+"""
 
 from __future__ import annotations
 
+import argparse
 import logging
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from worker.lifeline import died
+from worker.bootstrap import Scorers, Store, open_store, worker_name
+from worker.errors import AdapterInvalid, DeviceBroken, DeviceUnavailable, HostUnfit
+from worker.lifeline import die_with, died
+from worker.logs import log_lines
+from worker.reviews import Review
+from worker.settings import Settings, read_settings
 from worker.store.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -106,10 +116,47 @@ def start_probe(adapter_id: int, parent: int) -> subprocess.Popen[bytes]:
     command = [
         sys.executable,
         "-m",
-        "worker.pool.probe",
+        "worker.pool.breaker",
         "--adapter",
         str(adapter_id),
         "--parent",
         str(parent),
     ]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
+TEXT = "A text of our own: whoever can score it has a device that works."
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes into the database whether the device works, and ends; with another exit code than 0 it wrote nothing."""
+    parser = argparse.ArgumentParser(prog="python -m worker.pool.breaker")
+    parser.add_argument("--adapter", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    options = parser.parse_args(arguments)
+    die_with(options.parent)
+    settings = read_settings()
+    log_lines(settings.log_level)
+    probe(options.adapter, settings, open_store(settings))
+    logging.shutdown()
+    # At once: a broken CUDA context can hang the interpreter's own exit.
+    os._exit(0)
+
+
+def probe(adapter_id: int, settings: Settings, store: Store) -> None:
+    """Tries the device and writes down the result."""
+    worker = worker_name(settings)
+    try:
+        Scorers(settings, store)(adapter_id).score([Review(1, TEXT)])
+    except (DeviceBroken, DeviceUnavailable) as error:
+        log.warning("The device is still broken: %s", error)
+        store.ledger.device_still_broken(worker, str(error))
+    except (AdapterInvalid, HostUnfit) as error:
+        log.warning("The device can't be tried: %s", error)
+        store.ledger.device_untried(worker)
+    else:
+        store.ledger.device_sound(worker)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""What a child process of a worker needs for its tasks, whichever its lane."""
+"""The Celery tasks of both lanes, and what a worker's child needs for them. A lane loads only its own libraries."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from typing import TYPE_CHECKING, Any
 
+from celery import shared_task
 from celery.signals import worker_process_init, worker_process_shutdown
 
-from worker.bootstrap import Store, open_store
+from worker.bootstrap import Oracles, Scorers, Store, open_store, worker_name
 from worker.errors import DeviceBroken, LoracleError
 from worker.jobs import scoring
-from worker.pool.app import make_app, publisher
+from worker.oracle.throttle import CONCURRENCY, RedisThrottle, connect
+from worker.pool.app import ASK_PROMPT, SCORE_BATCH, broker_url, make_app, publisher
 from worker.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from worker.oracle.asking import OracleScorer
 
 log = logging.getLogger(__name__)
 
@@ -114,3 +120,87 @@ def _born(**_: object) -> None:
 def _ends(**_: object) -> None:
     if _child.cache_info().currsize:
         child().tally.say()
+
+
+@cache
+def _scorers() -> Scorers:
+    return Scorers(child().settings, child().store)
+
+
+@shared_task(bind=True, name=SCORE_BATCH)  # type: ignore[untyped-decorator]
+def score_batch(self: Any, batch_id: int) -> None:
+    """Scores one batch of the ledger."""
+    with attempt(batch_id, self.request.id):
+        parts = child()
+        parts.tally.add(
+            scoring.score_batch(
+                batch_id,
+                ledger=parts.store.ledger,
+                scorers=_scorers(),
+                publish=parts.publish,
+                window=parts.settings.publish_window,
+                retry_delay_s=parts.settings.retry_delay_s,
+                worker=worker_name(parts.settings),
+                task_id=self.request.id,
+            )
+        )
+
+
+class Lane:
+    """What all threads of this process share: the oracle's scorers, and a throttle for each model at an address."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._oracles: Oracles | None = None
+        self._gates: dict[tuple[str, str], RedisThrottle] = {}
+
+    def oracles(self) -> Oracles:
+        """The scorers of this process."""
+        with self._lock:
+            if self._oracles is None:
+                self._oracles = Oracles(child().settings, child().store)
+            return self._oracles
+
+    def gate(self, scorer: OracleScorer) -> RedisThrottle:
+        """What lets requests to this scorer's model through."""
+        key = (scorer.spec.base_url, scorer.spec.model)
+        with self._lock:
+            if key not in self._gates:
+                self._gates[key] = _throttle(child().settings, *key)
+            return self._gates[key]
+
+
+def _throttle(settings: Settings, base_url: str, model: str) -> RedisThrottle:
+    return RedisThrottle(
+        connect(broker_url(settings)),
+        base_url=base_url,
+        model=model,
+        concurrency=int(os.environ.get(CONCURRENCY, "1")),
+        requests_per_minute=settings.requests_per_minute,
+        tokens_per_minute=settings.tokens_per_minute,
+    )
+
+
+_lane = Lane()
+
+
+@shared_task(bind=True, name=ASK_PROMPT)  # type: ignore[untyped-decorator]
+def ask_prompt(self: Any, batch_id: int) -> None:
+    """Asks the oracle about one Prompt or Bulk of the ledger."""
+    # Here: the other lane's workers never load the OpenAI client.
+    from worker.jobs import asking
+
+    with attempt(batch_id, self.request.id):
+        parts = child()
+        parts.tally.add(
+            asking.ask_prompt(
+                batch_id,
+                ledger=parts.store.ledger,
+                oracle_for=_lane.oracles(),
+                gate_for=_lane.gate,
+                retry_delay_s=parts.settings.retry_delay_s,
+                poll_s=parts.settings.bulk_poll_s,
+                max_total=parts.settings.most_spent,
+                task_id=self.request.id,
+            )
+        )

@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     threads = options.lane == "openai"
     children = options.children + options.children // 4 + 2 if threads else options.children
     os.environ[CONCURRENCY] = str(options.children)
-    app = make_app(settings, options.lane)
+    app = make_app(settings)
     name = f"loracle-{os.getpid()}@{os.uname().nodename}"
 
     def length(lane: Lane) -> int | None:

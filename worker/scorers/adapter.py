@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from worker.errors import AdapterInvalid, DeviceBroken, HostUnfit
-from worker.model import buckets
 from worker.model.classifier import Classifier
 from worker.model.devices import choose_device, choose_dtype, device_title, dtype_name, out_of_memory
+from worker.model.encoding import plan_micro_batches
 from worker.model.scaling import softmax
 from worker.reviews import Failure, Outcome, Review, Score, ScorerIdentity
 
@@ -100,7 +100,7 @@ class AdapterScorer:
     def _plan(self, ids: Sequence[Sequence[int]], rows: Sequence[int]) -> deque[list[int]]:
         # Micro-batches of indices into `ids`. The longest review always fits: alone, if need be.
         lengths = [len(ids[row]) for row in rows]
-        planned = buckets.plan(lengths, token_budget=max([self._token_budget, *lengths]))
+        planned = plan_micro_batches(lengths, token_budget=max([self._token_budget, *lengths]))
         return deque([rows[index] for index in micro_batch] for micro_batch in planned)
 
     def _logits(self, token_ids: Sequence[Sequence[int]]) -> torch.Tensor | None:

@@ -18,8 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 from tests.fake_openai import FakeOpenAI
 from tests.unit import oracles
 from worker.oracle.client import make_client
-from worker.oracle.prompts import Template
 from worker.oracle.routes import ChatRoute, DecisionsRoute
+from worker.oracle.spec import Template
 
 TEXTS = ["A great thing.", 'She said "no\nnever" – 最高 🎬', "x" * 3000]
 IDS = ["r1", "r2", "r3"]

@@ -23,7 +23,6 @@ from worker.errors import BrokerUnreachable, SettingsInvalid
 from worker.pool.app import (
     ASK_PROMPT,
     POLICY,
-    ROOMS,
     SCORE_BATCH,
     broker_url,
     make_app,
@@ -161,9 +160,13 @@ def test_a_redis_open_to_the_network_without_a_password_is_noticed(
 
 
 @pytest.mark.parametrize(
-    ("lane", "loaded"),
-    [("adapter", {"torch", "transformers", "openai"}), ("openai", {"torch", "transformers"})],
+    ("modules", "others"),
+    [
+        ("worker.pool.tasks", {"torch", "transformers", "openai"}),
+        ("worker.pool.tasks, worker.jobs.asking", {"torch", "transformers"}),
+    ],
+    ids=["adapter", "openai"],
 )
-def test_a_worker_process_starts_without_what_its_lane_does_not_need(lane: Lane, loaded: set[str]) -> None:
-    code = f"import sys, worker.pool.worker, {ROOMS[lane]}; sys.exit(','.join({loaded!r} & set(sys.modules)))"
+def test_a_worker_process_starts_without_what_its_lane_does_not_need(modules: str, others: set[str]) -> None:
+    code = f"import sys, worker.pool.worker, {modules}; sys.exit(','.join({others!r} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120).stderr == b"\n"

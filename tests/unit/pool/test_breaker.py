@@ -13,8 +13,7 @@ import pytest
 from tests.contract.enqueued import enqueue, sql
 from worker.bootstrap import Store, open_store, worker_name
 from worker.lifeline import is_alive
-from worker.pool.breaker import PROBE_TIMEOUT_S, Breaker
-from worker.pool.probe import probe
+from worker.pool.breaker import PROBE_TIMEOUT_S, Breaker, probe
 from worker.pool.worker import LaneConsumer, _was_here
 from worker.settings import Settings
 from worker.store.fault_rows import OPENS_AT

@@ -11,7 +11,7 @@ import pytest
 from tests.unit.pool.test_supervisor import CPU, FakeProcess
 from worker.errors import DataDirectoryBusy
 from worker.pool import valkey as embedded
-from worker.pool.local import LocalPool
+from worker.pool.supervisor import LocalPool
 from worker.pool.valkey import EmbeddedValkey, running_pid, socket_path
 from worker.settings import Settings
 

@@ -354,7 +354,7 @@ def test_the_same_data_give_the_same_page(sqlite: Engine) -> None:
 
 def test_the_command_line_imports_no_drawing_library() -> None:
     code = (
-        "import sys, worker.cli, worker.cli.report, worker.report.data\n"
+        "import sys, worker.cli, worker.cli.results, worker.report.data\n"
         "sys.exit(any(name in sys.modules for name in ('matplotlib', 'jinja2', 'torch')))"
     )
     root = Path(__file__).parents[3]

@@ -1,14 +1,17 @@
-"""Which columns hold text, label and id, and how the labels of a file become those of an adapter."""
+"""What is guessed of a review file: whether it is text, its format, its columns, and what its labels mean."""
 
 from __future__ import annotations
 
+import codecs
+import csv
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worker.errors import ColumnMissing
-from worker.files.records import ReadOptions
+from worker.errors import ColumnMissing, FileUnreadable
+from worker.files.records import FIRST_BLOCK_BYTES, FORMATS, ReadOptions
 
 TEXT_NAMES = (
     "text",
@@ -250,3 +253,153 @@ def map_gold(labels: Sequence[str]) -> Callable[[str | None], str | None]:
         return labels[int(index[1])] if index and int(index[1]) < len(labels) else None
 
     return gold
+
+
+DELIMITERS = (",", ";", "\t", "|")
+
+_SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".txt": "txt",
+    ".text": "txt",
+}
+
+PARQUET_MAGIC = b"PAR1"
+
+_MAGIC = (
+    (b"PK\x03\x04", "a zip archive or an Excel workbook: unpack it, or save it as csv"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel or Word file: save it as csv"),
+    (b"\x89PNG", "an image"),
+    (b"\xff\xd8\xff", "an image"),
+    (b"GIF8", "an image"),
+    (b"%PDF-", "a PDF document"),
+    (b"BZh", "bzip2 data: unpack it, gzip and zstd are read as they are"),
+    (b"\xfd7zXZ", "xz data: unpack it, gzip and zstd are read as they are"),
+    (b"7z\xbc\xaf", "a 7z archive: unpack it"),
+    (b"SQLite format 3", "an SQLite database: export the reviews as csv"),
+    (b"\x7fELF", "a program"),
+)
+
+_CONTROL = bytes(byte for byte in range(32) if byte not in b"\t\n\v\f\r\x1b")
+
+
+def format_by_name(name: str) -> str | None:
+    """The format a file's name promises, None where it promises nothing."""
+    base = name.lower()
+    for packing in (".gz", ".zst", ".zstd"):
+        base = base.removesuffix(packing)
+    return next((fmt for suffix, fmt in _SUFFIXES.items() if base.endswith(suffix)), None)
+
+
+def format_by_line(line: str) -> str | None:
+    """The format that a first line shows beyond doubt, None for any other line."""
+    if line.lstrip().startswith("{"):
+        try:
+            return "jsonl" if isinstance(json.loads(line), dict) else None
+        except (ValueError, RecursionError):
+            return None
+    delimiter = sniff_delimiter(line)
+    if delimiter is None:
+        return None
+    try:
+        cells = next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        return None
+    if any(looks_like_text_column(cell) for cell in cells):
+        return "tsv" if delimiter == "\t" else "csv"
+    return None
+
+
+def sniff_delimiter(header: str) -> str | None:
+    """The character that separates most cells of a header line, None where none does."""
+    counts = {}
+    for delimiter in DELIMITERS:
+        try:
+            counts[delimiter] = len(next(csv.reader([header], delimiter=delimiter), []))
+        except csv.Error:
+            counts[delimiter] = 0
+    best = max(DELIMITERS, key=lambda delimiter: counts[delimiter])
+    return best if counts[best] > 1 else None
+
+
+def refuse_binary(name: str, head: bytes, fmt: str | None) -> None:
+    """Refuses what by its first bytes is another kind of file than the text or parquet it should be.
+
+    Raises:
+        FileUnreadable: says what the file is.
+    """
+    if head.startswith(PARQUET_MAGIC):
+        if fmt not in (None, "parquet"):
+            raise FileUnreadable(f"{name} is a parquet file, not {fmt}. Read it with --format parquet.")
+        return
+    kind = next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
+    if kind is None and head[257:262] == b"ustar":
+        kind = "a tar archive: unpack it and give the directory"
+    if kind is not None:
+        raise FileUnreadable(f"{name} is no review file but {kind}. Formats: {', '.join(FORMATS)}.")
+    if fmt == "parquet":
+        raise FileUnreadable(
+            f"{name} is no parquet file: it doesn't begin with PAR1. Choose another --format."
+        )
+
+
+def check_text(name: str, block: bytes, encoding: str, *, has_header: bool) -> str | None:
+    """Tells text with a few bad lines, which are rejected one by one, from a file that is no such text.
+
+    Returns what to announce, if anything.
+
+    Raises:
+        FileUnreadable: the header or more than half of the lines hold NULs or aren't valid in `encoding`.
+    """
+    if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise FileUnreadable(f"{name} looks like UTF-16, not {encoding}. Read it with --encoding utf-16.")
+    cut_off = len(block) >= FIRST_BLOCK_BYTES and not block.endswith(b"\n")
+    lines = block.split(b"\n")
+    if cut_off and len(lines) > 1:
+        lines.pop()
+        cut_off = False
+    lines = [line for line in lines if line.strip()]
+    bad = [not _is_text(line, encoding, whole=not cut_off) for line in lines]
+    if not any(bad):
+        return None
+    if not (has_header and bad[0]) and 2 * sum(bad) <= len(bad):
+        return (
+            f"{sum(bad)} of the first {len(bad)} lines hold NULs or aren't valid {encoding} and will be "
+            "rejected (--encoding chooses another encoding)"
+        )
+    nuls = block.count(b"\0")
+    if 4 * nuls > len(block):
+        raise FileUnreadable(f"{name} looks like UTF-16, not {encoding}. Read it with --encoding utf-16-le.")
+    control = len(block) - len(block.translate(None, _CONTROL))
+    if nuls or 50 * control > len(block):
+        raise FileUnreadable(f"{name} is binary, not text. Formats: {', '.join(FORMATS)}.")
+    raise FileUnreadable(
+        f"{name} is not valid {encoding}. Choose its encoding with --encoding, for example latin-1 or cp1252."
+    )
+
+
+def unknown_format(name: str, block: bytes) -> FileUnreadable:
+    """The error for a file whose format can't be told."""
+    if block.lstrip().startswith((b"[", b"{")):
+        return FileUnreadable(
+            f"{name} looks like JSON over several lines. Write one object a line, as jsonl, and read that."
+        )
+    return FileUnreadable(
+        f"{name} has an unknown format: neither its name nor its first line tells. "
+        f"Choose one of {', '.join(FORMATS[:-1])} with --format."
+    )
+
+
+def _is_text(line: bytes, encoding: str, *, whole: bool) -> bool:
+    if b"\0" in line:
+        return False
+    try:
+        codecs.getincrementaldecoder(encoding)().decode(line, whole)
+    except UnicodeError:
+        return False
+    return True
