@@ -29,28 +29,11 @@ CSV = "comparison.csv"
 PLOT = "comparison.png"
 OURS = (JSON, CSV, PLOT, ADAPTERS, WORK)
 COLUMNS = (
-    "key",
-    "title",
-    "state",
-    "reason",
-    "trainable_parameters",
-    "parameters",
-    "trainable_share",
-    "memory_bytes",
-    "process_memory_bytes",
-    "device_memory_bytes",
-    "train_seconds",
-    "test_seconds",
-    "size",
-    "size_of",
-    "n",
-    "right",
-    "accuracy",
-    "interval_low",
-    "interval_high",
-    "training_dollars",
+    "key", "title", "state", "reason", "trainable_parameters", "parameters", "trainable_share",
+    "memory_bytes", "process_memory_bytes", "device_memory_bytes", "train_seconds", "test_seconds",
+    "size", "size_of", "n", "right", "accuracy", "interval_low", "interval_high", "training_dollars",
     "dollars_per_1000",
-)
+)  # fmt: skip
 TITLE_WIDTH = 20
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 

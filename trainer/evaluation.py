@@ -96,16 +96,8 @@ class Evaluation:
     def summary(self) -> dict[str, Any]:
         """The few figures that a manifest records."""
         names = (
-            "n",
-            "failed",
-            "accuracy",
-            "interval",
-            "macro_f1",
-            "auroc",
-            "log_loss",
-            "ece",
-            "ece_unscaled",
-        )
+            "n", "failed", "accuracy", "interval", "macro_f1", "auroc", "log_loss", "ece", "ece_unscaled",
+        )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
 

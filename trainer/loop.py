@@ -62,12 +62,6 @@ def rate(step: int, *, steps: int, config: TrainConfig) -> float:
     return (1 + math.cos(math.pi * progress)) / 2 if config.schedule == "cosine" else 1 - progress
 
 
-def set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
-    """Gives every group that share of its learning rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * share
-
-
 REPORT_STEPS = 20
 """Steps between two reports: reading the loss waits for the device, so it isn't done at every step."""
 
@@ -80,7 +74,6 @@ class Trainee(Protocol):
 
     def logits(self, token_ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """One forward pass, in input order."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +128,8 @@ def fit(
         trainee.model.train()
         meter = _Meter(device)
         for number, micro_batches in enumerate(planned[done:], start=done + 1):
-            set_rate(optimizer, rate(at.step, steps=total, config=config))
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * rate(at.step, steps=total, config=config)
             reviews = sum(map(len, micro_batches))
             for micro_batch in micro_batches:
                 ids = [train.ids[row] for row in micro_batch]
@@ -178,9 +172,9 @@ def fit(
                 )
                 if checkpoint is not None and number < len(planned):
                     checkpoint.save_when_due(trainee.model, optimizer, scaler, at)
-        found = validate(
-            trainee, validation, token_budget=_validation_budget(config), dtype=dtype, epoch=epoch
-        )
+        # Without gradients there is room for more.
+        budget = max(2 * config.token_budget, config.encoding.max_length)
+        found = validate(trainee, validation, token_budget=budget, dtype=dtype, epoch=epoch)
         best = found.accuracy > at.best_accuracy
         at.epoch = epoch
         at.seconds = time.monotonic() - started
@@ -258,11 +252,6 @@ def _plan(train: Examples, config: TrainConfig, epoch: int) -> list[list[list[in
 
 def _lengths(examples: Examples) -> list[int]:
     return [len(ids) for ids in examples.ids]
-
-
-def _validation_budget(config: TrainConfig) -> int:
-    # Without gradients there is room for more.
-    return max(2 * config.token_budget, config.encoding.max_length)
 
 
 def _precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:

@@ -268,31 +268,14 @@ ORACLES = ("https", "http")
 
 ESCAPES = "In a user name or password, write # / ? @ : % [ ] as %23 %2F %3F %40 %3A %25 %5B %5D"
 
-_TLS_OPTIONS = frozenset(
-    {
-        "ssl_ca_certs",
-        "ssl_ca_path",
-        "ssl_cert_reqs",
-        "ssl_certfile",
-        "ssl_check_hostname",
-        "ssl_keyfile",
-        "ssl_password",
-    }
-)
-_SHOWN_OPTIONS = frozenset(
-    {
-        "application_name",
-        "connect_timeout",
-        "host",
-        "hostaddr",
-        "port",
-        "ssl_cert_reqs",
-        "ssl_check_hostname",
-        "sslmode",
-        "target_session_attrs",
-        "virtual_host",
-    }
-)
+_TLS_OPTIONS = frozenset({
+    "ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile",
+    "ssl_password",
+})  # fmt: skip
+_SHOWN_OPTIONS = frozenset({
+    "application_name", "connect_timeout", "host", "hostaddr", "port", "ssl_cert_reqs",
+    "ssl_check_hostname", "sslmode", "target_session_attrs", "virtual_host",
+})  # fmt: skip
 
 
 def check_database(url: str) -> None:

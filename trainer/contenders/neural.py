@@ -38,7 +38,6 @@ class Encoder(Trainee, Protocol):
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, in input order."""
-        ...
 
 
 def fit_and_test(

@@ -13,29 +13,32 @@ from worker import __version__
 from worker.errors import LoracleError
 
 COMMANDS = {
-    "run": "worker.cli.run:run",
-    "enqueue": "worker.cli.enqueue:enqueue",
-    "worker": "worker.cli.worker:worker",
-    "jobs": "worker.cli.jobs:jobs",
-    "status": "worker.cli.status:status",
-    "results": "worker.cli.results:results",
-    "agreement": "worker.cli.agreement:agreement",
-    "stats": "worker.cli.jobs:stats",
-    "review": "worker.cli.review:review",
-    "report": "worker.cli.results:report",
-    "cancel": "worker.cli.jobs:cancel",
-    "retry": "worker.cli.jobs:retry",
-    "delete": "worker.cli.jobs:delete",
-    "plan": "worker.cli.oracle:plan",
-    "threshold": "worker.cli.oracle:threshold",
-    "bulk": "worker.cli.oracle:bulk",
-    "score": "worker.cli.run:score",
-    "train": "trainer.cli.train:train",
-    "evaluate": "trainer.cli.evaluate:evaluate",
-    "compare": "trainer.cli.compare:compare",
-    "adapters": "worker.cli.adapters:adapters",
-    "doctor": "worker.cli.doctor:doctor",
-    "db": "worker.cli.doctor:db",
+    "run": ("worker.cli.run:run", "Score a file on this machine, with nothing configured, and sum it up."),
+    "enqueue": ("worker.cli.enqueue:enqueue", "Put review files into the queue."),
+    "worker": ("worker.cli.worker:worker", "Run the worker pool of this host."),
+    "jobs": ("worker.cli.jobs:jobs", "List the jobs."),
+    "status": ("worker.cli.status:status", "Show how far a job is, and why nothing moves."),
+    "results": ("worker.cli.results:results", "Show or export a job's labels."),
+    "agreement": (
+        "worker.cli.agreement:agreement",
+        "Show how far gold, adapter and oracle agree, now and before.",
+    ),
+    "stats": ("worker.cli.jobs:stats", "Sum up all jobs, with a table by day."),
+    "review": ("worker.cli.review:review", "Give people reviews to judge, and take their corrections."),
+    "report": ("worker.cli.results:report", "Write a page about a job: what its labels are worth."),
+    "cancel": ("worker.cli.jobs:cancel", "Stop a job; its labels are kept."),
+    "retry": ("worker.cli.jobs:retry", "Score again what failed in a job."),
+    "delete": ("worker.cli.jobs:delete", "Delete a job, or its texts, for good."),
+    "plan": ("worker.cli.oracle:plan", "Estimate what asking the oracle about a file would cost."),
+    "threshold": ("worker.cli.oracle:threshold", "Show what each --below of a cascade would cost and give."),
+    "bulk": ("worker.cli.oracle:bulk", "Submit to and collect from OpenAI's Batch API."),
+    "score": ("worker.cli.run:score", "Score a text at once, without a job."),
+    "train": ("trainer.cli.train:train", "Train an adapter on labelled reviews."),
+    "evaluate": ("trainer.cli.evaluate:evaluate", "Measure an adapter on labelled reviews."),
+    "compare": ("trainer.cli.compare:compare", "Compare models on the same labelled reviews."),
+    "adapters": ("worker.cli.adapters:adapters", "List, check and choose the adapters of new jobs."),
+    "doctor": ("worker.cli.doctor:doctor", "Check servers, database, device and adapter."),
+    "db": ("worker.cli.doctor:db", "Upgrade the database, show its version, or overwrite its free space."),
 }
 
 
@@ -50,41 +53,14 @@ class LazyGroup(click.Group):
         """The command of that name."""
         if cmd_name not in COMMANDS:
             return None
-        module, attribute = COMMANDS[cmd_name].split(":")
+        module, attribute = COMMANDS[cmd_name][0].split(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands with a line each, without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl(list(SHORT_HELP.items()))
-
-
-SHORT_HELP = {
-    "run": "Score a file on this machine, with nothing configured, and sum it up.",
-    "enqueue": "Put review files into the queue.",
-    "worker": "Run the worker pool of this host.",
-    "jobs": "List the jobs.",
-    "status": "Show how far a job is, and why nothing moves.",
-    "results": "Show or export a job's labels.",
-    "agreement": "Show how far gold, adapter and oracle agree, and whether that changes.",
-    "stats": "Sum up all jobs, with a table by day.",
-    "review": "Give people reviews to judge, and take their corrections.",
-    "report": "Write a page about a job: what its labels are worth.",
-    "cancel": "Stop a job; its labels are kept.",
-    "retry": "Score again what failed in a job.",
-    "delete": "Delete a job, or its texts, for good.",
-    "plan": "Estimate what asking the oracle about a file would cost.",
-    "threshold": "Show what each --below of a cascade would cost and give.",
-    "bulk": "Submit to and collect from OpenAI's Batch API.",
-    "score": "Score a text at once, without a job.",
-    "train": "Train an adapter on labelled reviews.",
-    "evaluate": "Measure an adapter on labelled reviews.",
-    "compare": "Compare models on the same labelled reviews.",
-    "adapters": "List, check and choose the adapters of new jobs.",
-    "doctor": "Check servers, database, device and adapter.",
-    "db": "Upgrade the database, show its version, or overwrite its free space.",
-}
+            formatter.write_dl([(name, said) for name, (_, said) in COMMANDS.items()])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -6,13 +6,6 @@ from worker.files.results import RESULT_FORMATS, write_results
 from worker.files.review_file import ReviewFile, open_reviews, sample
 
 __all__ = [
-    "FORMATS",
-    "RESULT_FORMATS",
-    "Columns",
-    "ReadOptions",
-    "ReviewFile",
-    "map_gold",
-    "open_reviews",
-    "sample",
-    "write_results",
-]
+    "FORMATS", "RESULT_FORMATS", "Columns", "ReadOptions", "ReviewFile", "map_gold", "open_reviews",
+    "sample", "write_results",
+]  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any
 
 from worker.errors import FileUnreadable
 from worker.files.guessing import Header, choose_columns, sniff_delimiter
+from worker.files.lines import LineReader
 from worker.files.records import GUESS_RECORDS, LINE_TOO_LONG, NUL, ReadOptions, text_problem
 from worker.files.sources import Line, LongLine, Source, decode_line, text_of
 from worker.reviews import Reject, Review
@@ -21,7 +22,7 @@ Row = tuple[int, list[str], str | None]
 _DELIMITER_NAMES = {"\t": "tab", ";": "semicolon", "|": "pipe"}
 
 
-class DelimitedReader:
+class DelimitedReader(LineReader):
     """Lines of delimited cells, quoted as in csv; the first record names the columns."""
 
     def __init__(self, source: Source, fmt: str, options: ReadOptions) -> None:
@@ -45,13 +46,6 @@ class DelimitedReader:
             Header(source.name, self._names, values, may_be_data=True), options
         )
         self.announcements = [*announced, *announcements]
-
-    @property
-    def position(self) -> int:
-        return self._source.position
-
-    def read(self, skip: int) -> Iterator[Review | Reject]:
-        return itertools.islice(self._records(), skip, None)
 
     def _records(self) -> Iterator[Review | Reject]:
         names, columns, max_chars = self._names, self.columns, self._options.max_chars

@@ -14,26 +14,10 @@ from worker.errors import ColumnMissing, FileUnreadable
 from worker.files.records import FIRST_BLOCK_BYTES, FORMATS, ReadOptions
 
 TEXT_NAMES = (
-    "text",
-    "review",
-    "review_text",
-    "reviewtext",
-    "review_body",
-    "reviewbody",
-    "review_content",
-    "body",
-    "content",
-    "comment",
-    "comments",
-    "sentence",
-    "message",
-    "reviews",
-    "feedback",
-    "tweet",
-    "document",
-    "verbatim",
-    "description",
-)
+    "text", "review", "review_text", "reviewtext", "review_body", "reviewbody", "review_content", "body",
+    "content", "comment", "comments", "sentence", "message", "reviews", "feedback", "tweet", "document",
+    "verbatim", "description",
+)  # fmt: skip
 LABEL_NAMES = ("label", "sentiment", "gold", "gold_label", "class", "polarity")
 """Never rating, stars or score: 3 of 5 stars is no label, and agreement with it would mean nothing."""
 

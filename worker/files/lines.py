@@ -27,7 +27,34 @@ from worker.reviews import Reject, Review
 _decode = json.JSONDecoder(parse_constant=lambda _: None).decode
 
 
-class JsonLinesReader:
+class LineReader:
+    """Records of a source, line by line."""
+
+    _source: Source
+    _options: ReadOptions
+
+    @property
+    def position(self) -> int:
+        return self._source.position
+
+    def read(self, skip: int) -> Iterator[Review | Reject]:
+        return itertools.islice(self._records(), skip, None)
+
+    def _records(self) -> Iterator[Review | Reject]:
+        raise NotImplementedError
+
+    def _text(self, line: Line) -> tuple[str, str | None]:
+        if isinstance(line, LongLine):
+            return "", LINE_TOO_LONG.format(limit=self._options.max_line_bytes)
+        if b"\0" in line:
+            return "", NUL
+        text = decode_line(line, self._source.encoding)
+        if text is None:
+            return "", f"not valid {self._source.encoding}"
+        return text, None
+
+
+class JsonLinesReader(LineReader):
     """Every line that isn't blank is an object whose members are the columns."""
 
     def __init__(self, source: Source, options: ReadOptions) -> None:
@@ -37,13 +64,6 @@ class JsonLinesReader:
         names = list(dict.fromkeys(name for found in objects for name in found))
         values = {name: [found.get(name) for found in objects] for name in names}
         self.columns, self.announcements = choose_columns(Header(source.name, names, values), options)
-
-    @property
-    def position(self) -> int:
-        return self._source.position
-
-    def read(self, skip: int) -> Iterator[Review | Reject]:
-        return itertools.islice(self._records(), skip, None)
 
     def _records(self) -> Iterator[Review | Reject]:
         columns, max_chars = self.columns, self._options.max_chars
@@ -70,13 +90,9 @@ class JsonLinesReader:
             )
 
     def _object(self, line: Line) -> tuple[dict[str, Any], str | None]:
-        if isinstance(line, LongLine):
-            return {}, LINE_TOO_LONG.format(limit=self._options.max_line_bytes)
-        if b"\0" in line:
-            return {}, NUL
-        text = decode_line(line, self._source.encoding)
-        if text is None:
-            return {}, f"not valid {self._source.encoding}"
+        text, problem = self._text(line)
+        if problem is not None:
+            return {}, problem
         try:
             found = _decode(text)
         except json.JSONDecodeError as error:
@@ -89,27 +105,24 @@ class JsonLinesReader:
 
     def _first_objects(self) -> list[dict[str, Any]]:
         lines = iter(self._source.lines() if self._source.repeatable else self._source.head())
-        filled = [line for line in itertools.islice(lines, 2 * GUESS_RECORDS) if not _is_blank(line)]
+        filled = [
+            line
+            for line in itertools.islice(lines, 2 * GUESS_RECORDS)
+            if isinstance(line, LongLine) or line.strip()
+        ]
         if not filled:
             raise FileUnreadable(f"{self._source.name} is empty.")
         objects = [found for line in filled[:GUESS_RECORDS] if (found := self._object(line)[0])]
         if not objects:
-            hint = " It looks like a JSON array: write one object a line." if _opens_array(filled[0]) else ""
+            is_array = isinstance(filled[0], bytes) and filled[0].lstrip().startswith(b"[")
+            hint = " It looks like a JSON array: write one object a line." if is_array else ""
             raise FileUnreadable(
                 f"{self._source.name} is no jsonl file: none of its first lines is a JSON object.{hint}"
             )
         return objects
 
 
-def _is_blank(line: Line) -> bool:
-    return isinstance(line, bytes) and not line.strip()
-
-
-def _opens_array(line: Line) -> bool:
-    return isinstance(line, bytes) and line.lstrip().startswith(b"[")
-
-
-class PlainReader:
+class PlainReader(LineReader):
     """Every line that isn't blank is a review."""
 
     def __init__(self, source: Source, options: ReadOptions) -> None:
@@ -122,30 +135,14 @@ class PlainReader:
         self.columns = Columns(text=None)
         self.announcements: list[str] = []
 
-    @property
-    def position(self) -> int:
-        return self._source.position
-
-    def read(self, skip: int) -> Iterator[Review | Reject]:
-        return itertools.islice(self._records(), skip, None)
-
     def _records(self) -> Iterator[Review | Reject]:
         row_no = 0
         for line_no, line in enumerate(self._source.lines(), 1):
             text, problem = self._text(line)
+            text = text.rstrip("\r\n")
             if problem is None:
                 if text.isspace() or not text:
                     continue
                 problem = text_problem(text, self._options.max_chars)
             row_no += 1
             yield Review(row_no, text) if problem is None else Reject(row_no, line_no, problem)
-
-    def _text(self, line: Line) -> tuple[str, str | None]:
-        if isinstance(line, LongLine):
-            return "", LINE_TOO_LONG.format(limit=self._options.max_line_bytes)
-        if b"\0" in line:
-            return "", NUL
-        text = decode_line(line, self._source.encoding)
-        if text is None:
-            return "", f"not valid {self._source.encoding}"
-        return text.rstrip("\r\n"), None

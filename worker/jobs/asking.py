@@ -97,7 +97,9 @@ def _ask(
         log.error("Prompt %s is parked: %s", prompt.id, error)
         ledger.park_prompt(prompt, str(error), delay_s=PARKED_S)
     except OracleInvalid as error:
-        log.error("The oracle isn't asked any more for jobs %s: %s", _ids(prompt), error)
+        log.error(
+            "The oracle isn't asked any more for jobs %s: %s", ", ".join(map(str, prompt.job_ids)), error
+        )
         if in_bulk:
             ledger.abandon_bulk(prompt, str(error))
             ledger.stop_oracle(prompt.job_ids, str(error))
@@ -125,7 +127,3 @@ def _without_money(ledger: Ledger, prompt: Prompt, error: BudgetSpent) -> None:
         ledger.release_prompt(prompt, str(error), delay_s=0.0, counts=False)
     else:
         ledger.park_prompt(prompt, str(error), delay_s=PARKED_S if error.final else MONEY_UNDER_WAY_S)
-
-
-def _ids(prompt: Prompt) -> str:
-    return ", ".join(map(str, prompt.job_ids))

@@ -41,7 +41,6 @@ class Scorers(Protocol):
 
     def has(self, adapter_id: int) -> bool:
         """Whether this one is loaded."""
-        ...
 
     def __call__(self, adapter_id: int) -> Scorer:
         """This one, loaded if it isn't.
@@ -51,7 +50,6 @@ class Scorers(Protocol):
             HostUnfit: this host can't.
             DeviceBroken: the device failed.
         """
-        ...
 
 
 def ring(ledger: Ledger, publish: Publish, lane: Lane, *, window: int) -> bool:

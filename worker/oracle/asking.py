@@ -270,10 +270,8 @@ class _Call:
                 if trouble.kind == "drop" and self._left_out(trouble.param or "", body, ids, [PROBE_TEXT]):
                     continue
                 return trouble
-            if reply.input_tokens is not None and reply.output_tokens is not None:
-                cost = self._price.cost(reply.input_tokens, reply.output_tokens)
-                tokens = reply.input_tokens + reply.output_tokens
-                self._book.settle(reservation, {index: Charge(cost, tokens)})
+            if (charge := reply.charge(self._price)) is not None:
+                self._book.settle(reservation, {index: charge})
             self._throttle.answered(reply.headers)
             if reply.outcomes[0] is None:
                 return Trouble("bisect", f"{self._route.spec.base_url} answered 200: {reply.trouble}")
@@ -289,15 +287,9 @@ class _Call:
         return self._route.drop(param) or param not in self._route.body(ids, texts)
 
     def _pay(self, part: Sequence[int], reservation: int, reply: Reply, bound: Money) -> None:
-        if reply.input_tokens is None or reply.output_tokens is None:
-            # A server that doesn't say what it took is taken to have used all.
-            cost, tokens = bound, 0
-        else:
-            cost = self._price.cost(reply.input_tokens, reply.output_tokens)
-            tokens = reply.input_tokens + reply.output_tokens
-        whole, rest = divmod(tokens, len(part))
-        costs = cost.split(len(part))
-        shares = {index: Charge(costs[place], whole + (place < rest)) for place, index in enumerate(part)}
+        # A server that doesn't say what it took is taken to have used all.
+        charge = reply.charge(self._price) or Charge(bound)
+        shares = dict(zip(part, charge.split(len(part)), strict=True))
         self._book.settle(reservation, shares)
         for index, share in shares.items():
             self._spent[index] += share

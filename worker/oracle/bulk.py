@@ -21,7 +21,7 @@ from worker.oracle.money import Charge, Price
 from worker.oracle.prompts import fixed_ids
 from worker.oracle.routes import ChatRoute, read_completion
 from worker.oracle.spec import OracleSpec
-from worker.reviews import Answer, Failure, Money
+from worker.reviews import Answer, Failure, Money, total
 
 MOST_LINES = 50_000
 MOST_BYTES = 200_000_000
@@ -239,22 +239,16 @@ class BulkScorer:
         *,
         most: Mapping[int, Money],
     ) -> None:
-        share = len(line.positions)
-        tokens = (reply.input_tokens or 0) + (reply.output_tokens or 0)
-        if reply.input_tokens is None or reply.output_tokens is None:
-            # An answer that doesn't say what it took is taken to have used all.
-            costs = [most[position] for position in line.positions]
-        else:
-            costs = self.price.cost(reply.input_tokens, reply.output_tokens).split(share)
-        for place, (position, outcome) in enumerate(zip(line.positions, reply.outcomes, strict=True)):
-            whole, rest = divmod(tokens, share)
-            charges[position] = Charge(costs[place], whole + (place < rest))
+        # An answer that doesn't say what it took is taken to have used all.
+        taken = reply.charge(self.price) or Charge(total(most.values()))
+        shares = taken.split(len(line.positions))
+        for position, outcome, charge in zip(line.positions, reply.outcomes, shares, strict=True):
+            charges[position] = charge
             if outcome is None:
-                if share > 1 or reply.state != "refused":
+                if len(shares) > 1 or reply.state != "refused":
                     # Asked again, in a line of its own; the ledger counts how often.
                     continue
                 outcome = Failure(reply.trouble, reply.state)
-            charge = charges[position]
             answers[position] = Answer(outcome, reply.model, reply.request_id, charge.tokens, charge.cost)
 
 

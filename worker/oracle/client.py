@@ -14,6 +14,7 @@ from openai import OpenAI
 
 from worker.errors import OracleInvalid, OracleQuotaSpent, OracleUnavailable
 from worker.logs import hush
+from worker.oracle.money import Charge, Price
 from worker.oracle.spec import OracleSpec
 from worker.reviews import Outcome
 
@@ -219,6 +220,14 @@ class Reply:
     state: Literal["refused", "unanswered"] = "unanswered"
     too_long: bool = False
 
+    def charge(self, price: Price) -> Charge | None:
+        """What it took; None where the server doesn't say."""
+        if self.input_tokens is None or self.output_tokens is None:
+            return None
+        return Charge(
+            price.cost(self.input_tokens, self.output_tokens), self.input_tokens + self.output_tokens
+        )
+
 
 class Route(Protocol):
     """One way to ask: what is sent, what it can cost at most, and how the answer is read."""
@@ -227,21 +236,16 @@ class Route(Protocol):
 
     def body(self, ids: Sequence[str], texts: Sequence[str], *, roomy: bool = False) -> dict[str, Any]:
         """The request for these reviews; `roomy`: with twice the room for the answer."""
-        ...
 
     def bound(self, body: Mapping[str, Any]) -> tuple[int, int]:
         """The most input and output tokens it can take."""
-        ...
 
     def send(self, body: Mapping[str, Any], ids: Sequence[str]) -> Reply:
         """Asks. Raises whatever the client raises."""
-        ...
 
     def explain(self, error: Exception, *, own_text: bool = False, texts: Sequence[str] = ()) -> Trouble:
         """What to do about an error of `send`. With `own_text` no review was in the request: the server's words are
         repeated, unless they hold one of these `texts`."""
-        ...
 
     def drop(self, param: str) -> bool:
         """The server doesn't know this parameter: whether it can be left out from now on."""
-        ...

@@ -52,6 +52,11 @@ class Charge:
         """Both together."""
         return Charge(self.cost + other.cost, self.tokens + other.tokens)
 
+    def split(self, parts: int) -> list[Charge]:
+        """So many shares, as equal as can be, which together are exactly the whole."""
+        whole, rest = divmod(self.tokens, parts)
+        return [Charge(cost, whole + (place < rest)) for place, cost in enumerate(self.cost.split(parts))]
+
 
 NOTHING = Charge()
 PRICES = {"gpt-6-luna": Price.of("0.10", 0)}
@@ -112,12 +117,9 @@ class Book(Protocol):
         Raises:
             BudgetSpent: that much isn't left.
         """
-        ...
 
     def settle(self, reservation: int, charges: Mapping[int, Charge]) -> None:
         """The request took this much. A reservation that is never settled counts as spent."""
-        ...
 
     def save(self, answers: Mapping[int, Answer]) -> None:
         """These answers are final."""
-        ...

@@ -17,7 +17,18 @@ from worker.oracle.spec import OracleSpec
 from worker.reviews import Outcome, Score
 
 
-class ChatRoute(ChatBody):
+class _Explaining:
+    spec: OracleSpec
+    _client: OpenAI
+
+    def explain(self, error: Exception, *, own_text: bool = False, texts: Sequence[str] = ()) -> Trouble:
+        """What to do about an error of `send`. With `own_text` no review was in the request: the server's words are
+        repeated, unless they hold one of these `texts`."""
+        quoted = quote(error, key=self._client.api_key, texts=texts) if own_text else ""
+        return explain(error, self.spec.model, self.spec.base_url, quoted=quoted)
+
+
+class ChatRoute(_Explaining, ChatBody):
     """Asks with a `ChatBody`. Its answers have no probabilities."""
 
     def __init__(self, client: OpenAI, spec: OracleSpec) -> None:
@@ -34,12 +45,6 @@ class ChatRoute(ChatBody):
             headers=raw.headers,
             request_id=raw.headers.get("x-request-id"),
         )
-
-    def explain(self, error: Exception, *, own_text: bool = False, texts: Sequence[str] = ()) -> Trouble:
-        """What to do about an error of `send`. With `own_text` no review was in the request: the server's words are
-        repeated, unless they hold one of these `texts`."""
-        quoted = quote(error, key=self._client.api_key, texts=texts) if own_text else ""
-        return explain(error, self.spec.model, self.spec.base_url, quoted=quoted)
 
 
 def read_completion(
@@ -105,7 +110,7 @@ class _Pairs(list[tuple[str, Any]]):
 SUM_TOLERANCE = 0.02
 
 
-class DecisionsRoute(DecisionsBody):
+class DecisionsRoute(_Explaining, DecisionsBody):
     """Asks with a `DecisionsBody`; the probability of the choice is the score. Output tokens are free."""
 
     def __init__(self, client: OpenAI, spec: OracleSpec) -> None:
@@ -128,12 +133,6 @@ class DecisionsRoute(DecisionsBody):
             trouble=trouble,
             state="refused" if trouble.startswith("the model refused") else "unanswered",
         )
-
-    def explain(self, error: Exception, *, own_text: bool = False, texts: Sequence[str] = ()) -> Trouble:
-        """What to do about an error of `send`. With `own_text` no review was in the request: the server's words are
-        repeated, unless they hold one of these `texts`."""
-        quoted = quote(error, key=self._client.api_key, texts=texts) if own_text else ""
-        return explain(error, self.spec.model, self.spec.base_url, quoted=quoted)
 
 
 def read_decision(

@@ -158,15 +158,12 @@ class Throttle(Protocol):
         Raises:
             OracleUnavailable: the circuit breaker is open, or the wait would be long.
         """
-        ...
 
     def answered(self, headers: Mapping[str, str], *, unused: int = 0) -> None:
         """The server answered; `headers` may say what it allows, `unused` of the admitted tokens weren't needed."""
-        ...
 
     def failed(self, error: OracleUnavailable) -> None:
         """The server didn't answer, or wants to be left alone for `error.retry_after_s`."""
-        ...
 
 
 class RedisThrottle:

@@ -33,15 +33,12 @@ class Taking(Protocol):
 
     def takes(self) -> bool:
         """Whether it does."""
-        ...
 
     def stop(self) -> None:
         """From now on it doesn't; others get the messages."""
-        ...
 
     def start(self) -> None:
         """From now on it does."""
-        ...
 
 
 class Breaker:

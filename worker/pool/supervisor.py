@@ -16,6 +16,7 @@ from typing import Protocol
 
 from pydantic import SecretStr
 
+from worker.bootstrap import worker_name
 from worker.errors import DataDirectoryBusy, DeviceUnavailable, LoracleError
 from worker.lifeline import DEATHS_GIVEN_UP, DEATHS_WITHIN_S, Deaths, died
 from worker.pool.valkey import EmbeddedValkey, running_pid
@@ -75,11 +76,9 @@ class Process(Protocol):
 
     def poll(self) -> int | None:
         """The return code, None while it runs."""
-        ...
 
     def send_signal(self, sig: int) -> None:
         """Sends a signal."""
-        ...
 
 
 Spawn = Callable[[Sequence[str], Mapping[str, str]], Process]
@@ -188,7 +187,9 @@ class Supervisor:
         """Asks every worker to finish the batches in flight and end; returns at once."""
         if not self._stopping:
             self._stopping = True
-            self._signal(signal.SIGTERM)
+            for slot in self._slots:
+                if slot.process is not None and slot.process.poll() is None:
+                    slot.process.send_signal(signal.SIGTERM)
 
     def stop(self, timeout_s: float = 60.0) -> bool:
         """Stops warmly, kills what still runs after `timeout_s` seconds; True if nothing had to be killed."""
@@ -218,7 +219,7 @@ class Supervisor:
             **os.environ,
             **environment(self._settings),
             # With the pid: two workers of one host may have other settings, and so other faults.
-            "LORACLE_WORKER_NAME": f"{_host(self._settings)} {plan.device} (pid {os.getpid()})",
+            "LORACLE_WORKER_NAME": f"{worker_name(self._settings)} {plan.device} (pid {os.getpid()})",
             "LORACLE_PUBLISH_WINDOW": str(self._windows[plan.lane]),
             "LORACLE_DEVICE": "cpu" if plan.gpu is None else "cuda",
             "CUDA_VISIBLE_DEVICES": plan.gpu or "",
@@ -248,21 +249,12 @@ class Supervisor:
             "The worker on %s died (%s); it starts again in %g s.", slot.plan.device, died(code), rest_s
         )
 
-    def _signal(self, sig: int) -> None:
-        for slot in self._slots:
-            if slot.process is not None and slot.process.poll() is None:
-                slot.process.send_signal(sig)
-
 
 def _spawn(command: Sequence[str], variables: Mapping[str, str]) -> Process:
     # A process group of its own: Ctrl-C reaches only the supervisor, which then stops the workers warmly.
     return subprocess.Popen(
         command, env=dict(variables), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0
     )
-
-
-def _host(settings: Settings) -> str:
-    return settings.worker_name or os.uname().nodename
 
 
 def _cores() -> int:

@@ -14,7 +14,6 @@ class Scorer(Protocol):
     @property
     def identity(self) -> ScorerIdentity:
         """Who gives the labels; the same for as long as the scorer lives."""
-        ...
 
     def score(self, reviews: Sequence[Review]) -> list[Outcome]:
         """One outcome per review, in the order of `reviews`.
@@ -23,4 +22,3 @@ class Scorer(Protocol):
             Transient: nothing was scored, the same call may succeed later.
             AdapterInvalid: this scorer can never answer.
         """
-        ...
