@@ -1,4 +1,5 @@
-"""Pictures: training curves and calibration for model cards, contenders side by side. They need matplotlib."""
+"""Pictures: training curves and calibration for model cards, contenders side by side. They need matplotlib, which the
+extra `train` brings; without it they are left out, and nothing else is."""
 
 from __future__ import annotations
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 CURVES = "curves.png"
 RELIABILITY = "reliability.png"
+
+NO_MATPLOTLIB = "matplotlib isn't installed. Install it: pip install 'loracle[train]'"
 
 # Colours that colour-blind people tell apart (Okabe and Ito 2008).
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#888888"
@@ -162,9 +165,7 @@ def _draw_row(
 
 def _figure(width_inch: float, height_inch: float) -> Figure:
     if not plots_available():
-        raise TrainingInvalid(
-            "drawing needs matplotlib, which isn't installed. Install it: pip install 'matplotlib>=3.11'"
-        )
+        raise TrainingInvalid(NO_MATPLOTLIB)
     # Not pyplot: it keeps every figure, and asks for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

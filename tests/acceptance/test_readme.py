@@ -50,7 +50,7 @@ PRELOADED = [
         "rich.progress",
     ),
     *("trainer.train", "trainer.data", "trainer.evaluation", "trainer.plots", "trainer.leakage"),
-    *("matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "matplotlib.figure"),
+    *("matplotlib.backends.backend_agg", "matplotlib.figure"),
     *("huggingface_hub", "transformers.models.auto.modeling_auto", "transformers.models.bert.modeling_bert"),
 ]
 TINY = "--base tiny --max-length 32 --token-budget 512 --epochs 1 --dtype fp32"

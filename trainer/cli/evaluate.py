@@ -100,7 +100,7 @@ def _evaluate(
     # Only now, since torch takes seconds: a wrong name is told at once.
     from trainer import evaluation
     from trainer.pages import record, text_page, write_evaluation, write_model_card
-    from trainer.plots import plots_available
+    from trainer.plots import NO_MATPLOTLIB, RELIABILITY, plots_available
 
     with scoring_progress(len(reviews.texts)) as scored:
         measured, scores = evaluation.evaluate_file(
@@ -133,7 +133,7 @@ def _evaluate(
     if out is not None:
         write_evaluation(out, record_as or ", ".join(Path(name).name for name in data), measured)
         if not plots_available():
-            click.echo("matplotlib isn't installed, so reliability.png is left out.", err=True)
+            click.echo(f"{RELIABILITY} is left out: {NO_MATPLOTLIB}", err=True)
         if (out / MANIFEST).is_file():
             write_model_card(out, Manifest.read(out))
     if record_as or scaling is not None:

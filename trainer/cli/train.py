@@ -111,6 +111,7 @@ def train(
     # Imported here: --help needs no torch.
     from trainer.data import read_labelled
     from trainer.datasets import resolve_data
+    from trainer.plots import CURVES, NO_MATPLOTLIB, plots_available
     from worker.model.manifest import Manifest
 
     config = _config(out, name, recipe, settings)
@@ -147,6 +148,9 @@ def train(
     }
     if test is not None:
         about["test_leaks"] = _leaks(reviews, test)
+    # Said before the training: afterwards it can't be mended.
+    if not plots_available():
+        click.echo(f"{CURVES} will be left out: {NO_MATPLOTLIB}", err=True)
     try:
         _run(config, reviews, about, restart)
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,3 +73,18 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, *, bins: int = BINS) 
                 )
             )
     return rows
+
+
+def binomial_band(n: int, share: float) -> tuple[float, float]:
+    """The shares between which 95 % of draws lie of `n` reviews that are each right with probability `share`: where a
+    bin of a perfectly calibrated scorer would be (Bröcker and Smith 2007)."""
+    # A mean may be over 1 by its last digit, and the logarithm wants neither 0 nor 1.
+    p = min(max(share, 1e-12), 1 - 1e-12)
+    # What is further from the mean than ten standard deviations has no weight.
+    reach = 10 + 10 * math.sqrt(n * p * (1 - p))
+    counts = np.arange(max(0, math.floor(n * p - reach)), min(n, math.ceil(n * p + reach)) + 1)
+    steps = np.log((n - counts[:-1]) / counts[1:]) + math.log(p) - math.log1p(-p)
+    logs = np.concatenate([[0.0], np.cumsum(steps)])
+    weights = np.cumsum(np.exp(logs - logs.max()))
+    low, high = counts[np.searchsorted(weights, np.array([0.025, 0.975]) * weights[-1])]
+    return float(low / n), float(high / n)

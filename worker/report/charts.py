@@ -7,13 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from markupsafe import Markup
+
+from worker.agreement import wilson
+from worker.agreement.calibration import binomial_band
 from worker.report import drawing
-from worker.report.chart import Chart, Table
 from worker.report.data import BINS, Comparison, ReportData
-from worker.report.drawing import SERIES, Name, Points, canvas
+from worker.report.drawing import SERIES, Name, Value
 from worker.report.text import SPEAKS_FOR_ALL, basis, best, is_repeated
 from worker.report.words import (
     RATERS,
+    Table,
     bare,
     coefficient,
     coefficient_in_table,
@@ -37,6 +41,16 @@ OF_PAIRS = (("gold", "adapter"), ("gold", "final"), ("gold", "oracle"), ("adapte
 
 
 @dataclass(frozen=True, slots=True)
+class Chart:
+    """A drawing, what it shows in a sentence, and its numbers; a `wide` one needs the whole page."""
+
+    name: Name
+    svg: Markup
+    table: Table
+    wide: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Charts:
     """The drawings by section; a missing one is None or not in the list."""
 
@@ -49,21 +63,16 @@ class Charts:
 
 
 def draw(data: ReportData) -> Charts:
-    """All drawings of a report.
-
-    Raises:
-        ReportImpossible: matplotlib isn't installed.
-    """
+    """All drawings of a report."""
     colours = label_colours(data)
-    with canvas():
-        return Charts(
-            labels=_labels(data, colours),
-            scores=_scores(data, colours),
-            confusions=tuple(_confusions(data)),
-            calibration=_calibration(data),
-            by_length=by_slices(data, "length"),
-            by_score=by_slices(data, "score"),
-        )
+    return Charts(
+        labels=_labels(data, colours),
+        scores=_scores(data, colours),
+        confusions=tuple(_confusions(data)),
+        calibration=_calibration(data),
+        by_length=by_slices(data, "length"),
+        by_score=by_slices(data, "score"),
+    )
 
 
 def label_colours(data: ReportData) -> dict[str, str]:
@@ -145,6 +154,7 @@ def _confusions(data: ReportData) -> Iterator[Chart]:
             name,
             drawing.confusion(name, table, shown, (first, second)),
             Table(f"Rows: {first}; columns: {second}", [first, *shown], cells),
+            wide=len(shown) > 4,
         )
 
 
@@ -178,9 +188,9 @@ def _calibration(data: ReportData) -> Chart | None:
     if one is None or one.gold is None or not one.gold.bins:
         return None
     gold = one.gold
-    band = ""
+    chance = ""
     if gold.ece is not None and gold.ece_band is not None:
-        band = (
+        chance = (
             f" The mean gap (ECE) is {coefficient(gold.ece)}; a perfectly calibrated scorer with these scores would "
             f"have {coefficient(gold.ece_band[0])} to {coefficient(gold.ece_band[1])} nine times in ten."
         )
@@ -194,7 +204,7 @@ def _calibration(data: ReportData) -> Chart | None:
         "calibration",
         "Do scores mean what they say?",
         f"Accuracy over the score of {RATERS[one.raters[1]]}, in {count(len(gold.bins), 'bin')} of equal size over "
-        f"{count(scored, 'review')} with gold; on the dashed line a score is the chance to be right.{band}{rms}",
+        f"{count(scored, 'review')} with gold; on the dashed line a score is the chance to be right.{chance}{rms}",
     )
     rows = [
         [
@@ -207,7 +217,11 @@ def _calibration(data: ReportData) -> Chart | None:
         for bin_ in gold.bins
     ]
     header = ["scores", "reviews", "mean score", "accuracy", "accuracy − score"]
-    return Chart(name, drawing.calibration(name, gold.bins), Table("Calibration, bin by bin", header, rows))
+    points = [(one.confidence, one.accuracy, wilson(round(one.accuracy * one.n), one.n)) for one in gold.bins]
+    band = [binomial_band(one.n, one.confidence) for one in gold.bins]
+    return Chart(
+        name, drawing.calibration(name, points, band), Table("Calibration, bin by bin", header, rows)
+    )
 
 
 Kind = Literal["length", "score"]
@@ -235,14 +249,7 @@ def by_slices(data: ReportData, kind: Kind) -> Chart | None:
         f"Share of equal labels in {count(len(places), 'part')} of the job by {unit}, with 95 % intervals: "
         f"{', '.join(title for title, _ in series)}.",
     )
-    points = [
-        Points(
-            title,
-            [found[place].share.value if place in found else None for place in places],
-            [found[place].share.interval if place in found else None for place in places],
-        )
-        for title, found in series
-    ]
+    shares = {title: [_known(found.get(place)) for place in places] for title, found in series}
     header = [unit, *(cell for title, _ in series for cell in (title, "reviews compared", "kappa"))]
     rows = [
         [ticks[number], *(cell for _, found in series for cell in _cells(found.get(place)))]
@@ -250,9 +257,13 @@ def by_slices(data: ReportData, kind: Kind) -> Chart | None:
     ]
     return Chart(
         name,
-        drawing.over_slices(name, points, ticks, unit),
+        drawing.over_slices(name, shares, ticks, unit),
         Table(f"Agreement by {kind}, in brackets its 95 % interval", header, rows),
     )
+
+
+def _known(one: Comparison | None) -> Value | None:
+    return None if one is None or one.share.value is None else (one.share.value, one.share.interval)
 
 
 def _cells(one: Comparison | None) -> tuple[str, str, str]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TYPE_CHECKING
+
+from markupsafe import Markup
 
 from worker.agreement.terms import explained
-from worker.errors import ReportImpossible
 from worker.report import reproduce, text
-from worker.report.chart import Table
 from worker.report.charts import draw
 from worker.report.data import EXCERPT, Comparison, Disagreement, ReportData
+from worker.report.drawing import templates
 from worker.report.text import PAIRS, basis, headlines, is_repeated
 from worker.report.words import (
+    Table,
     bare,
     coefficient,
     coefficient_in_table,
@@ -24,9 +25,6 @@ from worker.report.words import (
     plain,
     share_in_table,
 )
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 GENERATOR = "Loracle report"
 """In the page's head: by it a file is known to be a report, which a new one may replace."""
@@ -43,24 +41,13 @@ class Dispute:
 
 
 def render(data: ReportData) -> str:
-    """The report as HTML: everything is escaped but the drawings, which are made here.
-
-    Raises:
-        ReportImpossible: matplotlib or Jinja2 isn't installed.
-    """
-    environment = _environment()
-    from markupsafe import Markup
-
-    here = files("worker.report")
-    charts = draw(data)
+    """The report as HTML. Everything is escaped but the style sheet and the drawings, whose parts are."""
+    style = files("worker.report").joinpath("style.css").read_text(encoding="utf-8")
     agreement = _agreement(data)
-    # The only two things that aren't escaped: our own style sheet, and SVG that came from an XML serialiser.
-    style = Markup(here.joinpath("style.css").read_text(encoding="utf-8"))
-    environment.filters["svg"] = lambda chart: Markup(chart.svg)
-    template = environment.from_string(here.joinpath("template.html.j2").read_text(encoding="utf-8"))
+    template = templates().get_template("page.html.j2")
     return template.render(
         generator=f"{GENERATOR} {data.version}",
-        style=style,
+        style=Markup(style),
         data=data,
         job=data.job,
         title=f"Job {data.job.id}: {plain(data.job.name)}",
@@ -71,7 +58,7 @@ def render(data: ReportData) -> str:
         oracle=_plain(text.oracle(data)),
         speed=_plain(text.speed_and_cost(data)),
         counts=text.tables(data),
-        charts=charts,
+        charts=draw(data),
         agreement=agreement,
         # Its cells say in words what they are on.
         terms=[] if agreement is None else explained({*agreement.header} - {"on"}),
@@ -84,16 +71,6 @@ def render(data: ReportData) -> str:
         excerpt=EXCERPT,
         agreed_at=None if data.agreed_at is None else moment(data.agreed_at),
     )
-
-
-def _environment() -> Environment:
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError as error:
-        raise ReportImpossible(
-            f"the report needs Jinja2, which can't be imported ({error}). Install it: pip install jinja2"
-        ) from error
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def _plain(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from worker.report.chart import Table
 from worker.report.data import Comparison, ReportData
 from worker.report.words import (
     RATERS,
+    Table,
     coefficient_with_interval,
     count,
     listed,

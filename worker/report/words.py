@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import unicodedata
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from worker.report.data import Figure
 
@@ -16,6 +17,16 @@ RATERS = {
 }
 UNDEFINED = "undefined"
 NBSP = "\u00a0"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells under a header; the first cell of a row names it, `numeric` columns are set to the right."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric: bool = True
 
 
 def bare(rater: str) -> str:

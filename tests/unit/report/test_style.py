@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import pytest
 
-from worker.report.drawing import STRONGEST_CELL, VARIABLES
+from worker.report.drawing import MARKERS, SERIES, STRONGEST_CELL
 
 STYLE = files("worker.report").joinpath("style.css").read_text(encoding="utf-8")
 Colour = tuple[float, float, float]
@@ -70,8 +70,13 @@ def test_lines_and_bars_stand_out(scheme: str) -> None:
         assert contrast(colours[f"--series-{series}"], colours["--paper"]) >= 4.5
 
 
-def test_every_colour_of_a_drawing_is_one_of_the_page() -> None:
-    assert set(VARIABLES.values()) <= set(schemes()["light"])
+def test_every_mark_of_a_drawing_has_a_rule_in_colours_of_the_page() -> None:
+    template = files("worker.report").joinpath("drawing.svg.j2").read_text(encoding="utf-8")
+    classes = {one for found in re.findall(r'class="([\w -]+)"', template) for one in found.split()}
+    classes |= {*SERIES, *(f"line-{number}" for number in range(2, len(MARKERS) + 1))}
+    assert classes >= {"plot", "cell", "track", "band"}
+    assert all(re.search(rf"\.{one}\b", STYLE) for one in classes)
+    assert set(re.findall(r"var\((--[\w-]+)\)", STYLE)) <= set(schemes()["light"])
 
 
 def test_paper_has_its_own_rules_and_the_light_scheme() -> None:

@@ -25,7 +25,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("train", "pages"):
+    for module in ("train", "pages", "plots"):
         monkeypatch.setattr(f"trainer.{module}.plots_available", lambda: False)
 
 
@@ -50,6 +50,10 @@ def test_train_then_evaluate_then_record(base: Path, data: Path, tmp_path: Path)
     assert out.startswith("adapter 'a' is in ")
     assert "80 reviews with labels negative, positive" in err
     assert "epoch 2: validation accuracy" in err
+    assert (
+        "curves.png will be left out: matplotlib isn't installed. Install it: pip install 'loracle[train]'"
+        in err
+    )
     assert (tmp_path / "a" / MODEL_CARD).is_file()
 
     code, out, _ = invoke("evaluate", tmp_path / "a", data, "--record", "test", "--fit-temperature", "--json")

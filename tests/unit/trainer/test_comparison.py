@@ -228,7 +228,7 @@ def test_the_plot_is_a_picture_or_its_library_is_named(
     with pytest.raises(TrainingInvalid, match="no contender"):
         draw_comparison(rows[2:], tmp_path / PLOT, title="none")
     monkeypatch.setattr("trainer.plots.plots_available", lambda: False)
-    with pytest.raises(TrainingInvalid, match="pip install 'matplotlib"):
+    with pytest.raises(TrainingInvalid, match="pip install 'loracle"):
         draw_comparison(rows, tmp_path / PLOT, title="without")
 
 

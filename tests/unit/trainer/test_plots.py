@@ -91,7 +91,7 @@ def test_without_matplotlib_drawing_says_what_to_install(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert not plots_available()
     for draw in (lambda path: draw_curves(STEPS, path), lambda path: draw_reliability(ROWS, path)):
-        with pytest.raises(TrainingInvalid, match="pip install 'matplotlib") as caught:
+        with pytest.raises(TrainingInvalid, match="pip install 'loracle") as caught:
             draw(tmp_path / "x.png")
         assert caught.value.exit_code == 2
     assert not list(tmp_path.iterdir())
