@@ -23,7 +23,13 @@ main.add_command(compare)
 
 if __name__ == "__main__":
     try:
-        main(prog_name="python -m trainer")
+        main(prog_name="python -m trainer", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
     except LoracleError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)

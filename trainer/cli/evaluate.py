@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -41,24 +40,9 @@ BUNDLED_NAME = "bundled"
 @click.option("--dtype", type=click.Choice(DTYPES), default="auto", show_default=True)
 @LIMIT
 @JSON
-def evaluate(**options: Any) -> None:
-    """Measure an adapter on labelled review files, through the scorer that the worker runs.
-
-    ADAPTER is a directory, or `bundled` for the one that comes with Loracle. The page shows the first errors with
-    their texts. --record and --fit-temperature change the manifest, so the adapter is another one afterwards: jobs
-    that it has scored stay with the one it was.
-    """
-    try:
-        _evaluate(**options)
-    except KeyboardInterrupt:
-        click.echo("Interrupted.", err=True)
-        raise SystemExit(130) from None
-
-
-def _evaluate(
+def evaluate(
     adapter: Path,
     data: tuple[str, ...],
-    *,
     text_column: str | None,
     label_column: str | None,
     out: Path | None,
@@ -72,6 +56,12 @@ def _evaluate(
     limit: int | None,
     as_json: bool,
 ) -> None:
+    """Measure an adapter on labelled review files, through the scorer that the worker runs.
+
+    ADAPTER is a directory, or `bundled` for the one that comes with Loracle. The page shows the first errors with
+    their texts. --record and --fit-temperature change the manifest, so the adapter is another one afterwards: jobs
+    that it has scored stay with the one it was.
+    """
     from trainer.data import read_labelled
     from trainer.datasets import resolve_data
     from worker.model.manifest import BUNDLED, MANIFEST, Manifest

@@ -52,41 +52,37 @@ def list_adapters(store: Store, active: int | None) -> Iterator[Listed]:
     rows, uses = store.queries.adapters(), store.queries.adapter_uses()
     bundled = Manifest.read(BUNDLED)
     for row in rows:
-        use = uses[row.id]
-        manifest = {"labels": row.labels} if row.is_stub else row.manifest
-        is_active = row.id == active if active is not None else row.sha256 == bundled.sha256
         yield _listed(
-            row.id, row.name, row.sha256, manifest, use.size_bytes, use.jobs, row.created_at, is_active
+            {"labels": row.labels} if row.is_stub else row.manifest,
+            adapter_id=row.id,
+            name=row.name,
+            sha256=row.sha256,
+            size_bytes=uses[row.id].size_bytes,
+            jobs=uses[row.id].jobs,
+            added_at=row.created_at,
+            active=row.id == active if active is not None else row.sha256 == bundled.sha256,
         )
     if bundled.sha256 not in {row.sha256 for row in rows}:
-        size = sum((BUNDLED / name).stat().st_size for name in bundled.files)
-        said = {"base": {"id": bundled.base.id}, "labels": bundled.labels, "metrics": bundled.metrics}
-        yield _listed(None, bundled.name, bundled.sha256, said, size, 0, None, active is None)
+        yield _listed(
+            {"base": {"id": bundled.base.id}, "labels": bundled.labels, "metrics": bundled.metrics},
+            adapter_id=None,
+            name=bundled.name,
+            sha256=bundled.sha256,
+            size_bytes=sum((BUNDLED / name).stat().st_size for name in bundled.files),
+            jobs=0,
+            added_at=None,
+            active=active is None,
+        )
 
 
-def _listed(
-    adapter_id: int | None,
-    name: str,
-    sha256: str,
-    manifest: Mapping[str, Any],
-    size_bytes: int,
-    jobs: int,
-    added_at: float | None,
-    active: bool,
-) -> Listed:
+def _listed(manifest: Mapping[str, Any], **known: Any) -> Listed:
     accuracy, measured_on = recorded_accuracy(manifest.get("metrics", {}))
     return Listed(
-        adapter_id=adapter_id,
-        name=name,
-        sha256=sha256,
         base=manifest.get("base", {}).get("id"),
         labels=tuple(manifest["labels"]),
         accuracy=accuracy,
         accuracy_on=measured_on,
-        size_bytes=size_bytes,
-        jobs=jobs,
-        added_at=added_at,
-        active=active,
+        **known,
     )
 
 

@@ -88,34 +88,20 @@ def enqueue_options(
     """The options as one value. `batch_size` is the default when the command line names none.
 
     Raises:
-        Invalid: --limit and --sample are both given, or the delimiter isn't one character.
+        Invalid: --limit and --sample are both given, or a value is one that no file can be read with.
     """
     if values["limit"] is not None and values["sample"] is not None:
         raise Invalid("--limit takes the first reviews, --sample draws some at random: choose one of them.")
-    delimiter = values["delimiter"]
-    if delimiter is not None:
-        delimiter = delimiter.replace("\\t", "\t")
-        if len(delimiter) != 1:
-            raise Invalid(f"--delimiter must be one character, not {values['delimiter']!r}.")
+    of_file = ("text_column", "label_column", "id_column", "keep_columns", "delimiter", "encoding")
+    of_job = ("limit", "sample", "seed", "name", "priority", "max_rejects", "again")
     return EnqueueOptions(
         read=ReadOptions(
             format=values["format_"],
-            text_column=values["text_column"],
-            label_column=values["label_column"],
-            id_column=values["id_column"],
-            keep_columns=values["keep_columns"],
-            delimiter=delimiter,
-            encoding=values["encoding"],
             max_chars=settings.max_text_chars,
+            **{name: values[name] for name in of_file},
         ),
-        limit=values["limit"],
-        sample=values["sample"],
-        seed=values["seed"],
-        name=values["name"],
-        priority=values["priority"],
         batch_size=values["batch_size"] or batch_size or settings.batch_size,
-        max_rejects=values["max_rejects"],
-        again=values["again"],
+        **{name: values[name] for name in of_job},
     )
 
 

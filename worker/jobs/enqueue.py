@@ -34,11 +34,6 @@ LONGEST = 4
 """A chunk is closed at so many times its size, however few of its records count."""
 
 
-def every(record: object) -> bool:
-    """Each record counts."""
-    return True
-
-
 class _Chunk(Generic[Item]):
     """Records of which those that count are up to `size`."""
 
@@ -61,7 +56,7 @@ class _Chunk(Generic[Item]):
 
 
 def chunked(
-    records: Iterator[Item], size: int, counts: Callable[[Item], bool] = every
+    records: Iterator[Item], size: int, counts: Callable[[Item], bool] = lambda _: True
 ) -> Iterator[list[Item]]:
     """Lists of records of which `size` count, the last one shorter."""
     chunk = _Chunk(size, counts)
@@ -76,7 +71,7 @@ def chunked_by_time(
     records: Iterator[Item],
     size: int,
     flush_s: float,
-    counts: Callable[[Item], bool] = every,
+    counts: Callable[[Item], bool] = lambda _: True,
     *,
     idle: Callable[[], None] = lambda: None,
 ) -> Iterator[list[Item]]:

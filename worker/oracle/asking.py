@@ -59,17 +59,7 @@ class OracleScorer:
             OracleUnavailable: the server doesn't answer now, or wants to be left alone.
             BudgetSpent: from `book`.
         """
-        sent = [self.spec.sent(text) for text in texts]
-        _Call(
-            self._route,
-            self._price,
-            self._standing,
-            sent,
-            book,
-            throttle,
-            heartbeat,
-            self._first_wait_s,
-        ).run()
+        _Call(self, [self.spec.sent(text) for text in texts], book, throttle, heartbeat).run()
 
 
 class _Call:
@@ -77,19 +67,16 @@ class _Call:
 
     def __init__(
         self,
-        route: Route,
-        price: Price,
-        standing: Standing,
+        scorer: OracleScorer,
         texts: Sequence[str],
         book: Book,
         throttle: Throttle,
         heartbeat: Callable[[], None],
-        first_wait_s: float,
     ) -> None:
-        self._route, self._price, self._texts = route, price, texts
+        self._route, self._price, self._texts = scorer._route, scorer._price, texts
         self._book, self._throttle, self._heartbeat = book, throttle, heartbeat
-        self._first_wait_s = first_wait_s
-        self._standing, self._since = standing, standing.findings
+        self._first_wait_s = scorer._first_wait_s
+        self._standing, self._since = scorer._standing, scorer._standing.findings
         self._spent = [NOTHING] * len(texts)
         self._patience_s = PATIENCE_S
 

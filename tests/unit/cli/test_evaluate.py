@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from tests.unit import models
 from trainer.cli.evaluate import evaluate
 from trainer.pages import MODEL_CARD
+from worker.cli import main
 from worker.errors import ColumnMissing, FileUnreadable, LoracleError, TrainingInvalid
 from worker.model.manifest import BUNDLED, Manifest
 
@@ -168,15 +169,17 @@ def test_a_file_that_is_not_there_is_named(adapter: Path, tmp_path: Path) -> Non
 
 
 def test_ctrl_c_while_scoring_exits_130_and_records_nothing(
-    adapter: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+    adapter: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     before = Manifest.read(adapter)
     monkeypatch.setattr("worker.scorers.adapter.AdapterScorer.score", interrupt)
-    code, out, err = invoke(adapter, data, "--record", "test")
-    assert (code, out) == (130, "")
+    with pytest.raises(SystemExit, match="130"):
+        main(["evaluate", str(adapter), str(data), "--record", "test", "--device=cpu", "--dtype=fp32"])
+    out, err = capsys.readouterr()
+    assert out == ""
     assert err.endswith("Interrupted.\n")
     assert Manifest.read(adapter) == before
 
