@@ -154,6 +154,10 @@ def upgrade() -> None:
         _unique("agreements", "job_id", "raters", "selection", "slice"),
     )  # fmt: skip
     _table(
+        "label_days", *_key("job_id", "day"), *_key("label", "source", kind=TEXT), *_given(INTEGER, "n"),
+        _references("label_days", "job_id", "jobs.id", "CASCADE"),
+    )  # fmt: skip
+    _table(
         "batches", _id(), *_given(INTEGER, "job_id"), *_given(TEXT, "lane", "state"),
         *_given(INTEGER, "rank", "number", "first_row", "last_row", "size", "attempts"),
         *_maybe(INTEGER, "scorer_id", "parent_id"), *_maybe(TEXT, "lease_token", "task_id", "error"),
@@ -220,7 +224,8 @@ def upgrade() -> None:
         _references("requests", "batch_id", "batches.id", "SET NULL"),
     )  # fmt: skip
     op.create_index("ix_requests_batch_id", "requests", ["batch_id"])
-    op.create_index("ix_requests_state", "requests", ["job_id", "state", "row_no", "reason"])
+    op.create_index("ix_requests_job_id_state_reason", "requests", ["job_id", "state", "reason"])
+    _index_where("ix_requests_open", "requests", ["job_id", "row_no"], "state = 'open'")
     op.create_index(
         "ix_requests_scorer_id_text_sha256_state", "requests", ["scorer_id", "text_sha256", "state"]
     )
@@ -249,7 +254,8 @@ def downgrade() -> None:
         op.execute(f"DROP VIEW {view}")
     for table in (
         "worker_faults", "reservations", "requests", "labels", "corrections", "bulks", "reviews", "rejects",
-        "measurings", "batches", "agreements", "deleted_jobs", "jobs", "activations", "scorers", "adapters",
+        "measurings", "batches", "label_days", "agreements", "deleted_jobs", "jobs", "activations", "scorers",
+        "adapters",
     ):  # fmt: skip
         op.drop_table(table)
 

@@ -10,12 +10,32 @@ import os
 import platform
 import sys
 
-from tests.benchmarks import agreement, encoding, enqueueing, exporting, oracle, queries, report, scoring, training
+from tests.benchmarks import (
+    agreement,
+    encoding,
+    enqueueing,
+    exporting,
+    oracle,
+    queries,
+    report,
+    scoring,
+    training,
+)
 
 
 def main() -> None:
     """Runs the benchmarks named on the command line, or all, and prints one JSON object per figure."""
-    chosen = sys.argv[1:] or ["enqueue", "encode", "score", "train", "oracle", "agree", "queries", "export", "report"]
+    chosen = sys.argv[1:] or [
+        "enqueue",
+        "encode",
+        "score",
+        "train",
+        "oracle",
+        "agree",
+        "queries",
+        "export",
+        "report",
+    ]
     print(json.dumps({"machine": platform.platform(), "cores": os.cpu_count()}))  # noqa: T201
     if "enqueue" in chosen:
         for figure in enqueueing.measure(rows=int(os.environ.get("LORACLE_BENCH_ROWS", "1000000"))):

@@ -6,6 +6,7 @@ the oracle. The texts are as long as reviews are, so that walking over them cost
 
 from __future__ import annotations
 
+import datetime
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,15 +30,14 @@ from worker.store.schema import upgrade
 
 JOB, ADAPTER, ORACLE, OTHER = 100, 101, 102, 103
 POLICY = Policy("cascade", below=0.74, audit=0.04)
-DAY_S = 86_400
 # 23 days of a job that labels all the time.
 BEGAN, SECONDS_A_REVIEW = 1_790_000_000.0, 2.0
 PER_PROMPT, PER_BATCH = 20, 256
 
 
 def measure(*, rows: int) -> Iterator[dict[str, Any]]:
-    """`threshold`, `status`, a tick of `status --watch`, the first row of `results --wrong`, `stats --since` of a week
-    of the job and of all its days; each the best of three, after one that isn't counted."""
+    """`threshold`, `status`, a tick of `status --watch`, the first row of `results --wrong`, `stats --since` of a
+    week and of all the job's days; each the best of three, after one that isn't counted."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         urls = [f"sqlite:///{folder / 'loracle.db'}"]
@@ -56,14 +56,14 @@ def _measure(url: str, rows: int, folder: Path) -> dict[str, Any]:
     store = Store(Ledger(engine), Queries(engine))
     refresh_agreement(JOB, ledger=store.ledger, queries=store.queries)
     settings = Settings(_env_file=None, home=folder)
-    last = BEGAN + rows * SECONDS_A_REVIEW
+    last = datetime.datetime.fromtimestamp(BEGAN + rows * SECONDS_A_REVIEW, datetime.UTC).date()
     found = {
         "threshold_s": _best(lambda: thresholds(store.queries.raters(JOB), POLICY, JOB)),
         "status_s": _best(lambda: _report(settings, store, JOB)),
         "watch_s": _best(lambda: store.queries.progress(JOB)),
         "wrong_s": _best(lambda: next(store.queries.iterate_results(JOB, wrong=True))),
-        "stats_week_s": _best(lambda: store.queries.daily_stats(since=last - 7 * DAY_S)),
-        "stats_all_s": _best(lambda: store.queries.daily_stats(since=BEGAN - DAY_S)),
+        "stats_week_s": _best(lambda: store.queries.daily_stats(since=last - datetime.timedelta(days=7))),
+        "stats_all_s": _best(lambda: store.queries.daily_stats(since=datetime.date(2020, 1, 1))),
     }
     on_postgresql = engine.dialect.name == "postgresql"
     engine.dispose()
@@ -88,13 +88,14 @@ def _best(call: Callable[[], object]) -> float:
 
 
 def fill(engine: Engine, rows: int) -> None:
-    """A job that is done, of so many reviews; with the statistics that the end of a job leaves."""
+    """A job that is done, of so many reviews."""
     on_postgresql = engine.dialect.name == "postgresql"
     with engine.begin() as connection:
         for statement in _statements(rows, on_postgresql=on_postgresql):
             connection.execute(text(statement))
-    with engine.begin() as connection:
-        connection.execute(text("ANALYZE"))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        # What PostgreSQL's autovacuum does within minutes; it is off in this server.
+        connection.execute(text("VACUUM ANALYZE" if on_postgresql else "ANALYZE"))
 
 
 def _statements(rows: int, *, on_postgresql: bool) -> Iterator[str]:
@@ -117,7 +118,7 @@ def _statements(rows: int, *, on_postgresql: bool) -> Iterator[str]:
     yield (
         "INSERT INTO scorers (id, sha256, kind, name, details, created_at) "
         f"VALUES ({ADAPTER}, 'a', 'adapter', 'm', '{{}}', 0), ({ORACLE}, 'o', 'openai', 'gpt', "
-        "'{\"route\"\\:\"chat\",\"base_url\"\\:\"https\\://api.openai.com/v1\",\"model\"\\:\"gpt\"}', 0)"
+        '\'{"route"\\:"chat","base_url"\\:"https\\://api.openai.com/v1","model"\\:"gpt"}\', 0)'
     )
     for job, count in ((JOB, rows), (OTHER, 1)):
         yield (
@@ -129,8 +130,9 @@ def _statements(rows: int, *, on_postgresql: bool) -> Iterator[str]:
     filler = " ".join(f"word{number}" for number in range(400))
     yield (
         "INSERT INTO reviews (job_id, row_no, text, text_sha256, gold_label, characters) "
-        f"SELECT {JOB}, i, substr('{filler}', 1 + CAST(i % 900 AS INTEGER), 300 + CAST((i * 7919) % 1500 AS INTEGER)), "
-        f"{digest}, {label(48)}, 300 + (i * 7919) % 1500 FROM {series(rows)}"
+        f"SELECT {JOB}, i, substr('{filler}', 1 + CAST(i % 900 AS INTEGER), "
+        f"300 + CAST((i * 7919) % 1500 AS INTEGER)), {digest}, {label(48)}, "
+        f"300 + (i * 7919) % 1500 FROM {series(rows)}"
     )
     yield (
         "INSERT INTO batches (job_id, lane, rank, number, first_row, last_row, size, state, attempts, created_at, "

@@ -272,3 +272,21 @@ def test_labels_are_what_the_scorer_said(ledger: Ledger, queries: Queries) -> No
     for review in reviews(1, 5):
         score = expected(review)
         assert (rows[review.row_no]["label"], rows[review.row_no]["score"]) == (score.label, score.score)
+
+
+def test_the_planner_learns_the_size_of_a_large_job_when_it_is_sealed_and_done(
+    ledger: Ledger, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.store.jobs.ANALYZED_FROM", 5)
+    if engine.dialect.name == "postgresql":
+        known = "SELECT CAST(max(reltuples) AS INTEGER) FROM pg_class WHERE relname = '{}'"
+    else:
+        known = "SELECT max(CAST(stat AS INTEGER)) FROM sqlite_stat1 WHERE tbl = '{}'"
+    enqueue(ledger, 4)
+    if engine.dialect.name == "postgresql":
+        assert sql(engine, known.format("reviews")) == [(-1,)]
+    job = enqueue(ledger, 8)
+    assert sql(engine, known.format("reviews")) == [(12,)]
+    work_off(ledger)
+    assert sql(engine, known.format("labels")) == [(12,)]
+    assert job.id

@@ -19,6 +19,7 @@ from worker.errors import JobUnknown
 from worker.quality.measured import kept_agreement, record_agreement, refresh_agreement
 from worker.reviews import Failure, Review, Score, ScorerIdentity
 from worker.store.ledger import Ledger
+from worker.store.progress import label_days
 from worker.store.queries import Queries
 
 POLICIES = [
@@ -232,6 +233,12 @@ def test_the_summary_of_jobs_says_what_status_says_before_and_after(
         if at.job.state == "done":
             said = Counter(row["source"] for row in queries.iterate_results(job_id) if row["source"])
             assert sources == dict(said)
+            with engine.connect() as connection:
+                days = label_days(connection, job_id)
+            by_source: Counter[str] = Counter()
+            for day in days:
+                by_source[day["source"]] += day["n"]
+            assert by_source == said
         assert seen[job_id][:6] == (
             at.job.state, at.reviews, at.rejected, at.labelled, at.failed, sources.get("oracle", 0),
         )  # fmt: skip

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from tests.contract.enqueued import sql
 from tests.contract.rated import Rated, rate
+from worker.quality.measured import refresh_agreement
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
 
@@ -52,12 +53,30 @@ def test_days_are_utcs_and_each_figure_counts_on_its_own_day(queries: Queries) -
 
 
 @pytest.mark.usefixtures("two_jobs")
-def test_a_window_takes_its_start_and_not_its_end(queries: Queries) -> None:
-    [third] = queries.daily_stats(since=20002 * DAY)
+def test_a_window_takes_both_its_ends(queries: Queries) -> None:
+    [third] = queries.daily_stats(since=FIRST + datetime.timedelta(days=2))
     assert third.labels == Counter(pos=1)
-    [first] = queries.daily_stats(until=20002 * DAY)
+    [first] = queries.daily_stats(until=FIRST + datetime.timedelta(days=1))
     assert (first.jobs, first.labels.total()) == (2, 9)
-    assert queries.daily_stats(since=20003 * DAY) == []
+    assert queries.daily_stats(since=FIRST + datetime.timedelta(days=3)) == []
+
+
+@pytest.mark.usefixtures("two_jobs")
+def test_days_of_measured_jobs_are_kept_and_say_the_same(
+    ledger: Ledger, queries: Queries, engine: Engine
+) -> None:
+    windows = [{}, {"since": FIRST + datetime.timedelta(days=1)}, {"until": FIRST}]
+    before = [queries.daily_stats(**window) for window in windows]
+    for job in queries.list_jobs():
+        assert refresh_agreement(job.id, ledger=ledger, queries=queries) >= 0
+    assert sql(engine, "SELECT sum(n) FROM label_days") == [(10,)]
+    sql(engine, "UPDATE jobs SET state = 'done'")
+    assert [queries.daily_stats(**window) for window in windows] == before
+    # Kept, not counted again; of a job that goes on again they are.
+    sql(engine, "UPDATE label_days SET n = 2 * n")
+    assert sum(day.labels.total() for day in queries.daily_stats()) == 20
+    sql(engine, "UPDATE jobs SET measured_at = NULL")
+    assert queries.daily_stats() == before[0]
 
 
 def test_an_empty_database_has_no_days(queries: Queries) -> None:
@@ -82,4 +101,4 @@ def test_each_table_is_read_once_however_many_jobs_there_are(
         queries.daily_stats()
         event.remove(engine, "before_cursor_execute", count)
         counts.append(len([statement for statement in seen if "SELECT" in statement]))
-    assert counts[0] == counts[1] == 5
+    assert counts[0] == counts[1] == 6

@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import click
@@ -205,15 +205,13 @@ def stats(since: datetime | None, until: datetime | None, as_json: bool) -> None
     if since is not None and until is not None and until < since:
         raise Invalid(f"--until {until:%F} lies before --since {since:%F}: exchange them.")
     _, store = open_all()
-    days = store.queries.daily_stats(
-        since=None if since is None else since.replace(tzinfo=UTC).timestamp(),
-        until=None if until is None else (until.replace(tzinfo=UTC) + timedelta(days=1)).timestamp(),
-    )
+    first, last = since and since.date(), until and until.date()
+    days = store.queries.daily_stats(since=first, until=last)
     total = DayStats((since or datetime.min).date())
     for day in days:
         total.add(day)
     if as_json:
-        window = {"since": since and since.date(), "until": until and until.date(), "timezone": "UTC"}
+        window = {"since": first, "until": last, "timezone": "UTC"}
         by_day = [{"day": day.day, **_report_day(day)} for day in days]
         echo_json({**window, **_report_day(total), "days": by_day})
     elif not days:

@@ -13,7 +13,8 @@ from worker.reviews import Job as JobRow
 from worker.store.engine import now, read, write
 from worker.store.inserts import upserting
 from worker.store.job_rows import lock_job, select_jobs, to_job
-from worker.store.tables import ACTIVE_JOBS, Agreement, Correction, Job, Measuring, Request, Review
+from worker.store.progress import label_days
+from worker.store.tables import ACTIVE_JOBS, Agreement, Correction, Job, LabelDay, Measuring, Request, Review
 
 if TYPE_CHECKING:
     from worker.agreement.measure import Measurement
@@ -176,9 +177,13 @@ class AgreementShelf:
         return write(self._engine, work)
 
     def save_agreements(self, job_id: int, found: Sequence[Measurement], *, token: str) -> bool:
-        """Keeps how well the job's raters agree, in place of all that was kept before, and that a job which is over
-        is measured; one transaction. False if the token is worth nothing by now: nothing was written.
+        """Keeps how well the job's raters agree, in place of all that was kept before, its labels by day, and that a
+        job which is over is measured; one transaction. False if the token is worth nothing by now: nothing was
+        written.
         """
+
+        with read(self._engine) as connection:
+            days = label_days(connection, job_id)
 
         def work(connection: Connection) -> bool:
             lock_job(connection, job_id)
@@ -193,6 +198,9 @@ class AgreementShelf:
                 .where(Job.id == job_id)
                 .values(measured_at=case((Job.state.in_(ACTIVE_JOBS), None), else_=measured_at))
             )
+            connection.execute(delete(LabelDay).where(LabelDay.job_id == job_id))
+            if days:
+                connection.execute(insert(LabelDay), days)
             connection.execute(delete(Agreement).where(Agreement.job_id == job_id))
             if found:
                 connection.execute(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import random
 import sqlite3
@@ -24,6 +25,8 @@ from worker.errors import DatabaseBusy, DatabaseUnreachable, LoracleError, Setti
 from worker.settings import ESCAPES, without_secrets
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10
 BUSY_TIMEOUT_S = 30
@@ -192,6 +195,23 @@ def write(engine: Engine, work: Callable[[Connection], T]) -> T:
             ) from error
 
     return retrying(once)
+
+
+def analyze(engine: Engine) -> None:
+    """The planner learns how large the tables are; what fails of it is left to the database's own rounds."""
+    statements = ["PRAGMA analysis_limit = 1000", "ANALYZE"]
+    if engine.dialect.name == "postgresql":
+        statements = ["ANALYZE (SKIP_LOCKED) reviews, batches, requests, labels"]
+    try:
+        # On PostgreSQL each table's statistics count at once, and no lock is held while the next is read.
+        with (
+            engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+            connection.begin(),
+        ):
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+    except (DBAPIError, LoracleError):
+        log.info("The statistics of the tables couldn't be renewed.")
 
 
 def rewrite_sqlite(engine: Engine, *, whole: bool) -> bool:

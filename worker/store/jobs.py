@@ -14,7 +14,7 @@ from worker.reviews import JobSpec, Money
 from worker.reviews import Reject as RejectRow
 from worker.reviews import Review as ReviewRow
 from worker.store.agreements import measure_anew, measure_later
-from worker.store.engine import now, read, write
+from worker.store.engine import analyze, now, read, write
 from worker.store.inserts import insert_reviews, queue_batches, upserting
 from worker.store.job_rows import job_unknown, read_job
 from worker.store.requests import insert_requests, open_requests_of, reopen
@@ -27,6 +27,9 @@ from worker.store.tables import (
     Request,
     Review,
 )
+
+ANALYZED_FROM = 10_000
+"""Records of a job from which on its size changes how the tables are best read."""
 
 
 class JobLife:
@@ -157,6 +160,7 @@ class JobLife:
                     raise JobStateInvalid(f"job {job_id} is {job.state}: its file can't be finished.")
 
         write(self._engine, work)
+        self._analyze_large(job_id)
         return self.complete(job_id)
 
     def complete(self, job_id: int) -> bool:
@@ -187,7 +191,17 @@ class JobLife:
                 measure_anew(connection, job_id)
             return done.rowcount == 1
 
-        return write(self._engine, work)
+        done = write(self._engine, work)
+        if done:
+            self._analyze_large(job_id)
+        return done
+
+    def _analyze_large(self, job_id: int) -> None:
+        """A job that fills the tables would be read by the plans of empty ones until the database looks by itself."""
+        with read(self._engine) as connection:
+            records = connection.scalar(select(Job.records_read).where(Job.id == job_id))
+        if records is not None and records >= ANALYZED_FROM:
+            analyze(self._engine)
 
     def stop(self, job_id: int, reason: str) -> None:
         """The job can't go on: no further batch is claimed, running ones finish. A job that is over stays so.

@@ -8,14 +8,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Engine, Select, case, cast, exists, func, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    and_,
+    case,
+    cast,
+    exists,
+    false,
+    func,
+    not_,
+    select,
+    true,
+)
 
 from worker.reviews import Job as JobRow
 from worker.reviews import Money
 from worker.store.engine import now, read
 from worker.store.inserts import on_postgresql
 from worker.store.job_rows import read_job
-from worker.store.results import RESULTS
 from worker.store.tables import (
     ACTIVE_JOBS,
     OPEN_BATCHES,
@@ -23,6 +37,8 @@ from worker.store.tables import (
     Batch,
     Bulk,
     Job,
+    Label,
+    LabelDay,
     Reject,
     Request,
     Reservation,
@@ -129,7 +145,8 @@ def read_progress(connection: Connection, job_id: int) -> Progress:
     asked = connection.execute(
         select(Request.reason, Request.state, func.count())
         .where(Request.job_id == job_id)
-        .group_by(Request.reason, Request.state)
+        # In the order of an index that says it all.
+        .group_by(Request.state, Request.reason)
     ).all()
     requests = {(reason, state): int(count) for reason, state, count in asked}
     open_requests = sum(count for (_, state), count in requests.items() if state in OPEN_REQUESTS)
@@ -284,29 +301,37 @@ class StatsQueries:
 
     _engine: Engine
 
-    def daily_stats(self, *, since: float | None = None, until: float | None = None) -> list[DayStats]:
-        """Every day on which something happened, in order; since <= when < until, in seconds since 1970.
+    def daily_stats(
+        self, *, since: datetime.date | None = None, until: datetime.date | None = None
+    ) -> list[DayStats]:
+        """Every day on which something happened, from `since` to `until`, both included, in order.
 
         One read of each table, of one moment.
         """
         days: dict[int, DayStats] = {}
+        window = _Window(
+            None if since is None else (since - _EPOCH).days, None if until is None else (until - _EPOCH).days
+        )
 
         def at(day: int) -> DayStats:
             return days.setdefault(day, DayStats(_EPOCH + datetime.timedelta(days=day)))
 
         with read(self._engine) as connection:
-            for day, jobs, records in connection.execute(_jobs(connection, since, until)):
+            for day, jobs, records in connection.execute(_jobs(connection, window)):
                 at(day).jobs, at(day).reviews = int(jobs), int(records)
-            for day, rejects in connection.execute(_of_jobs(connection, Reject, since, until)):
+            for day, rejects in connection.execute(_of_jobs(connection, Reject, window)):
                 at(day).rejects = int(rejects)
                 at(day).reviews -= int(rejects)
-            failed = _of_jobs(connection, Review, since, until).where(Review.error.is_not(None))
+            failed = _of_jobs(connection, Review, window).where(Review.error.is_not(None))
             for day, failures in connection.execute(failed):
                 at(day).failures = int(failures)
-            for day, label, source, count in connection.execute(_labels(connection, since, until)):
+            for day, label, source, count in (
+                *connection.execute(_kept_labels(window)),
+                *connection.execute(_labels(connection, window)),
+            ):
                 at(day).labels[label] += int(count)
                 at(day).sources[source] += int(count)
-            for day, cost, tokens, set_aside in connection.execute(_money(connection, since, until)):
+            for day, cost, tokens, set_aside in connection.execute(_money(connection, window)):
                 at(day).cost_nanos, at(day).tokens = int(cost), int(tokens)
                 at(day).set_aside_nanos = int(set_aside)
         return [days[day] for day in sorted(days)]
@@ -318,35 +343,87 @@ def _day(connection: Connection, moment: Any) -> Any:
     return cast(func.floor(days) if on_postgresql(connection) else days, BigInteger)
 
 
-def _between(moment: Any, since: float | None, until: float | None) -> list[Any]:
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Days since 1970, both included; None is no limit."""
+
+    first: int | None
+    last: int | None
+
+    def has(self, moment: Any) -> list[Any]:
+        """Conditions: the moment, in seconds since 1970, lies in it."""
+        return [
+            *([] if self.first is None else [moment >= self.first * DAY_S]),
+            *([] if self.last is None else [moment < (self.last + 1) * DAY_S]),
+        ]
+
+
+def _jobs(connection: Connection, window: _Window) -> Select[Any]:
+    day = _day(connection, Job.created_at).label("day")
+    counts = select(day, func.count(), func.sum(Job.records_read))
+    return counts.where(*window.has(Job.created_at)).group_by(day)
+
+
+def _of_jobs(connection: Connection, table: Any, window: _Window) -> Select[Any]:
+    day = _day(connection, Job.created_at).label("day")
+    counts = select(day, func.count()).select_from(table).join(Job, Job.id == table.job_id)
+    return counts.where(*window.has(Job.created_at)).group_by(day)
+
+
+def _is_kept() -> ColumnElement[bool]:
+    """The job's labels by day are kept. Of a job that was cancelled batches may finish after it was measured."""
+    return and_(Job.state == "done", Job.measured_at.is_not(None))
+
+
+def _kept_labels(window: _Window) -> Select[Any]:
+    columns: list[Any] = [LabelDay.day, LabelDay.label, LabelDay.source]
+    counts = select(*columns, func.sum(LabelDay.n)).join(Job, Job.id == LabelDay.job_id)
+    return counts.where(
+        _is_kept(),
+        *([] if window.first is None else [LabelDay.day >= window.first]),
+        *([] if window.last is None else [LabelDay.day <= window.last]),
+    ).group_by(*columns)
+
+
+def _labels(connection: Connection, window: _Window) -> Select[Any]:
+    # A job that ended before the window has no label in it.
+    lives = [] if window.first is None else [func.coalesce(Job.finished_at, now()) >= window.first * DAY_S]
+    chosen = select(Job.id).where(not_(_is_kept()), *lives)
+    return _final_labels(connection).where(Label.job_id.in_(chosen), *window.has(Label.created_at))
+
+
+def label_days(connection: Connection, job_id: int) -> list[dict[str, Any]]:
+    """The job's final labels as rows of the table `label_days`."""
+    rows = connection.execute(_final_labels(connection).where(Label.job_id == job_id))
     return [
-        *([] if since is None else [moment >= since]),
-        *([] if until is None else [moment < until]),
+        {"job_id": job_id, "day": day, "label": label, "source": source, "n": n}
+        for day, label, source, n in rows
     ]
 
 
-def _jobs(connection: Connection, since: float | None, until: float | None) -> Select[Any]:
-    day = _day(connection, Job.created_at).label("day")
-    counts = select(day, func.count(), func.sum(Job.records_read))
-    return counts.where(*_between(Job.created_at, since, until)).group_by(day)
-
-
-def _of_jobs(connection: Connection, table: Any, since: float | None, until: float | None) -> Select[Any]:
-    day = _day(connection, Job.created_at).label("day")
-    counts = select(day, func.count()).select_from(table).join(Job, Job.id == table.job_id)
-    return counts.where(*_between(Job.created_at, since, until)).group_by(day)
-
-
-def _labels(connection: Connection, since: float | None, until: float | None) -> Select[Any]:
-    c = RESULTS.c
-    day = _day(connection, c.labelled_at).label("day")
-    counts = select(day, c.label, c.source, func.count())
-    return counts.where(c.label.is_not(None), *_between(c.labelled_at, since, until)).group_by(
-        day, c.label, c.source
+def _final_labels(connection: Connection) -> Select[Any]:
+    """Final labels by day, label and source, as the view `results` has them, without a look at the reviews."""
+    day = _day(connection, Label.created_at).label("day")
+    source = case(
+        (Label.rater == "oracle", "oracle"),
+        (Request.reason == "cascade", "adapter_unconfirmed"),
+        else_="adapter",
+    ).label("source")
+    is_final = case(
+        (Label.rater == "oracle", Request.reason != "audit"),
+        (Request.reason == "policy", false()),
+        (Request.reason.in_(("cascade", "fallback")), Request.state != "labelled"),
+        else_=true(),
+    )
+    return (
+        select(day, Label.label, source, func.count())
+        .outerjoin(Request, (Request.job_id == Label.job_id) & (Request.row_no == Label.row_no))
+        .where(is_final)
+        .group_by(day, Label.label, source)
     )
 
 
-def _money(connection: Connection, since: float | None, until: float | None) -> Select[Any]:
+def _money(connection: Connection, window: _Window) -> Select[Any]:
     day = _day(connection, Reservation.created_at).label("day")
     unsettled = case((Reservation.cost_nanos.is_(None), Reservation.reserved_nanos), else_=0)
     sums = select(
@@ -355,4 +432,4 @@ def _money(connection: Connection, since: float | None, until: float | None) -> 
         func.coalesce(func.sum(Reservation.tokens), 0),
         func.sum(unsettled),
     )
-    return sums.where(*_between(Reservation.created_at, since, until)).group_by(day)
+    return sums.where(*window.has(Reservation.created_at)).group_by(day)

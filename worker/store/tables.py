@@ -296,6 +296,20 @@ class Agreement(Table):
     created_at: Mapped[float]
 
 
+class LabelDay(Table):
+    """How many final labels a job has by the day they were given: days of UTC since 1970, label and source.
+
+    Kept with its agreement, and true of a job that is done and measured.
+    """
+
+    __tablename__ = "label_days"
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    day: Mapped[int] = mapped_column(primary_key=True)
+    label: Mapped[str] = mapped_column(primary_key=True)
+    source: Mapped[str] = mapped_column(primary_key=True)
+    n: Mapped[int]
+
+
 class Measuring(Table):
     """A job whose agreement is still to be measured, from `due_at` on.
 
@@ -324,8 +338,16 @@ class Request(Table):
         _one_of("state", REQUEST_STATES),
         _one_of("reason", REQUEST_REASONS),
         ForeignKeyConstraint(["job_id", "row_no"], ["reviews.job_id", "reviews.row_no"], ondelete="CASCADE"),
-        # The packer takes open requests in this order; the reason lets progress count without reading the rows.
-        Index("ix_requests_state", "job_id", "state", "row_no", "reason"),
+        # Progress counts by it without reading the rows.
+        Index(None, "job_id", "state", "reason"),
+        # The packer takes them in this order.
+        Index(
+            "ix_requests_open",
+            "job_id",
+            "row_no",
+            postgresql_where=text("state = 'open'"),
+            sqlite_where=text("state = 'open'"),
+        ),
         Index(None, "scorer_id", "text_sha256", "state"),
         Index(None, "batch_id"),
     )
