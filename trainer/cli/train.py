@@ -106,7 +106,10 @@ def train(
     """Train a LoRA adapter on labelled review files, or on a dataset of the Hugging Face hub by its name.
 
     The epoch with the best validation accuracy is kept. A run that was cut short leaves the best so far, and the
-    same command goes on with it; its checkpoint, metrics.jsonl and TensorBoard events are in OUT.run.
+    same command goes on with it, exactly; its checkpoint, metrics.jsonl and TensorBoard events are in OUT.run.
+
+    Exact duplicates are left out, and so is a text that has two labels. What is nearly a validation review isn't
+    trained on. With --test it says which test reviews are in the training data.
     """
     # Imported here: --help needs no torch.
     from trainer.data import read_labelled

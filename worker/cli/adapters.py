@@ -170,7 +170,12 @@ no_verify_option = click.option(
 
 @click.group()
 def adapters() -> None:
-    """List, check and choose the adapters of new jobs."""
+    """List, check and choose the adapters of new jobs.
+
+    A job pins its adapter when it is enqueued: --adapter, else LORACLE_ADAPTER, else the active one, else the one
+    that comes with Loracle. The database carries it to every host, whose disk is a cache: a changed byte there is
+    noticed and restored. A worker needs no restart for a new adapter; it keeps the last few in memory.
+    """
 
 
 @adapters.command("list", short_help="List the adapters in the database.")

@@ -253,8 +253,10 @@ def _show(table: Any) -> None:
 @click.option(
     "--adapter", metavar="NAME", help="Is this adapter drifting away from the oracle? With --since."
 )
-@click.option("--since", type=DATE, help="Its jobs finished since then, against those before.")
-@click.option("--until", type=DATE, help="Leave out jobs finished from then on.")
+@click.option(
+    "--since", type=DATE, metavar="DATE", help="Its jobs finished since then, against those before."
+)
+@click.option("--until", type=DATE, metavar="DATE", help="Leave out jobs finished from then on.")
 @json_option
 def agreement(
     job: int | None,

@@ -87,6 +87,14 @@ def doctor(as_json: bool) -> int:
     """Check settings, database, Redis, workers, device, adapter and oracle, and say how to mend what is wrong.
 
     Exit code 2 if something would keep a worker from scoring.
+
+    The environment counts first, then `.env` in LORACLE_HOME, then, if Loracle runs from its source, `.env` in the
+    checkout; only that one may set LORACLE_HOME. Any other `.env` is ignored: a folder of data must not say where
+    your key goes. LORACLE_DOTENV=no turns all of them off.
+
+    In a user name or password of a URL, write # / ? @ : % [ ] as %23 %2F %3F %40 %3A %25 %5B %5D. A URL that could be
+    read in two ways is refused, and no message shows its secrets. rediss:// checks the server's certificate: add
+    ?ssl_ca_certs=ca.pem for your own authority, or ?ssl_cert_reqs=none to check nothing.
     """
     findings = list(_findings())
     if as_json:

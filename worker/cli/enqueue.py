@@ -310,6 +310,23 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
     FILE is csv, tsv, jsonl, parquet, txt (a review a line), each also as .gz or .zst, a directory of .txt files, or
     - for a stream on stdin. The same file with the same options is the same job: a second call returns it, and one
     that was interrupted goes on where it stopped.
+
+    The columns of texts, gold labels and ids are guessed from their names, and announced. Records that can't be read
+    (empty, NUL, broken, too long) are rejected with line and reason (`loracle status JOB --rejects`). They stop a job
+    only when they are more than --max-rejects.
+
+    --policy adapter: the adapter labels, and nothing leaves this machine. oracle: the oracle labels. fallback: the
+    adapter, and the oracle where it can't: its files are refused, a text kills its worker, or no adapter worker has
+    taken a batch for a minute. cascade: the oracle decides the reviews whose score is under --below. With any of
+    them, --audit lets both label a random share, to measure agreement; the final label stays as it was.
+
+    --route decisions gives probabilities. chat has a strict schema, several reviews in a prompt and no scores, and
+    works with any compatible server. bulk is the Batch API. An answer that can't be trusted is never a label: its
+    prompt is halved until the review at fault stands alone. Before a call the most that it can cost is set aside, so
+    --max-cost holds over all workers and after kills. Of equal texts one is paid for.
+
+    Reviews leave only under a policy that names the oracle, which is announced. chat asks the server to keep no copy.
+    Neither texts nor keys reach a log.
     """
     settings, store = open_all()
     options = enqueue_options(settings, values)

@@ -174,7 +174,8 @@ def cancel(job: int, as_json: bool) -> None:
 def retry(job: int, max_cost: Money | None, as_json: bool) -> None:
     """Score again what failed in a job, or what a stopped or cancelled job left unscored.
 
-    The oracle is asked again where it gave no label; a new budget is for the whole job, with what is spent.
+    The oracle is asked again where it gave no label; a new budget is for the whole job, with what is spent. So goes
+    on a job that stopped because the oracle's server refused every request, even one with a text of our own.
     """
     settings, store = open_all()
     reviews = store.ledger.retry(job, max_cost=max_cost)

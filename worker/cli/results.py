@@ -138,7 +138,8 @@ def results(
     A review that has no label yet, or failed, is shown with an empty label. `source` says who gave the final label:
     adapter_unconfirmed where the oracle was to decide and didn't; `asked` why the oracle was asked at all. A file has
     the same columns whatever the job: `corrected` is 1 where a person gave the gold label, `labelled_at` is UTC. A
-    kept column whose name is taken is called file_NAME. Filters can be combined.
+    kept column whose name is taken is called file_NAME. Filters can be combined. Memory stays flat, however many rows
+    there are, and no cell of a csv is a formula to a spreadsheet.
     """
     _, store = open_all()
     wants_texts = "results --with-text" * with_text or "results --search" * (filters["search"] is not None)
@@ -236,6 +237,10 @@ HEAD = 4096
 @click.option("--force", is_flag=True, help="Replace a file that isn't a Loracle report.")
 def report(job: int, output: Path | None, texts: int, force: bool) -> None:
     """Write one self-contained HTML page about a JOB: what was scored, how far to trust it, how to repeat it.
+
+    It has each figure in a sentence with its 95 % interval, or why it is undefined; label shares, scores, confusion
+    matrices, calibration, agreement by length and by score; the sharpest disagreements, and gold labels that are
+    likely wrong; and how to repeat it: commands, hashes, seeds, methods, SQL.
 
     The page holds texts of reviews unless --texts is 0. It loads nothing, needs no script, and prints well. An
     earlier report of the same name is replaced.

@@ -49,7 +49,8 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
 
     It starts a private queue and the workers that --policy needs, enqueues the file, waits, and stops them again; the
     labels stay in the database for `loracle results`. Where a worker runs on this machine already, that one does the
-    work. Ctrl-C leaves a job that the same command, or `loracle worker`, takes up again.
+    work. Ctrl-C leaves a job that the same command, or `loracle worker`, takes up again. `loracle enqueue --help`
+    says more of files, policies and the oracle.
     """
     from worker.pool.supervisor import LocalPool, WorkerPlan, plan_workers
 

@@ -36,6 +36,9 @@ def status(job: int, watch: bool, show_rejects: bool, as_json: bool) -> int:
     The speed is that of the labelled reviews over the time from enqueueing to the last label. The time left follows
     from the last minute; there is none while nothing moves.
 
+    Ten failures of the oracle in a row, or an empty account, open a circuit breaker, which is shown here. Its limits
+    (LORACLE_REQUESTS_PER_MINUTE, LORACLE_TOKENS_PER_MINUTE, what the server says) hold over all workers.
+
     Exit code 1 if a review failed or the job stopped.
     """
     settings, store = open_all()

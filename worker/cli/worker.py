@@ -46,6 +46,11 @@ def worker(gpus: str, children: int | None, lanes: tuple[str, ...], concurrency:
 
     A stop lets the batches in flight finish; a second one ends them at once, and the next worker scores their
     reviews. Without REDIS_URL it brings its own queue along and serves this machine alone.
+
+    A host that can't load a job's adapter gives its batches back uncounted and tries again after five minutes. A
+    worker whose device breaks three times in a row takes no batches until a probe has scored a text on it. The other
+    workers do the job: no review fails and no job stops because of it. `loracle status JOB` and `loracle doctor` say
+    why. A supervisor must signal the main process alone (systemd: KillMode=mixed).
     """
     settings = read_settings()
     log_lines(settings.log_level)
