@@ -101,4 +101,4 @@ def test_each_table_is_read_once_however_many_jobs_there_are(
         queries.daily_stats()
         event.remove(engine, "before_cursor_execute", count)
         counts.append(len([statement for statement in seen if "SELECT" in statement]))
-    assert counts[0] == counts[1] == 6
+    assert counts[0] == counts[1] == 7
