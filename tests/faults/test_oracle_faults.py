@@ -10,9 +10,9 @@ import pytest
 
 from tests.faults.bulk_drill import BulkDrill
 from tests.faults.oracle_drill import Drill
+from worker.jobs import asking as bulking
 from worker.jobs import asking as prompting
-from worker.jobs import bulk as bulking
-from worker.oracle import asking, standing, throttle
+from worker.oracle import asking, throttle
 
 RUNS = int(os.environ.get("LORACLE_ORACLE_RUNS", "10"))
 
@@ -30,7 +30,7 @@ def test_every_review_ends_with_a_label_or_a_reason_and_within_budget(
     monkeypatch.setattr(prompting, "PARKED_S", 0.1)
     monkeypatch.setattr(prompting, "MONEY_UNDER_WAY_S", 0.05)
     monkeypatch.setattr(asking, "LONGEST_WAIT_S", 0.05)
-    monkeypatch.setattr(standing, "REMEMBERED_S", 0.1)
+    monkeypatch.setattr(throttle, "REMEMBERED_S", 0.1)
     database = tmp_path / "drill.db"
     shutil.copyfile(migrated_sqlite, database)
     Drill(seed, database, valkey_url).run()

@@ -284,7 +284,7 @@ def _advance(
     settings: Settings, store: Store, oracles: Oracles, state: str, as_json: bool, *, packed: int = 0
 ) -> None:
     # Here: the other commands load no OpenAI client.
-    from worker.jobs.bulk import advance_bulks
+    from worker.jobs.asking import advance_bulks
 
     before = [one for one in store.ledger.bulks(open_only=True) if one.state == state]
     answered = advance_bulks(

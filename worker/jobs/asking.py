@@ -1,26 +1,30 @@
-"""The story of a Prompt: claimed, paid for, asked, saved. Free of Celery and click."""
+"""The story of a Prompt or a Bulk: claimed, paid for, asked or submitted once, saved. Free of Celery and click."""
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from worker.errors import (
     BudgetSpent,
     BulkTooLarge,
     LeaseLost,
+    LoracleError,
     OracleInvalid,
     OracleQuotaSpent,
     OracleUnavailable,
     Transient,
 )
-from worker.jobs import bulk
 from worker.jobs.holding import LeaseKeeper, PromptBook
 from worker.oracle.asking import OracleScorer
-from worker.oracle.bulk import BulkScorer
+from worker.oracle.bulk import OVER, BulkScorer, Collected, Line, how_far
+from worker.oracle.client import plain_code
+from worker.oracle.money import NOTHING
 from worker.oracle.throttle import Throttle
 from worker.reviews import Money, Prompt
+from worker.store.bulks import BulkRow
 from worker.store.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -77,7 +81,7 @@ def _ask(
             scorer = oracle_for(prompt.scorer_id)
             if isinstance(scorer, BulkScorer):
                 in_bulk = True
-                book.answered = bulk.advance(ledger, prompt, scorer, book, poll_s=poll_s)
+                book.answered = advance(ledger, prompt, scorer, book, poll_s=poll_s)
             else:
                 texts = [request.text for request in prompt.requests]
                 try:
@@ -89,10 +93,7 @@ def _ask(
     except BulkTooLarge as error:
         ledger.split_bulk(prompt, str(error))
     except BudgetSpent as error:
-        if in_bulk:
-            bulk.without_money(ledger, prompt, error, poll_s=poll_s)
-        else:
-            _without_money(ledger, prompt, error)
+        _without_money(ledger, prompt, error, in_bulk=in_bulk, poll_s=poll_s)
     except OracleQuotaSpent as error:
         log.error("Prompt %s is parked: %s", prompt.id, error)
         ledger.park_prompt(prompt, str(error), delay_s=PARKED_S)
@@ -100,12 +101,7 @@ def _ask(
         log.error(
             "The oracle isn't asked any more for jobs %s: %s", ", ".join(map(str, prompt.job_ids)), error
         )
-        if in_bulk:
-            ledger.abandon_bulk(prompt, str(error))
-            ledger.stop_oracle(prompt.job_ids, str(error))
-        else:
-            ledger.stop_oracle(prompt.job_ids, str(error))
-            ledger.release_prompt(prompt, str(error), delay_s=0.0, counts=False)
+        _stop(ledger, prompt, prompt.job_ids, str(error), in_bulk=in_bulk)
     except OracleUnavailable as error:
         # An outage is no review's fault: once the breaker is open only its own probe goes out.
         counts = not error.limited and not in_bulk
@@ -120,10 +116,192 @@ def _ask(
         ledger.release_prompt(prompt, f"{type(error).__name__} while asking", delay_s=retry_delay_s)
 
 
-def _without_money(ledger: Ledger, prompt: Prompt, error: BudgetSpent) -> None:
-    if error.final and error.job_id is not None:
-        log.warning("Job %s: %s", error.job_id, error)
-        ledger.stop_oracle([error.job_id], str(error))
-        ledger.release_prompt(prompt, str(error), delay_s=0.0, counts=False)
+def _without_money(
+    ledger: Ledger, prompt: Prompt, error: BudgetSpent, *, in_bulk: bool, poll_s: float
+) -> None:
+    """A Bulk that the budget doesn't allow is halved where a part of it may fit; else its job stops asking."""
+    if not error.final or error.job_id is None:
+        wait_s = poll_s if in_bulk else PARKED_S if error.final else MONEY_UNDER_WAY_S
+        ledger.park_prompt(prompt, str(error), delay_s=wait_s)
+    elif in_bulk and len(prompt.requests) > 1:
+        ledger.split_bulk(prompt, str(error))
     else:
-        ledger.park_prompt(prompt, str(error), delay_s=PARKED_S if error.final else MONEY_UNDER_WAY_S)
+        log.warning("Job %s: %s", error.job_id, error)
+        _stop(ledger, prompt, [error.job_id], str(error), in_bulk=in_bulk)
+
+
+def _stop(ledger: Ledger, prompt: Prompt, job_ids: Sequence[int], reason: str, *, in_bulk: bool) -> None:
+    """These jobs ask no more; the Prompt's other requests go back to the ledger."""
+    if in_bulk:
+        ledger.abandon_bulk(prompt, reason)
+    ledger.stop_oracle(job_ids, reason)
+    if not in_bulk:
+        ledger.release_prompt(prompt, reason, delay_s=0.0, counts=False)
+
+
+TOKEN_LIMIT = "token_limit_exceeded"
+TOKEN_LIMIT_S = 600.0
+MANY = 1_000
+"""So many reviews in one Bulk are never at fault all together."""
+GRACE_S = 300.0
+"""How long a submission of which nobody heard may take to appear in OpenAI's list, before it is made again."""
+
+
+def advance(ledger: Ledger, prompt: Prompt, scorer: BulkScorer, book: PromptBook, *, poll_s: float) -> int:
+    """One step of a Bulk: submitted, looked at, or collected. How many requests got an answer.
+
+    Raises:
+        OracleInvalid, OracleUnavailable, BudgetSpent: it can't get on now; the lease is still held.
+        LeaseLost: another worker has it.
+    """
+    bulk = ledger.bulk(prompt.id)
+    assert bulk is not None, f"batch {prompt.id} has no Bulk"
+    texts = [request.text for request in prompt.requests]
+    lines = scorer.plan(f"b{prompt.id}", [request.attempts > 0 for request in prompt.requests])
+    if bulk.remote_id is not None:
+        return _collect(ledger, prompt, bulk.remote_id, scorer, book, lines, texts, poll_s)
+    remote_id = _submitted_before(bulk, scorer)
+    if remote_id is None:
+        remote_id = _submit(ledger, prompt, bulk, scorer, book, lines, texts)
+    ledger.note_submission(prompt, remote_id, poll_after_s=poll_s)
+    log.info("Bulk %s: %d requests submitted as %s.", prompt.id, len(texts), remote_id)
+    return 0
+
+
+def _submitted_before(bulk: BulkRow, scorer: BulkScorer) -> str | None:
+    """The submission that a worker made and didn't live to write down; None if there is none."""
+    if bulk.creating_s is None:
+        return None
+    remote_id = scorer.find(bulk.client_key, since=bulk.created_at)
+    if remote_id is None and bulk.creating_s < GRACE_S:
+        raise OracleUnavailable(
+            "it isn't known yet whether the Batch API took this Bulk",
+            retry_after_s=GRACE_S / 10,
+            limited=True,
+        )
+    return remote_id
+
+
+def _submit(
+    ledger: Ledger,
+    prompt: Prompt,
+    bulk: BulkRow,
+    scorer: BulkScorer,
+    book: PromptBook,
+    lines: list[Line],
+    texts: list[str],
+) -> str:
+    content = scorer.content(lines, texts)
+    # Of an upload that was never submitted some request may have left since.
+    scorer.forget(bulk.file_id)
+    ledger.begin_bulk(prompt)
+    book.reserve(scorer.bounds(lines, texts), scorer.price)
+    file_id = scorer.upload(content)
+    ledger.note_upload(prompt, file_id)
+    try:
+        return scorer.submit(file_id, bulk.client_key)
+    except (OracleInvalid, OracleUnavailable) as error:
+        if isinstance(error, OracleInvalid | OracleQuotaSpent) or error.limited:
+            # A clear no: there is no submission. After silence there may be one.
+            ledger.begin_bulk(prompt)
+            scorer.forget(file_id)
+        raise
+
+
+def _collect(
+    ledger: Ledger,
+    prompt: Prompt,
+    remote_id: str,
+    scorer: BulkScorer,
+    book: PromptBook,
+    lines: list[Line],
+    texts: list[str],
+    poll_s: float,
+) -> int:
+    batch = scorer.look(remote_id)
+    if batch.status not in OVER:
+        ledger.wait_on(prompt, poll_after_s=poll_s, said=how_far(batch))
+        return 0
+    said = [plain_code(one.code) for one in (batch.errors.data or [] if batch.errors else [])]
+    if batch.status == "failed" and TOKEN_LIMIT in said:
+        scorer.forget(batch.input_file_id)
+        ledger.submit_again(prompt, TOKEN_LIMIT, delay_s=TOKEN_LIMIT_S)
+        return 0
+    found = scorer.collect(batch, lines, texts)
+    spent = book.by_job(found.charges)
+    charges = {
+        reservation: spent.get(job_id, NOTHING)
+        for job_id, reservation in ledger.outstanding(prompt.id).items()
+    }
+    error = None
+    if batch.status == "failed":
+        error = f"the Batch API answered: {', '.join(filter(None, said)) or 'failed'}"
+    answers, refusal = found.answers, _refusal(ledger, prompt, found, error)
+    if refusal is not None:
+        answers, error = {}, refusal
+    again = ledger.collect(prompt, answers, charges=charges, error=error)
+    if refusal is not None:
+        job_ids = ", ".join(map(str, prompt.job_ids))
+        log.error("The oracle isn't asked any more for jobs %s: %s", job_ids, refusal)
+        ledger.stop_oracle(prompt.job_ids, refusal)
+    scorer.forget(batch.input_file_id)
+    log.info(
+        "Bulk %s is %s: %d answers, %d requests will be asked again.",
+        prompt.id,
+        batch.status,
+        len(answers),
+        again,
+    )
+    return len(answers)
+
+
+def _refusal(ledger: Ledger, prompt: Prompt, found: Collected, error: str | None) -> str | None:
+    """Why the server is at fault for a whole Bulk without a good answer; None where its reviews may be.
+
+    A review is at fault only where others succeed. They don't where the oracle answered nothing of these jobs, or
+    where so many refused lines are first ones; and a Bulk that is refused as a whole once more is no review's fault.
+    """
+    tried = [request.attempts > 0 for request in prompt.requests]
+    if error is not None:
+        return f"the server refuses every request: {error}" if all(tried) else None
+    if found.refusal is None:
+        return None
+    if not any(tried) and len(tried) >= MANY:
+        return found.refusal
+    return None if ledger.has_answers(prompt) else found.refusal
+
+
+def advance_bulks(
+    batch_ids: Sequence[int],
+    *,
+    ledger: Ledger,
+    oracle_for: Callable[[int], object],
+    poll_s: float,
+    max_total: Money | None,
+) -> int:
+    """Brings these Bulks a step further, without a worker; how many requests got an answer.
+
+    Raises:
+        OracleInvalid, OracleUnavailable, BudgetSpent: the first that can't get on; it goes back to the ledger.
+    """
+    answered = 0
+    for batch_id in batch_ids:
+        prompt = ledger.claim_prompt(batch_id)
+        if prompt is None:
+            continue
+        book = PromptBook(ledger, prompt, max_total=max_total)
+        try:
+            scorer = oracle_for(prompt.scorer_id)
+            assert isinstance(scorer, BulkScorer)
+            with LeaseKeeper(
+                partial(ledger.renew_prompt, prompt), lease_s=ledger.lease_s, name=f"Bulk {prompt.id}"
+            ):
+                answered += advance(ledger, prompt, scorer, book, poll_s=poll_s)
+        except BulkTooLarge as error:
+            ledger.split_bulk(prompt, str(error))
+        except LoracleError as error:
+            ledger.release_prompt(prompt, str(error), delay_s=0.0, counts=False)
+            raise
+        for job_id in prompt.job_ids:
+            ledger.complete(job_id)
+    return answered

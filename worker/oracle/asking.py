@@ -12,8 +12,7 @@ from worker.oracle.client import Reply, Route, Trouble, raise_for, unavailable
 from worker.oracle.money import NOTHING, Book, Charge, Price, token_bound
 from worker.oracle.prompts import new_ids
 from worker.oracle.spec import OracleSpec
-from worker.oracle.standing import Standing
-from worker.oracle.throttle import Throttle
+from worker.oracle.throttle import Standing, Throttle
 from worker.reviews import Answer, Failure, Money, Outcome
 
 TRIES = 4

@@ -14,10 +14,9 @@ from tests.contract.enqueued import sql
 from tests.fake_openai import BatchPlan, FakeOpenAI, Fault, rule_label
 from tests.unit import oracles
 from worker.errors import DatabaseBusy, OracleInvalid, OracleUnavailable
-from worker.jobs import bulk as bulking
+from worker.jobs import asking as bulking
 from worker.jobs import holding as prompt_book
-from worker.jobs.asking import ask_prompt
-from worker.jobs.bulk import advance_bulks
+from worker.jobs.asking import advance_bulks, ask_prompt
 from worker.oracle import asking, bulk
 from worker.oracle.asking import OracleScorer
 from worker.oracle.bulk import BulkScorer

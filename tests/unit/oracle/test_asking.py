@@ -21,7 +21,7 @@ from tests.fake_openai import BatchPlan, FakeOpenAI, Fault, rule_label
 from tests.fake_openai.faults import ODD_VOICES, QUOTA_CODES
 from tests.unit.oracles import LABELS, PRICE, OpenBook, bulk, oracle
 from worker.errors import BudgetSpent, OracleInvalid, OracleQuotaSpent, OracleUnavailable
-from worker.oracle import standing
+from worker.oracle import throttle
 from worker.oracle.asking import PROBE_TEXT, PROBES, OracleScorer
 from worker.oracle.client import quote
 from worker.oracle.money import Charge, Price
@@ -487,7 +487,7 @@ def ask_at_once(scorer: OracleScorer, texts: Sequence[str], *, threads: int = 8)
 def test_a_server_that_refuses_every_request_is_at_fault_and_no_review_is(
     route: Route, voice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standing, "REMEMBERED_S", 1e9)
+    monkeypatch.setattr(throttle, "REMEMBERED_S", 1e9)
     texts = [f"review {number} of UNIQUEWORDS that nobody else may read" for number in range(100)]
     with FakeOpenAI(poison={"": ODD_VOICES[voice]}, latency_s=0.01) as server:
         raised = ask_at_once(oracle(server, route), texts)
@@ -508,7 +508,7 @@ def test_a_server_that_refuses_every_request_is_at_fault_and_no_review_is(
 def test_a_server_that_is_mended_is_found_sound_with_a_text_of_our_own(
     route: Route, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standing, "REMEMBERED_S", 1e9)
+    monkeypatch.setattr(throttle, "REMEMBERED_S", 1e9)
     with FakeOpenAI(poison={"": Fault("unprocessable")}) as server:
         scorer = oracle(server, route)
         # Shortly after the finding nothing is sent at all.
@@ -517,7 +517,7 @@ def test_a_server_that_is_mended_is_found_sound_with_a_text_of_our_own(
                 scorer.ask(TEXTS, Ledger())
         assert len(server.calls) == 1 + PROBES
         # Later no review is sent before a text of our own was answered.
-        monkeypatch.setattr(standing, "REMEMBERED_S", 0.0)
+        monkeypatch.setattr(throttle, "REMEMBERED_S", 0.0)
         with pytest.raises(OracleInvalid, match="refuses every request"):
             scorer.ask(TEXTS, Ledger())
         assert len(server.calls) == 1 + PROBES + 1
