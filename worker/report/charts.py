@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from markupsafe import Markup
 
@@ -50,29 +49,15 @@ class Chart:
     wide: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Charts:
-    """The drawings by section; a missing one is None or not in the list."""
-
-    labels: Chart | None
-    scores: Chart | None
-    confusions: Sequence[Chart]
-    calibration: Chart | None
-    by_length: Chart | None
-    by_score: Chart | None
-
-
-def draw(data: ReportData) -> Charts:
-    """All drawings of a report."""
+def draw(data: ReportData) -> dict[str, Chart]:
+    """The drawings of a report by their id, in its order, without those that there is nothing for."""
     colours = label_colours(data)
-    return Charts(
-        labels=_labels(data, colours),
-        scores=_scores(data, colours),
-        confusions=tuple(_confusions(data)),
-        calibration=_calibration(data),
-        by_length=by_slices(data, "length"),
-        by_score=by_slices(data, "score"),
-    )
+    found = [
+        *(_labels(data, colours), _scores(data, colours)),
+        *(*_confusions(data), _calibration(data)),
+        *(_by_slices(data, "length"), _by_slices(data, "score")),
+    ]
+    return {one.name.id: one for one in found if one is not None}
 
 
 def label_colours(data: ReportData) -> dict[str, str]:
@@ -146,10 +131,8 @@ def _confusions(data: ReportData) -> Iterator[Chart]:
             f"Rows are the labels of {first}, columns those of {second}; on the diagonal both agree. "
             f"{what[0].upper()}{what[1:]}.{others}",
         )
-        cells = [
-            [row, *(share(value) if one.in_shares else count(value) for value in _row(table, row, shown))]
-            for row in shown
-        ]
+        said = share if one.in_shares else count
+        cells = [[row, *(said(table.get((row, column), 0.0)) for column in shown)] for row in shown]
         yield Chart(
             name,
             drawing.confusion(name, table, shown, (first, second)),
@@ -178,10 +161,6 @@ def _common(one: Comparison) -> tuple[dict[tuple[str, str], float], list[str]]:
     return table, names if OTHERS not in shown.values() or OTHERS in names else [*names, OTHERS]
 
 
-def _row(table: dict[tuple[str, str], float], row: str, columns: Sequence[str]) -> list[float]:
-    return [table.get((row, column), 0.0) for column in columns]
-
-
 def _calibration(data: ReportData) -> Chart | None:
     # Only of all reviews: the escalated ones alone are no sample of the scores.
     one = best(data.comparisons, ("gold", "adapter")) or best(data.comparisons, ("gold", "final"))
@@ -194,17 +173,14 @@ def _calibration(data: ReportData) -> Chart | None:
             f" The mean gap (ECE) is {coefficient(gold.ece)}; a perfectly calibrated scorer with these scores would "
             f"have {coefficient(gold.ece_band[0])} to {coefficient(gold.ece_band[1])} nine times in ten."
         )
-    rms = (
-        ""
-        if gold.rms is None
-        else f" Less what chance adds, the root mean square gap is {coefficient(gold.rms)}."
-    )
+    if gold.rms is not None:
+        chance += f" Less what chance adds, the root mean square gap is {coefficient(gold.rms)}."
     scored = sum(bin_.n for bin_ in gold.bins)
     name = Name(
         "calibration",
         "Do scores mean what they say?",
         f"Accuracy over the score of {RATERS[one.raters[1]]}, in {count(len(gold.bins), 'bin')} of equal size over "
-        f"{count(scored, 'review')} with gold; on the dashed line a score is the chance to be right.{chance}{rms}",
+        f"{count(scored, 'review')} with gold; on the dashed line a score is the chance to be right.{chance}",
     )
     rows = [
         [
@@ -224,13 +200,11 @@ def _calibration(data: ReportData) -> Chart | None:
     )
 
 
-Kind = Literal["length", "score"]
-
 SLICE_SERIES = ((("adapter", "oracle"),), (("gold", "adapter"), ("gold", "final")))
 """Of each group the first pair that was compared is drawn: the question is where the adapter is weak."""
 
 
-def by_slices(data: ReportData, kind: Kind) -> Chart | None:
+def _by_slices(data: ReportData, kind: str) -> Chart | None:
     """Agreement of each pair in the tenths of length or score."""
     series: list[tuple[str, dict[int, Comparison]]] = []
     for group in SLICE_SERIES:
@@ -276,18 +250,15 @@ def _slices(data: ReportData, raters: Sequence[str], kind: str) -> dict[int, Com
     """The slices of a pair by their number, of the selection that says most."""
     for selection in SPEAKS_FOR_ALL:
         found = {
-            _number(one.slice): one
+            int(match[1]): one
             for one in data.slices
-            if one.raters == tuple(raters) and one.selection == selection and one.slice.startswith(f"{kind} ")
+            if one.raters == tuple(raters)
+            and one.selection == selection
+            and (match := re.match(rf"{kind} (\d+): ", one.slice))
         }
         if found:
             return found
     return {}
-
-
-def _number(name: str) -> int:
-    match = re.match(r"\w+ (\d+):", name)
-    return int(match[1]) if match else 0
 
 
 def _range(name: str) -> str:

@@ -10,7 +10,6 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -66,21 +65,8 @@ class Scale:
         digits = max(0, -math.floor(math.log10(step * (100 if percent else 1)) + 1e-9))
         # A tick at the end belongs to it, whatever the last digit of a division says.
         numbers = range(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)
-        return [
-            (
-                self(number * step),
-                f"{100 * number * step:.{digits}f}{NBSP}%" if percent else f"{number * step:,.{digits}f}",
-            )
-            for number in numbers
-        ]
-
-
-class Dot(NamedTuple):
-    """A point with the bar of its interval, as places."""
-
-    x: float
-    y: float
-    ends: tuple[float, float] | None
+        said = f"{{:,.{digits}f}}{NBSP}%" if percent else f"{{:,.{digits}f}}"
+        return [(self(n * step), said.format((100 if percent else 1) * n * step)) for n in numbers]
 
 
 def bars(name: Name, shares: Mapping[str, tuple[int, float]], colours: Mapping[str, str]) -> Markup:
@@ -90,9 +76,8 @@ def bars(name: Name, shares: Mapping[str, tuple[int, float]], colours: Mapping[s
     rows = []
     for label, (n, share) in shares.items():
         numbers = f"{percentage(share)} ({n:,})"
-        rows.append(
-            (_fitting(label, WIDTH - 12 - _width(numbers)), numbers, x(share), colours.get(label, ""))
-        )
+        said = _fitting(label, WIDTH - 12 - _width(numbers))
+        rows.append((said, numbers, x(share), colours.get(label, "")))
     return _svg("bars", name, WIDTH, 38 * len(rows), rows=rows)
 
 
@@ -158,7 +143,7 @@ def calibration(
     y = Scale(_below(lows), 1, 352, 92)
     edge = [(x(at), y(high)) for at, (_, high) in zip(sure, band, strict=True)]
     edge += [(x(at), y(low)) for at, (low, _) in reversed(list(zip(sure, band, strict=True)))]
-    dots = [Dot(x(at), y(value), (y(low), y(high))) for at, value, (low, high) in points]
+    dots = [(x(at), y(value), (y(low), y(high))) for at, value, (low, high) in points]
     return _svg(
         "calibration", name, WIDTH, 396,
         x=x, y=y, band=edge, ideal=max(x.low, y.low), series=[("bin of reviews, with 95 % interval", dots)],
@@ -179,9 +164,7 @@ def over_slices(
     for number, (said, values) in enumerate(series.items()):
         aside = 0.13 * (number - (len(series) - 1) / 2)
         known = [(x(place + aside), *one) for place, one in enumerate(values) if one]
-        drawn.append(
-            (said, [Dot(at, y(share), ends and (y(ends[0]), y(ends[1]))) for at, share, ends in known])
-        )
+        drawn.append((said, [(at, y(share), ends and (y(ends[0]), y(ends[1]))) for at, share, ends in known]))
     return _svg(
         "over_slices", name, WIDTH, top + 222 + 0.6 * max(map(_width, ticks), default=0),
         x=x, y=y, series=drawn, axis=axis, y_ticks=y.ticks(6, percent=True),
@@ -192,12 +175,9 @@ def over_slices(
 @cache
 def templates() -> Environment:
     """The templates of this room; what they are given is escaped."""
+    room = PackageLoader("worker", "report")
     return Environment(
-        loader=PackageLoader("worker", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=room, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
 
 
@@ -214,15 +194,8 @@ def _below(values: Sequence[float]) -> float:
 
 def _width(text: str) -> int:
     # Fonts differ and can't be measured here: the widths of a wide one.
-    em = sum(
-        1.05
-        if mark in "mwMW" or unicodedata.east_asian_width(mark) in "WF"
-        else 0.78
-        if mark.isupper()
-        else 0.64
-        for mark in text
-    )
-    return math.ceil(12 * em)
+    wide = sum(mark in "mwMW" or unicodedata.east_asian_width(mark) in "WF" for mark in text)
+    return math.ceil(7.7 * len(text) + 5 * wide + 1.7 * sum(map(str.isupper, text)))
 
 
 def _fitting(label: str, space: float) -> str:
