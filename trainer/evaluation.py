@@ -12,15 +12,19 @@ from typing import Any
 import numpy as np
 
 from trainer.data import LabelledReviews
-from worker.agreement import calibration, wilson
-from worker.agreement import gold as metrics
-from worker.agreement.calibration import ReliabilityBin
-from worker.agreement.gold import LabelMetrics
+from worker.agreement import wilson
+from worker.agreement.calibration import ReliabilityBin, expected_calibration_error
+from worker.agreement.columns import NONE, cut
+from worker.agreement.gold import LabelMetrics, gold_statistics
 from worker.errors import TrainingInvalid
 from worker.model import scaling as model_scaling
 from worker.model.manifest import Manifest
 from worker.reviews import Failure, Review, Score
 from worker.scorers.adapter import AdapterScorer, load_adapter_scorer
+
+SLICES = 4
+MIN_SLICE = 10
+"""Reviews that each slice by length must have; fewer reviews are cut into fewer slices."""
 
 SHOWN_ERRORS = 5
 """Wrong reviews that an evaluation keeps with their texts, as the source article shows them."""
@@ -122,45 +126,38 @@ def evaluate_logits(
     check_gold(labels, gold)
     sound = np.isfinite(logits).all(axis=1)
     wanted = np.array([labels.index(label) for label in gold])
-    best = np.argmax(np.where(sound[:, None], logits, 0.0), axis=1)
-    given = [labels[place] if ok else None for place, ok in zip(best, sound, strict=True)]
-    right = sound & (best == wanted)
+    best = np.where(sound, np.argmax(np.where(sound[:, None], logits, 0.0), axis=1), NONE)
+    right = best == wanted
 
-    probabilities = model_scaling.softmax(logits[sound], scaling)
-    correct, scored_gold = right[sound], wanted[sound]
-    confidence = np.full(len(gold), np.nan)
-    confidence[sound] = _confidence(probabilities)
-    per_label = metrics.per_label(gold, given, labels)
+    probabilities = np.full(logits.shape, np.nan)
+    probabilities[sound] = model_scaling.softmax(logits[sound], scaling)
+    confidence = _confidence(probabilities)
+    found = gold_statistics(wanted, best, labels, scores=confidence, probabilities=probabilities)
+    calibration = found.calibration
     evaluation = Evaluation(
         n=len(gold),
         failed=int((~sound).sum()),
         accuracy=float(right.mean()),
         interval=wilson(int(right.sum()), len(gold)),
-        labels=per_label,
-        macro_f1=metrics.macro_f1(per_label),
-        confusion=metrics.confusion(gold, given, labels),
-        auroc=metrics.macro_auroc(probabilities, scored_gold.tolist()),
-        log_loss=_log_loss(logits[sound], scored_gold, scaling),
+        labels=found.by_label,
+        macro_f1=found.macro_f1,
+        confusion=found.confusion,
+        auroc=found.auroc,
+        log_loss=_log_loss(logits[sound], wanted[sound], scaling),
         scaling=scaling,
-        ece=_ece(confidence[sound], correct),
-        ece_unscaled=_ece(_confidence(model_scaling.softmax(logits[sound])), correct),
-        reliability=tuple(calibration.reliability(confidence[sound], correct)) if len(correct) else (),
-        by_length=tuple(
-            SliceAccuracy(
-                name=one.name,
-                shortest=one.shortest,
-                longest=one.longest,
-                n=one.n,
-                accuracy=one.right / one.n,
-                interval=wilson(one.right, one.n),
-            )
-            for one in metrics.by_length(texts, right.tolist())
-        ),
+        ece=None if calibration is None else calibration.ece,
+        ece_unscaled=expected_calibration_error(
+            _confidence(model_scaling.softmax(logits[sound])), right[sound]
+        )
+        if sound.any()
+        else None,
+        reliability=() if calibration is None else calibration.bins,
+        by_length=_by_length(texts, right),
         wrong=tuple(
             WrongReview(
                 number=row + 1,
                 gold=gold[row],
-                given=given[row],
+                given=labels[best[row]] if sound[row] else None,
                 score=float(confidence[row]) if sound[row] else None,
                 text=texts[row],
             )
@@ -204,8 +201,21 @@ def _confidence(probabilities: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return best
 
 
-def _ece(confidence: np.ndarray[Any, Any], correct: np.ndarray[Any, Any]) -> float | None:
-    return calibration.expected_calibration_error(confidence, correct) if len(correct) else None
+def _by_length(texts: Sequence[str], right: np.ndarray[Any, Any]) -> tuple[SliceAccuracy, ...]:
+    """Accuracy from the shortest quarter of the texts to the longest; texts of one length stay together."""
+    slices, place = cut([len(text) for text in texts], count=SLICES, least=MIN_SLICE)
+    hits = np.bincount(place[right], minlength=len(slices)).tolist()
+    return tuple(
+        SliceAccuracy(
+            name=f"{one.lower:,.0f} to {one.upper:,.0f} characters",
+            shortest=int(one.lower),
+            longest=int(one.upper),
+            n=one.n,
+            accuracy=hit / one.n,
+            interval=wilson(hit, one.n),
+        )
+        for one, hit in zip(slices, hits, strict=True)
+    )
 
 
 def _notes(evaluation: Evaluation) -> tuple[str, ...]:

@@ -149,7 +149,7 @@ def upgrade() -> None:
     )  # fmt: skip
     _table(
         "agreements", _id(), *_given(INTEGER, "job_id", "n"), *_given(TEXT, "raters", "selection", "slice"),
-        *_given(JSON, "contingency", "statistics"), *_given(DOUBLE, "created_at"),
+        *_given(JSON, "statistics"), *_given(DOUBLE, "created_at"),
         _references("agreements", "job_id", "jobs.id", "CASCADE"),
         _unique("agreements", "job_id", "raters", "selection", "slice"),
     )  # fmt: skip

@@ -1,7 +1,16 @@
 """Tables that the tests of agreement share: published worked examples, hostile cases and random ones."""
 
+import json
 import random
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from worker.agreement.cascade import CascadeStatistics, cascade_statistics
+from worker.agreement.measure import Measurement
+from worker.agreement.pairs import ManyStatistics, PairStatistics, many_statistics, pair_statistics
 
 Table = dict[tuple[str, str], int]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -118,3 +127,50 @@ PATTERNS: dict[str, Patterns] = {
     "a rater with a label of his own": {("a", "a", "x"): 30, ("b", "b", "x"): 25, ("a", "b", "x"): 7},
     "a rare label in a million": {("a", "a", "a"): 999_900, ("a", "b", "b"): 60, ("b", "b", "b"): 40},
 } | {f"random {seed}": random_patterns(seed) for seed in range(14)}
+
+
+def names_of(cells: Mapping[tuple[str, ...], int], labels: Sequence[str] = ()) -> tuple[str, ...]:
+    """`labels`, then those that the cells have besides, in the order of the alphabet."""
+    given = {label for pattern, count in cells.items() if count for label in pattern}
+    return (*labels, *sorted(given - {*labels}))
+
+
+def counted(table: Table, names: Sequence[str]) -> np.ndarray:
+    counts = np.zeros((len(names), len(names)), dtype=np.int64)
+    for (first, second), count in table.items():
+        if count:
+            counts[names.index(first), names.index(second)] += count
+    return counts
+
+
+def pair_of(table: Table, labels: Sequence[str] = (), *, finite: int | None = None) -> PairStatistics:
+    names = names_of(table, labels)
+    return pair_statistics(counted(table, names), names, finite=finite)
+
+
+def many_of(patterns: Patterns, *, finite: int | None = None) -> ManyStatistics:
+    names, seen = names_of(patterns), {pattern: count for pattern, count in patterns.items() if count}
+    codes = np.array([[names.index(label) for label in pattern] for pattern in seen])
+    return many_statistics(codes, np.array(list(seen.values())), names, finite=finite)
+
+
+def cascade_of(
+    escalated: Table, trusted: Mapping[str, int], audited: Table, labels: Sequence[str] = (), *, final: bool
+) -> CascadeStatistics:
+    same = {(label, label): count for label, count in trusted.items()}
+    names = names_of(escalated | {cell: 1 for cell, count in (audited | same).items() if count}, labels)
+    return cascade_statistics(
+        counted(escalated, names),
+        counted(same, names).diagonal(),
+        counted(audited, names),
+        names,
+        final=final,
+    )
+
+
+def as_json(statistics: PairStatistics | ManyStatistics | CascadeStatistics) -> Any:
+    """What is kept of them: JSON without NaN, from which they come back as they were."""
+    one = Measurement(raters=("a", "b"), selection="all", slice="all", statistics=statistics)
+    text = json.dumps(one.model_dump(mode="json"), allow_nan=False)
+    assert Measurement.model_validate(json.loads(text)) == one
+    return json.loads(text)["statistics"]

@@ -10,53 +10,32 @@ Feder 2006).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from worker.agreement import coefficients
-from worker.agreement.coefficients import Coefficient, Table, sample_variance, with_interval
-from worker.agreement.hypergeometric import count_interval
-from worker.agreement.intervals import UNDEFINED, Estimate
-from worker.agreement.pairs import count_table, label_names
-
-
-@dataclass(frozen=True, slots=True)
-class StratifiedAgreement:
-    """Agreement of some labels with the oracle's, estimated for all n reviews of a job.
-
-    `table` maps (label, the oracle's) to the estimated share of the reviews, empty where nothing can be estimated.
-    `observed` has the exact hypergeometric interval, `kappa` and `ac1` the linearised one; `disagreements` is the
-    number of reviews, with the interval of `observed`.
-    """
-
-    table: Mapping[tuple[str, str], float]
-    observed: Estimate
-    kappa: Estimate
-    ac1: Estimate
-    disagreements: Estimate
-
-    def as_json(self) -> dict[str, object]:
-        """Every figure by name, safe for JSON: undefined is null, the table a list of [label, oracle's, share]."""
-        return {
-            "table": [[first, second, share] for (first, second), share in self.table.items()],
-            "observed": self.observed.as_json(),
-            "kappa": self.kappa.as_json(),
-            "ac1": self.ac1.as_json(),
-            "disagreements": self.disagreements.as_json(),
-        }
-
-
-NOTHING = StratifiedAgreement({}, UNDEFINED, UNDEFINED, UNDEFINED, UNDEFINED)
+from worker.agreement.coefficients import Coefficient, Table, off_diagonal, sample_variance, with_interval
+from worker.agreement.intervals import UNDEFINED, Estimate, count_interval
+from worker.agreement.pairs import Counts
 
 
 @dataclass(frozen=True, slots=True)
 class CascadeStatistics:
-    """What an audit says of a cascade's n reviews, `escalated` + `trusted`, of which `audited` were trusted.
+    """Agreement of some labels with the oracle's, estimated for all n reviews of a cascade: `escalated` + `trusted`,
+    of which `audited` were trusted.
 
-    `adapter` compares the adapter's labels with the oracle's on all reviews, `final` the labels the job ends with.
-    Both are undefined, and `reason` says why, where the audit saw none of the trusted reviews of some label.
+    `table` has the estimated share of the reviews for each label (rows) and the oracle's (columns). `observed` has
+    the exact hypergeometric interval, `kappa` and `ac1` the linearised one; `disagreements` is the number of reviews,
+    with the interval of `observed`. All are undefined, `table` is empty and `reason` says why, where the audit saw
+    none of the trusted reviews of some label.
+
+    What it was estimated from: `escalated_table` and `audited_table` count reviews by the adapter's label (rows) and
+    the oracle's, `trusted_by_label` by the adapter's. `unanswered` reviews aren't among them: the oracle left them
+    without an answer.
     """
 
     n: int
@@ -64,33 +43,25 @@ class CascadeStatistics:
     trusted: int
     audited: int
     labels: tuple[str, ...]
-    adapter: StratifiedAgreement
-    final: StratifiedAgreement
-    reason: str | None
-
-    def as_json(self) -> dict[str, object]:
-        """Every figure by name, safe for JSON: undefined is null."""
-        return {
-            "n": self.n,
-            "escalated": self.escalated,
-            "trusted": self.trusted,
-            "audited": self.audited,
-            "labels": list(self.labels),
-            "adapter": self.adapter.as_json(),
-            "final": self.final.as_json(),
-            "reason": self.reason,
-        }
+    escalated_table: tuple[tuple[int, ...], ...]
+    trusted_by_label: tuple[int, ...]
+    audited_table: tuple[tuple[int, ...], ...]
+    table: tuple[tuple[float, ...], ...] = ()
+    observed: Estimate = UNDEFINED
+    kappa: Estimate = UNDEFINED
+    ac1: Estimate = UNDEFINED
+    disagreements: Estimate = UNDEFINED
+    reason: str | None = None
+    unanswered: int = 0
+    kind: Literal["cascade"] = "cascade"
 
 
 def cascade_statistics(
-    escalated: Mapping[tuple[str, str], int],
-    trusted: Mapping[str, int],
-    audited: Mapping[tuple[str, str], int],
-    *,
-    labels: Sequence[str] = (),
+    escalated: Counts, trusted: Counts, audited: Counts, labels: Sequence[str], *, final: bool
 ) -> CascadeStatistics:
-    """The two comparisons from three counts: `escalated` (adapter's label, oracle's) of all escalated reviews,
-    `trusted` adapter's label of all others, `audited` (adapter's label, oracle's) of the trusted ones in the audit.
+    """The adapter's labels against the oracle's, or those that the job ends with if `final`, from three counts:
+    `escalated` (L, L) of all escalated reviews by the adapter's label (rows) and the oracle's, `trusted` (L,) of all
+    others by the adapter's label, `audited` (L, L) of the trusted ones in the audit.
 
     An escalated review's final label is the oracle's, so it agrees. A trusted review keeps the adapter's, audited
     or not: an audit measures and changes no label. So the disagreements left are sum_a N_a e_a / n_a, with e_a
@@ -98,77 +69,54 @@ def cascade_statistics(
     sum_a (N_a - n_a) e_a / n_a would be left.
 
     All reviews counted have an answer of the oracle where it was asked: leave out, and report apart, those it left
-    unanswered. `labels` as in `pair_statistics`.
-
-    Raises:
-        ValueError: a count is negative, or more reviews of a label are audited than trusted.
+    unanswered. There is one at least. `labels` as in `pair_statistics`.
     """
-    known = {(label, label): count for label, count in trusted.items()}
-    names = label_names([*known.items(), *escalated.items(), *audited.items()], labels)
-    asked, seen = count_table(escalated, names), count_table(audited, names)
-    totals = count_table(known, names).diagonal()
-    drawn = seen.sum(axis=1)
-    for place, name in enumerate(names):
-        if drawn[place] > totals[place]:
-            raise ValueError(
-                f"{drawn[place]:g} of {totals[place]:g} trusted reviews labelled '{name}' are audited"
-            )
+    drawn = audited.sum(axis=1)
     unseen = [
-        f"{int(totals[place]):,} labelled '{name}'"
-        for place, name in enumerate(names)
-        if totals[place] and not drawn[place]
+        f"{total:,} labelled '{name}'"
+        for name, total, seen in zip(labels, trusted.tolist(), drawn.tolist(), strict=True)
+        if total and not seen
     ]
-    n = int(asked.sum() + totals.sum())
-    reason = None
+    found = CascadeStatistics(
+        n=int(escalated.sum() + trusted.sum()),
+        escalated=int(escalated.sum()),
+        trusted=int(trusted.sum()),
+        audited=int(drawn.sum()),
+        labels=tuple(labels),
+        escalated_table=tuple(map(tuple, escalated.tolist())),
+        trusted_by_label=tuple(trusted.tolist()),
+        audited_table=tuple(map(tuple, audited.tolist())),
+    )
     if unseen:
         reason = f"the audit saw none of the trusted reviews {' and '.join(unseen)}"
-    elif not n:
-        reason = "there are no reviews"
-    defined = reason is None
-    return CascadeStatistics(
-        n=n,
-        escalated=int(asked.sum()),
-        trusted=int(totals.sum()),
-        audited=int(drawn.sum()),
-        labels=names,
-        adapter=_post_stratified(names, asked, totals, seen) if defined else NOTHING,
-        # To the final label the escalated reviews are all on the diagonal.
-        final=_post_stratified(names, np.diag(asked.sum(axis=0)), totals, seen) if defined else NOTHING,
-        reason=reason,
-    )
-
-
-def _post_stratified(names: Sequence[str], asked: Table, totals: Table, seen: Table) -> StratifiedAgreement:
-    n = float(asked.sum() + totals.sum())
-    drawn = seen.sum(axis=1)
-    weights = np.divide(totals, drawn, out=np.zeros_like(totals), where=drawn > 0)
-    shares = (asked + weights[:, None] * seen) / n
-    apart = ~np.eye(len(names), dtype=bool)
-    certain = float(asked[apart].sum())
-    left = certain + float((weights[:, None] * seen)[apart].sum())
-    low, high = count_interval(int(seen[apart].sum()), int(drawn.sum()), int(totals.sum()))
+        return dataclasses.replace(found, reason=reason)
+    # To the final label the escalated reviews are all on the diagonal.
+    asked = np.diag(escalated.sum(axis=0)) if final else escalated
+    n = found.n
+    weights = np.divide(trusted, drawn, out=np.zeros(len(labels)), where=drawn > 0)
+    shares = (asked + weights[:, None] * audited) / n
+    certain = off_diagonal(asked)
+    left = certain + off_diagonal(weights[:, None] * audited)
+    low, high = count_interval(int(off_diagonal(audited)), found.audited, found.trusted)
     # The interval is of the plain sample, the estimate is weighted by label: in tiny audits it may lie outside.
     ends = (min(left, certain + low), max(left, certain + high))
     agreement = (1 - ends[1] / n, 1 - ends[0] / n)
 
-    def estimate(found: Coefficient | None) -> Estimate:
-        variance = None if found is None else _variance(found.scores, totals / n, drawn, totals, seen)
-        return with_interval(found, variance, agreement)
+    def estimate(coefficient: Coefficient | None) -> Estimate:
+        variance = None if coefficient is None else _variance(coefficient.scores, n, drawn, trusted, audited)
+        return with_interval(coefficient, variance, agreement)
 
-    return StratifiedAgreement(
-        table={
-            (first, second): float(shares[row, column])
-            for row, first in enumerate(names)
-            for column, second in enumerate(names)
-        },
-        observed=Estimate(1 - left / n, agreement),
+    return dataclasses.replace(
+        found,
+        table=tuple(map(tuple, shares.tolist())),
+        observed=Estimate(1 - left / n, *agreement),
         kappa=estimate(coefficients.kappa(shares)),
         ac1=estimate(coefficients.ac1(shares)),
-        disagreements=Estimate(left, ends),
+        disagreements=Estimate(left, *ends),
     )
 
 
-def _variance(scores: Table, parts: Table, drawn: Table, totals: Table, seen: Table) -> float:
+def _variance(scores: Table, n: int, drawn: Counts, totals: Counts, seen: Counts) -> float:
     """Sum over strata of (N_a / n)² (1 - n_a / N_a) s²_a / n_a.
 
     One review more is put into each cell of a stratum for s²_a: without it a stratum where the audit saw no
@@ -179,5 +127,5 @@ def _variance(scores: Table, parts: Table, drawn: Table, totals: Table, seen: Ta
         cells = seen[row] + 1
         spread = sample_variance(scores[row], cells / cells.sum(), float(cells.sum()))
         if spread is not None:
-            variance += parts[row] ** 2 * (1 - drawn[row] / totals[row]) * spread / drawn[row]
+            variance += (totals[row] / n) ** 2 * (1 - drawn[row] / totals[row]) * spread / drawn[row]
     return float(variance)

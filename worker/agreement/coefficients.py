@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +64,7 @@ def _coefficient(shares: Table, expected: float, bracket: Table) -> Coefficient 
     return Coefficient(1 - observed / expected, observed, expected, scores)
 
 
-def off_diagonal(table: Table) -> float:
+def off_diagonal(table: NDArray[Any]) -> float:
     """The sum of the cells (L, L) whose two labels differ."""
     return float(table[~np.eye(len(table), dtype=bool)].sum())
 
@@ -99,9 +99,9 @@ def with_interval(
     value = 1 - shrink * found.observed / found.expected
     if variance is None or variance * found.expected**2 < SMALL or abs(value) >= 1:
         if agreement[0] == agreement[1]:
-            return Estimate(value, (value, value))
+            return Estimate(value, value, value)
         low, high = (1 - shrink * (1 - end) / found.expected for end in agreement)
     else:
         half = Z_95 * shrink * math.sqrt(variance) / (1 - value**2)
         low, high = math.tanh(math.atanh(value) - half), math.tanh(math.atanh(value) + half)
-    return Estimate(value, (min(value, max(lowest, low)), max(value, min(1.0, high))))
+    return Estimate(value, min(value, max(lowest, low)), max(value, min(1.0, high)))

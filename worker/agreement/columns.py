@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -101,45 +100,30 @@ MIN_SLICE = 50
 """Reviews that each slice must have; fewer reviews are cut into fewer slices. The agreement of fifty reviews of
 which five disagree is known to within 0.09."""
 
-NOWHERE = -1
-"""The place of a review that has no value."""
-
 
 @dataclass(frozen=True, slots=True)
 class Slice:
     """`n` reviews whose values lie between `lower` and `upper`, both included and both the value of some review:
     slices of one cut don't overlap."""
 
-    name: str
     lower: float
     upper: float
     n: int
 
 
-def by_length(
-    lengths: ArrayLike, *, count: int = SLICES, least: int = MIN_SLICE
+def cut(
+    values: ArrayLike, *, count: int = SLICES, least: int = MIN_SLICE
 ) -> tuple[tuple[Slice, ...], NDArray[np.int64]]:
-    """Slices of reviews by their number of characters (N,), and the place (N,) of each review's slice."""
-    return _cut(
-        lengths, count, least, lambda number, low, high: f"length {number}: {low:.0f}-{high:.0f} characters"
-    )
+    """At most `count` slices of about equal size by rising value (N,), and the place (N,) of each value's slice,
+    `NONE` where there is no value (NaN).
 
-
-def by_score(
-    scores: ArrayLike, *, count: int = SLICES, least: int = MIN_SLICE
-) -> tuple[tuple[Slice, ...], NDArray[np.int64]]:
-    """Slices of reviews by score (N,), and the place (N,) of each review's slice: `NOWHERE` without score (NaN)."""
-    return _cut(scores, count, least, lambda number, low, high: f"score {number}: {low:.4f}-{high:.4f}")
-
-
-def _cut(
-    values: ArrayLike, count: int, least: int, name: Callable[[int, float, float], str]
-) -> tuple[tuple[Slice, ...], NDArray[np.int64]]:
-    """Slices of about equal size by rising value; equal values stay together, so sizes may differ."""
+    Equal values stay together, so that sizes may differ and the order of the reviews doesn't matter. Fewer than
+    `least` values a slice are cut into fewer slices.
+    """
     given = np.asarray(values, dtype=np.float64)
     known = np.isfinite(given)
     inside = given[known]
-    place = np.full(given.shape, NOWHERE, dtype=np.int64)
+    place = np.full(given.shape, NONE, dtype=np.int64)
     if not len(inside):
         return (), place
     wanted = min(count, max(1, len(inside) // least))
@@ -149,10 +133,13 @@ def _cut(
     place[known] = np.searchsorted(uppers, inside, side="left")
     ends = np.searchsorted(ordered, uppers, side="right")
     starts = np.concatenate(([0], ends[:-1]))
-    slices = tuple(
-        Slice(name(number + 1, lower, upper), lower, upper, n)
-        for number, (lower, upper, n) in enumerate(
-            zip(ordered[starts].tolist(), uppers.tolist(), (ends - starts).tolist(), strict=True)
-        )
-    )
-    return slices, place
+    slices = zip(ordered[starts].tolist(), uppers.tolist(), (ends - starts).tolist(), strict=True)
+    return tuple(Slice(*one) for one in slices), place
+
+
+def crossed(first: NDArray[np.integer], second: NDArray[np.integer], labels: int) -> NDArray[np.int64]:
+    """How many reviews have each pair of labels (L, L): rows are the first rater's, columns the second's; a review
+    that lacks one of the two is in no cell."""
+    both = (first != NONE) & (second != NONE)
+    code = first[both].astype(np.int64) * labels + second[both]
+    return np.bincount(code, minlength=labels * labels).reshape(labels, labels)

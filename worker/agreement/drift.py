@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import chdtrc
 
 from worker.agreement.coefficients import Table
-from worker.agreement.columns import by_score
-from worker.agreement.intervals import UNDEFINED, Estimate, score_interval
+from worker.agreement.columns import cut
+from worker.agreement.intervals import UNDEFINED, Estimate, chi_squared_tail, score_interval
 
 BINS = 5
 """Cochran (1968): five classes take away about 90 % of the bias of what they are made of."""
@@ -42,18 +41,6 @@ class Drift:
     statistic: float | None
     p_value: float | None
     compared: float | None
-
-    def as_json(self) -> dict[str, object]:
-        """Every figure by name, safe for JSON: undefined is null."""
-        return {
-            "n_first": self.n_first,
-            "n_second": self.n_second,
-            "raw": self.raw.as_json(),
-            "difference": self.difference.as_json(),
-            "statistic": self.statistic,
-            "p_value": self.p_value,
-            "compared": self.compared,
-        }
 
 
 def drift(first: Sequence[tuple[int, int]], second: Sequence[tuple[int, int]]) -> Drift:
@@ -82,7 +69,7 @@ def drift(first: Sequence[tuple[int, int]], second: Sequence[tuple[int, int]]) -
         raw=_standardised(counts.sum(axis=0)[None]) if n_first and n_second else UNDEFINED,
         difference=_standardised(counts[shared]) if shared.any() else UNDEFINED,
         statistic=statistic,
-        p_value=None if statistic is None else float(chdtrc(1, statistic)),
+        p_value=None if statistic is None else chi_squared_tail(1, statistic),
         compared=float(sizes[shared].sum()) / n if n else None,
     )
 
@@ -101,7 +88,7 @@ def bins_of_scores(
     (NaN) are in none.
     """
     one, other = np.asarray(first_scores, dtype=np.float64), np.asarray(second_scores, dtype=np.float64)
-    slices, place = by_score(np.concatenate((one, other)), count=bins, least=MIN_BIN)
+    slices, place = cut(np.concatenate((one, other)), count=bins, least=MIN_BIN)
 
     def counted(places: NDArray[np.int64], agrees: ArrayLike) -> list[tuple[int, int]]:
         right = np.asarray(agrees, dtype=bool)
@@ -139,5 +126,5 @@ def _standardised(counts: Table) -> Estimate:
         below += weight**2 * ((other - other_low) ** 2 + (one_high - one) ** 2)
         above += weight**2 * ((other_high - other) ** 2 + (one - one_low) ** 2)
     return Estimate(
-        difference, (max(-1.0, difference - math.sqrt(below)), min(1.0, difference + math.sqrt(above)))
+        difference, max(-1.0, difference - math.sqrt(below)), min(1.0, difference + math.sqrt(above))
     )

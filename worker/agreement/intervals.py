@@ -1,72 +1,45 @@
-"""Estimates with their intervals, and the small tables under them. Standard library only: training needs it."""
+"""Estimates with their 95 % intervals, and the distributions under them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Z_95 = 1.959963984540054
+"""The standard normal's 97.5 % point."""
+
+ALPHA = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure and its 95 % interval; `value` is None where the figure is undefined, `interval` where nothing says
-    how far chance may have moved it."""
+    """A figure and the ends of its 95 % interval; `value` is None where the figure is undefined, the ends where
+    nothing says how far chance may have moved it."""
 
     value: float | None = None
-    interval: tuple[float, float] | None = None
+    low: float | None = None
+    high: float | None = None
 
-    def as_json(self) -> dict[str, float | None]:
-        """The figure and its ends by name."""
-        low, high = self.interval or (None, None)
-        return {"value": self.value, "low": low, "high": high}
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends, or None."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 UNDEFINED = Estimate()
 
 
 def share_of(successes: int, n: int, *, sampled: float = 0.0) -> Estimate:
-    """A share with its Wilson interval; undefined if n is 0. `sampled` as in `tables.score_interval`."""
+    """A share with its Wilson interval; undefined if n is 0. `sampled` as in `score_interval`."""
     if not n:
         return UNDEFINED
-    return Estimate(successes / n, score_interval(successes / n, n, sampled=sampled))
+    return Estimate(successes / n, *score_interval(successes / n, n, sampled=sampled))
 
 
-Z_95 = 1.959963984540054
-"""The standard normal's 97.5 % point."""
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """How often two raters of n reviews agree.
-
-    `observed` is the share of equal labels (accuracy, where one rater is gold) with its 95 % Wilson interval;
-    `kappa` corrects it for chance and is None where it is undefined (n = 0, or both always give one label).
-    """
-
-    n: int
-    observed: float | None
-    interval: tuple[float, float] | None
-    kappa: float | None
-
-
-def agreement(table: Mapping[tuple[str, str], int]) -> Agreement:
-    """Statistics of a table that maps (first rater's label, second's) to how many reviews got that pair."""
-    n = sum(table.values())
-    if n == 0:
-        return Agreement(0, None, None, None)
-    equal = sum(count for (first, second), count in table.items() if first == second)
-    first_margin: dict[str, int] = {}
-    second_margin: dict[str, int] = {}
-    for (first, second), count in table.items():
-        first_margin[first] = first_margin.get(first, 0) + count
-        second_margin[second] = second_margin.get(second, 0) + count
-    # In integers, so that "always the same label" is exactly that: Cohen (1960), kappa = (Po - Pe) / (1 - Pe).
-    by_chance = sum(count * second_margin.get(label, 0) for label, count in first_margin.items())
-    kappa = (n * equal - by_chance) / (n * n - by_chance) if by_chance != n * n else None
-    return Agreement(n, equal / n, wilson(equal, n), kappa)
-
-
-def wilson(successes: int, n: int, z: float = Z_95) -> tuple[float, float]:
+def wilson(successes: int, n: int) -> tuple[float, float]:
     """Wilson's (1927) score interval of a share, both ends within [0, 1].
 
     Raises:
@@ -74,10 +47,10 @@ def wilson(successes: int, n: int, z: float = Z_95) -> tuple[float, float]:
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} of {n} is no share")
-    return score_interval(successes / n, n, z=z)
+    return score_interval(successes / n, n)
 
 
-def score_interval(share: float, n: float, *, sampled: float = 0.0, z: float = Z_95) -> tuple[float, float]:
+def score_interval(share: float, n: float, *, sampled: float = 0.0) -> tuple[float, float]:
     """Wilson's interval of a share seen in n reviews, which hold the part `sampled` of all there are.
 
     The variance of a simple random sample without replacement is smaller by 1 - `sampled` (Cochran 1977, 2.6), as
@@ -86,9 +59,74 @@ def score_interval(share: float, n: float, *, sampled: float = 0.0, z: float = Z
     if sampled >= 1:
         return share, share
     n = n / (1 - sampled)
+    z = Z_95
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     # At the ends centre and half are equal but for the last digit, which must not leave the share outside.
     low = 0.0 if share <= 0 else max(0.0, min(share, centre - half))
     high = 1.0 if share >= 1 else min(1.0, max(share, centre + half))
     return low, high
+
+
+def count_interval(successes: int, n: int, population: int, *, alpha: float = ALPHA) -> tuple[int, int]:
+    """Between which counts the successes in the whole `population` lie, if n of it, drawn without replacement, hold
+    `successes`.
+
+    The exact test inverted in two equal tails (Konijn 1973; Buonaccorsi 1987): each end is the last count under
+    which what was seen, or something more extreme, has a chance over alpha / 2. With n = population both are
+    `successes`.
+
+    Raises:
+        ValueError: the counts don't fit together.
+    """
+    if not 0 <= successes <= n <= population:
+        raise ValueError(f"{successes} of {n} can't be a sample of {population}")
+    failures = n - successes
+    return population - _largest(failures, n, population, alpha), _largest(successes, n, population, alpha)
+
+
+def _largest(successes: int, n: int, population: int, alpha: float) -> int:
+    """The largest count in the population under which P(at most `successes` in the sample) is over alpha / 2."""
+    low, high = successes, population - (n - successes)
+    while low < high:
+        middle = (low + high + 1) // 2
+        # A chance of exactly alpha / 2 is rejected, whatever rounding makes of it.
+        if hypergeometric_tail(successes, middle, n, population) > alpha / 2 * (1 + 1e-9):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def hypergeometric_tail(successes: int, count: int, n: int, population: int) -> float:
+    """P(X <= successes), X of the n drawn without replacement from a population of which `count` are successes."""
+    others = population - count
+    mode = (n + 1) * (count + 1) // (population + 2)
+    # Beyond ten standard deviations and thirty counts nothing is left that a double could hold beside the rest.
+    width = 30 + 10 * math.ceil(math.sqrt(n * (count / population) * (1 - count / population)))
+    first, last = max(0, n - others, mode - width), min(n, count, mode + width)
+    k = np.arange(first, last, dtype=np.float64)
+    each = chances((count - k) / (k + 1) * ((n - k) / (others - n + k + 1)))
+    return float(each[: max(0, successes + 1 - first)].sum())
+
+
+def chances(ratios: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The chances (K + 1,) of successive counts, from how often each is as likely as the one before it (K,).
+
+    No factorial is needed, whose logarithm would lose eight digits in a job of ten million.
+    """
+    logarithms = np.concatenate(([0.0], np.cumsum(np.log(ratios))))
+    likely = np.exp(logarithms - logarithms.max())
+    found: NDArray[np.float64] = likely / likely.sum()
+    return found
+
+
+def chi_squared_tail(degrees: int, statistic: float) -> float:
+    """P(X >= statistic), X chi-squared with so many degrees of freedom (Abramowitz and Stegun 1964, 26.4.4 and
+    26.4.5: all terms are positive, so nothing cancels)."""
+    if not statistic:
+        return 1.0
+    half, odd = statistic / 2, degrees % 2
+    powers = [place + odd / 2 for place in range(degrees // 2)]
+    terms = [math.exp(power * math.log(half) - half - math.lgamma(power + 1)) for power in powers]
+    return min(1.0, math.fsum([math.erfc(math.sqrt(half)) if odd else 0.0, *terms]))

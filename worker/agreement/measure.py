@@ -2,183 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field
 
-from worker.agreement.cascade import cascade_statistics
-from worker.agreement.columns import MIN_SLICE, NONE, NOWHERE, SLICES, Codes, Raters, by_length, by_score
-from worker.agreement.gold import coded_statistics
-from worker.agreement.pairs import many_statistics, pair_statistics
+from worker.agreement.cascade import CascadeStatistics, cascade_statistics
+from worker.agreement.columns import MIN_SLICE, NONE, SLICES, Codes, Raters, crossed, cut
+from worker.agreement.gold import GoldStatistics, gold_statistics
+from worker.agreement.intervals import Estimate
+from worker.agreement.pairs import ManyStatistics, PairStatistics, many_statistics, pair_statistics
 from worker.policy import Policy
 
 Rows = NDArray[np.bool_]
-Comparison = tuple[int, dict[str, Any], dict[str, Any]]
-"""n, contingency, statistics: as in `measuring.Measurement`."""
+
+WHOLE = "all"
+"""The slice that is the whole selection."""
+
+SLICE_NAMES = {"length": "length {}: {:.0f}-{:.0f} characters", "score": "score {}: {:.4f}-{:.4f}"}
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two raters and the selection they are compared on."""
+class Measurement(BaseModel, frozen=True):
+    """How well `raters` agree on the reviews of a `selection`, and in which `slice` of them: `WHOLE`, or one by
+    length or score.
 
-    first: str
-    second: str
-    selection: str
-
-    @property
-    def raters(self) -> str:
-        return f"{self.first},{self.second}"
-
-    def codes(self, raters: Raters) -> tuple[Codes, Codes]:
-        """The labels (N,) of both."""
-        return getattr(raters, self.first), getattr(raters, self.second)
-
-    def labelled(self, raters: Raters) -> Rows:
-        """The reviews (N,) that have both labels."""
-        first, second = self.codes(raters)
-        both: Rows = (first != NONE) & (second != NONE)
-        return both
-
-
-def pair(raters: Raters, what: Pair, rows: Rows, population: Rows | None) -> Comparison:
-    """The pair on those of `rows` (N,) that have both labels; they are a sample of `population` (N,), or of endless
-    reviews like them."""
-    table = _table(raters.labels, what.codes(raters), rows)
-    finite = None if population is None else max(int(population.sum()), sum(table.values()))
-    found = pair_statistics(table, labels=raters.labels, finite=finite)
-    statistics: dict[str, Any] = {"kind": "pair", **found.as_json()}
-    first, _ = what.codes(raters)
-    statistics["unanswered"] = _unanswered(raters, rows & (first != NONE)) if what.second == "oracle" else 0
-    if what.selection == "escalated":
-        statistics["note"] = (
-            "only reviews that the adapter was unsure of: these figures say nothing of the others"
-        )
-    return found.n, _joined(table), statistics
-
-
-def cascade(raters: Raters, target: str, rows: Rows) -> Comparison | None:
-    """`target` ("adapter" or "final") against the oracle on the reviews `rows` (N,) of a cascade, those without an
-    answer left out; None without any."""
-    codes = (raters.adapter, raters.oracle)
-    unsure, drawn = raters.asked_for("cascade"), raters.asked_for("audit")
-    answered = raters.oracle != NONE
-    labelled = rows & (raters.adapter != NONE)
-    escalated = _table(raters.labels, codes, labelled & unsure)
-    audited = _table(raters.labels, codes, labelled & drawn)
-    counts = np.bincount(
-        raters.adapter[labelled & ~unsure & (answered | ~drawn)], minlength=len(raters.labels)
-    )
-    trusted = {name: int(count) for name, count in zip(raters.labels, counts, strict=True) if count}
-    found = cascade_statistics(escalated, trusted, audited, labels=raters.labels)
-    if not escalated and not audited:
-        return None
-    one = found.adapter if target == "adapter" else found.final
-    statistics = {
-        "kind": "cascade",
-        **found.as_json(),
-        # The figures of these raters, where those of a pair are.
-        **{name: value for name, value in one.as_json().items() if name != "table"},
-        "unanswered": _unanswered(raters, labelled),
-    }
-    contingency = {"escalated": _joined(escalated), "trusted": trusted, "audited": _joined(audited)}
-    return found.n, contingency, statistics
-
-
-def many(raters: Raters, rows: Rows, population: Rows) -> Comparison | None:
-    """Adapter, oracle and gold on the reviews `rows` (N,), which have all three and are a sample of `population`;
-    None without any."""
-    labels, count = raters.labels, len(raters.labels)
-    if not rows.any():
-        return None
-    code = (raters.adapter[rows].astype(np.int64) * count + raters.oracle[rows]) * count + raters.gold[rows]
-    counts = np.bincount(code, minlength=count**3).reshape(count, count, count)
-    patterns: dict[tuple[str, ...], int] = {
-        (labels[a], labels[b], labels[c]): int(counts[a, b, c])
-        for a, b, c in zip(*(axis.tolist() for axis in np.nonzero(counts)), strict=True)
-    }
-    found = many_statistics(patterns, 3, finite=max(int(population.sum()), int(rows.sum())))
-    return found.n, _joined(patterns), {"kind": "many", **found.as_json(), "unanswered": 0}
-
-
-class Gold:
-    """A rater against gold, the columns made ready once for all slices."""
-
-    def __init__(self, raters: Raters, what: Pair) -> None:
-        self.names = raters.labels
-        self.everyone = what.second != "oracle" and what.selection == "all"
-        self.wanted = raters.gold.astype(np.int64)
-        self.chosen = what.codes(raters)[1].astype(np.int64)
-        scores = {"adapter": raters.adapter_score, "final": raters.final_score}
-        self.sure = scores.get(what.second, np.full(len(raters), np.nan))
-
-
-def gold_part(gold: Gold, rows: Rows, *, calibrated: bool) -> dict[str, object]:
-    """The figures against gold on those of `rows` (N,) that have gold.
-
-    A review without a label counts as wrong where the rater was to label all; else only those with a label count.
-    """
-    chosen = rows & (gold.wanted != NONE)
-    if not gold.everyone:
-        chosen = chosen & (gold.chosen != NONE)
-    given = gold.chosen[chosen]
-    found = coded_statistics(
-        gold.wanted[chosen],
-        given,
-        gold.names,
-        known=len(gold.names),
-        sure=np.where(given == NONE, np.nan, gold.sure[chosen]),
-        calibrated=calibrated,
-    )
-    return found.as_json()
-
-
-def _table(names: Sequence[str], codes: tuple[Codes, Codes], rows: Rows) -> dict[tuple[str, str], int]:
-    first, second = codes
-    both = rows & (first != NONE) & (second != NONE)
-    count = len(names)
-    cells = np.bincount(first[both].astype(np.int64) * count + second[both], minlength=count * count)
-    return {
-        (names[cell // count], names[cell % count]): int(cells[cell])
-        for cell in np.flatnonzero(cells).tolist()
-    }
-
-
-def _joined(table: dict[Any, int]) -> dict[str, int]:
-    return {"|".join(labels): count for labels, count in table.items()}
-
-
-def _unanswered(raters: Raters, rows: Rows) -> int:
-    """Reviews that the oracle was asked about and gave no answer to."""
-    return int((rows & (raters.reason != NONE) & (raters.oracle == NONE)).sum())
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """How well `raters` agree on the reviews of a `selection`, and in `slice` ("all", or a slice by length or score).
-
-    `raters` are joined by commas in the order of the table: "gold,adapter", "gold,oracle", "gold,final",
-    "adapter,oracle", "final,oracle", "adapter,oracle,gold".
+    `raters` are in the order of the table: gold and adapter, gold and oracle, gold and final, adapter and oracle,
+    final and oracle, or adapter, oracle and gold.
 
     `selection` says for which reviews the figures hold. "all": every review that can have the labels has them, and
     figures hold for reviews like these. "audit": a uniform sample, figures hold for this job. "audit+cascade": the
     audit of a cascade together with all reviews the adapter was unsure of, weighted, so that figures hold for this
     job. "escalated": only those the adapter was unsure of, which say nothing of the others.
 
-    `n` is the number of reviews that have all labels compared, of "audit+cascade" those that the figures are for.
-    `contingency` maps "label|label" to reviews, of "audit+cascade" its three counts to such tables. `statistics`
-    have a `kind` ("pair", "cascade", "many"), the figures by name, and `unanswered`: how many reviews of the
-    selection the oracle gave no answer to. With gold in a pair, `gold` has the figures against gold.
+    `model_dump(mode="json")` has every figure by name, what is undefined is None; `model_validate` takes it back.
     """
 
-    raters: str
+    raters: tuple[str, ...]
     selection: str
     slice: str
-    n: int
-    contingency: Mapping[str, Any]
-    statistics: Mapping[str, Any]
+    statistics: Annotated[PairStatistics | CascadeStatistics | ManyStatistics, Field(discriminator="kind")]
+
+    @property
+    def n(self) -> int:
+        """The reviews that have all labels compared; of a cascade those that the figures are for."""
+        return self.statistics.n
+
+    @property
+    def compared(self) -> int:
+        """The reviews that were really compared."""
+        found = self.statistics
+        return found.escalated + found.audited if found.kind == "cascade" else found.n
+
+    @property
+    def gold(self) -> GoldStatistics | None:
+        """The second rater's figures against gold, where the first is gold."""
+        return self.statistics.gold if self.statistics.kind == "pair" else None
+
+    @property
+    def share(self) -> Estimate:
+        """The figure that is said first: agreement, against gold accuracy; of three raters unanimity.
+
+        Accuracy counts a review without a label as wrong. Of a sample there are none, and the interval of agreement
+        is for the job that it is a sample of.
+        """
+        if self.statistics.kind == "many":
+            return self.statistics.unanimous
+        return self.gold.accuracy if self.gold and self.selection == "all" else self.statistics.observed
 
 
 def measure(raters: Raters, policy: Policy, job_id: int) -> list[Measurement]:
@@ -227,7 +120,7 @@ def _against_gold(raters: Raters, policy: Policy, job_id: int) -> list[Measureme
         # The adapter labels the audit alone, so it is a sample of all that have gold.
         found += _sliced(raters, Pair("gold", "adapter", "audit"), by_adapter, gold)
     if same and found:
-        found += [_renamed(one, "gold,final") for one in found if one.raters == "gold,adapter"]
+        found += [one.model_copy(update={"raters": ("gold", "final")}) for one in found]
     else:
         found += _sliced(raters, Pair("gold", "final", "all"), everyone, None)
     if policy.kind == "oracle":
@@ -241,9 +134,15 @@ def _against_gold(raters: Raters, policy: Policy, job_id: int) -> list[Measureme
     if policy.audit:
         drawn = uniform_audit(raters, policy, job_id)
         population = gold & (by_oracle if policy.kind == "oracle" else by_adapter)
-        one = many(raters, drawn & gold, population)
-        if one is not None:
-            found.append(Measurement("adapter,oracle,gold", "audit", "all", *one))
+        if (drawn & gold).any():
+            found.append(
+                Measurement(
+                    raters=("adapter", "oracle", "gold"),
+                    selection="audit",
+                    slice=WHOLE,
+                    statistics=many(raters, drawn & gold, population),
+                )
+            )
     return found
 
 
@@ -261,58 +160,133 @@ def _against_oracle(raters: Raters, policy: Policy, job_id: int) -> list[Measure
     return _sliced(raters, Pair("adapter", "oracle", "audit"), raters.asked_for("audit"), by_adapter)
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two raters and the selection they are compared on."""
+
+    first: str
+    second: str
+    selection: str
+
+    def codes(self, raters: Raters) -> tuple[Codes, Codes]:
+        """The labels (N,) of both."""
+        return getattr(raters, self.first), getattr(raters, self.second)
+
+
+def pair(
+    raters: Raters, what: Pair, rows: Rows, population: Rows | None, *, calibrated: bool = False
+) -> PairStatistics:
+    """The pair on those of `rows` (N,) that have both labels; they are a sample of `population` (N,), or of endless
+    reviews like them. Against gold with its figures, and whether scores are `calibrated`."""
+    first, second = what.codes(raters)
+    counts = crossed(first[rows], second[rows], len(raters.labels))
+    finite = None if population is None else max(int(population.sum()), int(counts.sum()))
+    return dataclasses.replace(
+        pair_statistics(counts, raters.labels, finite=finite),
+        unanswered=_unanswered(raters, rows & (first != NONE)) if what.second == "oracle" else 0,
+        gold=_gold(raters, what, rows, calibrated=calibrated) if what.first == "gold" else None,
+    )
+
+
+def _gold(raters: Raters, what: Pair, rows: Rows, *, calibrated: bool) -> GoldStatistics:
+    """The figures against gold on those of `rows` (N,) that have gold.
+
+    A review without a label counts as wrong where the rater was to label all; else only those with a label count.
+    """
+    gold, given = what.codes(raters)
+    chosen = rows & (gold != NONE)
+    if what.second == "oracle" or what.selection != "all":
+        chosen &= given != NONE
+    scores = {"adapter": raters.adapter_score, "final": raters.final_score}.get(what.second)
+    sure = np.full(int(chosen.sum()), np.nan)
+    if scores is not None:
+        sure = np.where(given[chosen] == NONE, np.nan, scores[chosen])
+    return gold_statistics(gold[chosen], given[chosen], raters.labels, scores=sure, calibrated=calibrated)
+
+
+def cascade(raters: Raters, rows: Rows, *, final: bool) -> CascadeStatistics | None:
+    """The adapter's or the final labels against the oracle's on the reviews `rows` (N,) of a cascade, those without
+    an answer left out; None where the oracle answered none."""
+    count = len(raters.labels)
+    unsure, drawn = raters.asked_for("cascade"), raters.asked_for("audit")
+    labelled = rows & (raters.adapter != NONE)
+    escalated, audited = (
+        crossed(raters.adapter[part], raters.oracle[part], count)
+        for part in (labelled & unsure, labelled & drawn)
+    )
+    if not escalated.any() and not audited.any():
+        return None
+    trusted = raters.adapter[labelled & ~unsure & ((raters.oracle != NONE) | ~drawn)]
+    found = cascade_statistics(
+        escalated, np.bincount(trusted, minlength=count), audited, raters.labels, final=final
+    )
+    return dataclasses.replace(found, unanswered=_unanswered(raters, labelled))
+
+
+def many(raters: Raters, rows: Rows, population: Rows) -> ManyStatistics:
+    """Adapter, oracle and gold on the reviews `rows` (N,), which have all three and are a sample of `population`."""
+    shape = (len(raters.labels),) * 3
+    codes = np.ravel_multi_index((raters.adapter[rows], raters.oracle[rows], raters.gold[rows]), shape)
+    counts = np.bincount(codes)
+    seen = np.flatnonzero(counts)
+    finite = max(int(population.sum()), int(rows.sum()))
+    patterns = np.stack(np.unravel_index(seen, shape), axis=1)
+    return many_statistics(patterns, counts[seen], raters.labels, finite=finite)
+
+
+def _unanswered(raters: Raters, rows: Rows) -> int:
+    """Reviews that the oracle was asked about and gave no answer to."""
+    return int((rows & (raters.reason != NONE) & (raters.oracle == NONE)).sum())
+
+
 def _sliced(raters: Raters, what: Pair, chosen: Rows, population: Rows | None) -> list[Measurement]:
     """The pair on the `chosen` reviews and in slices of them; `population` is what they are a sample of, if of this
     job."""
-    compared = chosen & what.labelled(raters)
-    if not compared.any():
+    first, second = what.codes(raters)
+    labelled = chosen & (first != NONE) & (second != NONE)
+    if not labelled.any():
         return []
-    gold = Gold(raters, what) if what.first == "gold" else None
-
-    def one(name: str, rows: Rows, everyone: Rows | None) -> Measurement:
-        n, contingency, statistics = pair(raters, what, rows, everyone)
-        if gold is not None:
-            statistics["gold"] = gold_part(gold, rows, calibrated=name == "all")
-        return Measurement(what.raters, what.selection, name, n, contingency, statistics)
-
-    found = [one("all", chosen, population)]
-    for values, cut in ((raters.characters.astype(np.float64), by_length), (raters.adapter_score, by_score)):
-        slices, _ = cut(values[compared])
-        if len(slices) < 2:
-            continue
-        place = _place(values, [each.upper for each in slices])
-        for number, each in enumerate(slices):
-            inside = place == number
-            found.append(one(each.name, chosen & inside, None if population is None else population & inside))
-    return found
+    everything = np.ones(len(raters), dtype=bool)
+    return [
+        Measurement(
+            raters=(what.first, what.second),
+            selection=what.selection,
+            slice=name,
+            statistics=pair(
+                raters,
+                what,
+                chosen & rows,
+                None if population is None else population & rows,
+                calibrated=name == WHOLE,
+            ),
+        )
+        for name, rows in ((WHOLE, everything), *_slices(raters, labelled))
+    ]
 
 
 def _cascades(raters: Raters) -> list[Measurement]:
     """Adapter and final labels against the oracle, on all reviews of a cascade."""
-    found = []
+    labelled = raters.adapter != NONE
     audited = int((raters.asked_for("audit") & (raters.oracle != NONE)).sum())
-    counted = raters.adapter != NONE
-    parts: list[tuple[str, Rows]] = [("all", counted)]
     # The whole job is cut, and so that each slice has audited reviews enough.
     count = max(1, min(SLICES, audited // MIN_SLICE))
-    for values, cut in ((raters.characters.astype(np.float64), by_length), (raters.adapter_score, by_score)):
-        slices, place = cut(np.where(counted, values, np.nan), count=count)
-        if len(slices) > 1:
-            parts += [(each.name, place == number) for number, each in enumerate(slices)]
-    for target in ("adapter", "final"):
-        for name, rows in parts:
-            one = cascade(raters, target, rows)
-            if one is not None:
-                found.append(Measurement(f"{target},oracle", "audit+cascade", name, *one))
-    return found
+    parts = [(WHOLE, labelled), *_slices(raters, labelled, count=count)]
+    return [
+        Measurement(raters=(target, "oracle"), selection="audit+cascade", slice=name, statistics=found)
+        for target in ("adapter", "final")
+        for name, rows in parts
+        if (found := cascade(raters, rows, final=target == "final")) is not None
+    ]
 
 
-def _place(values: NDArray[np.float64], uppers: list[float]) -> NDArray[np.int64]:
-    """In which slice each value (N,) lies; what is beyond the last one belongs to it."""
-    place = np.minimum(np.searchsorted(uppers, values, side="left"), len(uppers) - 1).astype(np.int64)
-    place[np.isnan(values)] = NOWHERE
-    return place
-
-
-def _renamed(one: Measurement, raters: str) -> Measurement:
-    return Measurement(raters, one.selection, one.slice, one.n, one.contingency, one.statistics)
+def _slices(raters: Raters, chosen: Rows, *, count: int = SLICES) -> Iterator[tuple[str, Rows]]:
+    """Slices of the `chosen` reviews by length and by score, each with its name and all reviews (N,) of the job that
+    lie in it. What is beyond the last one belongs to it; one slice alone is none."""
+    for kind, values in (("length", raters.characters.astype(np.float64)), ("score", raters.adapter_score)):
+        slices, _ = cut(values[chosen], count=count)
+        if len(slices) < 2:
+            continue
+        place = np.minimum(np.searchsorted([one.upper for one in slices], values), len(slices) - 1)
+        for number, one in enumerate(slices):
+            name = SLICE_NAMES[kind].format(number + 1, one.lower, one.upper)
+            yield name, (place == number) & ~np.isnan(values)

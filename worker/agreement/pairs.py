@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
-from scipy.special import bdtr, chdtrc
+from numpy.typing import NDArray
 
 from worker.agreement import coefficients
 from worker.agreement.coefficients import Coefficient, Table, off_diagonal, sample_variance, with_interval
-from worker.agreement.hypergeometric import count_interval
-from worker.agreement.intervals import UNDEFINED, Estimate, score_interval, share_of
+from worker.agreement.gold import GoldStatistics
+from worker.agreement.intervals import (
+    UNDEFINED,
+    Estimate,
+    chi_squared_tail,
+    count_interval,
+    score_interval,
+    share_of,
+)
+
+Counts: TypeAlias = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +45,7 @@ class LabelAgreement:
     of_first: Estimate
     of_second: Estimate
     bias: Estimate
-    p_value: float | None
-
-    def as_json(self) -> dict[str, object]:
-        """The figures by name."""
-        return {
-            "label": self.label,
-            "first": self.first,
-            "second": self.second,
-            "both": self.both,
-            "specific": self.specific.as_json(),
-            "of_first": self.of_first.as_json(),
-            "of_second": self.of_second.as_json(),
-            "bias": self.bias.as_json(),
-            "p_value": self.p_value,
-        }
+    p_value: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,49 +63,25 @@ class PairStatistics:
     n: int
     finite: int | None
     labels: tuple[str, ...]
+    table: tuple[tuple[int, ...], ...]
     observed: Estimate
     kappa: Estimate
     ac1: Estimate
     alpha: Estimate
     by_label: tuple[LabelAgreement, ...]
-    marginal: MarginalTest | None
-
-    def as_json(self) -> dict[str, object]:
-        """Every figure by name, safe for JSON: undefined is null."""
-        return {
-            "n": self.n,
-            "finite": self.finite,
-            "labels": list(self.labels),
-            "observed": self.observed.as_json(),
-            "kappa": self.kappa.as_json(),
-            "ac1": self.ac1.as_json(),
-            "alpha": self.alpha.as_json(),
-            "by_label": [one.as_json() for one in self.by_label],
-            "marginal": None if self.marginal is None else self.marginal.as_json(),
-        }
+    marginal: MarginalTest
+    unanswered: int = 0
+    gold: GoldStatistics | None = None
+    kind: Literal["pair"] = "pair"
 
 
-def pair_statistics(
-    table: Mapping[tuple[str, str], int], *, labels: Sequence[str] = (), finite: int | None = None
-) -> PairStatistics:
-    """Statistics of a table that maps (first rater's label, second's) to how many reviews got that pair.
+def pair_statistics(counts: Counts, labels: Sequence[str], *, finite: int | None = None) -> PairStatistics:
+    """Statistics of n > 0 reviews, of which `counts` (L, L) have each pair of labels: rows are the first rater's,
+    columns the second's, in the order of `labels`.
 
-    `labels` are those that could be given, which AC1 depends on; any others in the table come after them. Without
-    it they are the labels that were given.
-
-    Raises:
-        ValueError: a count is negative, or `finite` is less than n.
+    `labels` are all that could be given, which AC1 depends on. `finite` is n or more.
     """
-    names = label_names(table.items(), labels)
-    counts = count_table(table, names)
     n = int(counts.sum())
-    if finite is not None and finite < n:
-        raise ValueError(f"{n} reviews can't be a sample of {finite}")
-    if not n:
-        empty = tuple(
-            LabelAgreement(name, 0, 0, 0, UNDEFINED, UNDEFINED, UNDEFINED, UNDEFINED, None) for name in names
-        )
-        return PairStatistics(n, finite, names, UNDEFINED, UNDEFINED, UNDEFINED, UNDEFINED, empty, None)
     sampled = n / finite if finite is not None else 0.0
     shares = counts / n
     equal = int(counts.trace())
@@ -128,18 +100,19 @@ def pair_statistics(
     return PairStatistics(
         n=n,
         finite=finite,
-        labels=names,
-        observed=Estimate(equal / n, ends),
+        labels=tuple(labels),
+        table=tuple(map(tuple, counts.tolist())),
+        observed=Estimate(equal / n, *ends),
         kappa=estimate(coefficients.kappa(shares)),
         ac1=estimate(coefficients.ac1(shares)),
         # Krippendorff (2004): Scott's pi, but pairs of values are drawn by chance without replacement.
         alpha=estimate(coefficients.scotts_pi(shares), shrink=1 - 1 / (2 * n)),
-        by_label=tuple(_label(name, counts, place, sampled) for place, name in enumerate(names)),
+        by_label=tuple(_label(name, counts, place, sampled) for place, name in enumerate(labels)),
         marginal=marginal_test(counts),
     )
 
 
-def _label(name: str, counts: Table, place: int, sampled: float) -> LabelAgreement:
+def _label(name: str, counts: Counts, place: int, sampled: float) -> LabelAgreement:
     first, second = int(counts[place].sum()), int(counts[:, place].sum())
     both = int(counts[place, place])
     either = first + second - both
@@ -149,7 +122,7 @@ def _label(name: str, counts: Table, place: int, sampled: float) -> LabelAgreeme
     if overlap.interval is not None:
         low, high = (2 * end / (1 + end) for end in overlap.interval)
         value = 2 * both / (first + second)
-        specific = Estimate(value, (min(value, low), max(value, high)))
+        specific = Estimate(value, min(value, low), max(value, high))
     neither = int(counts.sum()) - either
     return LabelAgreement(
         label=name,
@@ -164,32 +137,6 @@ def _label(name: str, counts: Table, place: int, sampled: float) -> LabelAgreeme
     )
 
 
-def label_names(cells: Iterable[tuple[tuple[str, ...], int]], labels: Sequence[str] = ()) -> tuple[str, ...]:
-    """`labels`, then those that the cells (labels, count) have besides, in the order of the alphabet.
-
-    Raises:
-        ValueError: a count is negative.
-    """
-    known = dict.fromkeys(labels)
-    given: set[str] = set()
-    for pattern, count in cells:
-        if count < 0:
-            raise ValueError(f"a table counts reviews, so no cell is negative ({pattern}: {count})")
-        if count:
-            given.update(pattern)
-    return (*known, *sorted(given - known.keys()))
-
-
-def count_table(table: Mapping[tuple[str, str], int], names: Sequence[str]) -> Table:
-    """The counts (L, L) in the order of `names`; what is not there is 0."""
-    place = {name: number for number, name in enumerate(names)}
-    counts: Table = np.zeros((len(names), len(names)))
-    for (first, second), count in table.items():
-        if count:
-            counts[place[first], place[second]] += count
-    return counts
-
-
 @dataclass(frozen=True, slots=True)
 class ManyStatistics:
     """Agreement of `raters` raters who all labelled the same n reviews.
@@ -197,75 +144,61 @@ class ManyStatistics:
     `unanimous` is the share of reviews with one label only (Wilson); `observed` the chance that two of a review's
     raters, drawn at random, agree (Wilson at the effective sample size, Korn and Graubard 1998); `kappa` that
     corrected for chance (Fleiss 1971). Kappa's interval is of the reviews as a sample, by linearisation (Gwet
-    2008), not from the standard error of Fleiss (1971), which holds only where the true kappa is 0. `finite`
-    as in `PairStatistics`.
+    2008), not from the standard error of Fleiss (1971), which holds only where the true kappa is 0. `finite` and
+    `unanswered` as in `PairStatistics`. `patterns` are the labels, one of each rater, with how many reviews got them.
     """
 
     n: int
     finite: int | None
     raters: int
-    labels: tuple[str, ...]
+    patterns: tuple[tuple[tuple[str, ...], int], ...]
     unanimous: Estimate
     observed: Estimate
     kappa: Estimate
-
-    def as_json(self) -> dict[str, object]:
-        """Every figure by name, safe for JSON: undefined is null."""
-        return {
-            "n": self.n,
-            "finite": self.finite,
-            "raters": self.raters,
-            "labels": list(self.labels),
-            "unanimous": self.unanimous.as_json(),
-            "observed": self.observed.as_json(),
-            "kappa": self.kappa.as_json(),
-        }
+    unanswered: int = 0
+    kind: Literal["many"] = "many"
 
 
 def many_statistics(
-    patterns: Mapping[tuple[str, ...], int], raters: int, *, finite: int | None = None
+    patterns: Counts, counts: Counts, labels: Sequence[str], *, finite: int | None = None
 ) -> ManyStatistics:
-    """Statistics of a table that maps the labels a review got, one per rater, to how many reviews got them.
+    """Statistics of n > 0 reviews, of which `counts` (P,) got each of the `patterns` (P, R): the label of each of R
+    raters, as a place in `labels`.
 
     Kappa is undefined where only one label was ever given. Of two raters it is Scott's pi.
-
-    Raises:
-        ValueError: there are fewer than two raters, a pattern has not a label of each, a count is negative, or
-            `finite` is less than n.
     """
-    if raters < 2:
-        raise ValueError(f"{raters} raters have no agreement")
-    if any(len(pattern) != raters for pattern in patterns):
-        raise ValueError(f"each pattern has the labels of all {raters} raters")
-    names = label_names(patterns.items())
-    n = sum(patterns.values())
-    if finite is not None and finite < n:
-        raise ValueError(f"{n} reviews can't be a sample of {finite}")
-    if not n:
-        return ManyStatistics(0, finite, raters, names, UNDEFINED, UNDEFINED, UNDEFINED)
+    n, raters = int(counts.sum()), patterns.shape[1]
     sampled = n / finite if finite is not None else 0.0
-    found = [(pattern, count) for pattern, count in patterns.items() if count]
-    counts = np.array([count for _, count in found], dtype=np.float64)
-    given = np.array([[pattern.count(name) for name in names] for pattern, _ in found], dtype=np.float64)
-
+    # How many raters gave each label (P, L).
+    given = (patterns[:, :, None] == np.arange(len(labels))).sum(axis=1)
     shares = counts / n
     apart = 1 - (given * (given - 1)).sum(axis=1) / (raters * (raters - 1))
     disagreement = float(shares @ apart)
     used = shares @ given / raters
     expected = off_diagonal(np.outer(used, used))
-    equal = int(counts[apart == 0].sum())
-    observed = Estimate(1 - disagreement, _observed_interval(apart, shares, n, sampled))
+    ends = _observed_interval(apart, shares, n, sampled)
     kappa = UNDEFINED
-    if len(names) > 1 and observed.interval is not None:
+    if np.count_nonzero(used) > 1:
         scores = (1 - apart) / expected - disagreement / expected**2 * 2 * (given @ used) / raters
         variance = sample_variance(scores, shares, n)
         kappa = with_interval(
             Coefficient(1 - disagreement / expected, disagreement, expected, scores),
             None if variance is None else variance * (1 - sampled) / n,
-            observed.interval,
+            ends,
             lowest=-1 / (raters - 1),
         )
-    return ManyStatistics(n, finite, raters, names, share_of(equal, n, sampled=sampled), observed, kappa)
+    return ManyStatistics(
+        n=n,
+        finite=finite,
+        raters=raters,
+        patterns=tuple(
+            (tuple(labels[place] for place in pattern), count)
+            for pattern, count in zip(patterns.tolist(), counts.tolist(), strict=True)
+        ),
+        unanimous=share_of(int(counts[apart == 0].sum()), n, sampled=sampled),
+        observed=Estimate(1 - disagreement, *ends),
+        kappa=kappa,
+    )
 
 
 def _observed_interval(apart: Table, shares: Table, n: int, sampled: float) -> tuple[float, float]:
@@ -289,15 +222,6 @@ class MarginalTest:
     statistic: float | None = None
     degrees: int | None = None
 
-    def as_json(self) -> dict[str, object]:
-        """The test by name."""
-        return {
-            "method": self.method,
-            "p_value": self.p_value,
-            "statistic": self.statistic,
-            "degrees": self.degrees,
-        }
-
 
 def mcnemar(only_first: int, only_second: int) -> MarginalTest:
     """McNemar's (1947) test of the reviews that only one of two raters gives a label.
@@ -307,14 +231,13 @@ def mcnemar(only_first: int, only_second: int) -> MarginalTest:
     """
     apart = only_first + only_second
     if apart <= EXACT_UP_TO:
-        return MarginalTest(
-            "McNemar, exact", min(1.0, 2 * float(bdtr(min(only_first, only_second), apart, 0.5)))
-        )
+        tail = sum(math.comb(apart, count) for count in range(min(only_first, only_second) + 1))
+        return MarginalTest("McNemar, exact", min(1.0, 2 * tail / 2**apart))
     statistic = (only_first - only_second) ** 2 / apart
-    return MarginalTest("McNemar", float(chdtrc(1, statistic)), statistic, 1)
+    return MarginalTest("McNemar", chi_squared_tail(1, statistic), statistic, 1)
 
 
-def marginal_test(counts: Table) -> MarginalTest:
+def marginal_test(counts: Counts) -> MarginalTest:
     """Marginal homogeneity of counts (L, L).
 
     Where the disagreements involve two labels it is McNemar's. Of more it is Stuart's (1955) and Maxwell's (1970)
@@ -341,7 +264,7 @@ def marginal_test(counts: Table) -> MarginalTest:
         covariance[np.ix_(involved, involved)], differences, rcond=1e-12 * len(involved)
     )
     statistic = max(0.0, float(differences @ solution))
-    return MarginalTest("Stuart-Maxwell", float(chdtrc(int(rank), statistic)), statistic, int(rank))
+    return MarginalTest("Stuart-Maxwell", chi_squared_tail(int(rank), statistic), statistic, int(rank))
 
 
 def paired_difference(
@@ -350,7 +273,7 @@ def paired_difference(
     """The share of reviews the first rater gives a label minus that of the second, with Newcombe's interval (1998,
     paired proportions, method 10: square-and-add Wilson intervals with the continuity-corrected phi).
 
-    `sampled` as in `tables.score_interval`; undefined without reviews.
+    `sampled` as in `score_interval`; undefined without reviews.
     """
     n = both + only_first + only_second + neither
     if not n:
@@ -370,4 +293,4 @@ def paired_difference(
 
     low = difference - distance(first - first_low, second_high - second)
     high = difference + distance(first_high - first, second - second_low)
-    return Estimate(difference, (max(-1.0, low), min(1.0, high)))
+    return Estimate(difference, max(-1.0, low), min(1.0, high))

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from worker.agreement.intervals import Estimate
+from worker.agreement.measure import WHOLE, Measurement
 from worker.agreement.terms import explained
 from worker.bootstrap import Store, find_registered
 from worker.cli.common import DATE, OVER, echo_json, json_option, note, open_all, whole_job
 from worker.errors import Invalid, JobStateInvalid
 from worker.quality.measured import Measured, agreement_as_it_is, refresh_agreement
 from worker.reviews import Job
-from worker.store.queries import AgreementRow
 
 if TYPE_CHECKING:
     from worker.quality.drift import Change
@@ -27,15 +28,16 @@ Columns = tuple[str, ...]
 UNDEFINED = "undefined"
 
 
-def figure(estimate: Mapping[str, Any] | None, *, signed: bool = False) -> str:
+def figure(estimate: Estimate, *, signed: bool = False) -> str:
     """A figure with its interval: "0.912 0.893-0.929"."""
-    if estimate is None or estimate["value"] is None:
+    if estimate.value is None:
         return UNDEFINED
     shape = "+.3f" if signed else ".3f"
-    if estimate["low"] is None:
-        return f"{estimate['value']:{shape}} ?"
-    between = " to " if signed or estimate["low"] < 0 else "-"
-    return f"{estimate['value']:{shape}} {estimate['low']:{shape}}{between}{estimate['high']:{shape}}"
+    if estimate.interval is None:
+        return f"{estimate.value:{shape}} ?"
+    low, high = estimate.interval
+    between = " to " if signed or low < 0 else "-"
+    return f"{estimate.value:{shape}} {low:{shape}}{between}{high:{shape}}"
 
 
 def print_measured(job: Job, measured: Measured, by: str | None) -> None:
@@ -44,7 +46,7 @@ def print_measured(job: Job, measured: Measured, by: str | None) -> None:
     if measured.at is not None:
         when = f"measured {time.strftime('%Y-%m-%d %H:%M', time.localtime(measured.at))}"
     click.echo(f"Job {job.id} '{job.name}' ({job.state}, policy {job.policy}), {when}. Intervals are 95 %.")
-    whole = [row for row in measured.rows if row.slice == "all"]
+    whole = [row for row in measured.rows if row.slice == WHOLE]
     if by == "class":
         shown = tuple(column for row in whole for column in _print_labels(row))
     elif by is not None:
@@ -56,54 +58,50 @@ def print_measured(job: Job, measured: Measured, by: str | None) -> None:
     _print_notes(whole)
 
 
-def _print_pairs(rows: list[AgreementRow]) -> Columns:
+def _print_pairs(rows: list[Measurement]) -> Columns:
     columns = ("raters", "on", "n", "agree", "kappa", "AC1", "bias p")
     table = _table(*columns)
     for row in rows:
         found = row.statistics
-        marginal = found.get("marginal")
         table.add_row(
-            row.raters,
+            ",".join(row.raters),
             row.selection,
             f"{row.n:,}",
-            figure(found["observed"]),
-            figure(found["kappa"]),
-            figure(found["ac1"]) if "ac1" in found else "",
-            "" if marginal is None else f"{marginal['p_value']:.3f}",
+            figure(found.observed),
+            figure(found.kappa),
+            "" if found.kind == "many" else figure(found.ac1),
+            f"{found.marginal.p_value:.3f}" if found.kind == "pair" else "",
         )
     _show(table)
     return columns
 
 
-def _print_gold(rows: list[AgreementRow]) -> Columns:
-    against_gold = [row for row in rows if "gold" in row.statistics]
+def _print_gold(rows: list[Measurement]) -> Columns:
+    against_gold = [(row, row.gold) for row in rows if row.gold is not None]
     if not against_gold:
         return ()
     columns = (
         "against gold", "on", "n", "labelled", "accuracy", "macro F1", "AUROC", "RMS error", "ECE (by chance)"
     )  # fmt: skip
     table = _table(*columns)
-    for row in against_gold:
-        gold = row.statistics["gold"]
-        calibration = gold["calibration"]
+    for row, gold in against_gold:
+        found = gold.calibration
         table.add_row(
-            row.raters.removeprefix("gold,"),
+            row.raters[1],
             row.selection,
-            f"{gold['n']:,}",
-            f"{gold['labelled']:,}",
-            figure(gold["accuracy"]),
-            _number(gold["macro_f1"]),
-            _number(gold["auroc"]),
-            "" if calibration is None else _number(calibration["rms"]),
-            ""
-            if calibration is None
-            else f"{calibration['ece']:.3f} ({calibration['band'][0]:.3f}-{calibration['band'][1]:.3f})",
+            f"{gold.n:,}",
+            f"{gold.labelled:,}",
+            figure(gold.accuracy),
+            _number(gold.macro_f1),
+            _number(gold.auroc),
+            "" if found is None else _number(found.rms),
+            "" if found is None else f"{found.ece:.3f} ({found.band[0]:.3f}-{found.band[1]:.3f})",
         )
     _show(table)
     return columns
 
 
-def _print_slices(rows: list[AgreementRow], by: str) -> Columns:
+def _print_slices(rows: list[Measurement], by: str) -> Columns:
     if not rows:
         note(f"There are too few reviews to part them by {by}.")
         return ()
@@ -111,64 +109,65 @@ def _print_slices(rows: list[AgreementRow], by: str) -> Columns:
     table = _table(*columns)
     last = None
     for row in rows:
-        key = (row.raters, row.selection)
-        gold = row.statistics.get("gold")
+        key = (",".join(row.raters), row.selection)
         table.add_row(
             *(key if key != last else ("", "")),
             row.slice.removeprefix(f"{by} ").removesuffix(" characters"),
             f"{row.n:,}",
-            figure(row.statistics["observed"]),
-            figure(row.statistics["kappa"]),
-            "" if gold is None else figure(gold["accuracy"]),
+            figure(row.statistics.observed),
+            figure(row.statistics.kappa),
+            "" if row.gold is None else figure(row.gold.accuracy),
         )
         last = key
     _show(table)
     return columns
 
 
-def _print_labels(row: AgreementRow) -> Columns:
+def _print_labels(row: Measurement) -> Columns:
     found = row.statistics
-    if found["kind"] != "pair":
+    if found.kind != "pair":
         return ()
-    first, second = row.raters.split(",")
-    click.echo(f"{row.raters} on {row.selection}, {row.n:,} reviews:")
+    first, second = row.raters
+    click.echo(f"{first},{second} on {row.selection}, {row.n:,} reviews:")
     given = f"{second} if {first}", f"{first} if {second}"
     columns = ("label", first, second, "both", "agree on it", *given, "bias")
     table = _table(*columns)
-    for one in found["by_label"]:
+    for one in found.by_label:
         table.add_row(
-            one["label"],
-            f"{one['first']:,}",
-            f"{one['second']:,}",
-            f"{one['both']:,}",
-            figure(one["specific"]),
-            figure(one["of_first"]),
-            figure(one["of_second"]),
-            figure(one["bias"], signed=True),
+            one.label,
+            f"{one.first:,}",
+            f"{one.second:,}",
+            f"{one.both:,}",
+            figure(one.specific),
+            figure(one.of_first),
+            figure(one.of_second),
+            figure(one.bias, signed=True),
         )
     _show(table)
     return columns
 
 
-def _print_notes(rows: list[AgreementRow]) -> None:
+def _print_notes(rows: list[Measurement]) -> None:
     for row in rows:
-        found, where = row.statistics, f"{row.raters} on {row.selection}"
-        if found["unanswered"]:
+        found, where = row.statistics, f"{','.join(row.raters)} on {row.selection}"
+        if found.unanswered:
             note(
-                f"{where}: the oracle gave no answer to {found['unanswered']:,} more reviews, which are left out."
+                f"{where}: the oracle gave no answer to {found.unanswered:,} more reviews, which are left out."
             )
-        if found.get("reason"):
-            note(f"{where} is undefined: {found['reason']}.")
-        elif found["kappa"]["value"] is None:
+        if found.kind == "cascade" and found.reason:
+            note(f"{where} is undefined: {found.reason}.")
+        elif found.kappa.value is None:
             note(f"{where}: kappa is undefined, since only one label was given.")
-        if found.get("note"):
-            note(f"{where}: {found['note']}.")
-        if found["kind"] == "cascade" and found["disagreements"]["value"] is not None:
-            d = found["disagreements"]
+        if row.selection == "escalated":
             note(
-                f"{where}: the oracle would label about {d['value']:,.0f} ({d['low']:,.0f}-{d['high']:,.0f}) of "
-                f"{row.n:,} reviews otherwise; it saw {found['escalated']:,} unsure ones and {found['audited']:,} "
-                f"of the {found['trusted']:,} others."
+                f"{where}: only reviews that the adapter was unsure of: these figures say nothing of the others."
+            )
+        if found.kind == "cascade" and found.disagreements.value is not None:
+            low, high = found.disagreements.interval or (0.0, 0.0)
+            note(
+                f"{where}: the oracle would label about {found.disagreements.value:,.0f} ({low:,.0f}-{high:,.0f}) of "
+                f"{row.n:,} reviews otherwise; it saw {found.escalated:,} unsure ones and {found.audited:,} "
+                f"of the {found.trusted:,} others."
             )
 
 
@@ -181,9 +180,9 @@ def print_change(change: Change) -> None:
     _show(table)
     found = change.drift
     if found.p_value is not None:
-        click.echo(f"  difference as it is          {figure(found.raw.as_json(), signed=True)}")
+        click.echo(f"  difference as it is          {figure(found.raw, signed=True)}")
         click.echo(
-            f"  on reviews of like score     {figure(found.difference.as_json(), signed=True)}  "
+            f"  on reviews of like score     {figure(found.difference, signed=True)}  "
             f"(Cochran-Mantel-Haenszel p = {found.p_value:.4f}, {found.compared or 0:.0%} of the reviews compared)"
         )
     click.echo(change.meaning)
@@ -325,16 +324,9 @@ def _report(job: Job, measured: Measured, by: str | None) -> dict[str, Any]:
         "policy": job.policy,
         "measured_at": measured.at,
         "agreements": [
-            {
-                "raters": row.raters.split(","),
-                "selection": row.selection,
-                "slice": row.slice,
-                "n": row.n,
-                "contingency": row.contingency,
-                "statistics": row.statistics,
-            }
+            row.model_dump(mode="json")
             for row in measured.rows
-            if (row.slice.startswith(f"{by} ") if sliced else row.slice == "all")
+            if (row.slice.startswith(f"{by} ") if sliced else row.slice == WHOLE)
         ],
     }
 
@@ -348,7 +340,7 @@ def _compare_jobs(job: int, against: int, as_json: bool) -> None:
         raise Invalid(f"job {job} is the same as itself: name another one with --against.")
     change = compare_jobs(store.queries, [first], [second], names=(f"job {first.id}", f"job {second.id}"))
     if as_json:
-        echo_json({**dataclasses.asdict(change), "drift": change.drift.as_json()})
+        echo_json(dataclasses.asdict(change))
     else:
         print_change(change)
 
@@ -373,7 +365,7 @@ def _compare_periods(adapter: str, since: datetime, until: datetime | None, as_j
     names = (f"{_jobs(before)} before {day}", f"{_jobs(later)} since {day}")
     change = compare_jobs(store.queries, before, later, names=names)
     if as_json:
-        echo_json({"adapter": row.name, **dataclasses.asdict(change), "drift": change.drift.as_json()})
+        echo_json({"adapter": row.name, **dataclasses.asdict(change)})
     else:
         click.echo(f"Adapter '{row.name}' {row.sha256[:12]}:")
         print_change(change)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from worker.agreement.measure import WHOLE, Measurement, measure
 from worker.errors import Transient
 from worker.policy import Policy
 from worker.reviews import Job
-from worker.store.agreements import MEASURE_ATTEMPTS, AgreementRow
+from worker.store.agreements import MEASURE_ATTEMPTS
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
-
-if TYPE_CHECKING:
-    from worker.agreement.measure import Measurement
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +23,12 @@ class Measured:
     """The comparisons of a job, in the order in which they were measured; `at` is when they were measured and kept,
     in seconds since 1970, None if it was just now and they aren't kept."""
 
-    rows: tuple[AgreementRow, ...]
+    rows: tuple[Measurement, ...]
     at: float | None
 
-    def find(self, raters: str, *, slice: str = "all") -> AgreementRow | None:
+    def find(self, *raters: str) -> Measurement | None:
         """The comparison of these raters that holds for the most reviews: of the whole job, where there is one."""
-        found = {row.selection: row for row in self.rows if (row.raters, row.slice) == (raters, slice)}
+        found = {row.selection: row for row in self.rows if (row.raters, row.slice) == (raters, WHOLE)}
         for selection in ("all", "audit+cascade", "audit", "escalated"):
             if selection in found:
                 return found[selection]
@@ -114,15 +110,7 @@ def agreement_as_it_is(queries: Queries, job_id: int) -> Measured:
     kept = kept_agreement(queries, job)
     if kept is not None:
         return kept
-    return Measured(
-        tuple(
-            AgreementRow(
-                one.raters, one.selection, one.slice, one.n, one.contingency, one.statistics, time.time()
-            )
-            for one in _measure(queries, job)
-        ),
-        None,
-    )
+    return Measured(tuple(_measure(queries, job)), None)
 
 
 def kept_agreement(queries: Queries, job: Job) -> Measured | None:
@@ -135,7 +123,4 @@ def kept_agreement(queries: Queries, job: Job) -> Measured | None:
 def _measure(queries: Queries, job: Job) -> list[Measurement]:
     if not queries.is_comparable(job.id):
         return []
-    # scipy takes its time to be imported, which the commands that only read shouldn't spend.
-    from worker.agreement.measure import measure
-
     return measure(queries.raters(job.id), Policy.parse(job.policy), job.id)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from worker.agreement.counts import label_counts
+from worker.agreement.intervals import UNDEFINED
 from worker.quality.measured import Measured, agreement_as_it_is
 from worker.store.queries import Queries
 
@@ -75,26 +75,19 @@ def summarise(queries: Queries, job_id: int) -> Summary:
 
 def summarise_agreement(measured: Measured | None) -> dict[str, Any]:
     """The figures of `Summary` from gold to oracle_agreement_n, by name."""
-    against_gold = measured.find("gold,final") if measured is not None else None
-    against_oracle = measured.find("adapter,oracle") if measured is not None else None
-    accuracy, accuracy_interval = _figure(against_gold.statistics["observed"] if against_gold else None)
-    kappa, kappa_interval = _figure(against_gold.statistics["kappa"] if against_gold else None)
-    observed, observed_interval = _figure(against_oracle.statistics["observed"] if against_oracle else None)
+    against_gold = measured.find("gold", "final") if measured is not None else None
+    against_oracle = measured.find("adapter", "oracle") if measured is not None else None
+    accuracy = against_gold.statistics.observed if against_gold else UNDEFINED
+    kappa = against_gold.statistics.kappa if against_gold else UNDEFINED
+    observed = against_oracle.statistics.observed if against_oracle else UNDEFINED
     return {
         "gold": against_gold.n if against_gold else 0,
-        "accuracy": accuracy,
-        "accuracy_interval": accuracy_interval,
-        "kappa": kappa,
-        "kappa_interval": kappa_interval,
-        "oracle_agreement": observed,
-        "oracle_agreement_interval": observed_interval,
+        "accuracy": accuracy.value,
+        "accuracy_interval": accuracy.interval,
+        "kappa": kappa.value,
+        "kappa_interval": kappa.interval,
+        "oracle_agreement": observed.value,
+        "oracle_agreement_interval": observed.interval,
         "oracle_agreement_on": against_oracle.selection if against_oracle else None,
         "oracle_agreement_n": against_oracle.n if against_oracle else 0,
     }
-
-
-def _figure(estimate: Mapping[str, Any] | None) -> tuple[float | None, tuple[float, float] | None]:
-    if estimate is None or estimate["value"] is None:
-        return None, None
-    interval = None if estimate["low"] is None else (estimate["low"], estimate["high"])
-    return estimate["value"], interval

@@ -10,8 +10,9 @@ from markupsafe import Markup
 
 from worker.agreement import wilson
 from worker.agreement.calibration import binomial_band
+from worker.agreement.measure import Measurement
 from worker.report import drawing
-from worker.report.data import BINS, Comparison, ReportData
+from worker.report.data import BINS, ReportData
 from worker.report.drawing import SERIES, Name, Value
 from worker.report.text import SPEAKS_FOR_ALL, basis, best, is_repeated
 from worker.report.words import (
@@ -115,23 +116,27 @@ def _scores(data: ReportData, colours: Mapping[str, str]) -> Chart | None:
 def _confusions(data: ReportData) -> Iterator[Chart]:
     for raters in OF_PAIRS:
         one = best(data.comparisons, raters)
-        if one is None or not one.table or is_repeated(one, data.comparisons):
+        if one is None or is_repeated(one, data.comparisons):
             continue
+        found = one.statistics
+        if found.kind == "many" or not found.table:
+            continue
+        in_shares = found.kind == "cascade"
         first, second = map(bare, raters)
-        table, shown = _common(one)
+        table, shown = _common(found.labels, found.table)
         others = (
             f" The rarest labels are counted together as {OTHERS}, where both needn't agree."
             if shown[-1] == OTHERS
             else ""
         )
-        what = f"estimated shares of {basis(one)}" if one.in_shares else basis(one)
+        what = f"estimated shares of {basis(one)}" if in_shares else basis(one)
         name = Name(
             f"confusion-{'-'.join(raters)}",
             f"{first.capitalize()} against {second}",
             f"Rows are the labels of {first}, columns those of {second}; on the diagonal both agree. "
             f"{what[0].upper()}{what[1:]}.{others}",
         )
-        said = share if one.in_shares else count
+        said = share if in_shares else count
         cells = [[row, *(said(table.get((row, column), 0.0)) for column in shown)] for row in shown]
         yield Chart(
             name,
@@ -141,12 +146,14 @@ def _confusions(data: ReportData) -> Iterator[Chart]:
         )
 
 
-def _common(one: Comparison) -> tuple[dict[tuple[str, str], float], list[str]]:
+def _common(
+    labels: Sequence[str], cells: Sequence[Sequence[float]]
+) -> tuple[dict[tuple[str, str], float], list[str]]:
     """The table by the names that are shown, and these: at most `MOST_CELLS`, the rarest labels as one."""
-    used = dict.fromkeys(one.labels, 0.0)
-    for pair, value in one.table.items():
-        for label in pair:
-            used[label] = used.get(label, 0.0) + value
+    used = {
+        label: sum(row) + sum(column)
+        for label, row, column in zip(labels, cells, zip(*cells, strict=True), strict=True)
+    }
     given = [label for label in used if used[label]] or list(used)
     if len(given) > MOST_CELLS:
         given = sorted(sorted(given, key=lambda label: -used[label])[: MOST_CELLS - 1], key=given.index)
@@ -154,9 +161,10 @@ def _common(one: Comparison) -> tuple[dict[tuple[str, str], float], list[str]]:
     else:
         shown = {label: plain(label) for label in used}
     table: dict[tuple[str, str], float] = {}
-    for (first, second), value in one.table.items():
-        key = shown[first], shown[second]
-        table[key] = table.get(key, 0.0) + value
+    for first, row in zip(labels, cells, strict=True):
+        for second, value in zip(labels, row, strict=True):
+            key = shown[first], shown[second]
+            table[key] = table.get(key, 0.0) + value
     names = [shown[label] for label in given]
     return table, names if OTHERS not in shown.values() or OTHERS in names else [*names, OTHERS]
 
@@ -164,23 +172,21 @@ def _common(one: Comparison) -> tuple[dict[tuple[str, str], float], list[str]]:
 def _calibration(data: ReportData) -> Chart | None:
     # Only of all reviews: the escalated ones alone are no sample of the scores.
     one = best(data.comparisons, ("gold", "adapter")) or best(data.comparisons, ("gold", "final"))
-    if one is None or one.gold is None or not one.gold.bins:
+    if one is None or one.gold is None or one.gold.calibration is None:
         return None
-    gold = one.gold
-    chance = ""
-    if gold.ece is not None and gold.ece_band is not None:
-        chance = (
-            f" The mean gap (ECE) is {coefficient(gold.ece)}; a perfectly calibrated scorer with these scores would "
-            f"have {coefficient(gold.ece_band[0])} to {coefficient(gold.ece_band[1])} nine times in ten."
-        )
-    if gold.rms is not None:
-        chance += f" Less what chance adds, the root mean square gap is {coefficient(gold.rms)}."
-    scored = sum(bin_.n for bin_ in gold.bins)
+    found = one.gold.calibration
+    low, high = found.band
+    chance = (
+        f" The mean gap (ECE) is {coefficient(found.ece)}; a perfectly calibrated scorer with these scores would "
+        f"have {coefficient(low)} to {coefficient(high)} nine times in ten."
+    )
+    if found.rms is not None:
+        chance += f" Less what chance adds, the root mean square gap is {coefficient(found.rms)}."
     name = Name(
         "calibration",
         "Do scores mean what they say?",
-        f"Accuracy over the score of {RATERS[one.raters[1]]}, in {count(len(gold.bins), 'bin')} of equal size over "
-        f"{count(scored, 'review')} with gold; on the dashed line a score is the chance to be right.{chance}",
+        f"Accuracy over the score of {RATERS[one.raters[1]]}, in {count(len(found.bins), 'bin')} of equal size over "
+        f"{count(found.n, 'review')} with gold; on the dashed line a score is the chance to be right.{chance}",
     )
     rows = [
         [
@@ -190,11 +196,13 @@ def _calibration(data: ReportData) -> Chart | None:
             coefficient(bin_.accuracy),
             f"{bin_.accuracy - bin_.confidence:+.3f}".replace("-", "−"),
         ]
-        for bin_ in gold.bins
+        for bin_ in found.bins
     ]
     header = ["scores", "reviews", "mean score", "accuracy", "accuracy − score"]
-    points = [(one.confidence, one.accuracy, wilson(round(one.accuracy * one.n), one.n)) for one in gold.bins]
-    band = [binomial_band(one.n, one.confidence) for one in gold.bins]
+    points = [
+        (one.confidence, one.accuracy, wilson(round(one.accuracy * one.n), one.n)) for one in found.bins
+    ]
+    band = [binomial_band(one.n, one.confidence) for one in found.bins]
     return Chart(
         name, drawing.calibration(name, points, band), Table("Calibration, bin by bin", header, rows)
     )
@@ -206,7 +214,7 @@ SLICE_SERIES = ((("adapter", "oracle"),), (("gold", "adapter"), ("gold", "final"
 
 def _by_slices(data: ReportData, kind: str) -> Chart | None:
     """Agreement of each pair in the tenths of length or score."""
-    series: list[tuple[str, dict[int, Comparison]]] = []
+    series: list[tuple[str, dict[int, Measurement]]] = []
     for group in SLICE_SERIES:
         for raters in group:
             if found := _slices(data, raters, kind):
@@ -236,17 +244,17 @@ def _by_slices(data: ReportData, kind: str) -> Chart | None:
     )
 
 
-def _known(one: Comparison | None) -> Value | None:
+def _known(one: Measurement | None) -> Value | None:
     return None if one is None or one.share.value is None else (one.share.value, one.share.interval)
 
 
-def _cells(one: Comparison | None) -> tuple[str, str, str]:
+def _cells(one: Measurement | None) -> tuple[str, str, str]:
     if one is None:
         return "–", "0", "–"
-    return share_in_table(one.share), count(one.asked), coefficient_in_table(one.kappa)
+    return share_in_table(one.share), count(one.compared), coefficient_in_table(one.statistics.kappa)
 
 
-def _slices(data: ReportData, raters: Sequence[str], kind: str) -> dict[int, Comparison]:
+def _slices(data: ReportData, raters: Sequence[str], kind: str) -> dict[int, Measurement]:
     """The slices of a pair by their number, of the selection that says most."""
     for selection in SPEAKS_FOR_ALL:
         found = {

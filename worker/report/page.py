@@ -8,10 +8,11 @@ from importlib.resources import files
 
 from markupsafe import Markup
 
+from worker.agreement.measure import Measurement
 from worker.agreement.terms import explained
 from worker.report import reproduce, text
 from worker.report.charts import draw
-from worker.report.data import EXCERPT, Comparison, Disagreement, ReportData
+from worker.report.data import EXCERPT, Disagreement, ReportData
 from worker.report.drawing import templates
 from worker.report.text import PAIRS, basis, headlines, is_repeated
 from worker.report.words import (
@@ -100,9 +101,9 @@ def _agreement(data: ReportData) -> Table | None:
             " / ".join(map(bare, one.raters)),
             basis(one),
             share_in_table(one.share),
-            coefficient_in_table(one.kappa),
-            "–" if one.kind == "many" else coefficient_in_table(one.ac1),
-            "–" if one.kind != "pair" else coefficient_in_table(one.alpha),
+            coefficient_in_table(one.statistics.kappa),
+            "–" if one.statistics.kind == "many" else coefficient_in_table(one.statistics.ac1),
+            "–" if one.statistics.kind != "pair" else coefficient_in_table(one.statistics.alpha),
             "–" if one.gold is None else coefficient(one.gold.macro_f1),
             "–" if one.gold is None or one.gold.auroc is None else coefficient(one.gold.auroc),
         ]
@@ -121,7 +122,7 @@ def _agreement(data: ReportData) -> Table | None:
     )
 
 
-def _place(one: Comparison) -> tuple[int, bool]:
+def _place(one: Measurement) -> tuple[int, bool]:
     """In the order of the headlines; what is no sample comes last."""
     return PAIRS.index(one.raters) if one.raters in PAIRS else len(PAIRS), one.selection == "escalated"
 
@@ -129,7 +130,7 @@ def _place(one: Comparison) -> tuple[int, bool]:
 def _by_label(data: ReportData) -> list[Table]:
     found = []
     for one in sorted(data.comparisons, key=_place):
-        if not one.by_label or not one.n or is_repeated(one, data.comparisons):
+        if one.statistics.kind != "pair" or is_repeated(one, data.comparisons):
             continue
         first, second = map(bare, one.raters)
         rows = [
@@ -138,7 +139,7 @@ def _by_label(data: ReportData) -> list[Table]:
                 *map(count, (label.first, label.second, label.both)),
                 *map(share_in_table, (label.specific, label.of_first, label.of_second, label.bias)),
             ]
-            for label in one.by_label
+            for label in one.statistics.by_label
         ]
         header = [
             "label",

@@ -82,7 +82,7 @@ def methods(data: ReportData) -> list[Method]:
             "Nominal, two raters, with its correction for small n (Krippendorff 2004).",
         ),
     ]
-    kinds = {one.kind for one in data.comparisons}
+    kinds = {one.statistics.kind for one in data.comparisons}
     selections = {one.selection for one in data.comparisons}
     if "audit" in selections:
         found.append(
@@ -109,7 +109,7 @@ def methods(data: ReportData) -> list[Method]:
                 "Agreement of three raters beyond chance (Fleiss 1971); interval by linearisation (Gwet 2008).",
             )
         )
-    if any(one.gold is not None and one.gold.bins for one in data.comparisons):
+    if any(one.gold is not None and one.gold.calibration for one in data.comparisons):
         found.append(
             Method(
                 "calibration",

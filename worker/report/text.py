@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from worker.report.data import Comparison, ReportData
+from worker.agreement.cascade import CascadeStatistics
+from worker.agreement.measure import Measurement
+from worker.report.data import ReportData
 from worker.report.words import (
     RATERS,
     Table,
@@ -206,7 +208,7 @@ def headlines(data: ReportData) -> list[Headline]:
     ]
 
 
-def _adapter_alone(one: Comparison, data: ReportData) -> str:
+def _adapter_alone(one: Measurement, data: ReportData) -> str:
     """Of the labels after a cascade: what the adapter's own would have been, and whether asking made them worse."""
     alone = best(data.comparisons, ("gold", "adapter"))
     if data.policy.kind != "cascade" or one.raters != ("gold", "final") or alone is None:
@@ -219,7 +221,7 @@ def _adapter_alone(one: Comparison, data: ReportData) -> str:
     return f" The adapter's own labels have {before}."
 
 
-def best(found: Sequence[Comparison], raters: Sequence[str]) -> Comparison | None:
+def best(found: Sequence[Measurement], raters: Sequence[str]) -> Measurement | None:
     """The comparison of these raters that speaks for the whole job, a defined one before others."""
     fitting = [
         one
@@ -230,23 +232,25 @@ def best(found: Sequence[Comparison], raters: Sequence[str]) -> Comparison | Non
     return next((one for one in fitting if one.share.value is not None), fitting[0] if fitting else None)
 
 
-def is_repeated(one: Comparison, found: Sequence[Comparison]) -> bool:
+def is_repeated(one: Measurement, found: Sequence[Measurement]) -> bool:
     """Whether these final labels are all another rater's, so that gold is compared with them twice."""
-    if one.raters != ("gold", "final"):
+    if one.raters != ("gold", "final") or one.statistics.kind != "pair":
         return False
     others = [best(found, raters) for raters in (("gold", "adapter"), ("gold", "oracle"))]
-    return any(other and (other.table, other.share) == (one.table, one.share) for other in others)
+    return any(
+        other.statistics.table == one.statistics.table and other.share == one.share
+        for other in others
+        if other and other.statistics.kind == "pair"
+    )
 
 
-def basis(one: Comparison) -> str:
+def basis(one: Measurement) -> str:
     """On which reviews a comparison rests: "all 500 reviews …", "512 audited reviews, a random sample of …"."""
-    if one.kind == "cascade":
-        return (
-            f"{count(one.n, 'review')}: all {count(one.escalated)} escalated ones and "
-            f"{count(one.audited)} audited of the {count(one.trusted)} trusted ones"
-        )
+    found = one.statistics
+    if found.kind == "cascade":
+        return f"{count(one.n, 'review')}: {_asked(found)}"
     if one.selection == "audit":
-        sample = f", a random sample of {count(one.finite)}" if one.finite else ""
+        sample = f", a random sample of {count(found.finite)}" if found.finite else ""
         return f"{count(one.n, 'audited review')}{sample}"
     if one.selection == "escalated":
         return f"{count(one.n, 'escalated review')}, no sample of the others"
@@ -257,9 +261,11 @@ def basis(one: Comparison) -> str:
     )
 
 
-def _headline(one: Comparison, total: int, *, beside: str = "") -> Headline:
+def _headline(one: Measurement, total: int, *, beside: str = "") -> Headline:
     names = [RATERS[rater] for rater in one.raters]
-    if one.kind == "many":
+    found = one.statistics
+    kappa = coefficient_with_interval(found.kappa)
+    if found.kind == "many":
         title = f"{listed([name.removeprefix('the ') for name in names]).capitalize()} together"
         if one.share.value is None:
             return Headline(share(None), title, f"How far they agree is undefined: {_why(one)}.")
@@ -268,7 +274,7 @@ def _headline(one: Comparison, total: int, *, beside: str = "") -> Headline:
             title,
             f"{listed(names).capitalize()} give one and the same label to "
             f"{share_with_interval(one.share)} of {_estimated(one, total)}. "
-            f"Fleiss' kappa is {coefficient_with_interval(one.kappa)}.{_unanswered(one)}",
+            f"Fleiss' kappa is {kappa}.{_unanswered(one)}",
         )
     first, second = names
     if one.gold is not None:
@@ -280,7 +286,7 @@ def _headline(one: Comparison, total: int, *, beside: str = "") -> Headline:
             share(one.share.value),
             title,
             f"{second.capitalize()} {verb} gold's label {to} {share_with_interval(one.share)} of "
-            f"{_with_gold(one, total)}.{beside} Cohen's kappa is {coefficient_with_interval(one.kappa)}."
+            f"{_with_gold(one, total)}.{beside} Cohen's kappa is {kappa}."
             f"{_unanswered(one)}",
         )
     title = f"{first.removeprefix('the ').capitalize()} against {second.removeprefix('the ')}"
@@ -292,32 +298,37 @@ def _headline(one: Comparison, total: int, *, beside: str = "") -> Headline:
         share(one.share.value),
         title,
         f"{first.capitalize()} agrees with {second} on {share_with_interval(one.share)} of {_estimated(one, total)}. "
-        f"Cohen's kappa is {coefficient_with_interval(one.kappa)}.{_unanswered(one)}",
+        f"Cohen's kappa is {kappa}.{_unanswered(one)}",
     )
 
 
-def _estimated(one: Comparison, total: int) -> str:
+def _estimated(one: Measurement, total: int) -> str:
     """For which of the job's `total` reviews the figure is, and from how many it was estimated."""
-    if one.kind == "cascade":
-        return (
-            f"{_of_job(one, one.n, total)}, estimated from all {count(one.escalated)} escalated ones and "
-            f"{count(one.audited)} audited of the {count(one.trusted)} trusted ones"
-        )
-    if one.finite is not None and one.finite > one.n:
-        return f"{_of_job(one, one.finite, total)}, estimated from {count(one.n)} audited ones"
-    if one.finite is not None:
+    found = one.statistics
+    if found.kind == "cascade":
+        return f"{_of_job(one, one.n, total)}, estimated from {_asked(found)}"
+    if found.finite is not None and found.finite > one.n:
+        return f"{_of_job(one, found.finite, total)}, estimated from {count(one.n)} audited ones"
+    if found.finite is not None:
         return f"{_of_job(one, one.n, total)}, all of them compared: nothing is left to chance"
     return f"the {count(one.n, 'review')} that {'both' if len(one.raters) == 2 else 'all of them'} labelled"
 
 
-def _of_job(one: Comparison, number: int, total: int) -> str:
+def _asked(found: CascadeStatistics) -> str:
+    return (
+        f"all {count(found.escalated)} escalated ones and {count(found.audited)} audited of the "
+        f"{count(found.trusted)} trusted ones"
+    )
+
+
+def _of_job(one: Measurement, number: int, total: int) -> str:
     if "gold" in one.raters:
         return f"this job's {count(number, 'review')} with gold"
     everything = f"this job's {count(total, 'review')}"
     return everything if number == total else f"{count(number)} of {everything}"
 
 
-def _with_gold(one: Comparison, total: int) -> str:
+def _with_gold(one: Measurement, total: int) -> str:
     assert one.gold is not None
     if one.selection != "all":
         return _estimated(one, total)
@@ -326,23 +337,19 @@ def _with_gold(one: Comparison, total: int) -> str:
     return f"the {count(one.gold.n, 'review')} with gold{wrong}"
 
 
-def _why(one: Comparison) -> str:
-    return one.reason or ("no review has a label of each" if not one.n else "its table has no variation")
+def _why(one: Measurement) -> str:
+    found = one.statistics
+    return (found.reason if found.kind == "cascade" else None) or "its table has no variation"
 
 
-def _unanswered(one: Comparison) -> str:
-    if not one.unanswered:
+def _unanswered(one: Measurement) -> str:
+    number = one.statistics.unanswered
+    if not number:
         return ""
-    return (
-        f" {count(one.unanswered, 'review')} that the oracle left unanswered {_is(one.unanswered)} not in it."
-    )
+    return f" {count(number, 'review')} that the oracle left unanswered {'is' if number == 1 else 'are'} not in it."
 
 
-def _is(number: int) -> str:
-    return "is" if number == 1 else "are"
-
-
-def _missing(data: ReportData, chosen: Sequence[Comparison]) -> list[Headline]:
+def _missing(data: ReportData, chosen: Sequence[Measurement]) -> list[Headline]:
     """Why there is no figure against gold, or against the oracle."""
     found = []
     if not any("gold" in one.raters for one in chosen):

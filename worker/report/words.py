@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from worker.report.data import Figure
+from worker.agreement.intervals import Estimate
 
 RATERS = {
     "adapter": "the adapter",
@@ -39,19 +39,19 @@ def share(value: float | None) -> str:
     return UNDEFINED if value is None else f"{_percent(value)}{NBSP}%"
 
 
-def share_with_interval(figure: Figure) -> str:
+def share_with_interval(figure: Estimate) -> str:
     """ "94.1 % (95 %: 92.9–95.2)"."""
     return share(figure.value) + (
         "" if figure.interval is None else f" (95{NBSP}%: {_ends(figure.interval, _percent)})"
     )
 
 
-def share_in_table(figure: Figure) -> str:
+def share_in_table(figure: Estimate) -> str:
     """ "94.1 % (92.9–95.2)": the table says what the brackets are."""
     return _in_table(share(figure.value), figure, _percent)
 
 
-def coefficient_in_table(figure: Figure) -> str:
+def coefficient_in_table(figure: Estimate) -> str:
     """ "0.884 (0.861–0.905)"."""
     return _in_table(coefficient(figure.value), figure, coefficient)
 
@@ -61,7 +61,7 @@ def coefficient(value: float | None) -> str:
     return UNDEFINED if value is None else f"{value:.3f}".replace("-", "−")
 
 
-def coefficient_with_interval(figure: Figure) -> str:
+def coefficient_with_interval(figure: Estimate) -> str:
     """ "0.884 (95 %: 0.861–0.905)"."""
     return coefficient(figure.value) + (
         "" if figure.interval is None else f" (95{NBSP}%: {_ends(figure.interval, coefficient)})"
@@ -110,7 +110,7 @@ def _percent(value: float) -> str:
     return text.replace("-", "−")
 
 
-def _in_table(value: str, figure: Figure, shown: Callable[[float], str]) -> str:
+def _in_table(value: str, figure: Estimate, shown: Callable[[float], str]) -> str:
     return value if figure.interval is None else f"{value} ({_ends(figure.interval, shown)})"
 
 

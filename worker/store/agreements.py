@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Connection, Engine, case, delete, exists, insert, or_, select, update
 
+from worker.agreement.measure import Measurement
 from worker.reviews import Job as JobRow
 from worker.store.engine import now, read, write
 from worker.store.inserts import upserting
@@ -16,45 +16,23 @@ from worker.store.job_rows import lock_job, select_jobs, to_job
 from worker.store.progress import label_days
 from worker.store.tables import ACTIVE_JOBS, Agreement, Correction, Job, LabelDay, Measuring, Request, Review
 
-if TYPE_CHECKING:
-    from worker.agreement.measure import Measurement
-
-
-@dataclass(frozen=True, slots=True)
-class AgreementRow:
-    """How well two raters agree on a slice of a job, as it was computed."""
-
-    raters: str
-    selection: str
-    slice: str
-    n: int
-    contingency: Mapping[str, Any]
-    statistics: Mapping[str, Any]
-    created_at: float
-
 
 class AgreementQueries:
     """The part of the queries about agreement."""
 
     _engine: Engine
 
-    def agreements(self, job_id: int) -> list[AgreementRow]:
+    def agreements(self, job_id: int) -> list[Measurement]:
         """What `save_agreements` kept for this job, in the order in which it was given."""
         with read(self._engine) as connection:
             rows = connection.execute(
-                select(
-                    Agreement.raters,
-                    Agreement.selection,
-                    Agreement.slice,
-                    Agreement.n,
-                    Agreement.contingency,
-                    Agreement.statistics,
-                    Agreement.created_at,
-                )
+                select(Agreement.raters, Agreement.selection, Agreement.slice, Agreement.statistics)
                 .where(Agreement.job_id == job_id)
                 .order_by(Agreement.id)
             )
-            return [AgreementRow(*row) for row in rows]
+            return [
+                Measurement.model_validate({**row._mapping, "raters": row.raters.split(",")}) for row in rows
+            ]
 
     def finished_jobs(self, adapter_id: int) -> list[JobRow]:
         """The jobs of this adapter that are done, the oldest first."""
@@ -207,13 +185,10 @@ class AgreementShelf:
                     insert(Agreement),
                     [
                         {
+                            **one.model_dump(mode="json"),
                             "job_id": job_id,
-                            "raters": one.raters,
-                            "selection": one.selection,
-                            "slice": one.slice,
+                            "raters": ",".join(one.raters),
                             "n": one.n,
-                            "contingency": dict(one.contingency),
-                            "statistics": dict(one.statistics),
                             "created_at": measured_at,
                         }
                         for one in found

@@ -22,7 +22,7 @@ from worker.store.adapters import (
     read_uses,
     select_adapters,
 )
-from worker.store.agreements import AgreementQueries, AgreementRow
+from worker.store.agreements import AgreementQueries
 from worker.store.columns import read_raters
 from worker.store.corrections import Worklist
 from worker.store.engine import read
@@ -134,9 +134,6 @@ class OracleQueries:
                 .order_by(Batch.claimed_at.desc())
                 .limit(1)
             )
-
-
-__all__ = ["AgreementRow", "Queries"]
 
 
 class Queries(OracleQueries, AgreementQueries, ResultQueries, Worklist, StatsQueries, ReportQueries):

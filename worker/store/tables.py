@@ -291,7 +291,6 @@ class Agreement(Table):
     selection: Mapped[str]
     slice: Mapped[str]
     n: Mapped[int]
-    contingency: Mapped[dict[str, Any]]
     statistics: Mapped[dict[str, Any]]
     created_at: Mapped[float]
 

@@ -1,7 +1,9 @@
 """Labels against gold and calibration, against scikit-learn, slow recomputation and simulation."""
 
+import dataclasses
 import json
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -14,8 +16,9 @@ from sklearn.metrics import (
 )
 
 from worker.agreement import wilson
-from worker.agreement.calibration import expected_calibration_error, reliability
-from worker.agreement.gold import GoldStatistics, calibration_error, gold_statistics
+from worker.agreement.calibration import calibration_error, expected_calibration_error, reliability
+from worker.agreement.columns import NONE
+from worker.agreement.gold import GoldStatistics, gold_statistics
 
 TWO, THREE = ("negative", "positive"), ("negative", "neutral", "positive")
 
@@ -28,11 +31,30 @@ def drawn(seed: int, labels: tuple[str, ...], n: int) -> tuple[list[str], list[s
     return gold, [labels[place] for place in probabilities.argmax(axis=1)], probabilities
 
 
+def statistics_of(
+    gold: Sequence[str],
+    given: Sequence[str | None],
+    labels: tuple[str, ...],
+    scores: Sequence[float] | np.ndarray | None = None,
+    probabilities: np.ndarray | None = None,
+) -> GoldStatistics:
+    """The same of names; scores are taken from the probabilities where there are none."""
+    if scores is None:
+        scores = np.full(len(gold), np.nan) if probabilities is None else probabilities.max(axis=1)
+    return gold_statistics(
+        np.array([labels.index(one) for one in gold], dtype=np.int16),
+        np.array([NONE if one is None else labels.index(one) for one in given], dtype=np.int16),
+        labels,
+        scores=np.where([one is None for one in given], np.nan, scores),
+        probabilities=probabilities,
+    )
+
+
 @pytest.mark.parametrize("labels", [TWO, THREE], ids=["two labels", "three labels"])
 @pytest.mark.parametrize("seed", range(10))
 def test_figures_equal_scikit_learns(seed: int, labels: tuple[str, ...]) -> None:
     gold, given, probabilities = drawn(seed, labels, 40 * (seed + 1))
-    found = gold_statistics(gold, given, labels=labels, probabilities=probabilities)
+    found = statistics_of(gold, given, labels, probabilities=probabilities)
     assert found.accuracy.value == pytest.approx(accuracy_score(gold, given), abs=1e-9)
     assert found.accuracy.interval == wilson(sum(a == b for a, b in zip(gold, given, strict=True)), len(gold))
     assert found.macro_f1 == pytest.approx(f1_score(gold, given, labels=labels, average="macro"), abs=1e-9)
@@ -45,21 +67,18 @@ def test_figures_equal_scikit_learns(seed: int, labels: tuple[str, ...]) -> None
         area = roc_auc_score([one == labels[1] for one in gold], probabilities[:, 1])
         # The scores alone say the same of two labels.
         scores = probabilities.max(axis=1)
-        alone = gold_statistics(gold, given, labels=labels, scores=scores)
+        alone = statistics_of(gold, given, labels, scores=scores)
         assert alone.auroc == pytest.approx(area, abs=1e-9)
         assert alone.calibration == found.calibration
     else:
         area = roc_auc_score(gold, probabilities, labels=labels, multi_class="ovr")
-        assert gold_statistics(gold, given, labels=labels, scores=probabilities.max(axis=1)).auroc is None
+        assert statistics_of(gold, given, labels, scores=probabilities.max(axis=1)).auroc is None
     assert found.auroc == pytest.approx(area, abs=1e-9)
 
 
 def test_a_review_without_label_counts_as_wrong_and_has_no_score() -> None:
-    found = gold_statistics(
-        ["positive", "positive", "negative"],
-        ["positive", None, "negative"],
-        labels=TWO,
-        scores=[0.9, 0.8, None],
+    found = statistics_of(
+        ["positive", "positive", "negative"], ["positive", None, "negative"], TWO, [0.9, 0.8, math.nan]
     )
     assert (found.n, found.labelled) == (3, 2)
     assert found.accuracy.value == pytest.approx(2 / 3)
@@ -68,13 +87,21 @@ def test_a_review_without_label_counts_as_wrong_and_has_no_score() -> None:
     assert found.auroc is None
 
 
-def test_a_label_outside_the_known_ones_is_counted_but_in_no_area() -> None:
-    gold, given = ["negative", "positive", "mixed"], ["negative", "positive", "positive"]
-    probabilities = [[0.9, 0.1], [0.2, 0.8], [0.1, 0.9]]
-    found = gold_statistics(gold, given, labels=TWO, probabilities=probabilities)
-    assert found.labels == ("negative", "positive", "mixed")
-    assert found.confusion["mixed"] == {"negative": 0, "positive": 1, "mixed": 0}
-    assert found.auroc == 1.0
+def test_a_label_that_never_occurs_is_undefined_and_not_in_the_mean() -> None:
+    found = statistics_of(["negative", "positive"], ["negative", "positive"], THREE)
+    assert (found.by_label[1].precision, found.by_label[1].recall, found.by_label[1].f1) == (None, None, None)
+    assert found.macro_f1 == 1.0
+
+
+def test_a_review_without_a_label_counts_against_recall_only() -> None:
+    found = statistics_of(["negative", "positive"], ["negative", None], TWO)
+    negative, positive = found.by_label
+    assert (negative.precision, negative.recall, negative.f1) == (1.0, 1.0, 1.0)
+    assert (positive.precision, positive.recall, positive.f1) == (None, 0.0, 0.0)
+    assert found.confusion == {
+        "negative": {"negative": 1, "positive": 0},
+        "positive": {"negative": 0, "positive": 0},
+    }
 
 
 @pytest.mark.parametrize(
@@ -91,22 +118,15 @@ def test_a_label_outside_the_known_ones_is_counted_but_in_no_area() -> None:
 def test_what_is_undefined_is_null_and_never_nan(
     gold: list[str], given: list[str | None], scores: list[float] | None
 ) -> None:
-    found = gold_statistics(gold, given, labels=TWO, scores=scores)
-    assert json.loads(json.dumps(found.as_json(), allow_nan=False)) == found.as_json()
-    assert isinstance(found, GoldStatistics)
+    found = statistics_of(gold, given, TWO, scores)
+    assert "NaN" not in json.dumps(dataclasses.asdict(found), allow_nan=False)
     assert found.auroc is None
     assert (found.accuracy.value is None) == (not gold)
 
 
-def test_arrays_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="probabilities don't fit 1 reviews"):
-        gold_statistics(["negative"], ["negative"], labels=TWO, probabilities=[[0.2, 0.3, 0.5]])
-    with pytest.raises(ValueError, match="scores don't fit 1 reviews"):
-        gold_statistics(["negative"], ["negative"], labels=TWO, scores=[0.2, 0.3])
-    with pytest.raises(ValueError, match="0 labels don't fit 1 reviews"):
-        gold_statistics(["negative"], [], labels=TWO)
+def test_a_score_that_is_no_probability_is_refused() -> None:
     with pytest.raises(ValueError, match="no probability"):
-        gold_statistics(["negative"], ["negative"], labels=TWO, scores=[1.2])
+        statistics_of(["negative"], ["negative"], TWO, [1.2])
 
 
 # Calibration

@@ -12,9 +12,9 @@ from statsmodels.stats.contingency_tables import SquareTable
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 
 from tests.cases import for_each
-from tests.unit.agreement_tables import PUBLISHED, TABLES, Table
+from tests.unit.agreement_tables import PUBLISHED, TABLES, Table, counted, names_of
 from worker.agreement import wilson
-from worker.agreement.pairs import count_table, label_names, marginal_test, mcnemar, paired_difference
+from worker.agreement.pairs import marginal_test, mcnemar, paired_difference
 
 EXACT_UP_TO = 25
 DISCORDANT = [
@@ -46,8 +46,8 @@ def test_mcnemar_equals_statsmodels(only_first: int, only_second: int) -> None:
 
 @for_each({name: (table,) for name, table in TABLES.items()})
 def test_the_test_of_two_labels_is_mcnemars_and_of_more_statsmodels_stuart_maxwell(table: Table) -> None:
-    labels = label_names(table.items())
-    counts = count_table(table, labels)
+    labels = names_of(table)
+    counts = counted(table, labels)
     found = marginal_test(counts)
     apart = counts - np.diag(counts.diagonal())
     involved = np.flatnonzero(apart.sum(axis=0) + apart.sum(axis=1))
@@ -73,13 +73,13 @@ def singular(apart: np.ndarray) -> bool:
 
 def test_stuarts_vision_data_give_his_statistic() -> None:
     table = PUBLISHED["Stuart 1955, unaided vision"]
-    found = marginal_test(count_table(table, "abcd"))
+    found = marginal_test(counted(table, "abcd"))
     assert (found.method, round(found.statistic or 0, 3), found.degrees) == ("Stuart-Maxwell", 11.957, 3)
 
 
 def test_groups_that_never_mix_are_tested_as_one_by_the_sum_of_both() -> None:
     table = TABLES["confused in two groups that never mix"]
-    found = marginal_test(count_table(table, "abcd"))
+    found = marginal_test(counted(table, "abcd"))
     each = [mcnemar(30, 9), mcnemar(12, 25)]
     assert found.degrees == 2
     assert found.statistic == pytest.approx(sum(one.statistic or 0 for one in each))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import warnings
@@ -11,13 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worker.agreement.cascade import cascade_statistics
+from tests.unit.agreement_tables import cascade_of, counted, many_of, pair_of
 from worker.agreement.columns import NONE, REASONS, Raters, decide
-from worker.agreement.gold import gold_statistics
+from worker.agreement.intervals import Estimate
 from worker.agreement.measure import Measurement, measure, uniform_audit
-from worker.agreement.pairs import many_statistics, pair_statistics
 from worker.policy import Policy
-from worker.store.engine import to_json
 
 LABELS = ("neg", "pos")
 JOB = 7
@@ -100,15 +99,13 @@ def table(*columns: Sequence[str | None]) -> dict[Any, int]:
 
 
 def whole(found: Sequence[Measurement]) -> dict[tuple[str, str], Measurement]:
-    return {(one.raters, one.selection): one for one in found if one.slice == "all"}
+    return {(",".join(one.raters), one.selection): one for one in found if one.slice == "all"}
 
 
-def figures(one: Measurement) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in one.statistics.items()
-        if key not in ("kind", "unanswered", "gold", "note")
-    }
+def figures(one: Measurement) -> Any:
+    """Without what else is known of the reviews."""
+    rest = {"gold": None} if one.statistics.kind == "pair" else {}
+    return dataclasses.replace(one.statistics, unanswered=0, **rest)
 
 
 EXPECTED = {
@@ -153,8 +150,8 @@ def test_nothing_is_twice_and_nothing_is_nan(policy: Policy) -> None:
         assert len(keys) == len(set(keys))
         for one in found:
             assert one.n > 0
-            text = json.dumps([one.contingency, one.statistics], allow_nan=False)
-            assert json.loads(to_json([one.contingency, one.statistics])) == json.loads(text)
+            text = json.dumps(one.model_dump(mode="json"), allow_nan=False)
+            assert Measurement.model_validate(json.loads(text)) == one
 
 
 @pytest.mark.parametrize("kind", ["adapter", "fallback"])
@@ -166,18 +163,15 @@ def test_an_audit_is_a_sample_of_what_the_adapter_labelled(kind: Any) -> None:
     adapter, oracle = named(job.adapter[audited]), named(job.oracle[audited])
     population = int((job.adapter != NONE).sum())
     one = found["adapter,oracle", "audit"]
-    assert figures(one) == pair_statistics(table(adapter, oracle), labels=LABELS, finite=population).as_json()
-    assert one.statistics["unanswered"] == oracle.count(None) > 0
-    assert one.contingency == {"|".join(key): n for key, n in table(adapter, oracle).items()}
+    assert figures(one) == pair_of(table(adapter, oracle), LABELS, finite=population)
+    assert one.statistics.unanswered == oracle.count(None) > 0
+    assert np.array_equal(one.statistics.table, counted(table(adapter, oracle), LABELS))
     gold = named(job.gold[audited])
     with_gold = int(((job.adapter != NONE) & (job.gold != NONE)).sum())
     one = found["gold,oracle", "audit"]
-    assert figures(one) == pair_statistics(table(gold, oracle), labels=LABELS, finite=with_gold).as_json()
+    assert figures(one) == pair_of(table(gold, oracle), LABELS, finite=with_gold)
     one = found["adapter,oracle,gold", "audit"]
-    assert (
-        figures(one)
-        == many_statistics(dict(sorted(table(adapter, oracle, gold).items())), 3, finite=with_gold).as_json()
-    )
+    assert figures(one) == many_of(dict(sorted(table(adapter, oracle, gold).items())), finite=with_gold)
 
 
 def test_under_the_policy_oracle_the_adapters_labels_are_the_sample() -> None:
@@ -185,12 +179,12 @@ def test_under_the_policy_oracle_the_adapters_labels_are_the_sample() -> None:
     job = drawn(policy, 900)
     found = whole(measure(job, policy, JOB))
     one = found["adapter,oracle", "audit"]
-    expected = pair_statistics(
-        table(named(job.adapter), named(job.oracle)), labels=LABELS, finite=int((job.oracle != NONE).sum())
+    expected = pair_of(
+        table(named(job.adapter), named(job.oracle)), LABELS, finite=int((job.oracle != NONE).sum())
     )
-    assert figures(one) == expected.as_json()
-    assert found["gold,adapter", "audit"].statistics["finite"] == int((job.gold != NONE).sum())
-    assert found["gold,oracle", "all"].statistics["finite"] is None
+    assert figures(one) == expected
+    assert found["gold,adapter", "audit"].statistics.finite == int((job.gold != NONE).sum())
+    assert found["gold,oracle", "all"].statistics.finite is None
 
 
 def test_a_cascade_is_weighted_and_never_pooled() -> None:
@@ -205,23 +199,16 @@ def test_a_cascade_is_weighted_and_never_pooled() -> None:
     for reason, mine, theirs in zip(why, adapter, oracle, strict=True):
         if mine is not None and reason != "cascade" and not (reason == "audit" and theirs is None):
             trusted[mine] = trusted.get(mine, 0) + 1
-    expected = cascade_statistics(escalated, trusted, audited, labels=LABELS)
     for target in ("adapter", "final"):
         one = found[f"{target},oracle", "audit+cascade"]
-        part = getattr(expected, target)
-        assert one.n == expected.n
-        assert one.statistics["adapter"] == expected.adapter.as_json()
-        assert one.statistics["final"] == expected.final.as_json()
-        assert one.statistics["observed"] == part.observed.as_json()
-        assert one.statistics["kappa"] == part.kappa.as_json()
-        assert one.contingency["trusted"] == trusted
-    assert (
-        found["final,oracle", "audit+cascade"].statistics["observed"]["value"]
-        > (found["adapter,oracle", "audit+cascade"].statistics["observed"]["value"])
+        assert figures(one) == cascade_of(escalated, trusted, audited, LABELS, final=target == "final")
+    by_adapter, by_final = (
+        found[f"{target},oracle", "audit+cascade"].statistics.observed.value
+        for target in ("adapter", "final")
     )
+    assert by_final > by_adapter
     one = found["adapter,oracle", "escalated"]
-    assert figures(one) == pair_statistics(escalated, labels=LABELS).as_json()
-    assert "say nothing of the others" in one.statistics["note"]
+    assert figures(one) == pair_of(escalated, LABELS)
     # The uniform sample has escalated reviews too: those that the draw would have taken.
     hashed = [policy.is_audited(JOB, row) for row in job.row_no.tolist()]
     expected_rows = [
@@ -245,8 +232,8 @@ def test_a_cascade_whose_audit_saw_nothing_says_why_it_is_undefined() -> None:
         scores=[0.6, 0.9, 0.9],
     )
     one = whole(measure(job, policy, JOB))["adapter,oracle", "audit+cascade"]
-    assert one.statistics["observed"] == {"value": None, "low": None, "high": None}
-    assert "the audit saw none of the trusted reviews" in one.statistics["reason"]
+    assert one.statistics.observed.value is one.statistics.observed.interval is None
+    assert "the audit saw none of the trusted reviews" in one.statistics.reason
 
 
 def test_a_review_without_label_counts_against_the_rater_that_was_to_label_all() -> None:
@@ -256,14 +243,13 @@ def test_a_review_without_label_counts_against_the_rater_that_was_to_label_all()
         scores=[0.9, 0.8, math.nan, 0.7],
     )
     found = whole(measure(job, Policy(), JOB))
-    expected = gold_statistics(
-        ["pos", "neg", "pos"], ["pos", "pos", None], labels=LABELS, scores=[0.9, 0.8, math.nan]
-    )
     for key in ("gold,adapter", "gold,final"):
         one = found[key, "all"]
         assert one.n == 2
-        assert one.statistics["gold"] == expected.as_json()
-    assert expected.accuracy.value == pytest.approx(1 / 3)
+        gold = one.statistics.gold
+        assert (gold.n, gold.labelled, gold.accuracy.value) == (3, 2, pytest.approx(1 / 3))
+        assert gold.confusion == {"neg": {"neg": 0, "pos": 1}, "pos": {"neg": 0, "pos": 1}}
+        assert gold.calibration.n == 2
 
 
 def test_slices_hold_every_review_once_and_are_samples_of_their_own_part() -> None:
@@ -271,7 +257,7 @@ def test_slices_hold_every_review_once_and_are_samples_of_their_own_part() -> No
     job = drawn(policy, 3000)
     found = measure(job, policy, JOB)
     for raters_, selection in {(one.raters, one.selection) for one in found} - {
-        ("adapter,oracle,gold", "audit")
+        (("adapter", "oracle", "gold"), "audit")
     }:
         rows = [one for one in found if (one.raters, one.selection) == (raters_, selection)]
         [everything] = [one for one in rows if one.slice == "all"]
@@ -279,9 +265,9 @@ def test_slices_hold_every_review_once_and_are_samples_of_their_own_part() -> No
             parts = [one for one in rows if one.slice.startswith(cut)]
             assert len(parts) == 10
             assert sum(one.n for one in parts) == everything.n
-            assert all(one.statistics.get("gold", {}).get("calibration") is None for one in parts)
+            assert all(one.gold is None or one.gold.calibration is None for one in parts)
             if selection == "audit":
-                assert sum(one.statistics["finite"] for one in parts) == everything.statistics["finite"]
+                assert sum(one.statistics.finite for one in parts) == everything.statistics.finite
 
 
 def test_few_reviews_arent_sliced() -> None:
@@ -292,12 +278,12 @@ def test_few_reviews_arent_sliced() -> None:
 def test_one_class_and_one_review_have_figures_or_none() -> None:
     one_class = raters(gold=["pos"] * 4, adapter=["pos"] * 4, scores=[0.9] * 4)
     one = whole(measure(one_class, Policy(), JOB))["gold,final", "all"]
-    assert one.statistics["observed"]["value"] == 1.0
-    assert one.statistics["kappa"]["value"] is None
-    assert one.statistics["gold"]["auroc"] is None
+    assert one.statistics.observed.value == 1.0
+    assert one.statistics.kappa.value is None
+    assert one.statistics.gold.auroc is None
     single = raters(gold=["pos"], adapter=["neg"])
     one = whole(measure(single, Policy(), JOB))["gold,final", "all"]
-    assert (one.n, one.statistics["observed"]["value"]) == (1, 0.0)
+    assert (one.n, one.statistics.observed.value) == (1, 0.0)
     assert measure(raters(adapter=["pos", "neg"]), Policy(), JOB) == []
     assert measure(raters(gold=["pos", "neg"]), Policy(), JOB) == []
 
@@ -305,12 +291,13 @@ def test_one_class_and_one_review_have_figures_or_none() -> None:
 def test_labels_that_only_gold_has_are_compared_too() -> None:
     job = raters(gold=["mixed", "pos"], adapter=["pos", "pos"], labels=(*LABELS, "mixed"))
     one = whole(measure(job, Policy(), JOB))["gold,final", "all"]
-    assert one.contingency == {"pos|pos": 1, "mixed|pos": 1}
-    assert one.statistics["gold"]["confusion"]["mixed"] == {"neg": 0, "pos": 1, "mixed": 0}
+    assert one.statistics.labels == (*LABELS, "mixed")
+    assert one.statistics.table == ((0, 0, 0), (0, 1, 0), (0, 1, 0))
+    assert one.statistics.gold.confusion["mixed"] == {"neg": 0, "pos": 1, "mixed": 0}
 
 
 def test_an_audit_of_everything_is_a_census() -> None:
     policy = Policy("adapter", audit=1.0)
     job = raters(adapter=["pos", "neg", "pos"], oracle=["pos", "neg", "neg"], reason=["audit"] * 3)
     one = whole(measure(job, policy, JOB))["adapter,oracle", "audit"]
-    assert one.statistics["observed"] == {"value": 2 / 3, "low": 2 / 3, "high": 2 / 3}
+    assert one.statistics.observed == Estimate(2 / 3, 2 / 3, 2 / 3)

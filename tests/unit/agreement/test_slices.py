@@ -4,28 +4,19 @@ import itertools
 import random
 import sqlite3
 import time
-from collections.abc import Callable
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.agreement.columns import MIN_SLICE, NOWHERE, Slice, by_length, by_score
+from worker.agreement.columns import MIN_SLICE, NONE, cut
 
 
-def test_a_thousand_lengths_are_cut_into_tenths_with_names() -> None:
-    slices, place = by_length(np.arange(1, 1001))
+def test_a_thousand_lengths_are_cut_into_tenths() -> None:
+    slices, place = cut(np.arange(1, 1001))
     assert [one.n for one in slices] == [100] * 10
-    assert [one.name for one in slices[:2]] == ["length 1: 1-100 characters", "length 2: 101-200 characters"]
-    assert slices[-1].name == "length 10: 901-1000 characters"
+    assert [(one.lower, one.upper) for one in slices[:2]] == [(1, 100), (101, 200)]
     assert np.bincount(place).tolist() == [100] * 10
-
-
-def test_scores_are_named_to_four_places() -> None:
-    slices, _ = by_score(np.linspace(0.5, 1, 501))
-    assert slices[0].name == "score 1: 0.5000-0.5500"
-    assert slices[-1].upper == 1.0
 
 
 def test_fewer_reviews_are_cut_into_fewer_slices() -> None:
@@ -36,24 +27,24 @@ def test_fewer_reviews_are_cut_into_fewer_slices() -> None:
         (3 * MIN_SLICE - 1, 2),
         (5 * MIN_SLICE, 5),
     ):
-        assert len(by_length(np.arange(n))[0]) == wanted
+        assert len(cut(np.arange(n))[0]) == wanted
 
 
 def test_nothing_has_no_slices() -> None:
-    assert by_length([])[0] == ()
-    slices, place = by_score([float("nan"), float("nan")])
+    assert cut([])[0] == ()
+    slices, place = cut([float("nan"), float("nan")])
     assert slices == ()
-    assert place.tolist() == [NOWHERE, NOWHERE]
+    assert place.tolist() == [NONE, NONE]
 
 
 def test_reviews_without_score_are_in_no_slice() -> None:
-    slices, place = by_score([0.9, float("nan"), 0.6])
+    slices, place = cut([0.9, float("nan"), 0.6])
     assert [one.n for one in slices] == [2]
-    assert place.tolist() == [0, NOWHERE, 0]
+    assert place.tolist() == [0, NONE, 0]
 
 
 def test_equal_values_stay_together() -> None:
-    slices, place = by_length([7] * 900 + list(range(100, 200)))
+    slices, place = cut([7] * 900 + list(range(100, 200)))
     assert [(one.lower, one.upper, one.n) for one in slices] == [(7, 7, 900), (100, 199, 100)]
     assert set(place[:900].tolist()) == {0}
 
@@ -66,7 +57,7 @@ def test_equal_values_stay_together() -> None:
 def test_a_query_on_the_edges_finds_the_reviews_of_each_slice(
     values: list[float], count: int, least: int
 ) -> None:
-    slices, place = by_score(values, count=count, least=least)
+    slices, place = cut(values, count=count, least=least)
     assert len(slices) <= count
     assert sum(one.n for one in slices) == len(values)
     with sqlite3.connect(":memory:") as database:
@@ -86,13 +77,10 @@ def test_a_query_on_the_edges_finds_the_reviews_of_each_slice(
 def test_the_order_of_the_reviews_changes_no_slice(lengths: list[int], shuffle: random.Random) -> None:
     turned = list(lengths)
     shuffle.shuffle(turned)
-    assert by_length(lengths)[0] == by_length(turned)[0]
+    assert cut(lengths)[0] == cut(turned)[0]
 
 
-@pytest.mark.parametrize("cut", [by_length, by_score], ids=["length", "score"])
-def test_a_million_reviews_are_cut_in_no_time(
-    cut: Callable[[np.ndarray], tuple[tuple[Slice, ...], object]],
-) -> None:
+def test_a_million_reviews_are_cut_in_no_time() -> None:
     values = np.random.default_rng(1).integers(1, 5000, 1_000_000) / 8
     begun = time.process_time()
     slices, _ = cut(values)
