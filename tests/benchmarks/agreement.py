@@ -56,8 +56,8 @@ def _measure(url: str, rows: int) -> dict[str, Any]:
     raters = queries.raters(JOB)
     read_s = time.perf_counter() - started
     drawn = raters.asked_for("audit")
-    n = [pair(raters, Pair("adapter", "oracle", "audit"), drawn, drawn)[0]]
-    n += [pair(raters, Pair("gold", one, "all"), drawn, None)[0] for one in ("adapter", "oracle")]
+    n = [pair(raters, Pair("adapter", "oracle", "audit"), drawn, drawn).n]
+    n += [pair(raters, Pair("gold", one, "all"), drawn, None).n for one in ("adapter", "oracle")]
     pairs_s = time.perf_counter() - started
     assert n == [rows] * 3
     started = time.perf_counter()

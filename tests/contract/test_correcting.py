@@ -46,7 +46,7 @@ def test_corrections_are_gold_in_the_stored_agreement_at_once(
     assert gold(queries, job_id) == {9: "neg", 4: "neg", 1: "neg"}
     # Row 4 had no gold label before: seven had one.
     assert {
-        row.n for row in queries.agreements(job_id) if row.raters == "gold,final" and row.slice == "all"
+        row.n for row in queries.agreements(job_id) if row.raters == ("gold", "final") and row.slice == "all"
     } == {8}
     assert take(job_id, path, ledger, queries) == Imported(3, 3)
 

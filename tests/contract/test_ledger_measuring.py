@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.contract.enqueued import STUB, enqueue, outcomes, sql, work_off
+from tests.unit.agreement_tables import pair_of
 from worker.agreement.measure import Measurement
 from worker.errors import DatabaseUnreachable, JobUnknown
 from worker.quality.measured import agreement_as_it_is, kept_agreement, measure_due, refresh_agreement
@@ -14,7 +15,9 @@ from worker.store.agreements import MEASURE_ATTEMPTS
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
 
-FOUND = Measurement("gold,final", "all", "all", 3, {"pos|pos": 3}, {"observed": {"value": 1.0}})
+FOUND = Measurement(
+    raters=("gold", "final"), selection="all", slice="all", statistics=pair_of({("pos", "pos"): 3})
+)
 
 
 def done(ledger: Ledger, count: int = 4) -> int:

@@ -13,7 +13,9 @@ from sqlalchemy import Engine
 
 from tests.contract.asking import ORACLE, answer_all
 from tests.contract.enqueued import enqueue, in_batches, outcomes, spec, sql, work_off
+from tests.unit.agreement_tables import pair_of
 from worker.agreement.columns import NONE, REASONS, Raters
+from worker.agreement.intervals import Estimate
 from worker.agreement.measure import Measurement
 from worker.errors import JobUnknown
 from worker.quality.measured import kept_agreement, record_agreement, refresh_agreement
@@ -134,11 +136,9 @@ def test_a_job_without_reviews_has_no_raters_to_compare(ledger: Ledger, queries:
 
 
 def measurement(n: int, slice: str = "all", value: float | None = 0.5) -> Measurement:
-    figure = {"value": value, "low": value, "high": value}
-    return Measurement(
-        "gold,final", "all", slice, n, {"pos|pos": n},
-        {"kind": "pair", "observed": figure, "kappa": figure, "ac1": figure, "unanswered": 0},
-    )  # fmt: skip
+    one = Estimate(value, value, value)
+    found = dataclasses.replace(pair_of({("pos", "pos"): n}), observed=one, kappa=one, ac1=one)
+    return Measurement(raters=("gold", "final"), selection="all", slice=slice, statistics=found)
 
 
 def keep(ledger: Ledger, job_id: int, found: list[Measurement]) -> None:
@@ -154,10 +154,9 @@ def test_agreement_is_kept_in_order_and_replaced_as_a_whole(
     assert [(row.slice, row.n) for row in queries.agreements(job.id)] == [
         ("all", 9), ("length 2", 4), ("length 10", 5),
     ]  # fmt: skip
-    keep(ledger, job.id, [measurement(6, value=None), measurement(2, "length 1")])
-    assert [(row.slice, row.n, row.contingency) for row in queries.agreements(job.id)] == [
-        ("all", 6, {"pos|pos": 6}), ("length 1", 2, {"pos|pos": 2}),
-    ]  # fmt: skip
+    last = [measurement(6, value=None), measurement(2, "length 1")]
+    keep(ledger, job.id, last)
+    assert queries.agreements(job.id) == last
     seen = sql(
         engine,
         "SELECT job_id, slice, n, observed, observed_low, kappa, kappa_high, ac1, ac1_low FROM agreement_latest "
@@ -181,15 +180,15 @@ def test_a_job_that_is_done_keeps_its_agreement_and_a_correction_changes_it(
     record_agreement(job_id, ledger=ledger, queries=queries)
     before = queries.agreements(job_id)
     final = next(
-        row for row in before if (row.raters, row.selection, row.slice) == ("gold,final", "all", "all")
+        row for row in before if (row.raters, row.selection, row.slice) == (("gold", "final"), "all", "all")
     )
     rows = [row for row in queries.iterate_results(job_id) if row["gold_label"] and row["label"]]
     right = sum(row["label"] == row["gold_label"] for row in rows)
     assert final.n == len(rows)
-    assert final.statistics["observed"]["value"] == pytest.approx(right / len(rows))
+    assert final.statistics.observed.value == pytest.approx(right / len(rows))
     kept = kept_agreement(queries, queries.get_job(job_id))
     assert kept is not None
-    assert kept.find("gold,final") == final
+    assert kept.find("gold", "final") == final
 
     wrong = next(row for row in rows if row["label"] != row["gold_label"])
     sql(
@@ -204,8 +203,8 @@ def test_a_job_that_is_done_keeps_its_agreement_and_a_correction_changes_it(
         refresh_agreement(job_id, ledger=ledger, queries=queries)
         after = queries.agreements(job_id)
         assert len(after) == len({(row.raters, row.selection, row.slice) for row in after})
-        corrected = next(row for row in after if row.raters == "gold,final" and row.slice == "all")
-        assert corrected.statistics["observed"]["value"] == pytest.approx((right + 1) / len(rows))
+        corrected = next(row for row in after if row.raters == ("gold", "final") and row.slice == "all")
+        assert corrected.statistics.observed.value == pytest.approx((right + 1) / len(rows))
 
 
 def test_the_summary_of_jobs_says_what_status_says_before_and_after(

@@ -131,13 +131,13 @@ def test_a_cascade_survives_a_bad_server_and_two_kills(
         assert job.spent >= 0.1 * server.billed[0] / 1e6 - 1e-9
         site.until(lambda: site.store.queries.get_job(job_id).measured_at)
         kept = {
-            (row.raters, row.selection): row
+            (",".join(row.raters), row.selection): row
             for row in site.store.queries.agreements(job_id)
             if row.slice == "all"
         }
         assert kept["gold,final", "all"].n == kept["adapter,oracle", "audit+cascade"].n == 1000
         assert kept["adapter,oracle", "escalated"].n == asked
-        assert kept["adapter,oracle", "audit+cascade"].statistics["observed"]["low"] is not None
+        assert kept["adapter,oracle", "audit+cascade"].statistics.observed.low is not None
         story = loracle(site, "status", str(job_id))
         assert re.search(r"labels +by \d+ adapter, \d+ oracle", story)
         assert "of $0.5" in story

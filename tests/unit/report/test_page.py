@@ -77,7 +77,8 @@ def test_a_cascade_with_gold_says_who_agrees_with_whom_on_how_many(sqlite: Engin
     data = report_of(sqlite, rejects=["empty text", "empty text", "a NUL"], failed=["the oracle refused it"])
     text = shown(data).text
     found = {(one.raters, one.selection): one for one in data.comparisons}
-    cascade = found[("adapter", "oracle"), "audit+cascade"]
+    cascade = found[("adapter", "oracle"), "audit+cascade"].statistics
+    assert cascade.kind == "cascade"
     low, high = cascade.observed.interval or (0, 0)
     assert cascade.observed.value is not None
     assert (
@@ -91,12 +92,14 @@ def test_a_cascade_with_gold_says_who_agrees_with_whom_on_how_many(sqlite: Engin
     )
     against_gold = found[("gold", "adapter"), "all"]
     assert against_gold.gold is not None
+    assert against_gold.gold.calibration is not None
     assert f"The adapter gives gold's label to {100 * (against_gold.share.value or 0):.1f} % (95 %: " in text
     assert f"AUROC {' '}".strip() in text
     assert f"{against_gold.gold.auroc:.3f}" in text
-    assert f"The mean gap (ECE) is {against_gold.gold.ece:.3f}" in text
+    assert f"The mean gap (ECE) is {against_gold.gold.calibration.ece:.3f}" in text
     # A sample of the reviews with gold: the interval is for all of them.
-    oracle = found[("gold", "oracle"), "audit"]
+    oracle = found[("gold", "oracle"), "audit"].statistics
+    assert oracle.kind == "pair"
     assert oracle.gold is not None
     low, high = oracle.observed.interval or (0, 0)
     assert oracle.gold.accuracy.interval != (low, high)
@@ -151,8 +154,9 @@ def test_every_plot_is_drawn_with_its_numbers_beside_it(sqlite: Engine) -> None:
     text = Page(html).text
     gold = next(one.gold for one in data.comparisons if one.raters == ("gold", "adapter"))
     assert gold is not None
-    assert sum(bin_.n for bin_ in gold.bins) == 1200
-    for bin_ in gold.bins:
+    assert gold.calibration is not None
+    assert sum(bin_.n for bin_ in gold.calibration.bins) == 1200
+    for bin_ in gold.calibration.bins:
         assert (
             f"{bin_.lower:.4f} to {bin_.upper:.4f} {bin_.n} {bin_.confidence:.3f} {bin_.accuracy:.3f}" in text
         )
@@ -265,7 +269,9 @@ def test_a_job_without_an_oracle_says_how_to_get_one(sqlite: Engine) -> None:
 
 def test_an_audit_speaks_for_the_whole_job(sqlite: Engine) -> None:
     data = report_of(sqlite, policy="adapter --audit 0.5 --audit-seed 1")
-    audit = next(one for one in data.comparisons if one.selection == "audit" and one.kind == "pair")
+    audit = next(
+        one for one in data.comparisons if one.selection == "audit" and one.statistics.kind == "pair"
+    )
     text = shown(data).text
     assert f"of this job's 400 reviews, estimated from {audit.n} audited ones." in text
 
@@ -337,7 +343,7 @@ def test_many_labels_fit(sqlite: Engine) -> None:
     (matrix,) = re.findall(r'<figure id="confusion-gold-adapter">.*?</figure>', html, re.DOTALL)
     cells = [int(cell.replace(",", "")) for cell in re.findall(r"<td>([\d,]+)</td>", matrix)]
     assert len(cells) == 81
-    assert sum(cells) == sum(one.table.values()) == 1200
+    assert sum(cells) == sum(map(sum, one.statistics.table)) == 1200
 
 
 def test_the_same_data_give_the_same_page(sqlite: Engine) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
-from worker.report.data import Figure, comparisons
+from worker.agreement.intervals import Estimate
 from worker.report.words import (
     coefficient_with_interval,
     count,
@@ -18,7 +16,6 @@ from worker.report.words import (
     share_with_interval,
     short,
 )
-from worker.store.agreements import AgreementRow
 
 
 @pytest.mark.parametrize(
@@ -38,15 +35,15 @@ def test_shares_are_not_rounded_to_all_or_nothing(value: float | None, text: str
 
 
 def test_figures_are_said_with_their_interval() -> None:
-    figure = Figure(0.941, 0.929, 0.952)
+    figure = Estimate(0.941, 0.929, 0.952)
     assert share_with_interval(figure).replace("\u00a0", " ") == "94.1 % (95 %: 92.9–95.2)"
     assert share_in_table(figure).replace("\u00a0", " ") == "94.1 % (92.9–95.2)"
     assert (
-        coefficient_with_interval(Figure(0.1, -0.2, 0.4)).replace("\u00a0", " ")
+        coefficient_with_interval(Estimate(0.1, -0.2, 0.4)).replace("\u00a0", " ")
         == "0.100 (95 %: −0.200 to 0.400)"
     )
-    assert coefficient_with_interval(Figure(0.1)) == "0.100"
-    assert share_with_interval(Figure()) == "undefined"
+    assert coefficient_with_interval(Estimate(0.1)) == "0.100"
+    assert share_with_interval(Estimate()) == "undefined"
 
 
 def test_counts_money_and_time() -> None:
@@ -63,14 +60,3 @@ def test_counts_money_and_time() -> None:
 def test_control_characters_become_visible() -> None:
     assert plain("a\x00b\nc\x1b\ud800") == "a\ufffdb\nc\ufffd\ufffd"
     assert short("a\n b" + "c" * 40) == "a b" + "c" * 20 + "…"
-
-
-def test_labels_may_hold_the_bar_that_separates_them() -> None:
-    row = AgreementRow(
-        raters="adapter,oracle", selection="all", slice="all", n=3, contingency={"a|b|a|b": 2, "c|a|b": 1},
-        statistics={"kind": "pair", "n": 3, "labels": ["a|b", "c"]}, created_at=0.0,
-    )  # fmt: skip
-    (found,) = comparisons([row])
-    assert found.table == {("a|b", "a|b"): 2, ("a|b", "c"): 0, ("c", "a|b"): 1, ("c", "c"): 0}
-    assert found.observed == Figure()
-    assert not math.isnan(found.n)
