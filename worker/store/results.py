@@ -20,7 +20,6 @@ from sqlalchemy import (
     select,
     table,
 )
-from sqlalchemy.orm import aliased
 
 from worker.store.engine import read
 from worker.store.job_rows import job_unknown
@@ -128,6 +127,10 @@ Sort = Literal["row", "score", "-score", "length", "-length"]
 SORTS: tuple[Sort, ...] = get_args(Sort)
 
 
+WIDEST = 16
+"""Chunks of reviews that are looked through at once where hardly any matches."""
+
+
 class Filters(TypedDict, total=False):
     """Which rows of `results`; one that is left out or None keeps all.
 
@@ -171,9 +174,9 @@ class ResultQueries:
     ) -> Iterator[dict[str, Any]]:
         """Rows of the view `results` behind `after_row`, as dicts; with `text` and `attributes` if asked.
 
-        In row order each `chunk` is a read of its own, so rows may be followed while they are written. By score or
-        length (`-`: the highest first, rows without a score last, equals in row order) it is one read of one moment,
-        sorted by the database. Memory stays flat with both.
+        In row order about each `chunk` is a read of its own, so rows may be followed while they are written. By
+        score or length (`-`: the highest first, rows without a score last, equals in row order) it is one read of one
+        moment, sorted by the database. Memory stays flat with both.
 
         Raises:
             JobUnknown: there is no such job.
@@ -183,7 +186,7 @@ class ResultQueries:
                 raise job_unknown(job_id)
         query = _query(self._engine, job_id, filters, with_text=with_text)
         if sort == "row":
-            return _in_row_order(self._engine, query, after_row=after_row, limit=limit, chunk=chunk)
+            return _in_row_order(self._engine, query, job_id, after_row=after_row, limit=limit, chunk=chunk)
         if not with_text and sort.endswith("length") and not filters.get("search"):
             query = _with_review(query)
         by: Any = RESULTS.c.score if sort.endswith("score") else Review.characters
@@ -201,20 +204,24 @@ class ResultQueries:
 
 
 def _in_row_order(
-    engine: Engine, query: Select[Any], *, after_row: int, limit: int | None, chunk: int
+    engine: Engine, query: Select[Any], job_id: int, *, after_row: int, limit: int | None, chunk: int
 ) -> Iterator[dict[str, Any]]:
-    query = query.order_by(RESULTS.c.row_no)
-    left = limit
+    # A window of row numbers, not a number of rows: PostgreSQL then looks up what belongs to these few reviews, and
+    # doesn't read the labels from the job's first one on.
+    query, left, width = query.order_by(RESULTS.c.row_no), limit, chunk
     while left is None or left > 0:
-        size = chunk if left is None else min(chunk, left)
+        row_no = RESULTS.c.row_no
         with read(engine) as connection:
-            rows = connection.execute(query.where(RESULTS.c.row_no > after_row).limit(size)).all()
+            last = connection.scalar(select(func.max(Review.row_no)).where(Review.job_id == job_id))
+            window = query.where(row_no > after_row, row_no <= after_row + width).limit(left)
+            rows = connection.execute(window).all()
         for row in rows:
             yield dict(row._mapping)
-        if len(rows) < size:
+        after_row += width
+        if after_row >= (last or 0):
             return
-        after_row = rows[-1].row_no
         left = None if left is None else left - len(rows)
+        width = min(2 * width, WIDEST * chunk) if len(rows) < chunk // 2 else chunk
 
 
 def _sorted(engine: Engine, query: Select[Any], chunk: int) -> Iterator[dict[str, Any]]:
@@ -256,9 +263,11 @@ def _query(engine: Engine, job_id: int, filters: Filters, *, with_text: bool) ->
     if filters.get("corrected"):
         conditions.append(c.corrected == 1)
     if filters.get("disagree"):
-        ours, said = aliased(Label), aliased(Label)
-        query = query.join(ours, label_of("adapter", ours, c)).join(said, label_of("oracle", said, c))
-        conditions.append(ours.label != said.label)
+        ours, said = (
+            select(Label.label).where(label_of(rater, Label, c)).scalar_subquery()
+            for rater in ("adapter", "oracle")
+        )
+        conditions.append(ours != said)
     return query.where(*conditions)
 
 
