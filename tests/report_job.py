@@ -116,16 +116,16 @@ def save_job(
 ) -> int:
     """Writes a job of so many reviews and, with `agreed`, measures and keeps its agreement; returns its id."""
     parsed = Policy.parse(policy)
-    oracle_id = ledger.register_scorer(oracle_identity(labels)) if parsed.names_oracle else None
-    adapter_id = ledger.register_scorer(
+    oracle_id = ledger.scorers.register(oracle_identity(labels)) if parsed.names_oracle else None
+    adapter_id = ledger.scorers.register(
         ScorerIdentity("adapter", "minilm", "a" * 64, {"device": "cpu (2 threads)", "dtype": "fp32"})
     )
-    job, _ = ledger.open_job(
+    job, _ = ledger.jobs.open(
         JobSpec(
             identity=hashlib.sha256(f"{name} {count} {policy}".encode()).hexdigest(),
             name=name,
             source=source,
-            adapter_id=ledger.register_stub(),
+            adapter_id=ledger.adapters.register_stub(),
             policy=policy,
             oracle_id=oracle_id,
             max_cost=Money.at_most(2) if oracle_id else None,

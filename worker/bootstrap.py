@@ -74,7 +74,7 @@ def open_store(settings: Settings) -> Store:
         engine,
         max_attempts=settings.max_attempts,
         lease_s=settings.lease_s,
-        bell_timeout_s=settings.bell_timeout_s,
+        unheard_after_s=settings.unheard_after_s,
     )
     return Store(ledger, Queries(engine))
 
@@ -89,19 +89,19 @@ def choose_adapter(store: Store, name: str) -> int:
         AdapterInvalid: the directory holds no valid adapter.
     """
     if name == STUB:
-        return store.ledger.register_stub()
+        return store.ledger.adapters.register_stub()
     directory = local_directory(name)
     if directory is None:
         return find_registered(store, name).id
     check_adapter(directory)
-    return store.ledger.register_adapter(directory)
+    return store.ledger.adapters.register(directory)
 
 
 def default_adapter(store: Store, settings: Settings) -> tuple[int, str]:
     """The adapter of new jobs that name none, and who chose it: LORACLE_ADAPTER, else the database, else nobody."""
     if settings.adapter is not None:
         return choose_adapter(store, settings.adapter), "LORACLE_ADAPTER"
-    activation = store.queries.activation()
+    activation = store.queries.adapters.activation()
     if activation is not None and activation.adapter_id is not None:
         return activation.adapter_id, "active"
     return choose_adapter(store, BUNDLED_NAME), BUNDLED_NAME
@@ -124,14 +124,14 @@ def find_registered(store: Store, name: str) -> AdapterRow:
     if name == BUNDLED_NAME:
         manifest = Manifest.read(BUNDLED)
         try:
-            return store.queries.find_adapter(manifest.sha256)
+            return store.queries.adapters.find(manifest.sha256)
         except AdapterUnknown:
             raise AdapterUnknown(
                 f"no job in this database has used the bundled adapter ('{manifest.name}' {manifest.sha256[:12]}) "
                 "yet. `loracle adapters list` shows which adapters there are."
             ) from None
     try:
-        return store.queries.find_adapter(name)
+        return store.queries.adapters.find(name)
     except AdapterUnknown as error:
         if Path(name).is_dir():
             Manifest.read(Path(name))
@@ -157,7 +157,7 @@ def adapter_files(settings: Settings, name: str | None = None) -> Path:
     store = open_store(settings)
     if name is not None:
         return restore_adapter(store, settings, find_registered(store, name).id)
-    activation = store.queries.activation()
+    activation = store.queries.adapters.activation()
     if activation is None or activation.adapter_id is None:
         return BUNDLED
     return restore_adapter(store, settings, activation.adapter_id)
@@ -165,12 +165,12 @@ def adapter_files(settings: Settings, name: str | None = None) -> Path:
 
 def restore_adapter(store: Store, settings: Settings, adapter_id: int) -> Path:
     """The directory of a registered adapter in this host's cache."""
-    return store.ledger.restore_adapter(adapter_id, settings.home / "adapters")
+    return store.ledger.adapters.restore(adapter_id, settings.home / "adapters")
 
 
 def adapter_of(store: Store, adapter_id: int) -> Adapter:
     """What a new job needs to know of a registered adapter."""
-    row = store.queries.adapter(adapter_id)
+    row = store.queries.adapters.get(adapter_id)
     return Adapter(id=row.id, sha256=row.sha256, labels=row.labels)
 
 
@@ -211,7 +211,7 @@ class Scorers:
                     self._refused[adapter_id] = (loaded, time.monotonic() + REFUSED_FOR_S)
                 raise loaded
             self._loaded[adapter_id] = loaded
-            if self._store.ledger.fit(worker_name(self._settings), adapter_id):
+            if self._store.ledger.faults.fit(worker_name(self._settings), adapter_id):
                 log.info("Adapter %d can be loaded here again: this worker takes its batches.", adapter_id)
         self._loaded.move_to_end(adapter_id)
         return self._loaded[adapter_id]
@@ -233,7 +233,7 @@ class Scorers:
             return type(error)(str(error))
 
     def _load(self, adapter_id: int) -> Scorer:
-        if self._store.queries.adapter(adapter_id).is_stub:
+        if self._store.queries.adapters.get(adapter_id).is_stub:
             from worker.scorers.stub import StubScorer
 
             return StubScorer()
@@ -332,7 +332,9 @@ class Oracles:
         """How a scorer of the database is asked."""
         with self._lock:
             if scorer_id not in self._specs:
-                self._specs[scorer_id] = OracleSpec.parse(self._store.queries.scorer(scorer_id).details)
+                self._specs[scorer_id] = OracleSpec.parse(
+                    self._store.queries.oracle.scorer(scorer_id).details
+                )
             return self._specs[scorer_id]
 
     def __call__(self, scorer_id: int) -> OracleScorer | BulkScorer:

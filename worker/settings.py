@@ -83,7 +83,7 @@ class Settings(Home):
     max_attempts: int = Field(3, ge=1)
     retry_delay_s: float = Field(1.0, ge=0)
     sweep_interval_s: float = Field(1.0, gt=0)
-    bell_timeout_s: float = Field(600.0, gt=0)
+    unheard_after_s: float = Field(600.0, gt=0)
     report_interval_s: float = Field(30.0, gt=0)
 
     oracle_model: str = "gpt-6-luna"

@@ -64,10 +64,10 @@ def scored(
     ledger = open_store(read_settings()).ledger
     for word in ("fine", SECRET):
         made = dataclasses.replace(spec(ledger), options={"keep_columns": ["shop"]})
-        job, _ = ledger.open_job(made)
+        job, _ = ledger.jobs.open(made)
         rows = [Review(n, f"a {word} thing {n}", f"x{n}", None, {"shop": word}) for n in range(1, 61)]
-        ledger.append(job.id, rows, batches=in_batches(rows, 20))
-        ledger.seal(job.id)
+        ledger.jobs.append(job.id, rows, batches=in_batches(rows, 20))
+        ledger.jobs.seal(job.id)
         work_off(ledger)
 
     def run(*arguments: str) -> Said:

@@ -65,7 +65,7 @@ def _measure(url: str, rows: int) -> dict[str, Any]:
     all_s = time.perf_counter() - started + read_s
     started = time.perf_counter()
     ledger = Ledger(engine)
-    ledger.save_agreements(JOB, found, token=ledger.begin_measuring(JOB))
+    ledger.agreements.save(JOB, found, token=ledger.agreements.begin(JOB))
     kept_s = time.perf_counter() - started + all_s
     engine.dispose()
     return {

@@ -83,23 +83,23 @@ def measure(*, rows: int) -> Iterator[dict[str, Any]]:
                     "rows": count,
                     **_run(arguments, environment, Path(folder), count),
                 }
-        ledger._engine.dispose()
+        ledger.jobs.engine.dispose()
 
 
 def _fill(ledger: Ledger, job_id: int, count: int) -> None:
     """A labelled job of so many reviews, every fifth audited, straight into the tables."""
-    oracle = ledger.register_scorer(ORACLE)
+    oracle = ledger.scorers.register(ORACLE)
     spec = JobSpec(
         identity=f"job {job_id}",
         name="reviews",
         source="-",
-        adapter_id=ledger.register_stub(),
+        adapter_id=ledger.adapters.register_stub(),
         policy="adapter --audit 0.2 --audit-seed 0",
         oracle_id=oracle,
     )
-    job, _ = ledger.open_job(spec)
-    scorer = ledger.register_scorer(StubScorer().identity)
-    engine: Engine = ledger._engine
+    job, _ = ledger.jobs.open(spec)
+    scorer = ledger.scorers.register(StubScorer().identity)
+    engine: Engine = ledger.jobs.engine
     with engine.begin() as connection:
         numbers = _NUMBERS[engine.dialect.name].format(first=1, last=count)
         bytes_ = "BLOB" if engine.dialect.name == "sqlite" else "BYTEA"

@@ -60,10 +60,10 @@ def _measure(url: str, rows: int, folder: Path) -> dict[str, Any]:
     found = {
         "threshold_s": _best(lambda: thresholds(store.queries.raters(JOB), POLICY, JOB)),
         "status_s": _best(lambda: _report(settings, store, JOB)),
-        "watch_s": _best(lambda: store.queries.progress(JOB)),
-        "wrong_s": _best(lambda: next(store.queries.iterate_results(JOB, wrong=True))),
-        "stats_week_s": _best(lambda: store.queries.daily_stats(since=last - datetime.timedelta(days=7))),
-        "stats_all_s": _best(lambda: store.queries.daily_stats(since=datetime.date(2020, 1, 1))),
+        "watch_s": _best(lambda: store.queries.jobs.progress(JOB)),
+        "wrong_s": _best(lambda: next(store.queries.results.iterate(JOB, wrong=True))),
+        "stats_week_s": _best(lambda: store.queries.stats.by_day(since=last - datetime.timedelta(days=7))),
+        "stats_all_s": _best(lambda: store.queries.stats.by_day(since=datetime.date(2020, 1, 1))),
     }
     on_postgresql = engine.dialect.name == "postgresql"
     engine.dispose()

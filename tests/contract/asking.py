@@ -36,19 +36,19 @@ def ask(
     made = dataclasses.replace(
         spec(ledger, batch_size=batch_size, priority=priority),
         policy=policy,
-        oracle_id=ledger.register_scorer(oracle),
+        oracle_id=ledger.scorers.register(oracle),
         max_cost=None if max_cost is None else usd(max_cost),
     )
-    job, _ = ledger.open_job(made)
+    job, _ = ledger.jobs.open(made)
     rows = reviews(1, count)
     if texts is not None:
         rows = [Review(row.row_no, text) for row, text in zip(rows, texts, strict=True)]
     else:
         # Every job has texts of its own, or the first one's labels would do for all.
         rows = [Review(row.row_no, f"{row.text} of job {job.id}") for row in rows]
-    ledger.append(job.id, rows, batches=in_batches(rows, batch_size))
+    ledger.jobs.append(job.id, rows, batches=in_batches(rows, batch_size))
     if sealed:
-        ledger.seal(job.id)
+        ledger.jobs.seal(job.id)
     return job
 
 
@@ -56,22 +56,22 @@ def pack(
     ledger: Ledger, *, size: int = 4, waiting: int = 1000, after_s: float = 0.0, bulk: bool = False
 ) -> int:
     """Packs what is due; by default everything is."""
-    return ledger.pack(lambda scorer_id: PackRule(size, waiting, after_s, bulk))
+    return ledger.packing.pack(lambda scorer_id: PackRule(size, waiting, after_s, bulk))
 
 
 def claim_next(ledger: Ledger) -> Prompt | None:
     """The next Prompt, published and claimed."""
-    for batch_id in ledger.publishable("openai", window=1000):
-        prompt = ledger.claim_prompt(batch_id, task_id=f"task {batch_id}")
+    for batch_id in ledger.publishing.choose("openai", window=1000):
+        prompt = ledger.prompts.claim(batch_id, task_id=f"task {batch_id}")
         if prompt is not None:
-            ledger.unpublish([])
+            ledger.publishing.publish_again([])
             return prompt
     return None
 
 
 def claim_all(ledger: Ledger) -> list[Prompt]:
     """All Prompts there are."""
-    found = (ledger.claim_prompt(batch_id) for batch_id in ledger.publishable("openai", window=1000))
+    found = (ledger.prompts.claim(batch_id) for batch_id in ledger.publishing.choose("openai", window=1000))
     return [prompt for prompt in found if prompt is not None]
 
 
@@ -99,7 +99,7 @@ def pay(ledger: Ledger, prompt: Prompt, found: Mapping[int, Answer]) -> dict[int
     for index, answer in found.items():
         job_id = prompt.requests[index].job_id
         sums[job_id] = sums.get(job_id, Charge()) + Charge(answer.cost, answer.tokens)
-    numbers = ledger.reserve(
+    numbers = ledger.money.reserve(
         prompt.id, {job_id: charge.cost + charge.cost for job_id, charge in sums.items()}, price=PRICE
     )
     return {numbers[job_id]: charge for job_id, charge in sums.items()}
@@ -113,14 +113,14 @@ def answer_all(ledger: Ledger, failing: frozenset[int] = frozenset()) -> int:
         prompts = claim_all(ledger)
         if not prompts:
             # What was copied alone makes no Prompt that could end the job.
-            ledger.sweep("openai", queue_empty=False)
+            ledger.publishing.sweep("openai", queue_empty=False)
             return asked
         for prompt in prompts:
             asked += len(prompt.requests)
             found = answers(prompt, failing)
-            ledger.save_answers(prompt, found, charges=pay(ledger, prompt, found), done=True)
+            ledger.prompts.save(prompt, found, charges=pay(ledger, prompt, found), done=True)
             for job_id in prompt.job_ids:
-                ledger.complete(job_id)
+                ledger.jobs.complete(job_id)
 
 
 def sums_agree(engine: Engine) -> bool:

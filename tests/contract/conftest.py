@@ -14,7 +14,7 @@ from worker.store.queries import Queries
 
 @pytest.fixture
 def ledger(engine: Engine) -> Ledger:
-    return Ledger(engine, max_attempts=3, lease_s=3600.0, bell_timeout_s=600.0)
+    return Ledger(engine, max_attempts=3, lease_s=3600.0, unheard_after_s=600.0)
 
 
 @pytest.fixture

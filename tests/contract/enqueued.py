@@ -24,7 +24,7 @@ def spec(ledger: Ledger, identity: str | None = None, *, priority: int = 0, batc
         identity=identity or f"job {next(_identities)}",
         name="reviews.csv",
         source="/data/reviews.csv",
-        adapter_id=ledger.register_stub(),
+        adapter_id=ledger.adapters.register_stub(),
         priority=priority,
         batch_size=batch_size,
     )
@@ -38,11 +38,11 @@ def enqueue(
     ledger: Ledger, count: int, *, batch_size: int = 4, priority: int = 0, sealed: bool = True
 ) -> Job:
     """A job of `count` reviews."""
-    job, _ = ledger.open_job(spec(ledger, priority=priority, batch_size=batch_size))
+    job, _ = ledger.jobs.open(spec(ledger, priority=priority, batch_size=batch_size))
     rows = reviews(1, count)
-    ledger.append(job.id, rows, batches=in_batches(rows, batch_size))
+    ledger.jobs.append(job.id, rows, batches=in_batches(rows, batch_size))
     if sealed:
-        ledger.seal(job.id)
+        ledger.jobs.seal(job.id)
     return job
 
 
@@ -57,22 +57,22 @@ def outcomes(batch: Batch, failing: frozenset[int] = frozenset()) -> list[Outcom
 
 def finish(ledger: Ledger, batch: Batch, failing: frozenset[int] = frozenset()) -> bool:
     """Scores and finishes the batch as a worker does; whether that made its job done."""
-    ledger.finish(batch, STUB, outcomes(batch, failing), timings={"score_s": 0.001})
-    return ledger.complete(batch.job_id)
+    ledger.batches.finish(batch, STUB, outcomes(batch, failing), timings={"score_s": 0.001})
+    return ledger.jobs.complete(batch.job_id)
 
 
 def work_off(ledger: Ledger, *, poison: frozenset[int] = frozenset(), window: int = 64) -> int:
     """Publishes, claims and finishes until nothing is left; a batch with a poisonous row dies. Claims in all."""
     claims = 0
-    while ids := ledger.publishable("adapter", window=window):
+    while ids := ledger.publishing.choose("adapter", window=window):
         for batch_id in ids:
-            batch = ledger.claim(batch_id, task_id=f"task {batch_id}")
+            batch = ledger.batches.claim(batch_id, task_id=f"task {batch_id}")
             if batch is None:
                 continue
             claims += 1
             if poison & {review.row_no for review in batch.reviews}:
-                ledger.expire_lease(f"task {batch_id}")
-                ledger.sweep("adapter", queue_empty=False)
+                ledger.batches.expire_lease(f"task {batch_id}")
+                ledger.publishing.sweep("adapter", queue_empty=False)
             else:
                 finish(ledger, batch)
     return claims

@@ -39,23 +39,23 @@ def rate(ledger: Ledger, rows: list[Rated] = ROWS, *, audited: bool = True) -> i
     made = spec(ledger, batch_size=len(rows))
     if audited:
         policy = "adapter --audit 1.0 --audit-seed 0"
-        made = replace(made, policy=policy, oracle_id=ledger.register_scorer(ORACLE))
-    job, _ = ledger.open_job(made)
+        made = replace(made, policy=policy, oracle_id=ledger.scorers.register(ORACLE))
+    job, _ = ledger.jobs.open(made)
     reviews = [Review(n, row.text, f"x{n}", row.gold) for n, row in enumerate(rows, 1)]
-    ledger.append(job.id, [*reviews, Reject(len(rows) + 1, len(rows) + 2, "no text")], batches=[reviews])
-    ledger.seal(job.id)
-    for batch_id in ledger.publishable("adapter", window=8):
-        batch = ledger.claim(batch_id)
+    ledger.jobs.append(job.id, [*reviews, Reject(len(rows) + 1, len(rows) + 2, "no text")], batches=[reviews])
+    ledger.jobs.seal(job.id)
+    for batch_id in ledger.publishing.choose("adapter", window=8):
+        batch = ledger.batches.claim(batch_id)
         assert batch is not None
-        ledger.finish(batch, STUB, [_outcome(row.adapter) for row in rows], timings={})
+        ledger.batches.finish(batch, STUB, [_outcome(row.adapter) for row in rows], timings={})
     pack(ledger)
     for prompt in claim_all(ledger):
         found = {
             at: Answer(_outcome(rows[request.row_no - 1].oracle), "gpt-1", "req-1", 12, usd(0.01))
             for at, request in enumerate(prompt.requests)
         }
-        ledger.save_answers(prompt, found, charges=pay(ledger, prompt, found), done=True)
-    ledger.complete(job.id)
+        ledger.prompts.save(prompt, found, charges=pay(ledger, prompt, found), done=True)
+    ledger.jobs.complete(job.id)
     return job.id
 
 

@@ -31,7 +31,7 @@ def take(job_id: int, path: Path, ledger: Ledger, queries: Queries, author: str 
 
 
 def gold(queries: Queries, job_id: int) -> dict[int, str]:
-    return {row["row_no"]: row["gold_label"] for row in queries.iterate_results(job_id, corrected=True)}
+    return {row["row_no"]: row["gold_label"] for row in queries.results.iterate(job_id, corrected=True)}
 
 
 def test_corrections_are_gold_in_the_stored_agreement_at_once(
@@ -39,14 +39,17 @@ def test_corrections_are_gold_in_the_stored_agreement_at_once(
 ) -> None:
     job_id = rate(ledger)
     rows = [
-        {"job_id": job_id, "row_no": row.row_no} for row in queries.worklist(job_id, "disagreements", limit=3)
+        {"job_id": job_id, "row_no": row.row_no}
+        for row in queries.to_review.iterate(job_id, "disagreements", limit=3)
     ]
     path = fill(tmp_path / "work.csv", [{**row, "correction": "Negative"} for row in rows])
     assert take(job_id, path, ledger, queries, "ann") == Imported(3, 0)
     assert gold(queries, job_id) == {9: "neg", 4: "neg", 1: "neg"}
     # Row 4 had no gold label before: seven had one.
     assert {
-        row.n for row in queries.agreements(job_id) if row.raters == ("gold", "final") and row.slice == "all"
+        row.n
+        for row in queries.agreements.of(job_id)
+        if row.raters == ("gold", "final") and row.slice == "all"
     } == {8}
     assert take(job_id, path, ledger, queries) == Imported(3, 3)
 
@@ -57,7 +60,7 @@ def test_a_file_with_nothing_filled_in_changes_nothing(
     job_id = rate(ledger)
     path = fill(tmp_path / "work.csv", [{"job_id": job_id, "row_no": 1, "correction": "  "}])
     assert take(job_id, path, ledger, queries) == Imported(0, 0)
-    assert queries.agreements(job_id) == []
+    assert queries.agreements.of(job_id) == []
 
 
 @pytest.mark.parametrize(
@@ -102,5 +105,5 @@ def test_every_column_of_work_has_a_place_in_the_csv(ledger: Ledger, queries: Qu
     from worker.cli.review import COLUMNS
 
     job_id = rate(ledger)
-    [row] = queries.worklist(job_id, "gold", limit=1)
+    [row] = queries.to_review.iterate(job_id, "gold", limit=1)
     assert set(COLUMNS) - {"correction", "note"} == set(asdict(row)) - {"adapter_scorer", "oracle_scorer"}

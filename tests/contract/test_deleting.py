@@ -44,16 +44,16 @@ def rows_of(engine: Engine, job_id: int) -> dict[str, object]:
 
 def secret_job(ledger: Ledger, count: int = 40) -> int:
     """A finished job whose reviews, ids, kept columns, rejects and notes hold SECRET and a number."""
-    job, _ = ledger.open_job(spec(ledger))
+    job, _ = ledger.jobs.open(spec(ledger))
     rows = [
         Review(n, f"{SECRET} text {n} " * 20, f"id{n}", "pos", {"shop": f"{SECRET} shop {n}"})
         for n in range(1, count + 1)
     ]
     rejects = [Reject(count + n, count + n, f"{SECRET} reason {n}") for n in range(1, 8)]
-    ledger.append(job.id, [*rows, *rejects], batches=in_batches(rows, 4))
-    ledger.seal(job.id)
+    ledger.jobs.append(job.id, [*rows, *rejects], batches=in_batches(rows, 4))
+    ledger.jobs.seal(job.id)
     work_off(ledger)
-    ledger.save_corrections(job.id, [Correction(2, "neg", "ann", f"{SECRET} note")])
+    ledger.corrections.save(job.id, [Correction(2, "neg", "ann", f"{SECRET} note")])
     return job.id
 
 
@@ -66,16 +66,16 @@ def test_a_deleted_job_leaves_no_row_and_other_jobs_as_they_were(
     ledger: Ledger, queries: Queries, engine: Engine
 ) -> None:
     before, gone, after = secret_job(ledger), secret_job(ledger), secret_job(ledger)
-    kept = {job: (rows_of(engine, job), list(queries.iterate_results(job))) for job in (before, after)}
+    kept = {job: (rows_of(engine, job), list(queries.results.iterate(job))) for job in (before, after)}
     assert all(rows_of(engine, gone)[table] for table in ("reviews", "labels", "batches", "rejects"))
     remove(ledger, gone)
     assert not any(rows_of(engine, gone).values())
-    assert [job.id for job in queries.list_jobs()] == [after, before]
+    assert [job.id for job in queries.jobs.newest()] == [after, before]
     for job, (rows, results) in kept.items():
         assert rows_of(engine, job) == rows
-        assert list(queries.iterate_results(job)) == results
+        assert list(queries.results.iterate(job)) == results
     with pytest.raises(JobUnknown, match=f"job {gone} was deleted"):
-        queries.get_job(gone)
+        queries.jobs.get(gone)
     # Its number isn't given to another job, nor those of its batches.
     remove(ledger, after)
     assert enqueue(ledger, 1).id > after
@@ -89,12 +89,12 @@ def test_the_money_of_a_deleted_job_stays_spent(ledger: Ledger, engine: Engine) 
         spent = spent_by_all(connection)
     assert spent == usd(0.2)
     seen = []
-    ledger.begin_deletion(gone.id, texts_only=False)
-    while ledger.delete_rows(gone.id) or ledger.delete_calls(gone.id):
+    ledger.deletion.begin(gone.id, texts_only=False)
+    while ledger.deletion.delete_rows(gone.id) or ledger.deletion.delete_calls(gone.id):
         assert sums_agree(engine)
         with engine.connect() as connection:
             seen.append(spent_by_all(connection))
-    ledger.end_deletion(gone.id, texts_only=False)
+    ledger.deletion.end(gone.id, texts_only=False)
     with engine.connect() as connection:
         seen.append(spent_by_all(connection))
     assert len(seen) > 4
@@ -104,38 +104,38 @@ def test_the_money_of_a_deleted_job_stays_spent(ledger: Ledger, engine: Engine) 
     pack(ledger)
     (prompt,) = claim_all(ledger)
     with pytest.raises(BudgetSpent, match=r"\$0\.20 is spent"):
-        ledger.reserve(prompt.id, {prompt.job_ids[0]: usd(0.1)}, price=PRICE, max_total=usd(0.25))
+        ledger.money.reserve(prompt.id, {prompt.job_ids[0]: usd(0.1)}, price=PRICE, max_total=usd(0.25))
 
 
 def test_a_deletion_that_is_broken_off_goes_on_and_hides_the_job_meanwhile(
     ledger: Ledger, queries: Queries, engine: Engine
 ) -> None:
     identity = spec(ledger).identity
-    job, _ = ledger.open_job(spec(ledger, identity))
+    job, _ = ledger.jobs.open(spec(ledger, identity))
     rows = [Review(n, f"text {n}") for n in range(1, 41)]
-    ledger.append(job.id, rows, batches=in_batches(rows, 4))
-    ledger.cancel(job.id)
-    ledger.begin_deletion(job.id, texts_only=False)
-    assert ledger.delete_rows(job.id) == 7
+    ledger.jobs.append(job.id, rows, batches=in_batches(rows, 4))
+    ledger.jobs.cancel(job.id)
+    ledger.deletion.begin(job.id, texts_only=False)
+    assert ledger.deletion.delete_rows(job.id) == 7
     # The process is gone here.
-    assert queries.job_state(job.id) == "deleting"
+    assert queries.jobs.state(job.id) == "deleting"
     for refused in (
-        lambda: ledger.retry(job.id),
-        lambda: ledger.cancel(job.id),
-        lambda: ledger.append(job.id, [Review(99, "late")], batches=[[Review(99, "late")]]),
-        lambda: ledger.save_corrections(job.id, [Correction(20, "neg")]),
-        lambda: ledger.deletable(job.id, texts_only=True),
+        lambda: ledger.jobs.retry(job.id),
+        lambda: ledger.jobs.cancel(job.id),
+        lambda: ledger.jobs.append(job.id, [Review(99, "late")], batches=[[Review(99, "late")]]),
+        lambda: ledger.corrections.save(job.id, [Correction(20, "neg")]),
+        lambda: ledger.deletion.check(job.id, texts_only=True),
     ):
         with pytest.raises(JobStateInvalid):
             refused()
-    assert ledger.publishable("adapter", window=100) == []
+    assert ledger.publishing.choose("adapter", window=100) == []
     # The same file is a new job at once.
-    again, is_new = ledger.open_job(spec(ledger, identity))
+    again, is_new = ledger.jobs.open(spec(ledger, identity))
     assert is_new
-    assert ledger.deletable(job.id, texts_only=False).is_begun
+    assert ledger.deletion.check(job.id, texts_only=False).is_begun
     remove(ledger, job.id)
     assert not any(rows_of(engine, job.id).values())
-    assert [one.id for one in queries.list_jobs()] == [again.id]
+    assert [one.id for one in queries.jobs.newest()] == [again.id]
 
 
 def test_other_jobs_go_on_beside_a_deletion(ledger: Ledger, queries: Queries, engine: Engine) -> None:
@@ -151,35 +151,37 @@ def test_other_jobs_go_on_beside_a_deletion(ledger: Ledger, queries: Queries, en
 
     thread = threading.Thread(target=delete)
     thread.start()
-    while any(queries.job_state(job.id) != "done" for job in others):
+    while any(queries.jobs.state(job.id) != "done" for job in others):
         work_off(ledger)
     thread.join()
     assert errors == []
     assert not any(rows_of(engine, gone).values())
-    assert [queries.progress(job.id).labelled for job in others] == [40, 40]
+    assert [queries.jobs.progress(job.id).labelled for job in others] == [40, 40]
 
 
 def test_without_its_texts_a_job_keeps_its_labels(ledger: Ledger, queries: Queries, engine: Engine) -> None:
     job_id = secret_job(ledger)
-    before, labels = list(queries.iterate_results(job_id)), label_counts(queries.raters(job_id))
-    ledger.begin_deletion(job_id, texts_only=True)
-    assert ledger.empty_texts(job_id, 0) == 7
+    before, labels = list(queries.results.iterate(job_id)), label_counts(queries.raters(job_id))
+    ledger.deletion.begin(job_id, texts_only=True)
+    assert ledger.deletion.empty_texts(job_id, 0) == 7
     # Broken off, and begun again.
-    assert queries.get_job(job_id).texts == "deleting"
+    assert queries.jobs.get(job_id).texts == "deleting"
     remove(ledger, job_id, texts_only=True)
-    assert queries.get_job(job_id).texts == "deleted"
-    assert queries.job_state(job_id) == "done"
-    assert list(queries.iterate_results(job_id)) == before
+    assert queries.jobs.get(job_id).texts == "deleted"
+    assert queries.jobs.state(job_id) == "done"
+    assert list(queries.results.iterate(job_id)) == before
     assert label_counts(queries.raters(job_id)) == labels
-    assert [row["text"] for row in queries.iterate_results(job_id, with_text=True)] == [""] * 40
+    assert [row["text"] for row in queries.results.iterate(job_id, with_text=True)] == [""] * 40
     kept = sql(engine, "SELECT count(*) FROM reviews WHERE length(text_sha256) = 0 AND attributes IS NULL")
     assert kept == [(40,)]
     assert sql(engine, "SELECT label, author, note FROM corrections") == [("neg", "ann", None)]
-    assert {reject.reason for reject in queries.rejects(job_id)} == {"the reason was deleted with the texts"}
+    assert {reject.reason for reject in queries.jobs.rejects(job_id)} == {
+        "the reason was deleted with the texts"
+    }
     with pytest.raises(JobStateInvalid, match=r"texts of job .* were deleted"):
-        ledger.retry(job_id)
+        ledger.jobs.retry(job_id)
     with pytest.raises(JobStateInvalid):
-        ledger.save_corrections(job_id, [Correction(3, "neg", note="a quotation")])
+        ledger.corrections.save(job_id, [Correction(3, "neg", note="a quotation")])
 
 
 def test_emptied_texts_lend_no_label_to_others(ledger: Ledger, queries: Queries, engine: Engine) -> None:
@@ -198,26 +200,26 @@ def test_labels_that_were_copied_stay(ledger: Ledger, queries: Queries) -> None:
     answer_all(ledger)
     second = ask(ledger, 4, texts=["a", "b", "c", "e"])
     answer_all(ledger)
-    before = list(queries.iterate_results(second.id))
+    before = list(queries.results.iterate(second.id))
     assert all(row["label"] for row in before)
     remove(ledger, first.id)
-    assert list(queries.iterate_results(second.id)) == before
+    assert list(queries.results.iterate(second.id)) == before
 
 
 def test_what_isn_t_over_is_not_deleted(ledger: Ledger, engine: Engine) -> None:
     reading, running = enqueue(ledger, 8, sealed=False), enqueue(ledger, 8)
     for job in (reading, running):
         with pytest.raises(JobStateInvalid, match=f"loracle cancel {job.id}"):
-            ledger.begin_deletion(job.id, texts_only=True)
-    batch = next(filter(None, map(ledger.claim, ledger.publishable("adapter", window=3))))
-    ledger.cancel(batch.job_id)
+            ledger.deletion.begin(job.id, texts_only=True)
+    batch = next(filter(None, map(ledger.batches.claim, ledger.publishing.choose("adapter", window=3))))
+    ledger.jobs.cancel(batch.job_id)
     with pytest.raises(JobStateInvalid, match="workers hold 1 batches"):
-        ledger.begin_deletion(batch.job_id, texts_only=False)
+        ledger.deletion.begin(batch.job_id, texts_only=False)
     # Its worker is taken for dead, and wakes up too late.
     sql(engine, "UPDATE batches SET lease_until = 0 WHERE id = :id", id=batch.id)
-    ledger.begin_deletion(batch.job_id, texts_only=False)
+    ledger.deletion.begin(batch.job_id, texts_only=False)
     with pytest.raises(LeaseLost):
-        ledger.renew(batch)
+        ledger.batches.renew(batch)
     remove(ledger, batch.job_id)
 
 
@@ -229,26 +231,26 @@ def test_a_prompt_shared_with_another_job_is_waited_for_and_then_is_the_other_s(
     (prompt,) = claim_all(ledger)
     assert prompt.job_ids == (gone.id, other.id)
     assert sql(engine, "SELECT job_id FROM batches WHERE id = :id", id=prompt.id) == [(gone.id,)]
-    ledger.cancel(gone.id)
+    ledger.jobs.cancel(gone.id)
     with pytest.raises(JobStateInvalid, match="workers hold 1 batches"):
-        ledger.begin_deletion(gone.id, texts_only=False)
+        ledger.deletion.begin(gone.id, texts_only=False)
     shares = {job_id: usd(0.1) for job_id in prompt.job_ids}
-    numbers = ledger.reserve(prompt.id, shares, price=PRICE)
+    numbers = ledger.money.reserve(prompt.id, shares, price=PRICE)
     sql(engine, "UPDATE batches SET lease_until = 0 WHERE lane = 'openai'")
     remove(ledger, gone.id)
     # The worker that was taken for dead can neither write nor spend, and what its call cost can't be told any more.
     with pytest.raises(LeaseLost):
-        ledger.save_answers(prompt, answers(prompt), charges={}, done=True)
+        ledger.prompts.save(prompt, answers(prompt), charges={}, done=True)
     with pytest.raises(JobUnknown):
-        ledger.reserve(prompt.id, {gone.id: usd(0.1)}, price=PRICE)
+        ledger.money.reserve(prompt.id, {gone.id: usd(0.1)}, price=PRICE)
     (again,) = claim_all(ledger)
     # Who followed the deleted requests is asked instead.
     assert [(one.job_id, one.text) for one in again.requests] == [(other.id, text) for text in "abcd"]
     found = answers(again)
-    ledger.save_answers(again, found, charges=pay(ledger, again, found), done=True)
-    assert ledger.complete(other.id)
-    assert queries.costs(other.id)[0].cost == 0.04
-    assert queries.get_job(other.id).spent == 0.14
+    ledger.prompts.save(again, found, charges=pay(ledger, again, found), done=True)
+    assert ledger.jobs.complete(other.id)
+    assert queries.oracle.costs(other.id)[0].cost == 0.04
+    assert queries.jobs.get(other.id).spent == 0.14
     assert numbers[other.id]
     assert sql(engine, "SELECT spent_nanos FROM deleted_jobs") == [(usd(0.1).nanos,)]
 
@@ -257,17 +259,17 @@ def test_a_bulk_that_is_out_is_waited_for_and_its_upload_is_named(ledger: Ledger
     job = ask(ledger, 4)
     pack(ledger, bulk=True)
     (prompt,) = claim_all(ledger)
-    number = ledger.reserve(prompt.id, {job.id: usd(0.1)}, price=PRICE)[job.id]
-    ledger.note_upload(prompt, "file-1")
-    ledger.note_submission(prompt, "batch-1", poll_after_s=60.0)
-    ledger.cancel(job.id)
+    number = ledger.money.reserve(prompt.id, {job.id: usd(0.1)}, price=PRICE)[job.id]
+    ledger.bulks.note_upload(prompt, "file-1")
+    ledger.bulks.note_submission(prompt, "batch-1", poll_after_s=60.0)
+    ledger.jobs.cancel(job.id)
     with pytest.raises(JobStateInvalid, match=rf"Bulk {prompt.id}.*loracle bulk cancel {prompt.id}"):
-        ledger.begin_deletion(job.id, texts_only=True)
+        ledger.deletion.begin(job.id, texts_only=True)
     sql(engine, "UPDATE batches SET state = 'queued', not_before = NULL")
     (due,) = claim_all(ledger)
-    ledger.collect(due, answers(due), charges={}, error=None)
+    ledger.bulks.collect(due, answers(due), charges={}, error=None)
     assert number
-    (upload,) = ledger.begin_deletion(job.id, texts_only=True)
+    (upload,) = ledger.deletion.begin(job.id, texts_only=True)
     assert (upload.file_id, upload.age_s < 600) == ("file-1", True)
     done = delete_job(job.id, texts_only=False, ledger=ledger, forget=lambda files: files)
     assert done.files_left == ("file-1",)
@@ -277,7 +279,7 @@ def test_no_byte_of_a_deleted_text_is_left_in_sqlite_s_files(
     ledger: Ledger, engine: Engine, tmp_path: Path
 ) -> None:
     if engine.dialect.name != "sqlite":
-        assert not ledger.wipe()
+        assert not ledger.deletion.wipe()
         return
     files = [tmp_path / "loracle.db", tmp_path / "loracle.db-wal"]
 
@@ -302,8 +304,8 @@ def test_a_large_file_is_only_rewritten_when_asked(
     ledger: Ledger, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.store.engine.REWRITTEN_AT_ONCE", 0)
-    assert ledger.wipe() is False
-    assert ledger.wipe(whole=True) is (engine.dialect.name == "sqlite")
+    assert ledger.deletion.wipe() is False
+    assert ledger.deletion.wipe(whole=True) is (engine.dialect.name == "sqlite")
 
 
 def test_what_refers_to_a_job_a_review_or_a_batch_is_found_by_an_index(engine: Engine) -> None:

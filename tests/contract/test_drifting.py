@@ -31,19 +31,19 @@ def audited(
     """A finished job whose adapter is right on so many of the easy and of the hard reviews; a share is hard."""
     draw = random.Random(f"{right} {hard} {policy} {count}")
     asks = Policy.parse(policy).names_oracle
-    job, _ = ledger.open_job(
+    job, _ = ledger.jobs.open(
         dataclasses.replace(
             spec(ledger, batch_size=200),
             policy=policy,
-            oracle_id=ledger.register_scorer(oracle) if asks else None,
+            oracle_id=ledger.scorers.register(oracle) if asks else None,
         )
     )
     rows = reviews(1, count)
     rows = [dataclasses.replace(row, text=f"{row.text} of {job.id}") for row in rows]
-    ledger.append(job.id, rows, batches=in_batches(rows, 200))
-    ledger.seal(job.id)
-    for batch_id in ledger.publishable("adapter", window=64):
-        batch = ledger.claim(batch_id)
+    ledger.jobs.append(job.id, rows, batches=in_batches(rows, 200))
+    ledger.jobs.seal(job.id)
+    for batch_id in ledger.publishing.choose("adapter", window=64):
+        batch = ledger.batches.claim(batch_id)
         assert batch is not None
         scores = []
         for review in batch.reviews:
@@ -52,10 +52,10 @@ def audited(
             if draw.random() >= right[is_hard]:
                 label = "pos" if label == "neg" else "neg"
             scores.append(Score(label, draw.uniform(0.5, 0.7) if is_hard else draw.uniform(0.9, 1.0)))
-        ledger.finish(batch, STUB, scores, timings={})
-        ledger.complete(job.id)
+        ledger.batches.finish(batch, STUB, scores, timings={})
+        ledger.jobs.complete(job.id)
     answer_all(ledger)
-    return queries.get_job(job.id)
+    return queries.jobs.get(job.id)
 
 
 def test_a_worse_adapter_is_said_to_drift(ledger: Ledger, queries: Queries) -> None:

@@ -80,7 +80,7 @@ def test_a_parquet_has_the_same_types_whatever_the_job_and_the_filters(
 
 def test_every_format_says_the_same(ledger: Ledger, export: Export) -> None:
     job_id = rate(ledger)
-    ledger.save_corrections(job_id, [Correction(1, "neg", "ann", "=note")])
+    ledger.corrections.save(job_id, [Correction(1, "neg", "ann", "=note")])
     options = ("--with-text", "--sort", "-score")
     as_parquet = pq.read_table(export(job_id, *options)).to_pylist()
     as_json = read_lines(export(job_id, *options, to="out.jsonl"))
@@ -135,7 +135,7 @@ def test_a_kept_column_never_takes_the_place_of_ours(ledger: Ledger, export: Exp
 
 def test_corrections_are_what_the_trainer_reads(ledger: Ledger, export: Export) -> None:
     job_id = rate(ledger)
-    ledger.save_corrections(job_id, [Correction(1, "neg"), Correction(7, "pos")])
+    ledger.corrections.save(job_id, [Correction(1, "neg"), Correction(7, "pos")])
     found = read_labelled([export(job_id, "--corrected", "--with-text")], label_column="gold_label")
     assert list(zip(found.texts, found.gold, strict=True)) == [
         ("A fine film", "negative"),

@@ -36,26 +36,28 @@ class OneJob(RuleBasedStateMachine):
     @initialize(batch_size=st.integers(1, 4))
     def open(self, batch_size: int) -> None:
         self.batch_size = batch_size
-        self.job_id = self.ledger.open_job(spec(self.ledger, batch_size=batch_size))[0].id
+        self.job_id = self.ledger.jobs.open(spec(self.ledger, batch_size=batch_size))[0].id
 
     def state(self) -> str:
-        return self.queries.job_state(self.job_id)
+        return self.queries.jobs.state(self.job_id)
 
     @precondition(lambda self: self.state() == "reading")
     @rule(count=st.integers(1, 9))
     def append(self, count: int) -> None:
         chunk = reviews(self.read + 1, self.read + count)
-        self.ledger.append(self.job_id, chunk, batches=in_batches(chunk, self.batch_size), after=self.read)
+        self.ledger.jobs.append(
+            self.job_id, chunk, batches=in_batches(chunk, self.batch_size), after=self.read
+        )
         self.read += count
 
     @precondition(lambda self: self.state() == "reading")
     @rule()
     def seal(self) -> None:
-        self.ledger.seal(self.job_id)
+        self.ledger.jobs.seal(self.job_id)
 
     @rule()
     def publish(self) -> None:
-        self.rung += self.ledger.publishable("adapter", window=WINDOW)
+        self.rung += self.ledger.publishing.choose("adapter", window=WINDOW)
         waiting = "SELECT count(*) FROM batches WHERE state = 'queued' AND published_at IS NOT NULL"
         assert sql(self.engine, waiting)[0][0] in range(WINDOW + 1)
 
@@ -65,7 +67,7 @@ class OneJob(RuleBasedStateMachine):
         batch_id = data.draw(st.sampled_from(self.rung))
         if not again:
             self.rung.remove(batch_id)
-        batch = self.ledger.claim(batch_id, task_id=f"task {batch_id}")
+        batch = self.ledger.batches.claim(batch_id, task_id=f"task {batch_id}")
         if batch is not None:
             assert batch_id not in self.held
             self.held[batch_id] = batch
@@ -88,15 +90,15 @@ class OneJob(RuleBasedStateMachine):
     @rule(data=st.data())
     def give_back(self, data: st.DataObject) -> None:
         batch = self.held.pop(data.draw(st.sampled_from(sorted(self.held))))
-        self.ledger.release(batch, "server away")
+        self.ledger.batches.release(batch, "server away")
         self.lost.append(batch)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
     def child_dies(self, data: st.DataObject) -> None:
         batch = self.held.pop(data.draw(st.sampled_from(sorted(self.held))))
-        assert self.ledger.expire_lease(f"task {batch.id}")
-        self.ledger.sweep("adapter", queue_empty=False)
+        assert self.ledger.batches.expire_lease(f"task {batch.id}")
+        self.ledger.publishing.sweep("adapter", queue_empty=False)
         self.lost.append(batch)
 
     @precondition(lambda self: self.lost)
@@ -108,22 +110,22 @@ class OneJob(RuleBasedStateMachine):
 
     @rule(empty=st.booleans())
     def sweep(self, empty: bool) -> None:
-        self.ledger.sweep("adapter", queue_empty=empty)
+        self.ledger.publishing.sweep("adapter", queue_empty=empty)
 
     @precondition(lambda self: self.state() in ("reading", "running"))
     @rule()
     def cancel(self) -> None:
-        self.ledger.cancel(self.job_id)
+        self.ledger.jobs.cancel(self.job_id)
 
     @rule()
     def retry(self) -> None:
-        self.ledger.retry(self.job_id)
+        self.ledger.jobs.retry(self.job_id)
 
     @invariant()
     def derived_totals_equal_counted_ones(self) -> None:
         if not hasattr(self, "job_id"):
             return
-        at = self.queries.progress(self.job_id)
+        at = self.queries.jobs.progress(self.job_id)
         labelled = sql(self.engine, "SELECT count(*), count(DISTINCT row_no) FROM labels")[0]
         failed = sql(self.engine, "SELECT count(*) FROM reviews WHERE error IS NOT NULL")[0]
         assert (at.reviews, at.labelled, at.labelled, at.failed) == (self.read, *labelled, *failed)
@@ -135,19 +137,19 @@ class OneJob(RuleBasedStateMachine):
             return
         for batch in self.held.values():
             finish(self.ledger, batch)
-        self.ledger.retry(self.job_id)
+        self.ledger.jobs.retry(self.job_id)
         if self.state() == "reading":
-            self.ledger.seal(self.job_id)
+            self.ledger.jobs.seal(self.job_id)
         sql(self.engine, "UPDATE batches SET published_at = published_at - 100")
-        self.ledger.sweep("adapter", queue_empty=True)
-        while ids := self.ledger.publishable("adapter", window=WINDOW):
+        self.ledger.publishing.sweep("adapter", queue_empty=True)
+        while ids := self.ledger.publishing.choose("adapter", window=WINDOW):
             for batch_id in ids:
-                batch = self.ledger.claim(batch_id)
+                batch = self.ledger.batches.claim(batch_id)
                 assert batch is not None
                 finish(self.ledger, batch)
-        self.ledger.sweep("adapter", queue_empty=True)
+        self.ledger.publishing.sweep("adapter", queue_empty=True)
         assert self.state() == "done"
-        at = self.queries.progress(self.job_id)
+        at = self.queries.jobs.progress(self.job_id)
         assert (at.labelled, at.failed) == (self.read, 0)
         rows = sql(self.engine, "SELECT row_no FROM labels ORDER BY row_no")
         assert [row_no for (row_no,) in rows] == list(range(1, self.read + 1))

@@ -27,29 +27,29 @@ def requests(engine: Engine, job_id: int) -> list[tuple[object, ...]]:
 
 
 def final(queries: Queries, job_id: int) -> list[tuple[object, ...]]:
-    return [(row["label"], row["source"], row["error"]) for row in queries.iterate_results(job_id)]
+    return [(row["label"], row["source"], row["error"]) for row in queries.results.iterate(job_id)]
 
 
 def score_with(ledger: Ledger, scores: dict[int, Outcome]) -> None:
     """Works the adapter lane off with these outcomes; the other rows get a sure label."""
-    for batch_id in ledger.publishable("adapter", window=1000):
-        batch = ledger.claim(batch_id)
+    for batch_id in ledger.publishing.choose("adapter", window=1000):
+        batch = ledger.batches.claim(batch_id)
         assert batch is not None
         outcomes = [scores.get(review.row_no, expected(review)) for review in batch.reviews]
-        ledger.finish(batch, STUB, outcomes, timings={})
-        ledger.complete(batch.job_id)
+        ledger.batches.finish(batch, STUB, outcomes, timings={})
+        ledger.jobs.complete(batch.job_id)
 
 
 def test_the_oracle_alone_labels_every_review(ledger: Ledger, queries: Queries, engine: Engine) -> None:
     job = ask(ledger, 10)
-    assert ledger.publishable("adapter", window=10) == []
+    assert ledger.publishing.choose("adapter", window=10) == []
     assert answer_all(ledger) == 10
-    assert queries.job_state(job.id) == "done"
+    assert queries.jobs.state(job.id) == "done"
     assert {source for _, source, _ in final(queries, job.id)} == {"oracle"}
-    progress = queries.progress(job.id)
+    progress = queries.jobs.progress(job.id)
     assert (progress.labelled, progress.failed, progress.open_requests) == (10, 0, 0)
-    assert queries.progress(job.id).requests == {("policy", "labelled"): 10}
-    (cost,) = queries.costs(job.id)
+    assert queries.jobs.progress(job.id).requests == {("policy", "labelled"): 10}
+    (cost,) = queries.oracle.costs(job.id)
     assert (cost.scorer, cost.labels, cost.paid_labels, cost.tokens) == ("gpt", 10, 10, 120)
     assert cost.cost == 0.1
     assert sql(engine, "SELECT DISTINCT response_model, request_id FROM labels") == [("gpt-1", "req-1")]
@@ -58,13 +58,13 @@ def test_the_oracle_alone_labels_every_review(ledger: Ledger, queries: Queries, 
 def test_a_cascade_asks_below_the_threshold_and_confirms(ledger: Ledger, queries: Queries) -> None:
     job = ask(ledger, 8, policy="cascade --below 0.8")
     score_with(ledger, {row: Score("pos", 0.9) for row in (2, 4, 6)} | {8: Failure("no words")})
-    assert queries.job_state(job.id) == "running"
-    assert queries.progress(job.id).requests == {("cascade", "open"): 4, ("fallback", "open"): 1}
+    assert queries.jobs.state(job.id) == "running"
+    assert queries.jobs.progress(job.id).requests == {("cascade", "open"): 4, ("fallback", "open"): 1}
     # Meanwhile the adapter's label stands, unconfirmed.
     assert final(queries, job.id)[0] == ("neg", "adapter_unconfirmed", None)
-    assert queries.progress(job.id).labelled == 3
+    assert queries.jobs.progress(job.id).labelled == 3
     answer_all(ledger, failing=frozenset({3}))
-    assert queries.job_state(job.id) == "done"
+    assert queries.jobs.state(job.id) == "done"
     assert final(queries, job.id) == [
         ("neg", "oracle", None), ("pos", "adapter", None), ("neg", "adapter_unconfirmed", None),
         ("pos", "adapter", None), ("neg", "oracle", None), ("pos", "adapter", None), ("neg", "oracle", None),
@@ -79,7 +79,7 @@ def test_an_audit_never_decides(ledger: Ledger, queries: Queries) -> None:
     audited = {row for row in range(1, 41) if policy.is_audited(job.id, row)}
     assert 8 < len(audited) < 32
     assert answer_all(ledger, failing=frozenset(list(audited)[:1])) == len(audited)
-    assert queries.job_state(job.id) == "done"
+    assert queries.jobs.state(job.id) == "done"
     assert {source for _, source, _ in final(queries, job.id)} == {"adapter"}
     raters = queries.raters(job.id)
     assert set(raters.row_no[raters.oracle != NONE].tolist()) == audited - set(list(audited)[:1])
@@ -92,7 +92,7 @@ def test_the_oracle_s_own_audit_is_scored_by_the_adapter(ledger: Ledger, queries
     audited = {row for row in range(1, 41) if policy.is_audited(job.id, row)}
     score_with(ledger, {min(audited): Failure("no words")})
     answer_all(ledger)
-    assert queries.job_state(job.id) == "done"
+    assert queries.jobs.state(job.id) == "done"
     # The adapter's failure is no failure of the review.
     assert [source for _, source, error in final(queries, job.id)] == ["oracle"] * 40
     raters = queries.raters(job.id)
@@ -103,48 +103,48 @@ def test_an_audit_that_the_adapter_cannot_do_keeps_nobody_from_a_label(
     ledger: Ledger, queries: Queries
 ) -> None:
     job = ask(ledger, 8, policy="oracle --audit 1.0 --audit-seed 0")
-    for batch_id in ledger.publishable("adapter", window=10):
-        batch = ledger.claim(batch_id)
+    for batch_id in ledger.publishing.choose("adapter", window=10):
+        batch = ledger.batches.claim(batch_id)
         assert batch is not None
-        assert ledger.hand_over(batch, "the base model can't be found")
+        assert ledger.batches.hand_over(batch, "the base model can't be found")
     answer_all(ledger)
-    assert queries.job_state(job.id) == "done"
-    assert queries.progress(job.id).requests == {("policy", "labelled"): 8}
+    assert queries.jobs.state(job.id) == "done"
+    assert queries.jobs.progress(job.id).requests == {("policy", "labelled"): 8}
 
 
 def test_a_review_that_kills_the_adapter_falls_back_to_the_oracle(ledger: Ledger, queries: Queries) -> None:
     job = ask(ledger, 8, policy="fallback")
     work_off(ledger, poison=frozenset({3}))
-    assert queries.progress(job.id).requests == {("fallback", "open"): 1}
+    assert queries.jobs.progress(job.id).requests == {("fallback", "open"): 1}
     answer_all(ledger)
-    assert queries.job_state(job.id) == "done"
+    assert queries.jobs.state(job.id) == "done"
     assert final(queries, job.id)[2] == ("neg", "oracle", None)
     # What the oracle has labelled isn't given to the adapter again.
-    assert ledger.retry(job.id) == 0
+    assert ledger.jobs.retry(job.id) == 0
 
 
 def test_a_batch_is_handed_over(ledger: Ledger, queries: Queries) -> None:
     job = ask(ledger, 8, policy="fallback")
-    first, second = ledger.publishable("adapter", window=10)
-    batch = ledger.claim(first)
+    first, second = ledger.publishing.choose("adapter", window=10)
+    batch = ledger.batches.claim(first)
     assert batch is not None
-    assert ledger.hand_over(batch, "the base isn't here")
+    assert ledger.batches.hand_over(batch, "the base isn't here")
     with pytest.raises(LeaseLost):
-        ledger.hand_over(batch, "again")
-    other = ledger.claim(second)
+        ledger.batches.hand_over(batch, "again")
+    other = ledger.batches.claim(second)
     assert other is not None
     finish(ledger, other)
-    assert "the base isn't here" in str(queries.handed_over(job.id))
+    assert "the base isn't here" in str(queries.oracle.handed_over(job.id))
     answer_all(ledger)
     assert [source for _, source, _ in final(queries, job.id)] == ["oracle"] * 4 + ["adapter"] * 4
 
 
 def test_a_policy_without_fallback_hands_nothing_over(ledger: Ledger) -> None:
     ask(ledger, 4, policy="adapter --audit 0.1 --audit-seed 0")
-    (batch_id,) = ledger.publishable("adapter", window=10)
-    batch = ledger.claim(batch_id)
+    (batch_id,) = ledger.publishing.choose("adapter", window=10)
+    batch = ledger.batches.claim(batch_id)
     assert batch is not None
-    assert not ledger.hand_over(batch, "no")
+    assert not ledger.batches.hand_over(batch, "no")
 
 
 def test_fallback_takes_over_when_no_adapter_worker_comes(
@@ -152,27 +152,27 @@ def test_fallback_takes_over_when_no_adapter_worker_comes(
 ) -> None:
     job = ask(ledger, 12, policy="fallback")
     ask(ledger, 4, policy="cascade --below 0.9")
-    assert ledger.hand_over_waiting(after_s=60, room=100) == {}
+    assert ledger.batches.hand_over_waiting(after_s=60, room=100) == {}
     sql(engine, "UPDATE batches SET created_at = created_at - 100")
     # One batch of four fits under six open requests, then another one begins it: eight.
-    assert ledger.hand_over_waiting(after_s=60, room=6) == {job.id: 2}
-    assert ledger.hand_over_waiting(after_s=60, room=6) == {}
-    assert "no adapter worker has taken a batch for 60 s" in str(queries.handed_over(job.id))
+    assert ledger.batches.hand_over_waiting(after_s=60, room=6) == {job.id: 2}
+    assert ledger.batches.hand_over_waiting(after_s=60, room=6) == {}
+    assert "no adapter worker has taken a batch for 60 s" in str(queries.oracle.handed_over(job.id))
     # A worker comes: the rest is its.
-    for batch_id in ledger.publishable("adapter", window=100):
-        ledger.claim(batch_id)
+    for batch_id in ledger.publishing.choose("adapter", window=100):
+        ledger.batches.claim(batch_id)
         break
-    assert ledger.hand_over_waiting(after_s=60, room=100) == {}
+    assert ledger.batches.hand_over_waiting(after_s=60, room=100) == {}
 
 
 def test_what_is_tried_again_waits_for_a_worker_as_long_as_what_is_new(
     ledger: Ledger, engine: Engine
 ) -> None:
     job = ask(ledger, 8, policy="fallback")
-    ledger.cancel(job.id)
+    ledger.jobs.cancel(job.id)
     sql(engine, "UPDATE batches SET created_at = created_at - 100")
-    ledger.retry(job.id)
-    assert ledger.hand_over_waiting(after_s=60, room=100) == {}
+    ledger.jobs.retry(job.id)
+    assert ledger.batches.hand_over_waiting(after_s=60, room=100) == {}
 
 
 def test_prompts_fill_across_batches_and_jobs_of_one_scorer(ledger: Ledger, queries: Queries) -> None:
@@ -185,9 +185,9 @@ def test_prompts_fill_across_batches_and_jobs_of_one_scorer(ledger: Ledger, quer
     assert prompts[0].job_ids == (first.id, second.id)
     assert prompts[2].job_ids == (third.id,)
     for prompt in prompts:
-        ledger.save_answers(prompt, answers(prompt), charges={}, done=True)
-    assert [ledger.complete(job.id) for job in (first, second, third)] == [True] * 3
-    assert [queries.progress(job.id).labelled for job in (first, second, third)] == [3, 3, 3]
+        ledger.prompts.save(prompt, answers(prompt), charges={}, done=True)
+    assert [ledger.jobs.complete(job.id) for job in (first, second, third)] == [True] * 3
+    assert [queries.jobs.progress(job.id).labelled for job in (first, second, third)] == [3, 3, 3]
 
 
 def test_a_prompt_that_is_not_full_waits_for_more_or_for_its_age(ledger: Ledger, engine: Engine) -> None:
@@ -218,15 +218,15 @@ def test_equal_texts_are_paid_once(ledger: Ledger, queries: Queries) -> None:
     texts = ["a", "b", "a", "c", "b", "a"]
     job = ask(ledger, 6, texts=texts)
     assert answer_all(ledger) == 3
-    assert queries.job_state(job.id) == "done"
-    labels = [row["label"] for row in queries.iterate_results(job.id)]
+    assert queries.jobs.state(job.id) == "done"
+    labels = [row["label"] for row in queries.results.iterate(job.id)]
     assert labels == ["neg", "pos", "neg", "pos", "pos", "neg"]
-    (cost,) = queries.costs(job.id)
+    (cost,) = queries.oracle.costs(job.id)
     assert (cost.labels, cost.paid_labels) == (6, 3)
     # Another job, the same scorer: what is known is known.
     later = ask(ledger, 3, texts=["c", "d", "a"])
     assert answer_all(ledger) == 1
-    assert queries.job_state(later.id) == "done"
+    assert queries.jobs.state(later.id) == "done"
     # Another scorer has its own opinion.
     ask(ledger, 2, texts=["a", "b"], oracle=ScorerIdentity("openai", "other", "2" * 64, {}))
     assert answer_all(ledger) == 2
@@ -243,11 +243,11 @@ def test_a_text_that_was_refused_once_is_refused_for_all_who_wait(
     assert rows[:39] == [(None, None, "it wouldn't say")] * 39
     assert rows[39][1] == "oracle"
     assert [row[0] is None for row in final(queries, other.id)] == [True, False]
-    assert queries.job_state(job.id) == queries.job_state(other.id) == "done"
+    assert queries.jobs.state(job.id) == queries.jobs.state(other.id) == "done"
     # Of another day it is asked anew.
     later = ask(ledger, 1, texts=["a"])
     assert answer_all(ledger) == 1
-    assert queries.job_state(later.id) == "done"
+    assert queries.jobs.state(later.id) == "done"
 
 
 def test_equal_texts_follow_the_one_that_is_asked_wherever_it_goes(
@@ -263,22 +263,22 @@ def test_equal_texts_follow_the_one_that_is_asked_wherever_it_goes(
     (fresh,) = claim_all(ledger)
     assert [request.text for request in fresh.requests] == ["d"]
     for _ in range(3):
-        ledger.release_prompt(prompt, "answered 500", delay_s=0.0)
+        ledger.prompts.release(prompt, "answered 500", delay_s=0.0)
         found = claim_all(ledger)
         prompt = found[0]
     assert [request.text for request in prompt.requests] == ["a"]
-    ledger.save_answers(prompt, answers(prompt), charges={}, done=True)
-    ledger.save_answers(fresh, answers(fresh), charges={}, done=True)
+    ledger.prompts.save(prompt, answers(prompt), charges={}, done=True)
+    ledger.prompts.save(fresh, answers(fresh), charges={}, done=True)
     labelled = {row_no for row_no, _, state, _ in requests(engine, second.id) if state == "labelled"}
     assert labelled == {2, 3}
     # The one who asks goes away: who followed is asked instead.
-    ledger.cancel(first.id)
+    ledger.jobs.cancel(first.id)
     half = found[1]
-    ledger.release_prompt(half, "answered 500", delay_s=0.0, counts=False)
+    ledger.prompts.release(half, "answered 500", delay_s=0.0, counts=False)
     (half,) = claim_all(ledger)
     assert [(request.job_id, request.text) for request in half.requests] == [(second.id, "c")]
-    ledger.save_answers(half, answers(half), charges={}, done=True)
-    assert ledger.complete(second.id)
+    ledger.prompts.save(half, answers(half), charges={}, done=True)
+    assert ledger.jobs.complete(second.id)
     assert [source for _, source, _ in final(queries, second.id)] == ["oracle"] * 3
 
 
@@ -286,18 +286,18 @@ def test_what_the_adapter_failed_at_is_not_audited_and_its_reason_survives_a_ret
     ledger: Ledger, queries: Queries
 ) -> None:
     job = ask(ledger, 2, policy="adapter --audit 1.0 --audit-seed 0")
-    (batch_id,) = ledger.publishable("adapter", window=10)
-    batch = ledger.claim(batch_id)
+    (batch_id,) = ledger.publishing.choose("adapter", window=10)
+    batch = ledger.batches.claim(batch_id)
     assert batch is not None
-    ledger.finish(
+    ledger.batches.finish(
         batch, STUB, [Score("pos", 0.9), Failure("no words in it")], timings={}
     )  # fmt: skip
     assert answer_all(ledger, failing=frozenset({1})) == 1
-    assert queries.job_state(job.id) == "done"
+    assert queries.jobs.state(job.id) == "done"
     assert [row[2] for row in final(queries, job.id)] == [None, "no words in it"]
-    assert ledger.retry(job.id) == 2
-    (batch_id,) = ledger.publishable("adapter", window=10)
-    batch = ledger.claim(batch_id)
+    assert ledger.jobs.retry(job.id) == 2
+    (batch_id,) = ledger.publishing.choose("adapter", window=10)
+    batch = ledger.batches.claim(batch_id)
     assert batch is not None
     assert [review.row_no for review in batch.reviews] == [2]
 
@@ -309,22 +309,22 @@ def test_answers_are_saved_as_they_come_and_never_asked_again(
     pack(ledger)
     (prompt,) = claim_all(ledger)
     found = answers(prompt, frozenset({2}))
-    ledger.save_answers(prompt, {0: found[0], 1: found[1]}, charges={})
+    ledger.prompts.save(prompt, {0: found[0], 1: found[1]}, charges={})
     # The worker dies here.
-    assert ledger.expire_lease("") is False
+    assert ledger.batches.expire_lease("") is False
     sql(engine, "UPDATE batches SET lease_until = 0 WHERE id = :id", id=prompt.id)
-    assert ledger.sweep("openai", queue_empty=True).requeued == 1
+    assert ledger.publishing.sweep("openai", queue_empty=True).requeued == 1
     (again,) = claim_all(ledger)
     assert [request.row_no for request in again.requests] == [3, 4]
     # The frozen one wakes up: it can't write, but what its call cost is known now.
-    reservation = ledger.reserve(prompt.id, {job.id: usd(0.5)}, price=PRICE)[job.id]
+    reservation = ledger.money.reserve(prompt.id, {job.id: usd(0.5)}, price=PRICE)[job.id]
     with pytest.raises(LeaseLost):
-        ledger.save_answers(prompt, found, charges={reservation: Charge(usd(0.2))}, done=True)
+        ledger.prompts.save(prompt, found, charges={reservation: Charge(usd(0.2))}, done=True)
     with pytest.raises(LeaseLost):
-        ledger.renew_prompt(prompt)
-    assert queries.get_job(job.id).spent == 0.2
-    ledger.save_answers(again, answers(again), charges={}, done=True)
-    assert ledger.complete(job.id)
+        ledger.prompts.renew(prompt)
+    assert queries.jobs.get(job.id).spent == 0.2
+    ledger.prompts.save(again, answers(again), charges={}, done=True)
+    assert ledger.jobs.complete(job.id)
     assert requests(engine, job.id)[:2] == [
         (1, "policy", "labelled", None),
         (2, "policy", "refused", "it wouldn't say"),
@@ -341,18 +341,18 @@ def test_a_prompt_that_fails_is_halved_to_the_review_at_fault(
         for prompt in prompts:
             calls += 1
             if any(request.row_no == 3 for request in prompt.requests):
-                ledger.release_prompt(prompt, "the server answered 500", delay_s=0.0)
+                ledger.prompts.release(prompt, "the server answered 500", delay_s=0.0)
             else:
-                ledger.save_answers(prompt, answers(prompt), charges={}, done=True)
-    assert ledger.complete(job.id)
+                ledger.prompts.save(prompt, answers(prompt), charges={}, done=True)
+    assert ledger.jobs.complete(job.id)
     assert [row for row, _, state, _ in requests(engine, job.id) if state != "labelled"] == [3]
     assert final(queries, job.id)[2] == (None, None, "the server answered 500")
-    assert queries.progress(job.id).failed == 1
+    assert queries.jobs.progress(job.id).failed == 1
     # Three for all, one per level, two alone, and one for each half that is sound.
     assert calls == 3 + 1 + 1 + 1 + 1 + 2 + 1
-    assert ledger.retry(job.id) == 1
+    assert ledger.jobs.retry(job.id) == 1
     assert answer_all(ledger) == 1
-    assert queries.progress(job.id).failed == 0
+    assert queries.jobs.progress(job.id).failed == 0
 
 
 def test_an_outage_is_nobody_s_fault(ledger: Ledger) -> None:
@@ -361,19 +361,19 @@ def test_an_outage_is_nobody_s_fault(ledger: Ledger) -> None:
     for _ in range(20):
         (prompt,) = claim_all(ledger)
         assert prompt.attempts == 1
-        ledger.release_prompt(prompt, "the breaker is open", delay_s=0.0, counts=False)
+        ledger.prompts.release(prompt, "the breaker is open", delay_s=0.0, counts=False)
 
 
 def test_a_parked_prompt_comes_back_when_its_time_is_over(ledger: Ledger, engine: Engine) -> None:
     job = ask(ledger, 4)
     pack(ledger)
     (prompt,) = claim_all(ledger)
-    ledger.park_prompt(prompt, "no quota", delay_s=100)
-    ledger.sweep("openai", queue_empty=True)
+    ledger.prompts.park(prompt, "no quota", delay_s=100)
+    ledger.publishing.sweep("openai", queue_empty=True)
     assert claim_all(ledger) == []
-    assert not ledger.complete(job.id)
+    assert not ledger.jobs.complete(job.id)
     sql(engine, "UPDATE batches SET not_before = 0")
-    ledger.sweep("openai", queue_empty=True)
+    ledger.publishing.sweep("openai", queue_empty=True)
     assert len(claim_all(ledger)) == 1
 
 
@@ -384,49 +384,49 @@ def test_a_stopped_oracle_ends_its_requests_with_the_reason(
     score_with(ledger, {row: Failure("no words") for row in (1, 2)})
     pack(ledger, size=4, waiting=1)
     (prompt,) = claim_all(ledger)
-    ledger.stop_oracle([job.id], "wrong key")
-    ledger.release_prompt(prompt, "wrong key", delay_s=0.0, counts=False)
+    ledger.jobs.stop_oracle([job.id], "wrong key")
+    ledger.prompts.release(prompt, "wrong key", delay_s=0.0, counts=False)
     assert claim_all(ledger) == []
-    ledger.sweep("adapter", queue_empty=True)
-    found = queries.get_job(job.id)
+    ledger.publishing.sweep("adapter", queue_empty=True)
+    found = queries.jobs.get(job.id)
     assert (found.state, found.error) == ("stopped", "wrong key")
     assert {state for _, _, state, _ in requests(engine, job.id)} == {"failed"}
     rows = final(queries, job.id)
     assert rows[0] == (None, None, "not asked: wrong key")
     assert rows[4] == ("neg", "adapter_unconfirmed", None)
-    assert ledger.retry(job.id) == 8
+    assert ledger.jobs.retry(job.id) == 8
     assert answer_all(ledger) == 8
-    assert queries.job_state(job.id) == "done"
+    assert queries.jobs.state(job.id) == "done"
     assert {source for _, source, _ in final(queries, job.id)} == {"oracle"}
 
 
 def test_a_cancelled_job_is_not_asked_about_and_can_be_taken_up(ledger: Ledger, queries: Queries) -> None:
     mine, other = ask(ledger, 2), ask(ledger, 2)
     pack(ledger, size=4)
-    ledger.cancel(mine.id)
+    ledger.jobs.cancel(mine.id)
     (prompt,) = claim_all(ledger)
     assert prompt.job_ids == (other.id,)
-    ledger.save_answers(prompt, answers(prompt), charges={}, done=True)
-    assert ledger.complete(other.id)
+    ledger.prompts.save(prompt, answers(prompt), charges={}, done=True)
+    assert ledger.jobs.complete(other.id)
     assert pack(ledger) == 0
-    ledger.retry(mine.id)
+    ledger.jobs.retry(mine.id)
     assert answer_all(ledger) == 2
-    assert queries.job_state(mine.id) == "done"
+    assert queries.jobs.state(mine.id) == "done"
 
 
 def test_a_job_waits_for_its_requests_in_another_job_s_prompt(ledger: Ledger, queries: Queries) -> None:
     first, second = ask(ledger, 2), ask(ledger, 2)
     pack(ledger, size=4)
     (prompt,) = claim_all(ledger)
-    assert not ledger.complete(first.id)
-    assert not ledger.complete(second.id)
+    assert not ledger.jobs.complete(first.id)
+    assert not ledger.jobs.complete(second.id)
     found = answers(prompt)
-    ledger.save_answers(prompt, {0: found[0], 1: found[1]}, charges={})
-    assert ledger.complete(first.id)
-    assert not ledger.complete(second.id)
+    ledger.prompts.save(prompt, {0: found[0], 1: found[1]}, charges={})
+    assert ledger.jobs.complete(first.id)
+    assert not ledger.jobs.complete(second.id)
 
 
 def test_every_scorer_has_one_key(ledger: Ledger, queries: Queries) -> None:
-    number = ledger.register_scorer(ORACLE)
-    assert ledger.register_scorer(ORACLE) == number
-    assert queries.scorer(number) == ORACLE
+    number = ledger.scorers.register(ORACLE)
+    assert ledger.scorers.register(ORACLE) == number
+    assert queries.oracle.scorer(number) == ORACLE

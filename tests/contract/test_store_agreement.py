@@ -20,6 +20,7 @@ from worker.agreement.measure import Measurement
 from worker.errors import JobUnknown
 from worker.quality.measured import kept_agreement, record_agreement, refresh_agreement
 from worker.reviews import Failure, Review, Score, ScorerIdentity
+from worker.store.agreements import AgreementQueries
 from worker.store.ledger import Ledger
 from worker.store.progress import label_days
 from worker.store.queries import Queries
@@ -42,11 +43,11 @@ def random_job(ledger: Ledger, engine: Engine, policy: str, seed: int, count: in
     """A job of which reviews fail, aren't answered, have no gold, are corrected, or were scored by two adapters."""
     draw = random.Random(f"{policy} {seed}")
     asks = policy != "adapter"
-    job, _ = ledger.open_job(
+    job, _ = ledger.jobs.open(
         dataclasses.replace(
             spec(ledger, batch_size=7),
             policy=policy,
-            oracle_id=ledger.register_scorer(ORACLE) if asks else None,
+            oracle_id=ledger.scorers.register(ORACLE) if asks else None,
         )
     )
     rows = [
@@ -58,19 +59,19 @@ def random_job(ledger: Ledger, engine: Engine, policy: str, seed: int, count: in
         )
         for row_no in range(1, count + 1)
     ]
-    ledger.append(job.id, rows, batches=in_batches(rows, 7))
-    ledger.seal(job.id)
-    while ids := ledger.publishable("adapter", window=64):
+    ledger.jobs.append(job.id, rows, batches=in_batches(rows, 7))
+    ledger.jobs.seal(job.id)
+    while ids := ledger.publishing.choose("adapter", window=64):
         for batch_id in ids:
-            batch = ledger.claim(batch_id)
+            batch = ledger.batches.claim(batch_id)
             assert batch is not None
             scores = [
                 Failure("too odd") if draw.random() < 0.1
                 else Score(draw.choice(LABELS), draw.uniform(0.5, 1), None)
                 for _ in batch.reviews
             ]  # fmt: skip
-            ledger.finish(batch, draw.choice((STUB, SECOND)), scores, timings={})
-            ledger.complete(job.id)
+            ledger.batches.finish(batch, draw.choice((STUB, SECOND)), scores, timings={})
+            ledger.jobs.complete(job.id)
     if asks:
         answer_all(ledger, failing=frozenset(draw.sample(range(1, count + 1), count // 8)))
     for row in draw.sample(range(1, count + 1), 8):
@@ -99,7 +100,7 @@ def test_raters_say_what_the_view_says_row_by_row(
     for seed in range(3):
         job_id = random_job(ledger, engine, policy, seed)
         found = queries.raters(job_id)
-        rows = list(queries.iterate_results(job_id, with_text=True))
+        rows = list(queries.results.iterate(job_id, with_text=True))
         assert found.row_no.tolist() == [row["row_no"] for row in rows]
         assert named(found, found.gold) == [row["gold_label"] for row in rows]
         assert named(found, found.final) == [row["label"] for row in rows]
@@ -127,8 +128,8 @@ def test_raters_say_what_the_view_says_row_by_row(
 
 
 def test_a_job_without_reviews_has_no_raters_to_compare(ledger: Ledger, queries: Queries) -> None:
-    job, _ = ledger.open_job(spec(ledger))
-    ledger.seal(job.id)
+    job, _ = ledger.jobs.open(spec(ledger))
+    ledger.jobs.seal(job.id)
     assert len(queries.raters(job.id)) == 0
     assert refresh_agreement(job.id, ledger=ledger, queries=queries) == 0
     with pytest.raises(JobUnknown, match="there is no job 99"):
@@ -142,7 +143,7 @@ def measurement(n: int, slice: str = "all", value: float | None = 0.5) -> Measur
 
 
 def keep(ledger: Ledger, job_id: int, found: list[Measurement]) -> None:
-    assert ledger.save_agreements(job_id, found, token=ledger.begin_measuring(job_id))
+    assert ledger.agreements.save(job_id, found, token=ledger.agreements.begin(job_id))
 
 
 def test_agreement_is_kept_in_order_and_replaced_as_a_whole(
@@ -151,12 +152,12 @@ def test_agreement_is_kept_in_order_and_replaced_as_a_whole(
     job, other = enqueue(ledger, 1), enqueue(ledger, 1)
     keep(ledger, other.id, [measurement(3)])
     keep(ledger, job.id, [measurement(9), measurement(4, "length 2"), measurement(5, "length 10")])
-    assert [(row.slice, row.n) for row in queries.agreements(job.id)] == [
+    assert [(row.slice, row.n) for row in queries.agreements.of(job.id)] == [
         ("all", 9), ("length 2", 4), ("length 10", 5),
     ]  # fmt: skip
     last = [measurement(6, value=None), measurement(2, "length 1")]
     keep(ledger, job.id, last)
-    assert queries.agreements(job.id) == last
+    assert queries.agreements.of(job.id) == last
     seen = sql(
         engine,
         "SELECT job_id, slice, n, observed, observed_low, kappa, kappa_high, ac1, ac1_low FROM agreement_latest "
@@ -168,8 +169,8 @@ def test_agreement_is_kept_in_order_and_replaced_as_a_whole(
         (other.id, "all", 3, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5),
     ]
     keep(ledger, job.id, [])
-    assert queries.agreements(job.id) == []
-    assert len(queries.agreements(other.id)) == 1
+    assert queries.agreements.of(job.id) == []
+    assert len(queries.agreements.of(other.id)) == 1
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -178,15 +179,15 @@ def test_a_job_that_is_done_keeps_its_agreement_and_a_correction_changes_it(
 ) -> None:
     job_id = random_job(ledger, engine, policy, 0)
     record_agreement(job_id, ledger=ledger, queries=queries)
-    before = queries.agreements(job_id)
+    before = queries.agreements.of(job_id)
     final = next(
         row for row in before if (row.raters, row.selection, row.slice) == (("gold", "final"), "all", "all")
     )
-    rows = [row for row in queries.iterate_results(job_id) if row["gold_label"] and row["label"]]
+    rows = [row for row in queries.results.iterate(job_id) if row["gold_label"] and row["label"]]
     right = sum(row["label"] == row["gold_label"] for row in rows)
     assert final.n == len(rows)
     assert final.statistics.observed.value == pytest.approx(right / len(rows))
-    kept = kept_agreement(queries, queries.get_job(job_id))
+    kept = kept_agreement(queries, queries.jobs.get(job_id))
     assert kept is not None
     assert kept.find("gold", "final") == final
 
@@ -201,7 +202,7 @@ def test_a_job_that_is_done_keeps_its_agreement_and_a_correction_changes_it(
         job=job_id, row=wrong["row_no"], label=wrong["label"])  # fmt: skip
     for _ in range(2):
         refresh_agreement(job_id, ledger=ledger, queries=queries)
-        after = queries.agreements(job_id)
+        after = queries.agreements.of(job_id)
         assert len(after) == len({(row.raters, row.selection, row.slice) for row in after})
         corrected = next(row for row in after if row.raters == ("gold", "final") and row.slice == "all")
         assert corrected.statistics.observed.value == pytest.approx((right + 1) / len(rows))
@@ -212,11 +213,11 @@ def test_the_summary_of_jobs_says_what_status_says_before_and_after(
 ) -> None:
     ids = [random_job(ledger, engine, policy, 3) for policy in POLICIES]
     waiting, dying = enqueue(ledger, 9).id, enqueue(ledger, 9).id
-    [batch_id, *_] = ledger.publishable("adapter", window=8)
-    batch = ledger.claim(batch_id)
+    [batch_id, *_] = ledger.publishing.choose("adapter", window=8)
+    batch = ledger.batches.claim(batch_id)
     assert batch is not None
-    ledger.finish(batch, STUB, outcomes(batch), timings={})
-    ledger.cancel(dying)
+    ledger.batches.finish(batch, STUB, outcomes(batch), timings={})
+    ledger.jobs.cancel(dying)
     record_agreement(ids[0], ledger=ledger, queries=queries)
     seen = {
         row[0]: row[1:]
@@ -227,10 +228,10 @@ def test_the_summary_of_jobs_says_what_status_says_before_and_after(
         )
     }
     for job_id in (*ids, waiting, dying):
-        at = queries.progress(job_id)
+        at = queries.jobs.progress(job_id)
         sources = at.sources
         if at.job.state == "done":
-            said = Counter(row["source"] for row in queries.iterate_results(job_id) if row["source"])
+            said = Counter(row["source"] for row in queries.results.iterate(job_id) if row["source"])
             assert sources == dict(said)
             with engine.connect() as connection:
                 days = label_days(connection, job_id)
@@ -243,8 +244,8 @@ def test_the_summary_of_jobs_says_what_status_says_before_and_after(
         )  # fmt: skip
         assert seen[job_id][9] == (None if at.job.oracle_id is None else "gpt")
         if at.job.state == "done":
-            assert at.labelled == sum(row["label"] is not None for row in queries.iterate_results(job_id))
-    pairs = [(row["gold_label"], row["label"]) for row in queries.iterate_results(ids[0])]
+            assert at.labelled == sum(row["label"] is not None for row in queries.results.iterate(job_id))
+    pairs = [(row["gold_label"], row["label"]) for row in queries.results.iterate(ids[0])]
     pairs = [pair for pair in pairs if None not in pair]
     assert seen[ids[0]][6:8] == (len(pairs), sum(gold == label for gold, label in pairs))
     assert seen[waiting][6:8] == (None, None)
@@ -256,10 +257,10 @@ def test_a_failure_to_measure_is_logged_by_its_type_and_goes_no_further(
     job = enqueue(ledger, 4)
     work_off(ledger)
 
-    def broken(self: Queries, job_id: int) -> bool:
+    def broken(self: AgreementQueries, job_id: int) -> bool:
         raise ValueError("a secret review")
 
-    monkeypatch.setattr(Queries, "is_comparable", broken)
+    monkeypatch.setattr(AgreementQueries, "is_comparable", broken)
     record_agreement(job.id, ledger=ledger, queries=queries)
     assert f"agreement of job {job.id} couldn't be measured: ValueError" in caplog.text
     assert "secret" not in caplog.text

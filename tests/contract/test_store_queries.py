@@ -18,15 +18,15 @@ from worker.store.queries import Queries
 
 def scored(ledger: Ledger, *, failing: frozenset[int] = frozenset()) -> int:
     """A job of ten reviews, five with gold: rows 2, 4 … are pos; gold says pos for 1 to 3 and neg for 4, 5."""
-    job, _ = ledger.open_job(spec(ledger, batch_size=5))
+    job, _ = ledger.jobs.open(spec(ledger, batch_size=5))
     rows = [
         Review(row_no, f"text {row_no}", f"x{row_no}", gold, {"stars": row_no} if row_no < 3 else {})
         for row_no, gold in zip(range(1, 11), ["pos"] * 3 + ["neg"] * 2 + [None] * 5, strict=True)
     ]
-    ledger.append(job.id, rows, batches=[rows[:5], rows[5:]])
-    ledger.seal(job.id)
-    for batch_id in ledger.publishable("adapter", window=8):
-        batch = ledger.claim(batch_id)
+    ledger.jobs.append(job.id, rows, batches=[rows[:5], rows[5:]])
+    ledger.jobs.seal(job.id)
+    for batch_id in ledger.publishing.choose("adapter", window=8):
+        batch = ledger.batches.claim(batch_id)
         assert batch is not None
         finish(ledger, batch, failing)
     return job.id
@@ -35,26 +35,26 @@ def scored(ledger: Ledger, *, failing: frozenset[int] = frozenset()) -> int:
 def test_progress_counts_from_batches_and_agrees_with_the_labels(
     ledger: Ledger, queries: Queries, engine: Engine
 ) -> None:
-    job, _ = ledger.open_job(spec(ledger))
+    job, _ = ledger.jobs.open(spec(ledger))
     rows = [Review(row_no, "text") for row_no in range(1, 13)]
-    ledger.append(
+    ledger.jobs.append(
         job.id, [*rows, Reject(13, 14, "no text")], batches=[rows[:4], rows[4:8], rows[8:]], after=0
     )
-    ledger.seal(job.id)
-    at = queries.progress(job.id)
+    ledger.jobs.seal(job.id)
+    at = queries.jobs.progress(job.id)
     assert (at.reviews, at.labelled, at.failed, at.rejected) == (12, 0, 0, 1)
     assert (at.batches, at.open_batches, at.pace, at.seconds_left) == ({"queued": 3}, 3, 0.0, None)
     assert (at.oldest_bell_s, at.last_error) == (None, None)
 
-    first, second, _third = ledger.publishable("adapter", window=8)
-    done, back = ledger.claim(first), ledger.claim(second)
+    first, second, _third = ledger.publishing.choose("adapter", window=8)
+    done, back = ledger.batches.claim(first), ledger.batches.claim(second)
     assert done is not None
     assert back is not None
     finish(ledger, done, frozenset({1}))
-    ledger.release(back, "server away", delay_s=60)
+    ledger.batches.release(back, "server away", delay_s=60)
     sql(engine, "UPDATE batches SET claimed_at = claimed_at - 2 WHERE state = 'done'")
     sql(engine, "UPDATE batches SET published_at = published_at - 9 WHERE published_at IS NOT NULL")
-    at = queries.progress(job.id)
+    at = queries.jobs.progress(job.id)
     assert (at.labelled, at.failed) == (3, 1)
     assert sql(engine, "SELECT count(*) FROM labels") == [(3,)]
     assert at.batches == {"done": 1, "queued": 2}
@@ -66,19 +66,19 @@ def test_progress_counts_from_batches_and_agrees_with_the_labels(
 
 
 def test_progress_is_of_one_moment(ledger: Ledger, queries: Queries) -> None:
-    job, _ = ledger.open_job(spec(ledger))
+    job, _ = ledger.jobs.open(spec(ledger))
 
     def append() -> None:
         for first in range(1, 161, 4):
-            ledger.append(job.id, reviews(first, first + 3), batches=[reviews(first, first + 3)])
+            ledger.jobs.append(job.id, reviews(first, first + 3), batches=[reviews(first, first + 3)])
 
     writer = threading.Thread(target=append)
     writer.start()
     while writer.is_alive():
-        at = queries.progress(job.id)
+        at = queries.jobs.progress(job.id)
         assert at.reviews == 4 * at.open_batches
     writer.join()
-    assert queries.progress(job.id).reviews == 160
+    assert queries.jobs.progress(job.id).reviews == 160
 
 
 def test_a_jobs_speed_is_from_its_enqueueing_to_its_last_label(
@@ -89,30 +89,30 @@ def test_a_jobs_speed_is_from_its_enqueueing_to_its_last_label(
     sql(engine, "UPDATE jobs SET created_at = 1000")
     sql(engine, f"UPDATE batches SET claimed_at = 1030, finished_at = 1040 WHERE job_id = {job_id}")
     sql(engine, f"UPDATE batches SET finished_at = 1090 WHERE job_id = {job_id} AND number = 2")
-    at = queries.progress(job_id)
+    at = queries.jobs.progress(job_id)
     assert (at.labelled, at.labelled_s, at.speed) == (9, 90, 0.1)
     # What is done before an hour has its speed, and nothing moves any more.
     assert (at.pace, at.seconds_left) == (0.0, None)
-    assert queries.progress(other).speed != at.speed
+    assert queries.jobs.progress(other).speed != at.speed
 
 
 def test_jobs_that_share_prompts_have_each_its_own_speed(
     ledger: Ledger, queries: Queries, engine: Engine
 ) -> None:
     first, second = ask(ledger, 4), ask(ledger, 8)
-    unlabelled = queries.progress(first.id)
+    unlabelled = queries.jobs.progress(first.id)
     assert (unlabelled.speed, unlabelled.labelled_s) == (None, None)
     pack(ledger, size=6)
     for prompt in claim_all(ledger):
         found = answers(prompt)
-        ledger.save_answers(prompt, found, charges=pay(ledger, prompt, found), done=True)
+        ledger.prompts.save(prompt, found, charges=pay(ledger, prompt, found), done=True)
     sql(engine, "UPDATE jobs SET created_at = created_at - 100")
     sql(engine, f"UPDATE jobs SET created_at = created_at - 100 WHERE id = {second.id}")
-    of_first, of_second = queries.progress(first.id), queries.progress(second.id)
+    of_first, of_second = queries.jobs.progress(first.id), queries.jobs.progress(second.id)
     assert of_first.speed == pytest.approx(4 / 100, rel=0.1)
     assert of_second.speed == pytest.approx(8 / 200, rel=0.1)
     sql(engine, "UPDATE reservations SET settled_at = settled_at + 300")
-    assert queries.progress(second.id).speed == pytest.approx(8 / 500, rel=0.1)
+    assert queries.jobs.progress(second.id).speed == pytest.approx(8 / 500, rel=0.1)
 
 
 def test_the_oracles_pace_is_of_the_job_alone_and_a_bulk_promises_no_end(
@@ -124,31 +124,33 @@ def test_the_oracles_pace_is_of_the_job_alone_and_a_bulk_promises_no_end(
     prompt = claim_all(ledger)[0]
     assert prompt.job_ids == (first.id, second.id)
     found = answers(prompt)
-    ledger.save_answers(prompt, found, charges=pay(ledger, prompt, found), done=True)
-    at = queries.progress(second.id)
+    ledger.prompts.save(prompt, found, charges=pay(ledger, prompt, found), done=True)
+    at = queries.jobs.progress(second.id)
     own = sum(request.job_id == second.id for request in prompt.requests)
     assert 0 < own < len(prompt.requests)
     assert at.pace == pytest.approx(own / 60)
     assert at.seconds_left == pytest.approx((8 - own) / at.pace)
     sql(engine, "UPDATE reservations SET settled_at = settled_at - 61")
-    assert queries.progress(second.id).seconds_left is None
+    assert queries.jobs.progress(second.id).seconds_left is None
 
     bulk = ask(ledger, 3)
     pack(ledger, size=3, bulk=True)
     (prompt,) = [one for one in claim_all(ledger) if bulk.id in one.job_ids]
-    assert [(one.batch_id, one.submitted_s) for one in queries.progress(bulk.id).bulks] == [(prompt.id, None)]
-    ledger.note_submission(prompt, "batch-1", poll_after_s=60)
+    assert [(one.batch_id, one.submitted_s) for one in queries.jobs.progress(bulk.id).bulks] == [
+        (prompt.id, None)
+    ]
+    ledger.bulks.note_submission(prompt, "batch-1", poll_after_s=60)
     sql(engine, "UPDATE bulks SET submitted_at = submitted_at - 120")
-    (waiting,) = queries.progress(bulk.id).bulks
+    (waiting,) = queries.jobs.progress(bulk.id).bulks
     assert waiting.requests == 3
     assert waiting.submitted_s == pytest.approx(120, abs=60)
-    assert queries.progress(second.id).bulks == ()
+    assert queries.jobs.progress(second.id).bulks == ()
 
 
 def test_jobs_are_listed_newest_first(ledger: Ledger, queries: Queries) -> None:
     ids = [enqueue(ledger, 1).id for _ in range(3)]
-    assert [job.id for job in queries.list_jobs()] == ids[::-1]
-    assert [job.id for job in queries.list_jobs(limit=1)] == ids[2:]
+    assert [job.id for job in queries.jobs.newest()] == ids[::-1]
+    assert [job.id for job in queries.jobs.newest(limit=1)] == ids[2:]
 
 
 def test_labels_are_counted_alone_and_against_gold(ledger: Ledger, queries: Queries) -> None:
@@ -182,14 +184,14 @@ def test_results_are_filtered_and_paged_in_row_order(
     job_id = scored(ledger, failing=frozenset({3}))
     scored(ledger)
     for chunk in (1, 3, 10, 2000):
-        found = queries.iterate_results(job_id, chunk=chunk, **filters)  # type: ignore[arg-type]
+        found = queries.results.iterate(job_id, chunk=chunk, **filters)  # type: ignore[arg-type]
         assert [row["row_no"] for row in found] == rows
 
 
 def test_results_bring_the_text_when_asked(ledger: Ledger, queries: Queries) -> None:
     job_id = scored(ledger)
-    plain = list(queries.iterate_results(job_id))
-    full = list(queries.iterate_results(job_id, with_text=True, chunk=3))
+    plain = list(queries.results.iterate(job_id))
+    full = list(queries.results.iterate(job_id, with_text=True, chunk=3))
     assert "text" not in plain[0]
     assert [{**row, "text": f"text {row['row_no']}"} for row in plain] == [
         {name: value for name, value in row.items() if name != "attributes"} for row in full
@@ -212,17 +214,17 @@ def test_a_page_of_results_reads_only_its_own_rows(engine: Engine, ledger: Ledge
 
 def test_rows_are_decided_up_to_the_first_open_batch(ledger: Ledger, queries: Queries) -> None:
     job = enqueue(ledger, 12)
-    first, second, third = ledger.publishable("adapter", window=8)
-    assert queries.decided_until(job.id) == 0
+    first, second, third = ledger.publishing.choose("adapter", window=8)
+    assert queries.jobs.decided_until(job.id) == 0
     for batch_id, until in ((first, 4), (third, 4), (second, 12)):
-        batch = ledger.claim(batch_id)
+        batch = ledger.batches.claim(batch_id)
         assert batch is not None
         finish(ledger, batch)
-        assert queries.decided_until(job.id) == until
+        assert queries.jobs.decided_until(job.id) == until
 
 
 def test_what_isnt_there_is_named(queries: Queries) -> None:
     with pytest.raises(JobUnknown, match="there is no job 7"):
-        queries.iterate_results(7)
+        queries.results.iterate(7)
     with pytest.raises(AdapterUnknown, match="there is no adapter 7"):
-        queries.adapter(7)
+        queries.adapters.get(7)

@@ -42,8 +42,8 @@ def test_reasons_are_counted_the_most_frequent_first(engine: Engine) -> None:
     job_id = save_job(
         engine, Ledger(engine), 9, rejects=["b", "a", "b", "c"], failed=["x", "y", "y"], agreed=False
     )
-    assert list(queries.reject_reasons(job_id, limit=2).items()) == [("b", 2), ("a", 1)]
-    assert queries.failure_reasons(job_id, limit=9) == {"y": 2, "x": 1}
+    assert list(queries.report.reject_reasons(job_id, limit=2).items()) == [("b", 2), ("a", 1)]
+    assert queries.report.failure_reasons(job_id, limit=9) == {"y": 2, "x": 1}
 
 
 def test_gold_counts_corrections_too(engine: Engine) -> None:
@@ -63,7 +63,7 @@ def test_gold_counts_corrections_too(engine: Engine) -> None:
 
 def test_who_gave_labels_and_which_model_answered(engine: Engine) -> None:
     job_id = save_job(engine, Ledger(engine), 300, agreed=False)
-    found = {use.kind: use for use in Queries(engine).scorer_uses(job_id)}
+    found = {use.kind: use for use in Queries(engine).report.scorer_uses(job_id)}
     assert found["adapter"].labels == 300
     assert found["adapter"].response_model is None
     assert 0 < found["openai"].labels < 300
@@ -130,8 +130,8 @@ def test_a_correction_settles_a_dispute_with_gold(engine: Engine) -> None:
 
 def test_a_job_has_its_identity(engine: Engine) -> None:
     job_id = save_job(engine, Ledger(engine), 1, agreed=False)
-    assert len(Queries(engine).job_identity(job_id) or "") == 64
-    assert Queries(engine).job_identity(10**6) is None
+    assert len(Queries(engine).report.identity(job_id) or "") == 64
+    assert Queries(engine).report.identity(10**6) is None
 
 
 def test_a_whole_report_is_read(engine: Engine) -> None:

@@ -40,7 +40,7 @@ def two_jobs(ledger: Ledger, engine: Engine) -> None:
 
 @pytest.mark.usefixtures("two_jobs")
 def test_days_are_utcs_and_each_figure_counts_on_its_own_day(queries: Queries) -> None:
-    first, third = queries.daily_stats()
+    first, third = queries.stats.by_day()
     assert (first.day, third.day) == (FIRST, FIRST + datetime.timedelta(days=2))
     assert (first.jobs, first.reviews, first.rejects, first.failures) == (2, 12, 2, 2)
     assert (third.jobs, third.reviews, third.rejects, third.failures) == (0, 0, 0, 0)
@@ -54,11 +54,11 @@ def test_days_are_utcs_and_each_figure_counts_on_its_own_day(queries: Queries) -
 
 @pytest.mark.usefixtures("two_jobs")
 def test_a_window_takes_both_its_ends(queries: Queries) -> None:
-    [third] = queries.daily_stats(since=FIRST + datetime.timedelta(days=2))
+    [third] = queries.stats.by_day(since=FIRST + datetime.timedelta(days=2))
     assert third.labels == Counter(pos=1)
-    [first] = queries.daily_stats(until=FIRST + datetime.timedelta(days=1))
+    [first] = queries.stats.by_day(until=FIRST + datetime.timedelta(days=1))
     assert (first.jobs, first.labels.total()) == (2, 9)
-    assert queries.daily_stats(since=FIRST + datetime.timedelta(days=3)) == []
+    assert queries.stats.by_day(since=FIRST + datetime.timedelta(days=3)) == []
 
 
 @pytest.mark.usefixtures("two_jobs")
@@ -66,21 +66,21 @@ def test_days_of_measured_jobs_are_kept_and_say_the_same(
     ledger: Ledger, queries: Queries, engine: Engine
 ) -> None:
     windows = [{}, {"since": FIRST + datetime.timedelta(days=1)}, {"until": FIRST}]
-    before = [queries.daily_stats(**window) for window in windows]
-    for job in queries.list_jobs():
+    before = [queries.stats.by_day(**window) for window in windows]
+    for job in queries.jobs.newest():
         assert refresh_agreement(job.id, ledger=ledger, queries=queries) >= 0
     assert sql(engine, "SELECT sum(n) FROM label_days") == [(10,)]
     sql(engine, "UPDATE jobs SET state = 'done'")
-    assert [queries.daily_stats(**window) for window in windows] == before
+    assert [queries.stats.by_day(**window) for window in windows] == before
     # Kept, not counted again; of a job that goes on again they are.
     sql(engine, "UPDATE label_days SET n = 2 * n")
-    assert sum(day.labels.total() for day in queries.daily_stats()) == 20
+    assert sum(day.labels.total() for day in queries.stats.by_day()) == 20
     sql(engine, "UPDATE jobs SET measured_at = NULL")
-    assert queries.daily_stats() == before[0]
+    assert queries.stats.by_day() == before[0]
 
 
 def test_an_empty_database_has_no_days(queries: Queries) -> None:
-    assert queries.daily_stats() == []
+    assert queries.stats.by_day() == []
 
 
 def test_each_table_is_read_once_however_many_jobs_there_are(
@@ -98,7 +98,7 @@ def test_each_table_is_read_once_however_many_jobs_there_are(
             seen.append(str(arguments[2]))
 
         event.listen(engine, "before_cursor_execute", count)
-        queries.daily_stats()
+        queries.stats.by_day()
         event.remove(engine, "before_cursor_execute", count)
         counts.append(len([statement for statement in seen if "SELECT" in statement]))
     assert counts[0] == counts[1] == 7

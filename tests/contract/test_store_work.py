@@ -41,7 +41,7 @@ def test_results_are_filtered_by_what_people_ask_for(
     rate(ledger, [Rated("another job's fine %_ text", "pos", ("pos", 0.9), ("neg", 0.9))])
     job_id = rate(ledger)
     for with_text in (False, True):
-        found = queries.iterate_results(job_id, chunk=2, with_text=with_text, **filters)  # type: ignore[arg-type]
+        found = queries.results.iterate(job_id, chunk=2, with_text=with_text, **filters)  # type: ignore[arg-type]
         assert [row["row_no"] for row in found] == rows
 
 
@@ -49,7 +49,7 @@ def test_sqlite_knows_the_case_of_more_than_ascii(engine: Engine, ledger: Ledger
     if engine.dialect.name != "sqlite":
         pytest.skip("PostgreSQL's lower() is as good as the database's collation")
     job_id = rate(ledger)
-    assert [row["row_no"] for row in queries.iterate_results(job_id, search="ärm")] == [4]
+    assert [row["row_no"] for row in queries.results.iterate(job_id, search="ärm")] == [4]
 
 
 def test_results_since_a_moment_are_those_labelled_then_or_later(
@@ -57,8 +57,8 @@ def test_results_since_a_moment_are_those_labelled_then_or_later(
 ) -> None:
     job_id = rate(ledger)
     sql(engine, "UPDATE labels SET created_at = 100.0 * row_no")
-    assert [row["row_no"] for row in queries.iterate_results(job_id, since=700.0)] == [7, 8, 9]
-    assert [row["row_no"] for row in queries.iterate_results(job_id, since=700.5)] == [8, 9]
+    assert [row["row_no"] for row in queries.results.iterate(job_id, since=700.0)] == [7, 8, 9]
+    assert [row["row_no"] for row in queries.results.iterate(job_id, since=700.5)] == [8, 9]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_results_are_sorted_with_equals_in_row_order_and_nulls_last(
     rate(ledger)
     for with_text in (False, True):
         for limit in (None, 4):
-            found = queries.iterate_results(
+            found = queries.results.iterate(
                 job_id,
                 sort=sort,
                 with_text=with_text,
@@ -86,7 +86,7 @@ def test_results_are_sorted_with_equals_in_row_order_and_nulls_last(
                 chunk=3,  # type: ignore[arg-type]
             )
             assert [row["row_no"] for row in found] == rows[:limit]
-    both = queries.iterate_results(job_id, sort=sort, search="fine", min_score=0.6)  # type: ignore[arg-type]
+    both = queries.results.iterate(job_id, sort=sort, search="fine", min_score=0.6)  # type: ignore[arg-type]
     assert [row["row_no"] for row in both] == [row for row in rows if row in (1, 5)]
 
 
@@ -94,11 +94,11 @@ def test_a_sorted_export_that_is_left_early_leaves_nothing_open(
     ledger: Ledger, queries: Queries, engine: Engine
 ) -> None:
     job_id = rate(ledger)
-    rows = queries.iterate_results(job_id, sort="-score", chunk=1)
+    rows = queries.results.iterate(job_id, sort="-score", chunk=1)
     assert next(rows)["row_no"] == 5
     rows.close()  # type: ignore[attr-defined]
     assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
-    ledger.save_corrections(job_id, [Correction(1, "neg")])
+    ledger.corrections.save(job_id, [Correction(1, "neg")])
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_the_most_informative_reviews_come_first(
     rate(ledger, [Rated("of another job", "pos", ("neg", 0.99), ("pos", 0.9))])
     job_id = rate(ledger)
     for limit in (None, 2):
-        found = list(queries.worklist(job_id, kind, limit=limit, chunk=1))  # type: ignore[arg-type]
+        found = list(queries.to_review.iterate(job_id, kind, limit=limit, chunk=1))  # type: ignore[arg-type]
         assert [row.row_no for row in found] == rows[:limit]
     first = found[0]
     given = ROWS[first.row_no - 1]
@@ -120,8 +120,8 @@ def test_the_most_informative_reviews_come_first(
     assert (first.oracle, first.oracle_score, first.oracle_scorer) == expected
     assert first.final == first.adapter  # an audit never decides
     # What a person has seen to is no work any more.
-    ledger.save_corrections(job_id, [Correction(rows[0], "neg")])
-    again = queries.worklist(job_id, kind, limit=None)  # type: ignore[arg-type]
+    ledger.corrections.save(job_id, [Correction(rows[0], "neg")])
+    again = queries.to_review.iterate(job_id, kind, limit=None)  # type: ignore[arg-type]
     assert [row.row_no for row in again] == rows[1:]
 
 
@@ -129,13 +129,13 @@ def test_a_job_without_an_oracle_has_unsure_labels_and_doubtful_gold_only(
     ledger: Ledger, queries: Queries
 ) -> None:
     job_id = rate(ledger, audited=False)
-    assert list(queries.worklist(job_id, "disagreements", limit=9)) == []
-    unsure = [row.row_no for row in queries.worklist(job_id, "unsure", limit=None)]
+    assert list(queries.to_review.iterate(job_id, "disagreements", limit=9)) == []
+    unsure = [row.row_no for row in queries.to_review.iterate(job_id, "unsure", limit=None)]
     assert unsure == [7, 6, 2, 3, 1, 4, 9, 5, 8]
-    assert [row.row_no for row in queries.worklist(job_id, "gold", limit=None)] == [5, 9, 2, 3]
+    assert [row.row_no for row in queries.to_review.iterate(job_id, "gold", limit=None)] == [5, 9, 2, 3]
     for kind in WORK_KINDS:
         with pytest.raises(JobUnknown, match="there is no job 77"):
-            queries.worklist(77, kind, limit=1)
+            queries.to_review.iterate(77, kind, limit=1)
 
 
 def test_a_correction_is_the_gold_label_and_the_last_one_counts(
@@ -143,36 +143,36 @@ def test_a_correction_is_the_gold_label_and_the_last_one_counts(
 ) -> None:
     job_id = rate(ledger)
     other = rate(ledger)
-    assert ledger.save_corrections(job_id, [Correction(4, "pos", "ann", "clear"), Correction(1, "neg")]) == 0
-    assert ledger.save_corrections(job_id, [Correction(4, "neg", "bob")]) == 1
-    rows = list(queries.iterate_results(job_id, corrected=True))
+    assert ledger.corrections.save(job_id, [Correction(4, "pos", "ann", "clear"), Correction(1, "neg")]) == 0
+    assert ledger.corrections.save(job_id, [Correction(4, "neg", "bob")]) == 1
+    rows = list(queries.results.iterate(job_id, corrected=True))
     assert [(row["row_no"], row["gold_label"], row["corrected"]) for row in rows] == [
         (1, "neg", 1),
         (4, "neg", 1),
     ]
     assert [row["label"] for row in rows] == ["pos", "neg"]
-    assert list(queries.iterate_results(other, corrected=True)) == []
+    assert list(queries.results.iterate(other, corrected=True)) == []
     found = sql(engine, "SELECT row_no, label, author, note FROM corrections ORDER BY row_no")
     assert found == [(1, "neg", None, None), (4, "neg", "bob", None)]
-    assert [row["row_no"] for row in queries.iterate_results(job_id, gold="neg")] == [1, 4, 5, 8, 9]
+    assert [row["row_no"] for row in queries.results.iterate(job_id, gold="neg")] == [1, 4, 5, 8, 9]
 
 
 def test_corrections_are_written_all_or_none(ledger: Ledger, queries: Queries) -> None:
     job_id = rate(ledger)
     with pytest.raises(CorrectionInvalid, match=f"job {job_id} has no review of row 11"):
-        ledger.save_corrections(job_id, [Correction(1, "neg"), Correction(11, "neg")])
-    assert list(queries.iterate_results(job_id, corrected=True)) == []
+        ledger.corrections.save(job_id, [Correction(1, "neg"), Correction(11, "neg")])
+    assert list(queries.results.iterate(job_id, corrected=True)) == []
     with pytest.raises(JobUnknown):
-        ledger.save_corrections(job_id + 1, [])
+        ledger.corrections.save(job_id + 1, [])
 
 
 def test_thousands_of_corrections_are_written_at_once(ledger: Ledger, queries: Queries) -> None:
     job_id = rate(ledger, [Rated(f"text {n}", None, ("pos", 0.9)) for n in range(2500)], audited=False)
     rows = list(range(1, 2501))
-    assert ledger.save_corrections(job_id, [Correction(row_no, "neg") for row_no in reversed(rows)]) == 0
-    assert ledger.save_corrections(job_id, [Correction(row_no, "pos") for row_no in rows]) == 2500
-    assert len(list(queries.iterate_results(job_id, gold="pos"))) == 2500
-    assert queries.missing_rows(job_id, [*rows, 2501, 9999]) == {2501, 9999}
+    assert ledger.corrections.save(job_id, [Correction(row_no, "neg") for row_no in reversed(rows)]) == 0
+    assert ledger.corrections.save(job_id, [Correction(row_no, "pos") for row_no in rows]) == 2500
+    assert len(list(queries.results.iterate(job_id, gold="pos"))) == 2500
+    assert queries.to_review.missing_rows(job_id, [*rows, 2501, 9999]) == {2501, 9999}
 
 
 @pytest.mark.parametrize("sort", ["-score", "length"])
@@ -184,7 +184,7 @@ def test_a_sorted_export_never_holds_its_rows(
     cursors: list[object] = []
     event.listen(engine, "after_cursor_execute", lambda connection, cursor, *_: cursors.append(cursor))
     tracemalloc.start()
-    found = sum(1 for _ in queries.iterate_results(job_id, sort=sort, with_text=True, chunk=50))  # type: ignore[arg-type]
+    found = sum(1 for _ in queries.results.iterate(job_id, sort=sort, with_text=True, chunk=50))  # type: ignore[arg-type]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert found == 4000

@@ -15,7 +15,7 @@ HERE, ELSEWHERE = "here CPU (pid 1)", "elsewhere GPU 0 (pid 2)"
 
 
 def claimed(ledger: Ledger) -> Batch:
-    batch = ledger.claim_next(ledger.publishable("adapter", window=1)[0], task_id="t")
+    batch = ledger.batches.claim_next(ledger.publishing.choose("adapter", window=1)[0], task_id="t")
     assert batch is not None
     return batch
 
@@ -23,12 +23,12 @@ def claimed(ledger: Ledger) -> Batch:
 def breaks(ledger: Ledger, *, while_scoring: bool = True) -> int:
     """A batch that breaks the device of HERE; its id."""
     batch = claimed(ledger)
-    ledger.broke(batch, HERE, "CUDA error: misaligned address", while_scoring=while_scoring)
+    ledger.faults.broke(batch, HERE, "CUDA error: misaligned address", while_scoring=while_scoring)
     return batch.id
 
 
 def finishes(ledger: Ledger, batch: Batch, worker: str) -> None:
-    ledger.finish(batch, SCORER, outcomes(batch), timings={}, worker=worker)
+    ledger.batches.finish(batch, SCORER, outcomes(batch), timings={}, worker=worker)
 
 
 def attempts(engine: Engine) -> list[object]:
@@ -40,31 +40,31 @@ def test_a_batch_of_an_unfit_host_goes_back_as_if_nobody_had_claimed_it(
 ) -> None:
     enqueue(ledger, 4)
     batch = claimed(ledger)
-    assert ledger.unfit(batch, HERE, "no base model")
+    assert ledger.faults.unfit(batch, HERE, "no base model")
     rows = sql(engine, "SELECT state, attempts, claimed_at, lease_token, published_at FROM batches")
     assert rows == [("queued", 0, None, None, None)]
-    assert ledger.standing(HERE) == Standing(frozenset({batch.adapter_id}))
-    assert ledger.standing(ELSEWHERE) == Standing()
-    assert ledger.claim_next(batch.id, without=ledger.standing(HERE).without) is None
-    [fault] = queries.worker_faults()
+    assert ledger.faults.standing(HERE) == Standing(frozenset({batch.adapter_id}))
+    assert ledger.faults.standing(ELSEWHERE) == Standing()
+    assert ledger.batches.claim_next(batch.id, without=ledger.faults.standing(HERE).without) is None
+    [fault] = queries.faults.all()
     assert (fault.worker, fault.adapter_id, fault.reason) == (HERE, batch.adapter_id, "no base model")
 
     # Some minutes later it is tried again: the same is no news, and a load that succeeds ends it.
     sql(engine, "UPDATE worker_faults SET until = 0")
-    assert ledger.standing(HERE) == Standing()
-    assert not ledger.unfit(claimed(ledger), HERE, "no base model")
-    assert not ledger.fit(ELSEWHERE, batch.adapter_id)
-    assert ledger.fit(HERE, batch.adapter_id)
-    assert not ledger.fit(HERE, batch.adapter_id)
-    assert queries.worker_faults() == []
+    assert ledger.faults.standing(HERE) == Standing()
+    assert not ledger.faults.unfit(claimed(ledger), HERE, "no base model")
+    assert not ledger.faults.fit(ELSEWHERE, batch.adapter_id)
+    assert ledger.faults.fit(HERE, batch.adapter_id)
+    assert not ledger.faults.fit(HERE, batch.adapter_id)
+    assert queries.faults.all() == []
     finish(ledger, claimed(ledger))
 
 
 def test_a_cancelled_jobs_batch_doesnt_come_back(ledger: Ledger, engine: Engine) -> None:
     job = enqueue(ledger, 4)
     batch = claimed(ledger)
-    ledger.cancel(job.id)
-    ledger.put_back(batch)
+    ledger.jobs.cancel(job.id)
+    ledger.batches.put_back(batch)
     assert batch_states(engine, job.id) == ["cancelled"]
 
 
@@ -72,7 +72,7 @@ def test_the_oracle_takes_over_from_unfit_hosts_only_by_the_rule_for_waiting_job
     ledger: Ledger, engine: Engine
 ) -> None:
     enqueue(ledger, 4)
-    ledger.unfit(claimed(ledger), HERE, "no base model")
+    ledger.faults.unfit(claimed(ledger), HERE, "no base model")
     # `hand_over_waiting` looks at nothing else.
     assert sql(engine, "SELECT count(*) FROM batches WHERE claimed_at IS NOT NULL") == [(0,)]
 
@@ -82,21 +82,21 @@ def test_a_device_that_stays_broken_counts_no_attempt_and_opens_the_breaker(
 ) -> None:
     job = enqueue(ledger, 8)
     for left in range(OPENS_AT, 0, -1):
-        assert not ledger.standing(HERE).broken, left
+        assert not ledger.faults.standing(HERE).broken, left
         breaks(ledger)
-    assert ledger.standing(HERE).broken
-    assert not ledger.standing(ELSEWHERE).broken
-    [fault] = queries.worker_faults()
+    assert ledger.faults.standing(HERE).broken
+    assert not ledger.faults.standing(ELSEWHERE).broken
+    [fault] = queries.faults.all()
     assert (fault.adapter_id, fault.again_in_s) == (None, 0.0)
     # A text of our own fails too: the device is at fault, whatever comes after.
-    ledger.device_still_broken(HERE, "CUDA error: unspecified launch failure")
-    fault = ledger.broken_device(HERE)  # type: ignore[assignment]
+    ledger.faults.device_still_broken(HERE, "CUDA error: unspecified launch failure")
+    fault = ledger.faults.broken_device(HERE)  # type: ignore[assignment]
     assert 25 < fault.again_in_s <= 30
-    ledger.device_still_broken(HERE, "CUDA error: unspecified launch failure")
-    fault = ledger.broken_device(HERE)  # type: ignore[assignment]
+    ledger.faults.device_still_broken(HERE, "CUDA error: unspecified launch failure")
+    fault = ledger.faults.broken_device(HERE)  # type: ignore[assignment]
     assert 55 < fault.again_in_s <= 60
-    ledger.device_sound(HERE)
-    assert ledger.standing(HERE) == Standing()
+    ledger.faults.device_sound(HERE)
+    assert ledger.faults.standing(HERE) == Standing()
     assert attempts(engine) == [0, 0]
     assert batch_states(engine, job.id) == ["queued", "queued"]
 
@@ -105,15 +105,15 @@ def test_a_break_counts_once_the_same_device_has_finished_another_batch(
     ledger: Ledger, engine: Engine
 ) -> None:
     enqueue(ledger, 16)
-    before, broken, elsewhere, after = ledger.publishable("adapter", window=4)
+    before, broken, elsewhere, after = ledger.publishing.choose("adapter", window=4)
 
     def claim(batch_id: int) -> Batch:
-        batch = ledger.claim(batch_id)
+        batch = ledger.batches.claim(batch_id)
         assert batch is not None
         return batch
 
     first, poisonous = claim(before), claim(broken)
-    ledger.broke(poisonous, HERE, "CUDA error", while_scoring=True)
+    ledger.faults.broke(poisonous, HERE, "CUDA error", while_scoring=True)
     # Claimed before the break: it says nothing of the device afterwards.
     finishes(ledger, first, HERE)
     finishes(ledger, claim(elsewhere), ELSEWHERE)
@@ -130,16 +130,16 @@ def test_breaks_that_a_probe_proves_bisect_and_loading_is_no_reviews_fault(
     breaks(ledger, while_scoring=False)
     for _ in range(OPENS_AT):
         breaks(ledger)
-    ledger.device_sound(HERE)
+    ledger.faults.device_sound(HERE)
     assert batch_states(engine, job.id) == ["split", "queued", "queued"]
     assert attempts(engine)[0] == 3
     # A review alone has two attempts, then it has failed, with the reason.
     for _ in range(4):
         breaks(ledger)
-        ledger.device_sound(HERE)
+        ledger.faults.device_sound(HERE)
     assert batch_states(engine, job.id) == ["split", "failed", "failed"]
     assert sql(engine, "SELECT error FROM reviews") == [("CUDA error: misaligned address",)] * 2
-    assert ledger.complete(job.id)
+    assert ledger.jobs.complete(job.id)
 
 
 def test_a_probe_that_couldnt_try_the_device_closes_the_breaker_and_counts_nothing(
@@ -148,12 +148,12 @@ def test_a_probe_that_couldnt_try_the_device_closes_the_breaker_and_counts_nothi
     enqueue(ledger, 4)
     for _ in range(OPENS_AT):
         breaks(ledger)
-    ledger.device_untried(HERE)
-    assert ledger.standing(HERE) == Standing()
+    ledger.faults.device_untried(HERE)
+    assert ledger.faults.standing(HERE) == Standing()
     assert attempts(engine) == [0]
-    for change in (ledger.device_untried, ledger.device_sound):
+    for change in (ledger.faults.device_untried, ledger.faults.device_sound):
         change(HERE)
-    ledger.device_still_broken(HERE, "nothing was wrong")
+    ledger.faults.device_still_broken(HERE, "nothing was wrong")
     assert sql(engine, "SELECT * FROM worker_faults") == []
 
 
@@ -163,20 +163,20 @@ def test_a_child_that_dies_while_it_loads_is_the_workers_fault_and_while_it_scor
     enqueue(ledger, 4)
     for _ in range(OPENS_AT):
         batch = claimed(ledger)
-        ledger.loading(batch, True)
-        assert ledger.child_died("t", HERE)
+        ledger.batches.loading(batch, True)
+        assert ledger.faults.child_died("t", HERE)
     assert sql(engine, "SELECT state, attempts, claimed_at FROM batches") == [("queued", 0, None)]
-    assert ledger.standing(HERE).broken
-    ledger.device_sound(HERE)
+    assert ledger.faults.standing(HERE).broken
+    ledger.faults.device_sound(HERE)
 
     batch = claimed(ledger)
-    ledger.loading(batch, True)
-    ledger.loading(batch, False)
-    assert ledger.child_died("t", HERE)
-    assert ledger.sweep("adapter", queue_empty=False).requeued == 1
+    ledger.batches.loading(batch, True)
+    ledger.batches.loading(batch, False)
+    assert ledger.faults.child_died("t", HERE)
+    assert ledger.publishing.sweep("adapter", queue_empty=False).requeued == 1
     assert attempts(engine) == [1]
-    assert not ledger.child_died("t", HERE)
-    assert not ledger.child_died("", HERE)
+    assert not ledger.faults.child_died("t", HERE)
+    assert not ledger.faults.child_died("", HERE)
     assert sql(engine, "SELECT * FROM worker_faults") == []
 
 
@@ -184,18 +184,18 @@ def test_a_worker_that_starts_takes_over_the_broken_device_of_the_one_before(
     ledger: Ledger, engine: Engine
 ) -> None:
     enqueue(ledger, 8)
-    ledger.unfit(claimed(ledger), HERE, "no base model")
+    ledger.faults.unfit(claimed(ledger), HERE, "no base model")
     for _ in range(OPENS_AT):
         breaks(ledger)
-    ledger.device_still_broken(HERE, "CUDA error")
+    ledger.faults.device_still_broken(HERE, "CUDA error")
     again = "here CPU (pid 7)"
-    ledger.take_over_faults(ELSEWHERE, gone=lambda name: False)
-    ledger.take_over_faults(again, gone=lambda name: name == HERE)
-    assert ledger.standing(again) == Standing(broken=True)
-    assert ledger.standing(HERE) == Standing()
+    ledger.faults.take_over(ELSEWHERE, gone=lambda name: False)
+    ledger.faults.take_over(again, gone=lambda name: name == HERE)
+    assert ledger.faults.standing(again) == Standing(broken=True)
+    assert ledger.faults.standing(HERE) == Standing()
     # It probes first, whatever the former one would have waited.
-    fault = ledger.broken_device(again)
+    fault = ledger.faults.broken_device(again)
     assert fault is not None
     assert fault.again_in_s == 0
-    ledger.take_over_faults(again, gone=lambda name: False)
-    assert ledger.standing(again) == Standing(broken=True)
+    ledger.faults.take_over(again, gone=lambda name: False)
+    assert ledger.faults.standing(again) == Standing(broken=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.contract.asking import ask, sums_agree
 from tests.fake_openai import BatchPlan, FakeOpenAI, Fault, rule_label
-from tests.faults.oracle_drill import MOST_ROUNDS, Killed, expire
+from tests.faults.oracle_drill import MOST_ROUNDS, Dying, Killed, expire
 from tests.unit import oracles
 from tests.unit.oracles import FreePass
 from worker.jobs.asking import ask_prompt
@@ -30,16 +30,7 @@ ROUTES = (
     "GET /v1/batches/{}",
     "GET /v1/files/{}/content",
 )
-STEPS = (
-    "reserve",
-    "begin_bulk",
-    "note_upload",
-    "note_submission",
-    "wait_on",
-    "collect",
-    "submit_again",
-    "split_bulk",
-)
+STEPS = ("begin", "note_upload", "note_submission", "wait", "collect", "submit_again", "split")
 PLANS = (
     BatchPlan(),
     BatchPlan(polls=3),
@@ -54,38 +45,6 @@ PLANS = (
 )
 
 
-class DyingLedger(Ledger):
-    """Dies before or after the commit of a step."""
-
-    chance = random.Random(0)
-    share = 0.0
-    kills = 0
-    watch = threading.Lock()
-
-    def maybe_die(self) -> None:
-        with self.watch:
-            dead = self.chance.random() < self.share
-            self.kills += dead
-        if dead:
-            raise Killed
-
-
-def _dying(name: str) -> Any:
-    step = getattr(Ledger, name)
-
-    def work(self: DyingLedger, *arguments: Any, **options: Any) -> Any:
-        self.maybe_die()
-        found = step(self, *arguments, **options)
-        self.maybe_die()
-        return found
-
-    return work
-
-
-for _name in STEPS:
-    setattr(DyingLedger, _name, _dying(_name))
-
-
 class BulkDrill:
     """A database, a server and some threads, all from one seed."""
 
@@ -97,8 +56,10 @@ class BulkDrill:
             batches=[self.chance.choice(PLANS) for _ in range(12)], shelf_faults=faults, seed=seed
         )
         self.engine = make_engine(f"sqlite:///{database}")
-        self.ledger = DyingLedger(self.engine, max_attempts=3, lease_s=60.0)
-        self.ledger.chance, self.ledger.share = self.chance, self.chance.choice((0.0, 0.05, 0.1))
+        self.ledger: Any = Ledger(self.engine, max_attempts=3, lease_s=60.0)
+        share = self.chance.choice((0.0, 0.05, 0.1))
+        self.ledger.money = Dying(self.ledger.money, ["reserve"], self.chance, share)
+        self.ledger.bulks = Dying(self.ledger.bulks, STEPS, self.chance, share)
         self.queries = Queries(self.engine)
         self.failures: list[BaseException] = []
 
@@ -132,16 +93,16 @@ class BulkDrill:
 
     def _sweep(self, job_ids: tuple[int, ...]) -> None:
         for _ in range(MOST_ROUNDS):
-            if self.failures or all(self.queries.job_state(one) in ("done", "stopped") for one in job_ids):
+            if self.failures or all(self.queries.jobs.state(one) in ("done", "stopped") for one in job_ids):
                 return
-            self.ledger.pack(lambda scorer_id: PackRule(30, 1000, 0.0, bulk=True))
-            self.ledger.sweep("openai", queue_empty=True, ring_after_s=0.3)
+            self.ledger.packing.pack(lambda scorer_id: PackRule(30, 1000, 0.0, bulk=True))
+            self.ledger.publishing.sweep("openai", queue_empty=True, ring_after_s=0.3)
             threading.Event().wait(0.02)
-        raise AssertionError(f"the jobs never ended: {[self.queries.progress(one) for one in job_ids]}")
+        raise AssertionError(f"the jobs never ended: {[self.queries.jobs.progress(one) for one in job_ids]}")
 
     def _work(self, scorer: BulkScorer, stop: threading.Event) -> None:
         while not stop.is_set():
-            for batch_id in self.ledger.publishable("openai", window=1):
+            for batch_id in self.ledger.publishing.choose("openai", window=1):
                 try:
                     ask_prompt(
                         batch_id,
@@ -161,8 +122,8 @@ class BulkDrill:
             stop.wait(0.02)
 
     def _audit(self, job_id: int) -> None:
-        job = self.queries.get_job(job_id)
-        for row in self.queries.iterate_results(job_id, with_text=True):
+        job = self.queries.jobs.get(job_id)
+        for row in self.queries.results.iterate(job_id, with_text=True):
             if row["label"] is None:
                 assert row["error"], f"row {row['row_no']} has neither a label nor a reason"
             else:

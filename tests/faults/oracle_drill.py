@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from tests.fake_openai.faults import QUOTA_CODES, TRANSIENT
 from tests.unit import oracles
 from worker.jobs.asking import ask_prompt
 from worker.oracle.asking import OracleScorer
-from worker.oracle.money import Charge
 from worker.oracle.throttle import RedisThrottle, connect
 from worker.reviews import Answer, Prompt
 from worker.store.engine import make_engine
@@ -68,42 +67,49 @@ def expire(engine: Engine, batch_id: int) -> None:
     sql(engine, "UPDATE batches SET lease_until = 0 WHERE id = :id AND state = 'running'", id=batch_id)
 
 
-class DyingLedger(Ledger):
-    """Dies before or after the commit of what matters, and writes down what was saved when."""
+class Dying:
+    """A part of the ledger that dies before or after the commit of some steps."""
 
-    def arm(self, chance: random.Random, share: float, server: FakeOpenAI) -> None:
-        self.chance, self.share, self.server = chance, share, server
-        self.saved_at: dict[str, int] = {}
-        self.kills = 0
-        self.watch = threading.Lock()
+    def __init__(self, part: Any, steps: Collection[str], chance: random.Random, share: float) -> None:
+        self._part, self._steps, self._chance, self._share = part, steps, chance, share
+        self._watch = threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        step = getattr(self._part, name)
+        if name not in self._steps:
+            return step
+
+        def work(*arguments: Any, **options: Any) -> Any:
+            self._maybe_die()
+            found = step(*arguments, **options)
+            self._committed(*arguments)
+            self._maybe_die()
+            return found
+
+        return work
+
+    def _committed(self, *arguments: Any) -> None:
+        """The step has come to its end."""
 
     def _maybe_die(self) -> None:
-        with self.watch:
-            dead = self.chance.random() < self.share
-            self.kills += dead
+        with self._watch:
+            dead = self._chance.random() < self._share
         if dead:
             raise Killed
 
-    def reserve(self, *arguments: Any, **options: Any) -> dict[int, int]:
-        self._maybe_die()
-        found = super().reserve(*arguments, **options)
-        self._maybe_die()
-        return found
 
-    def save_answers(
-        self,
-        prompt: Prompt,
-        answers: Mapping[int, Answer],
-        *,
-        charges: Mapping[int, Charge],
-        done: bool = False,
-    ) -> None:
-        self._maybe_die()
-        super().save_answers(prompt, answers, charges=charges, done=done)
-        with self.watch, self.server.lock:
+class DyingPrompts(Dying):
+    """Writes down what was saved when."""
+
+    def __init__(self, part: Any, chance: random.Random, share: float, server: FakeOpenAI) -> None:
+        super().__init__(part, ["save"], chance, share)
+        self._server = server
+        self.saved_at: dict[str, int] = {}
+
+    def _committed(self, prompt: Prompt, answers: Mapping[int, Answer]) -> None:
+        with self._watch, self._server.lock:
             for index in answers:
-                self.saved_at[prompt.requests[index].text] = len(self.server.calls)
-        self._maybe_die()
+                self.saved_at[prompt.requests[index].text] = len(self._server.calls)
 
 
 class Drill:
@@ -123,8 +129,10 @@ class Drill:
         )  # fmt: skip
         self.poison = next(iter(poison))
         self.engine = make_engine(f"sqlite:///{database}")
-        self.ledger = DyingLedger(self.engine, max_attempts=3, lease_s=60.0)
-        self.ledger.arm(self.chance, self.chance.choice((0.0, 0.05)), self.server)
+        self.ledger: Any = Ledger(self.engine, max_attempts=3, lease_s=60.0)
+        share = self.chance.choice((0.0, 0.05))
+        self.ledger.money = Dying(self.ledger.money, ["reserve"], self.chance, share)
+        self.ledger.prompts = DyingPrompts(self.ledger.prompts, self.chance, share, self.server)
         self.queries = Queries(self.engine)
         self.client = connect(valkey_url)
         self.failures: list[BaseException] = []
@@ -156,10 +164,10 @@ class Drill:
         self.engine.dispose()
 
     def _is_over(self, job_id: int) -> bool:
-        found = self.queries.get_job(job_id)
+        found = self.queries.jobs.get(job_id)
         if found.state == "stopped" and "refuses every request" in str(found.error):
             # The tape had so many refusals in a row that the server seemed to answer nothing.
-            self.ledger.retry(job_id)
+            self.ledger.jobs.retry(job_id)
             return False
         return found.state in ("done", "stopped")
 
@@ -167,14 +175,14 @@ class Drill:
         for _ in range(MOST_ROUNDS):
             if over() or self.failures:
                 return
-            self.ledger.pack(lambda scorer_id: PackRule(10, 1000, 0.0))
-            self.ledger.sweep("openai", queue_empty=True, ring_after_s=0.3)
+            self.ledger.packing.pack(lambda scorer_id: PackRule(10, 1000, 0.0))
+            self.ledger.publishing.sweep("openai", queue_empty=True, ring_after_s=0.3)
             threading.Event().wait(0.02)
-        raise AssertionError(f"the job never ended: {self.queries.progress(1)}")
+        raise AssertionError(f"the job never ended: {self.queries.jobs.progress(1)}")
 
     def _work(self, scorer: OracleScorer, gate: RedisThrottle, stop: threading.Event) -> None:
         while not stop.is_set():
-            batch_ids = self.ledger.publishable("openai", window=1)
+            batch_ids = self.ledger.publishing.choose("openai", window=1)
             for batch_id in batch_ids:
                 try:
                     ask_prompt(
@@ -194,9 +202,9 @@ class Drill:
             stop.wait(0.02)
 
     def _audit(self, job_id: int) -> None:
-        rows = list(self.queries.iterate_results(job_id, with_text=True))
+        rows = list(self.queries.results.iterate(job_id, with_text=True))
         assert len(rows) == REVIEWS
-        job = self.queries.get_job(job_id)
+        job = self.queries.jobs.get(job_id)
         for row in rows:
             if row["label"] is None:
                 assert row["error"], f"row {row['row_no']} has neither a label nor a reason"
@@ -221,6 +229,6 @@ class Drill:
             later.update(
                 text
                 for text in call.texts
-                if number >= self.ledger.saved_at.get(text, len(self.server.calls))
+                if number >= self.ledger.prompts.saved_at.get(text, len(self.server.calls))
             )
         assert not later, f"asked again after it was saved: {later}"

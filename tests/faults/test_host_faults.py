@@ -32,7 +32,7 @@ def shared(tmp_path: Path) -> Iterator[Site]:
 
 
 def rows(site: Site, statement: str, **values: object) -> list[tuple[Any, ...]]:
-    return sql(site.store.ledger._engine, statement, **values)
+    return sql(site.store.ledger.jobs.engine, statement, **values)
 
 
 def deaths(site: Site) -> int:
@@ -46,7 +46,7 @@ def fallback_job(site: Site, texts: list[str], adapter_id: int) -> int:
     rows(
         site,
         "UPDATE jobs SET policy = 'fallback', oracle_id = :oracle WHERE id = :job",
-        oracle=site.store.ledger.register_scorer(oracle),
+        oracle=site.store.ledger.scorers.register(oracle),
         job=job_id,
     )
     site.ring()
@@ -55,7 +55,7 @@ def fallback_job(site: Site, texts: list[str], adapter_id: int) -> int:
 
 def test_a_host_without_the_base_model_leaves_the_job_to_one_that_has_it(shared: Site) -> None:
     site = shared
-    adapter_id = site.store.ledger.register_adapter(BUNDLED)
+    adapter_id = site.store.ledger.adapters.register(BUNDLED)
     site.start(LORACLE_BASE_MODEL="/nowhere", LORACLE_WORKER_NAME="bare", HF_HUB_OFFLINE="1")
     job_id = fallback_job(site, reviews(60), adapter_id)
     site.until(lambda: "can't load adapter" in site.said)
@@ -94,9 +94,9 @@ def test_a_device_that_stays_broken_costs_a_handful_of_children_and_no_review(sh
     site.wait(job_id)
     site.assert_each_label_once(job_id)
     assert deaths(site) <= HANDFUL
-    assert set(batch_states(site.store.ledger._engine, job_id)) == {"done"}
+    assert set(batch_states(site.store.ledger.jobs.engine, job_id)) == {"done"}
     # The other one still stands by.
-    assert [fault.worker[:7] for fault in site.store.queries.worker_faults()] == ["ill CPU"]
+    assert [fault.worker[:7] for fault in site.store.queries.faults.all()] == ["ill CPU"]
 
 
 def test_a_host_whose_children_die_while_they_load_costs_a_handful_of_them_and_no_review(
@@ -124,7 +124,7 @@ def test_a_mended_device_is_noticed_by_a_probe_and_finishes_its_job(site: Site) 
     site.wait(job_id)
     site.assert_each_label_once(job_id)
     # The device failed at a text of our own too: that is no review's fault, and nothing was halved.
-    assert batch_states(site.store.ledger._engine, job_id) == ["done"]
+    assert batch_states(site.store.ledger.jobs.engine, job_id) == ["done"]
     site.until(lambda: "The device works again" in site.said)
     assert deaths(site) == OPENS_AT
 
@@ -136,7 +136,7 @@ def test_a_review_that_breaks_the_device_is_isolated_and_all_others_labelled(sit
     site.start(LORACLE_STUB_POISON="1", LORACLE_MAX_ATTEMPTS="1")
     site.wait(job_id)
     site.assert_each_label_once(job_id, without=frozenset({7}))
-    failed = list(site.store.queries.iterate_results(job_id, failed=True))
+    failed = list(site.store.queries.results.iterate(job_id, failed=True))
     assert [(row["row_no"], row["error"]) for row in failed] == [(7, "the stub's device broke at a text")]
     assert rows(site, "SELECT * FROM worker_faults") == []
     assert BREAK not in site.said

@@ -13,16 +13,16 @@ from tests.integration.site import Site, assert_gone, family, reviews
 HELD = """
 import os, time
 if "LORACLE_HOME" in os.environ:
-    from worker.store.queries import Queries
+    from worker.store.agreements import AgreementQueries
     hold = os.path.join(os.environ["LORACLE_HOME"], "hold")
-    plain = Queries.is_comparable
+    plain = AgreementQueries.is_comparable
     def is_comparable(self, job_id):
         with open(os.path.join(os.environ["LORACLE_HOME"], "measuring"), "w") as file:
             file.write(str(os.getpid()))
         while os.path.exists(hold):
             time.sleep(0.02)
         return plain(self, job_id)
-    Queries.is_comparable = is_comparable
+    AgreementQueries.is_comparable = is_comparable
 """
 
 
@@ -38,7 +38,7 @@ def measuring(site: Site, *, but: int = 0) -> int:
 
 
 def measured(site: Site, job_id: int) -> bool:
-    return site.store.queries.get_job(job_id).measured_at is not None
+    return site.store.queries.jobs.get(job_id).measured_at is not None
 
 
 def test_a_killed_or_frozen_measuring_holds_nothing_up_and_is_made_up_for(site: Site) -> None:

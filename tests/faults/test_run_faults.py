@@ -59,13 +59,13 @@ def write(path: Path, texts: list[str]) -> Path:
 
 def records_read(site: Site) -> int:
     try:
-        return site.store.queries.get_job(JOB).records_read
+        return site.store.queries.jobs.get(JOB).records_read
     except JobUnknown:
         return 0
 
 
 def labelled(site: Site) -> int:
-    return site.store.queries.progress(JOB).labelled if records_read(site) else 0
+    return site.store.queries.jobs.progress(JOB).labelled if records_read(site) else 0
 
 
 def servers(pid: int) -> list[psutil.Process]:
@@ -84,7 +84,7 @@ def kill_the_queue(site: Site, pid: int) -> psutil.Process:
 
 def assert_all_labelled(site: Site, texts: list[str]) -> None:
     assert site.labels(JOB) == {row_no: stub_score(text).label for row_no, text in enumerate(texts, 1)}
-    assert site.store.queries.get_job(JOB).measured_at is not None
+    assert site.store.queries.jobs.get(JOB).measured_at is not None
 
 
 def test_run_outlives_two_deaths_of_its_queue_in_the_middle_of_the_job(site: Site) -> None:
@@ -140,7 +140,7 @@ def test_a_queue_that_dies_again_and_again_is_given_up_and_leaves_nothing_behind
     assert "Error: the embedded Valkey died" in site.said
     assert "Traceback" not in site.said
     assert_gone([*running, server])
-    assert site.store.queries.job_state(JOB) == "running"
+    assert site.store.queries.jobs.state(JOB) == "running"
 
 
 def test_run_takes_over_from_a_worker_that_ends_in_the_middle(site: Site) -> None:
@@ -157,7 +157,7 @@ def test_run_takes_over_from_a_worker_that_ends_in_the_middle(site: Site) -> Non
     running = family(command.pid)
     release(site)
     # The lease of the batch in flight is long: nobody else may finish it before.
-    site.store.ledger.expire_lease(task_of_running(site))
+    site.store.ledger.batches.expire_lease(task_of_running(site))
     assert command.wait(120) == 0, site.said
     assert_all_labelled(site, texts)
     assert_gone(running)
@@ -165,6 +165,6 @@ def test_run_takes_over_from_a_worker_that_ends_in_the_middle(site: Site) -> Non
 
 def task_of_running(site: Site) -> str:
     """The task of the batch that a dead worker has left running."""
-    with site.store.ledger._engine.connect() as connection:
+    with site.store.ledger.jobs.engine.connect() as connection:
         found = connection.exec_driver_sql("SELECT task_id FROM batches WHERE state = 'running'").scalar()
     return str(found)

@@ -100,7 +100,7 @@ def test_a_review_that_kills_its_child_is_isolated_and_all_others_labelled(site:
     site.start(LORACLE_STUB_POISON="1", LORACLE_MAX_ATTEMPTS="2")
     site.wait(job_id)
     site.assert_each_label_once(job_id, without=frozenset({7}))
-    failed = list(site.store.queries.iterate_results(job_id, failed=True))
+    failed = list(site.store.queries.results.iterate(job_id, failed=True))
     assert [row["row_no"] for row in failed] == [7]
     assert failed[0]["error"]
     assert KILL not in site.said

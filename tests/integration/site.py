@@ -120,15 +120,15 @@ class Site:
             identity=identity,
             name="job",
             source="test",
-            adapter_id=ledger.register_stub() if adapter_id is None else adapter_id,
+            adapter_id=ledger.adapters.register_stub() if adapter_id is None else adapter_id,
             batch_size=batch_size,
             priority=priority,
         )
-        job, _ = ledger.open_job(spec)
+        job, _ = ledger.jobs.open(spec)
         reviews = [Review(number, text) for number, text in enumerate(texts, 1)]
         batches = [reviews[start : start + batch_size] for start in range(0, len(reviews), batch_size)]
-        ledger.append(job.id, reviews, batches=batches)
-        ledger.seal(job.id)
+        ledger.jobs.append(job.id, reviews, batches=batches)
+        ledger.jobs.seal(job.id)
         self._texts[job.id] = list(texts)
         if publish:
             self.ring()
@@ -136,19 +136,19 @@ class Site:
 
     def ring(self, window: int = 10_000) -> list[int]:
         """Publishes what waits, as `loracle enqueue` does."""
-        batch_ids = self.store.ledger.publishable("adapter", window=window)
+        batch_ids = self.store.ledger.publishing.choose("adapter", window=window)
         publisher(self.app)("adapter", batch_ids)
         return batch_ids
 
     def expire_leases(self) -> None:
         """All leases are over, as after a long time: for a test that killed who held them."""
-        with self.store.ledger._engine.begin() as connection:
+        with self.store.ledger.jobs.engine.begin() as connection:
             connection.execute(update(Batch).where(Batch.state == "running").values(lease_until=0.0))
 
     def labels(self, job_id: int) -> dict[int, str]:
         """The label of every labelled row; fails on a row that has two."""
         found: dict[int, str] = {}
-        for row in self.store.queries.iterate_results(job_id):
+        for row in self.store.queries.results.iterate(job_id):
             if row["label"] is not None:
                 assert row["row_no"] not in found
                 found[row["row_no"]] = row["label"]
@@ -157,18 +157,18 @@ class Site:
     def wait(self, job_id: int, *, timeout_s: float = HANG_S) -> None:
         """Returns when the job is done."""
         self.until(
-            lambda: self.store.queries.job_state(job_id) == "done",
+            lambda: self.store.queries.jobs.state(job_id) == "done",
             timeout_s=timeout_s,
-            what=lambda: f"job {job_id}: {self.store.queries.progress(job_id)}",
+            what=lambda: f"job {job_id}: {self.store.queries.jobs.progress(job_id)}",
         )
 
     def wait_for_labels(self, job_id: int, count: int) -> None:
         """Returns when at least so many rows are labelled."""
-        self.until(lambda: self.store.queries.progress(job_id).labelled >= count)
+        self.until(lambda: self.store.queries.jobs.progress(job_id).labelled >= count)
 
     def wait_for_batch(self, job_id: int) -> None:
         """Returns when a batch is being scored."""
-        self.until(lambda: self.store.queries.progress(job_id).batches.get("running"))
+        self.until(lambda: self.store.queries.jobs.progress(job_id).batches.get("running"))
 
     def until(
         self,
@@ -199,7 +199,7 @@ class Site:
             kill_all(worker.pid)
             worker.wait()
         self.app.close()
-        self.store.ledger._engine.dispose()
+        self.store.ledger.jobs.engine.dispose()
 
 
 def run_first(folder: Path, code: str) -> dict[str, str]:

@@ -108,7 +108,7 @@ def test_a_cascade_survives_a_bad_server_and_two_kills(
         last = site.start("--lane", "openai", "--concurrency", "4")
         site.wait(job_id)
         over = status(site, job_id)
-        rows = list(site.store.queries.iterate_results(job_id))
+        rows = list(site.store.queries.results.iterate(job_id))
         assert len(rows) == 1000
         asked = 0
         for text, row in zip(texts, rows, strict=True):
@@ -125,14 +125,14 @@ def test_a_cascade_survives_a_bad_server_and_two_kills(
         assert over["oracle"]["reasons"]["cascade"] == asked
         assert 0 < over["oracle"]["reasons"]["audit"] < 30
         assert set(over["oracle"]["requests"]) == {"labelled"}
-        job = site.store.queries.get_job(job_id)
+        job = site.store.queries.jobs.get(job_id)
         assert job.spent <= 0.5
         # 10 cents a million input tokens is the real price of the default model.
         assert job.spent >= 0.1 * server.billed[0] / 1e6 - 1e-9
-        site.until(lambda: site.store.queries.get_job(job_id).measured_at)
+        site.until(lambda: site.store.queries.jobs.get(job_id).measured_at)
         kept = {
             (",".join(row.raters), row.selection): row
-            for row in site.store.queries.agreements(job_id)
+            for row in site.store.queries.agreements.of(job_id)
             if row.slice == "all"
         }
         assert kept["gold,final", "all"].n == kept["adapter,oracle", "audit+cascade"].n == 1000
@@ -157,7 +157,7 @@ def test_the_openai_lane_never_imports_torch(tmp_path: Path) -> None:
             if maps.exists():
                 assert "torch" not in maps.read_text()
         assert stop(worker) == 0
-        assert site.store.queries.progress(job_id).labelled == 20
+        assert site.store.queries.jobs.progress(job_id).labelled == 20
         assert server.peak_in_flight <= 2
 
 
@@ -170,11 +170,11 @@ def test_fallback_begins_by_itself_and_says_so(tmp_path: Path) -> None:
         job_id = enqueue(site, tmp_path / "reviews.csv", "--policy", "fallback")
         site.start("--lane", "openai")
         site.until(lambda: "it takes over when" in str(status(site, job_id)["oracle_waiting_for"]))
-        with site.store.ledger._engine.begin() as connection:
+        with site.store.ledger.jobs.engine.begin() as connection:
             # As if the batches had waited for an hour.
             connection.execute(update(Batch).values(created_at=Batch.created_at - 3600))
         site.wait(job_id)
-        assert {row["source"] for row in site.store.queries.iterate_results(job_id)} == {"oracle"}
+        assert {row["source"] for row in site.store.queries.results.iterate(job_id)} == {"oracle"}
         assert "No adapter worker took a batch for 3600 s" in site.said
         assert (
             "no adapter worker has taken a batch for 3600 s" in status(site, job_id)["oracle"]["handed_over"]
@@ -224,13 +224,13 @@ def test_servers_that_refuse_every_request_stop_their_jobs_and_retry_labels_ever
             job = asking.ask(site.store.ledger, 100, oracle=spec.identity, policy=policy, batch_size=50)
             jobs[job.id] = (model, policy)
         site.start(*LANES, "--concurrency", "8")
-        site.until(lambda: {queries.job_state(job_id) for job_id in jobs} == {"stopped"})
+        site.until(lambda: {queries.jobs.state(job_id) for job_id in jobs} == {"stopped"})
         asked = Counter(call.model for call in server.calls)
         for job_id, (model, policy) in jobs.items():
             assert 1 <= asked[model] <= 10
-            error = str(queries.get_job(job_id).error)
+            error = str(queries.jobs.get(job_id).error)
             assert error.startswith(f"the server refuses every request: {server.url} ")
-            for row in queries.iterate_results(job_id):
+            for row in queries.results.iterate(job_id):
                 # What the adapter labelled stays.
                 assert row["error"] == (f"not asked: {error}" if policy == "oracle" else None)
                 assert (row["label"] is None) == (policy == "oracle")
@@ -239,13 +239,13 @@ def test_servers_that_refuse_every_request_stop_their_jobs_and_retry_labels_ever
         def all_done() -> bool:
             for job_id in jobs:
                 # A worker remembers what it found for some seconds.
-                if queries.job_state(job_id) == "stopped":
-                    site.store.ledger.retry(job_id)
-            return {queries.job_state(job_id) for job_id in jobs} == {"done"}
+                if queries.jobs.state(job_id) == "stopped":
+                    site.store.ledger.jobs.retry(job_id)
+            return {queries.jobs.state(job_id) for job_id in jobs} == {"done"}
 
         site.until(all_done)
         for job_id, (_, policy) in jobs.items():
-            rows = list(queries.iterate_results(job_id, with_text=True))
+            rows = list(queries.results.iterate(job_id, with_text=True))
             labelled = [row for row in rows if row["source"] == "oracle"]
             assert len(labelled) == 100 if policy == "oracle" else 0 < len(labelled) < 100
             assert all(row["label"] == rule_label(row["text"], LABELS)[0] for row in labelled)
@@ -273,5 +273,5 @@ def test_run_says_that_the_server_refuses_every_request_and_goes_on_after_retry(
         server.poison.clear()
         assert "100 reviews of job 1 will be scored again" in loracle(site, "retry", "1")
         assert json.loads(loracle(site, *command))["labelled"] == 100
-        labels = [row["label"] for row in site.store.queries.iterate_results(1)]
+        labels = [row["label"] for row in site.store.queries.results.iterate(1)]
         assert labels == [rule_label(text, LABELS)[0] for text in texts]

@@ -26,7 +26,7 @@ def test_a_job_enqueued_before_any_worker_runs_is_scored_by_the_next_one(site: S
     job_id = site.enqueue(reviews(300))
     heard = ring(site.store.ledger, publisher(site.app), "adapter", window=64)
     assert not heard
-    assert len(site.store.ledger.publishable("adapter", window=1)) == 1
+    assert len(site.store.ledger.publishing.choose("adapter", window=1)) == 1
 
     worker = site.start()
     site.wait(job_id)
@@ -66,7 +66,7 @@ def test_jobs_are_scored_by_their_priority_however_late_they_come(server_site: S
     site.start("--children", "1")
     for job_id in jobs:
         site.wait(job_id)
-    ended = [site.store.queries.get_job(job_id).finished_at or 0.0 for job_id in jobs]
+    ended = [site.store.queries.jobs.get(job_id).finished_at or 0.0 for job_id in jobs]
     assert ended == sorted(ended, reverse=True)
     for job_id in jobs:
         site.assert_each_label_once(job_id)
@@ -82,7 +82,7 @@ def test_sigterm_finishes_the_batch_in_flight_and_takes_no_other(site: Site) -> 
     site.gate.touch()
     assert worker.wait(HANG_S) == 0
     assert_gone(running)
-    batches = site.store.queries.progress(job_id).batches
+    batches = site.store.queries.jobs.progress(job_id).batches
     assert batches.get("running", 0) == 0
     assert batches["done"] in (1, 2)
     assert len(site.labels(job_id)) == 10 * batches["done"]

@@ -28,18 +28,18 @@ def tiny_adapters(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
 def test_a_worker_scores_with_newly_activated_adapters_without_a_restart(
     site: Site, tiny_adapters: tuple[Path, Path]
 ) -> None:
-    first, second = (site.store.ledger.register_adapter(directory) for directory in tiny_adapters)
+    first, second = (site.store.ledger.adapters.register(directory) for directory in tiny_adapters)
     worker = site.start_ready(LORACLE_DEVICE="cpu")
     by_stub = site.enqueue(reviews(10), publish=True)
     site.wait(by_stub)
 
     def score_with(adapter_id: int) -> set[str]:
         """Activates the adapter and has a new job scored, by whatever adapter new jobs then get."""
-        site.store.ledger.activate_adapter(adapter_id)
+        site.store.ledger.adapters.activate(adapter_id)
         pinned, _ = default_adapter(site.store, site.settings)
         job_id = site.enqueue(reviews(20), publish=True, adapter_id=pinned)
         # The next activation doesn't reach a job that is there.
-        site.store.ledger.activate_adapter(None)
+        site.store.ledger.adapters.activate(None)
         site.wait(job_id)
         found = site.labels(job_id)
         assert len(found) == 20
@@ -57,9 +57,9 @@ def test_a_worker_scores_with_newly_activated_adapters_without_a_restart(
 def test_only_so_many_adapters_stay_and_a_broken_one_stops_its_own_job_alone(
     site: Site, tiny_adapters: tuple[Path, Path]
 ) -> None:
-    first, second = (site.store.ledger.register_adapter(directory) for directory in tiny_adapters)
-    broken = site.store.ledger.register_adapter(BUNDLED)
-    with site.store.ledger._engine.begin() as connection:
+    first, second = (site.store.ledger.adapters.register(directory) for directory in tiny_adapters)
+    broken = site.store.ledger.adapters.register(BUNDLED)
+    with site.store.ledger.jobs.engine.begin() as connection:
         connection.execute(update(Adapter).where(Adapter.id == broken).values(archive=b"no tar" * 200))
     worker = site.start_ready(LORACLE_DEVICE="cpu", LORACLE_LOADED_ADAPTERS="1")
     stopped = site.enqueue(reviews(10), publish=True, adapter_id=broken)
@@ -67,7 +67,7 @@ def test_only_so_many_adapters_stay_and_a_broken_one_stops_its_own_job_alone(
         site.wait(site.enqueue(reviews(10), publish=True, adapter_id=adapter_id))
     assert site.said.count("loaded adapter 'first'") == 2
     assert f"Adapter {second} makes room" in site.said
-    job = site.store.queries.get_job(stopped)
+    job = site.store.queries.jobs.get(stopped)
     assert job.state == "stopped"
     assert "the archive of adapter 'minilm-imdb' can't be read" in str(job.error)
     assert stop(worker) == 0

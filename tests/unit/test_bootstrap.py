@@ -43,15 +43,15 @@ class FakeStore:
     """Every id is an adapter; none has files."""
 
     def __init__(self) -> None:
-        self.queries = self.ledger = self
+        self.queries = self.ledger = self.adapters = self.faults = self
 
-    def adapter(self, adapter_id: int) -> AdapterRow:
+    def get(self, adapter_id: int) -> AdapterRow:
         return AdapterRow(adapter_id, "tiny", "0" * 64, 0.0)
 
     def fit(self, worker: str, adapter_id: int) -> bool:
         return False
 
-    def restore_adapter(self, adapter_id: int, cache: Path) -> Path:
+    def restore(self, adapter_id: int, cache: Path) -> Path:
         return cache / str(adapter_id)
 
 
@@ -172,18 +172,18 @@ def test_the_setting_outranks_the_active_adapter_and_that_the_bundled_one(tmp_pa
     assert chosen_by == "bundled"
     assert adapter_files(fresh) == BUNDLED
 
-    store.ledger.activate_adapter(bundled)
+    store.ledger.adapters.activate(bundled)
     assert default_adapter(store, fresh) == (bundled, "active")
-    sha256 = store.queries.adapter(bundled).sha256
+    sha256 = store.queries.adapters.get(bundled).sha256
     assert adapter_files(fresh) == tmp_path / "adapters" / sha256
     stubbed = settings(tmp_path, adapter="stub")
     stub, chosen_by = default_adapter(store, stubbed)
     assert chosen_by == "LORACLE_ADAPTER"
-    assert store.queries.adapter(stub).is_stub
+    assert store.queries.adapters.get(stub).is_stub
     assert default_adapter(store, settings(tmp_path, adapter="bundled")) == (bundled, "LORACLE_ADAPTER")
     assert adapter_files(settings(tmp_path, adapter="bundled")) == BUNDLED
 
-    store.ledger.activate_adapter(None)
+    store.ledger.adapters.activate(None)
     assert default_adapter(store, fresh) == (bundled, "bundled")
 
 
@@ -198,7 +198,7 @@ def test_a_folder_that_holds_no_adapter_hides_no_registered_name(
     Path("minilm-imdb").mkdir()
     with pytest.raises(ManifestMissing, match=r"minilm-imdb has no manifest\.json"):
         adapter_files(here, "minilm-imdb")
-    store.ledger.register_adapter(BUNDLED)
+    store.ledger.adapters.register(BUNDLED)
     assert adapter_files(here, "minilm-imdb").parent == tmp_path / "home" / "adapters"
 
 
@@ -206,5 +206,5 @@ def test_bundled_is_a_name_in_the_database_too(tmp_path: Path) -> None:
     store = open_store(settings(tmp_path))
     with pytest.raises(AdapterUnknown, match="no job in this database has used the bundled adapter"):
         find_registered(store, "bundled")
-    number = store.ledger.register_adapter(BUNDLED)
+    number = store.ledger.adapters.register(BUNDLED)
     assert find_registered(store, "bundled").id == number

@@ -49,7 +49,7 @@ class Listed:
 
 def list_adapters(store: Store, active: int | None) -> Iterator[Listed]:
     """The adapters in the database, newest first, and the bundled one; `active` None means that one."""
-    rows, uses = store.queries.adapters(), store.queries.adapter_uses()
+    rows, uses = store.queries.adapters.all(), store.queries.adapters.uses()
     bundled = Manifest.read(BUNDLED)
     for row in rows:
         yield _listed(
@@ -183,7 +183,7 @@ def adapters() -> None:
 def list_command(as_json: bool) -> None:
     """List the adapters in the database, newest first; * marks the one that new jobs use."""
     settings, store = open_all()
-    activation = store.queries.activation()
+    activation = store.queries.adapters.activation()
     active = activation.adapter_id if activation is not None else None
     found = list(list_adapters(store, active))
     if as_json:
@@ -266,10 +266,10 @@ def add(directory: Path, activated: bool, no_verify: bool, as_json: bool) -> Non
     """
     settings, store = open_all()
     _check(directory, settings, no_verify=no_verify)
-    known = {row.id for row in store.queries.adapters()}
-    row = store.queries.adapter(store.ledger.register_adapter(directory))
+    known = {row.id for row in store.queries.adapters.all()}
+    row = store.queries.adapters.get(store.ledger.adapters.register(directory))
     if activated:
-        store.ledger.activate_adapter(row.id)
+        store.ledger.adapters.activate(row.id)
     if as_json:
         echo_json(
             {
@@ -307,13 +307,13 @@ def activate(name: str, no_verify: bool, as_json: bool) -> None:
         directory = local_directory(name)
         if directory is not None:
             _check(directory, settings, no_verify=no_verify)
-            row = store.queries.adapter(store.ledger.register_adapter(directory))
+            row = store.queries.adapters.get(store.ledger.adapters.register(directory))
         else:
             row = find_registered(store, name)
             if not no_verify and not row.is_stub:
                 _load(restore_adapter(store, settings, row.id), settings)
         adapter_id, chosen, sha256 = row.id, row.name, row.sha256
-    changed = store.ledger.activate_adapter(adapter_id)
+    changed = store.ledger.adapters.activate(adapter_id)
     if as_json:
         echo_json({"adapter_id": adapter_id, "name": chosen, "sha256": sha256, "changed": changed})
         return

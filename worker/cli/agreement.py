@@ -352,7 +352,7 @@ def _compare_periods(adapter: str, since: datetime, until: datetime | None, as_j
     row = find_registered(store, adapter)
     jobs = [
         job
-        for job in store.queries.finished_jobs(row.id)
+        for job in store.queries.jobs.finished(row.id)
         if until is None or (job.finished_at or 0) < until.timestamp()
     ]
     before = [job for job in jobs if (job.finished_at or 0) < since.timestamp()]

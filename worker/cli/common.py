@@ -69,11 +69,11 @@ def wait_for_jobs(
     for job_id in job_ids:
         with Progress(f"score job {job_id}") as shown:
             counted = asked = time.monotonic()
-            while store.queries.job_state(job_id) not in OVER:
+            while store.queries.jobs.state(job_id) not in OVER:
                 tick()
                 if time.monotonic() - counted > COUNT_S:
                     counted = time.monotonic()
-                    at = store.queries.progress(job_id)
+                    at = store.queries.jobs.progress(job_id)
                     if counted - asked > WHY_S:
                         asked = counted
                         reason = why(at)
@@ -83,7 +83,7 @@ def wait_for_jobs(
                     detail = progress_words(at, moving=told is None)
                     shown.update(at.labelled + at.failed, detail, total=at.reviews)
                 time.sleep(POLL_S)
-        at = store.queries.progress(job_id)
+        at = store.queries.jobs.progress(job_id)
         if at.job.state == "stopped":
             note(f"Job {job_id} stopped: {at.job.error}")
         if at.job.state != "done" or at.failed:
@@ -166,7 +166,7 @@ def whole_job(store: Store, job_id: int, *, texts_for: str | None = None) -> Job
         JobUnknown: there is no such job.
         JobStateInvalid: it is being deleted, or its texts were.
     """
-    job = store.queries.get_job(job_id)
+    job = store.queries.jobs.get(job_id)
     if job.state == "deleting":
         raise JobStateInvalid(f"job {job_id} is being deleted: `loracle delete {job_id}` goes on.")
     if texts_for is not None and job.texts != "kept":

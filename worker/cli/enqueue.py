@@ -112,7 +112,7 @@ def pinned_adapter(store: Store, settings: Settings, name: str | None) -> Adapte
     else:
         adapter_id, chosen_by = default_adapter(store, settings)
     adapter = adapter_of(store, adapter_id)
-    row = store.queries.adapter(adapter_id)
+    row = store.queries.adapters.get(adapter_id)
     note(f"Adapter '{row.name}' {row.sha256[:12]} ({chosen_by}), labels {'/'.join(adapter.labels)}.")
     return adapter
 
@@ -145,7 +145,7 @@ def write_job(
     """
     job, new = open_job(source, adapter, store.ledger, asked=asked)
     if not new and asked.max_cost is not None and asked.max_cost.dollars != job.max_cost:
-        if store.ledger.set_budget(job.id, asked.max_cost):
+        if store.ledger.jobs.set_budget(job.id, asked.max_cost):
             note(f"Job {job.id} has a budget of {asked.max_cost} from now on.")
         else:
             note(f"Its budget stays as it is; `loracle retry {job.id} --max-cost DOLLARS` changes it.")
@@ -293,7 +293,7 @@ def choose_oracle(
         f"Oracle {identity.name} at {spec.base_url} by {spec.route}, {spec.window} of each text"
         f"{', redacted' if spec.redacted else ''}, {budget}: policy {policy}."
     )
-    oracle_id = store.ledger.register_scorer(identity)
+    oracle_id = store.ledger.scorers.register(identity)
     return Asked(policy, oracle_id, identity.sha256, values["max_cost"])
 
 

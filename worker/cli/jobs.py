@@ -53,7 +53,7 @@ def delete(job: int, texts_only: bool, yes: bool, as_json: bool) -> None:
     are overwritten. PostgreSQL keeps deleted rows until its VACUUM has run; that and backups are up to you.
     """
     settings, store = open_all()
-    found = store.ledger.deletable(job, texts_only=texts_only)
+    found = store.ledger.deletion.check(job, texts_only=texts_only)
     if not yes and not _agreed(job, found, texts_only):
         note("Nothing was deleted.")
         return
@@ -139,7 +139,7 @@ def forgetting(settings: Settings, store: Store) -> Callable[[Sequence[UploadedF
 def jobs(limit: int, as_json: bool) -> None:
     """List the jobs, newest first."""
     _, store = open_all()
-    found = store.queries.list_jobs(limit=limit)
+    found = store.queries.jobs.newest(limit=limit)
     if as_json:
         for job in found:
             echo_json(dataclasses.asdict(job))
@@ -160,7 +160,7 @@ def jobs(limit: int, as_json: bool) -> None:
 def cancel(job: int, as_json: bool) -> None:
     """Stop a job. Batches that are being scored finish; labels are kept."""
     _, store = open_all()
-    cancelled = store.ledger.cancel(job)
+    cancelled = store.ledger.jobs.cancel(job)
     if as_json:
         echo_json({"job_id": cancelled.id, "state": cancelled.state})
     else:
@@ -178,7 +178,7 @@ def retry(job: int, max_cost: Money | None, as_json: bool) -> None:
     on a job that stopped because the oracle's server refused every request, even one with a text of our own.
     """
     settings, store = open_all()
-    reviews = store.ledger.retry(job, max_cost=max_cost)
+    reviews = store.ledger.jobs.retry(job, max_cost=max_cost)
     Bell(settings, store).ring()
     if as_json:
         echo_json({"job_id": job, "reviews": reviews})
@@ -207,7 +207,7 @@ def stats(since: datetime | None, until: datetime | None, as_json: bool) -> None
         raise Invalid(f"--until {until:%F} lies before --since {since:%F}: exchange them.")
     _, store = open_all()
     first, last = since and since.date(), until and until.date()
-    days = store.queries.daily_stats(since=first, until=last)
+    days = store.queries.stats.by_day(since=first, until=last)
     total = DayStats((since or datetime.min).date())
     for day in days:
         total.add(day)

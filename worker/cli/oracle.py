@@ -155,7 +155,7 @@ def threshold(job: int, as_json: bool) -> int:
             f"job {job} has neither gold labels (--label-column) nor audited ones (--audit SHARE): what a "
             "threshold gives can't be known. Enqueue a sample with one of them."
         )
-    paid = [row for row in store.queries.costs(job) if row.paid_labels]
+    paid = [row for row in store.queries.oracle.costs(job) if row.paid_labels]
     each = sum(row.cost for row in paid) / sum(row.paid_labels for row in paid) if paid else None
     reviews = found.reviews_read
     report = [
@@ -223,7 +223,7 @@ def bulk() -> None:
 def status(as_json: bool) -> None:
     """List the submissions, newest first."""
     _, store = open_all()
-    found = store.ledger.bulks()
+    found = store.ledger.bulks.all()
     if as_json:
         for one in found:
             echo_json(dataclasses.asdict(one))
@@ -244,7 +244,7 @@ def submit(as_json: bool) -> None:
     """Pack what waits for the Batch API and submit it now."""
     settings, store = open_all()
     oracles = Oracles(settings, store)
-    packed = store.ledger.pack(
+    packed = store.ledger.packing.pack(
         lambda scorer_id: dataclasses.replace(oracles.pack_rule(scorer_id), after_s=0.0)
     )
     _advance(settings, store, oracles, "packed", as_json, packed=packed)
@@ -255,8 +255,8 @@ def submit(as_json: bool) -> None:
 def collect(as_json: bool) -> None:
     """Ask OpenAI about every submission now, and save what it has answered."""
     settings, store = open_all()
-    waiting = [one.batch_id for one in store.ledger.bulks(open_only=True) if one.state == "submitted"]
-    store.ledger.due_now(waiting)
+    waiting = [one.batch_id for one in store.ledger.bulks.all(open_only=True) if one.state == "submitted"]
+    store.ledger.bulks.due_now(waiting)
     _advance(settings, store, Oracles(settings, store), "submitted", as_json)
 
 
@@ -270,13 +270,13 @@ def cancel(number: int) -> None:
     from worker.oracle.bulk import BulkScorer
 
     settings, store = open_all()
-    found = store.ledger.bulk(number)
+    found = store.ledger.bulks.get(number)
     if found is None or found.remote_id is None or found.state != "submitted":
         raise Invalid(f"there is no submission {number} under way. `loracle bulk status` lists them.")
-    scorer = Oracles(settings, store)(store.ledger.bulk_scorer(number))
+    scorer = Oracles(settings, store)(store.ledger.bulks.scorer_of(number))
     assert isinstance(scorer, BulkScorer)
     scorer.cancel(found.remote_id)
-    store.ledger.due_now([number])
+    store.ledger.bulks.due_now([number])
     click.echo(f"Bulk {number} is being cancelled; what was finished is collected by `loracle bulk collect`.")
 
 
@@ -286,7 +286,7 @@ def _advance(
     # Here: the other commands load no OpenAI client.
     from worker.jobs.asking import advance_bulks
 
-    before = [one for one in store.ledger.bulks(open_only=True) if one.state == state]
+    before = [one for one in store.ledger.bulks.all(open_only=True) if one.state == state]
     answered = advance_bulks(
         [one.batch_id for one in before],
         ledger=store.ledger,
@@ -296,7 +296,7 @@ def _advance(
     )
     # Here may be no worker that does it.
     measure_due(secrets.token_hex(16), ledger=store.ledger, queries=store.queries)
-    after = [store.ledger.bulk(one.batch_id) for one in before]
+    after = [store.ledger.bulks.get(one.batch_id) for one in before]
     if as_json:
         echo_json(
             {

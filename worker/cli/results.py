@@ -78,12 +78,12 @@ def check_filters(store: Store, job: Job, filters: dict[str, Any], *, follow: bo
             "--audit SHARE or --policy cascade."
         )
     if filters["scorer"] is not None:
-        _check_scorer(filters["scorer"], store.queries.scorer_names())
+        _check_scorer(filters["scorer"], store.queries.results.scorer_names())
     if filters["search"] == "":
         raise Invalid("--search needs a word: the empty one is in every text.")
     if follow:
         _check_follow(filters)
-    if filters["wrong"] and not store.queries.has_gold(job.id):
+    if filters["wrong"] and not store.queries.agreements.has_gold(job.id):
         note(f"No review of job {job.id} has a gold label (--label-column): none is known to be wrong.")
 
 
@@ -186,7 +186,7 @@ def _kept(job: Job) -> dict[str, str]:
 
 def _rows(store: Store, job: Job, with_text: bool, filters: dict[str, Any]) -> Iterator[dict[str, Any]]:
     kept = _kept(job)
-    found = store.queries.iterate_results(job.id, with_text=with_text or bool(kept), **filters)
+    found = store.queries.results.iterate(job.id, with_text=with_text or bool(kept), **filters)
     for row in found:
         attributes = row.pop("attributes", None) or {}
         row["labelled_at"] = iso(row["labelled_at"])
@@ -197,8 +197,8 @@ def _follow(store: Store, job: Job, with_text: bool, filters: dict[str, Any]) ->
     """Rows as far as every earlier row is decided, until the job is over."""
     after, left = 0, filters.pop("limit")
     while True:
-        over = store.queries.job_state(job.id) in OVER
-        until = None if over else store.queries.decided_until(job.id)
+        over = store.queries.jobs.state(job.id) in OVER
+        until = None if over else store.queries.jobs.decided_until(job.id)
         if until is None or until > after:
             for row in _rows(
                 store, job, with_text, {**filters, "after_row": after, "until_row": until, "limit": left}

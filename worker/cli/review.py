@@ -101,7 +101,7 @@ def _kind_of(store: Store, job: Job) -> WorkKind:
     """What there is to review in a job; it is announced on stderr where no oracle was asked."""
     if job.oracle_id is not None:
         return "disagreements"
-    if store.queries.has_gold(job.id):
+    if store.queries.agreements.has_gold(job.id):
         note(f"Job {job.id} asked no oracle: these are its likely wrong gold labels (--kind gold).")
         return "gold"
     note(f"Job {job.id} asked no oracle: these are the labels with the lowest scores (--kind unsure).")
@@ -141,7 +141,7 @@ def _export(
             "or enqueue its file again with --audit SHARE."
         )
     target = output if output is not None else sys.stdout
-    rows = (dataclasses.asdict(row) for row in store.queries.worklist(job.id, kind, limit=limit))
+    rows = (dataclasses.asdict(row) for row in store.queries.to_review.iterate(job.id, kind, limit=limit))
     if as_json and output is None:
         count = write_results(rows, COLUMNS, format="jsonl", target=target)
     elif chosen == "label-studio":

@@ -80,7 +80,7 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
                 why=lambda at: why_unscored(settings, store, at) or oracle_waiting_for(settings, store, at),
             )
             pool.request_stop()
-            if store.queries.job_state(job_id) == "done":
+            if store.queries.jobs.state(job_id) == "done":
                 # While the workers stop. Of another end their last batches are waited for.
                 _measure(store, job_id)
     except KeyboardInterrupt:
@@ -98,7 +98,7 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
 
 def _measure(store: Store, job_id: int) -> None:
     """No worker may be there to do it later. One that does it now has begun in vain."""
-    if store.queries.get_job(job_id).measured_at is None:
+    if store.queries.jobs.get(job_id).measured_at is None:
         record_agreement(job_id, ledger=store.ledger, queries=store.queries)
 
 

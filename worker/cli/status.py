@@ -45,7 +45,7 @@ def status(job: int, watch: bool, show_rejects: bool, as_json: bool) -> int:
     while True:
         report = _report(settings, store, job)
         if show_rejects:
-            report["rejects"] = [dataclasses.asdict(reject) for reject in store.queries.rejects(job)]
+            report["rejects"] = [dataclasses.asdict(reject) for reject in store.queries.jobs.rejects(job)]
         if as_json:
             echo_json(report)
         else:
@@ -58,9 +58,9 @@ def status(job: int, watch: bool, show_rejects: bool, as_json: bool) -> int:
 
 
 def _report(settings: Settings, store: Store, job_id: int) -> dict[str, Any]:
-    at = store.queries.progress(job_id)
+    at = store.queries.jobs.progress(job_id)
     job = at.job
-    adapter = store.queries.adapter(job.adapter_id)
+    adapter = store.queries.adapters.get(job.adapter_id)
     report = _adapter_report(at, adapter.name, adapter.sha256)
     oracle = None if job.oracle_id is None else oracle_report(settings, store, at)
     over = job.state in OVER
@@ -192,7 +192,7 @@ def oracle_report(settings: Settings, store: Store, at: Progress) -> dict[str, A
     """The oracle's part of a job's status."""
     job = at.job
     assert job.oracle_id is not None
-    scorer = store.queries.scorer(job.oracle_id)
+    scorer = store.queries.oracle.scorer(job.oracle_id)
     by_state: dict[str, int] = {}
     by_reason: dict[str, int] = {}
     for (reason, state), count in at.requests.items():
@@ -207,10 +207,10 @@ def oracle_report(settings: Settings, store: Store, at: Progress) -> dict[str, A
         "reasons": by_reason,
         "sources": at.sources,
         "spent": job.spent,
-        "lost": store.queries.lost(job.id),
+        "lost": store.queries.oracle.lost(job.id),
         "max_cost": job.max_cost,
-        "prompts": store.queries.prompt_counts(job.oracle_id),
-        "handed_over": store.queries.handed_over(job.id),
+        "prompts": store.queries.oracle.prompt_counts(job.oracle_id),
+        "handed_over": store.queries.oracle.handed_over(job.id),
         "error": job.oracle_error,
         "breaker": _breaker(settings, scorer.details["base_url"], scorer.details["model"]),
     }
@@ -243,7 +243,7 @@ def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | 
         return None
     if not at.open_requests:
         return _fallback_hint(settings, store, at)
-    details = store.queries.scorer(at.job.oracle_id).details
+    details = store.queries.oracle.scorer(at.job.oracle_id).details
     breaker = _breaker(settings, details["base_url"], details["model"])
     if breaker and breaker["open"]:
         return (
@@ -258,9 +258,11 @@ def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | 
         return None
     if not online:
         return "no openai worker answers: start `loracle worker --lane openai`"
-    prompts = store.queries.prompt_counts(at.job.oracle_id)
+    prompts = store.queries.oracle.prompt_counts(at.job.oracle_id)
     if prompts.get("parked"):
-        return f"{prompts['parked']:,} Prompts are parked: {store.queries.prompt_error(at.job.oracle_id)}"
+        return (
+            f"{prompts['parked']:,} Prompts are parked: {store.queries.oracle.prompt_error(at.job.oracle_id)}"
+        )
     if at.bulks and not prompts.get("running"):
         return "OpenAI works on a Bulk (`loracle bulk status`)"
     return None
@@ -316,7 +318,7 @@ def faults_online(settings: Settings, store: Store, adapter_id: int | None = Non
 
     faults = [
         fault
-        for fault in store.queries.worker_faults()
+        for fault in store.queries.faults.all()
         if adapter_id is None or fault.adapter_id in (None, adapter_id)
     ]
     if not faults:

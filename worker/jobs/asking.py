@@ -50,7 +50,7 @@ def ask_prompt(
     That is the one of the message, unless one of a higher priority waits or this one is not to be had. If none waits,
     that is no error; a failure gives it back to the ledger.
     """
-    prompt = ledger.claim_next_prompt(batch_id, task_id=task_id)
+    prompt = ledger.prompts.claim_next(batch_id, task_id=task_id)
     if prompt is None:
         return 0
     book = PromptBook(ledger, prompt, max_total=max_total)
@@ -59,7 +59,7 @@ def ask_prompt(
     except LeaseLost:
         log.warning("Lease of Prompt %s lost; its unsaved answers are dropped.", prompt.id)
     for job_id in prompt.job_ids:
-        ledger.complete(job_id)
+        ledger.jobs.complete(job_id)
     return book.answered
 
 
@@ -76,7 +76,7 @@ def _ask(
     in_bulk = False
     try:
         with LeaseKeeper(
-            lambda: ledger.renew_prompt(prompt), lease_s=ledger.lease_s, name=f"Prompt {prompt.id}"
+            lambda: ledger.prompts.renew(prompt), lease_s=ledger.prompts.lease_s, name=f"Prompt {prompt.id}"
         ) as keeper:
             scorer = oracle_for(prompt.scorer_id)
             if isinstance(scorer, BulkScorer):
@@ -91,12 +91,12 @@ def _ask(
     except LeaseLost:
         raise
     except BulkTooLarge as error:
-        ledger.split_bulk(prompt, str(error))
+        ledger.bulks.split(prompt, str(error))
     except BudgetSpent as error:
         _without_money(ledger, prompt, error, in_bulk=in_bulk, poll_s=poll_s)
     except OracleQuotaSpent as error:
         log.error("Prompt %s is parked: %s", prompt.id, error)
-        ledger.park_prompt(prompt, str(error), delay_s=PARKED_S)
+        ledger.prompts.park(prompt, str(error), delay_s=PARKED_S)
     except OracleInvalid as error:
         log.error(
             "The oracle isn't asked any more for jobs %s: %s", ", ".join(map(str, prompt.job_ids)), error
@@ -107,13 +107,13 @@ def _ask(
         counts = not error.limited and not in_bulk
         delay_s = error.retry_after_s if error.retry_after_s is not None else retry_delay_s
         log.warning("Prompt %s will be asked again: %s", prompt.id, error)
-        ledger.release_prompt(prompt, str(error), delay_s=delay_s * random.uniform(1.0, 1.5), counts=counts)
+        ledger.prompts.release(prompt, str(error), delay_s=delay_s * random.uniform(1.0, 1.5), counts=counts)
     except Transient:
         raise
     except Exception as error:
         # Only the type is logged, since a message may quote the review.
         log.error("Prompt %s failed with %s.", prompt.id, type(error).__name__)
-        ledger.release_prompt(prompt, f"{type(error).__name__} while asking", delay_s=retry_delay_s)
+        ledger.prompts.release(prompt, f"{type(error).__name__} while asking", delay_s=retry_delay_s)
 
 
 def _without_money(
@@ -122,9 +122,9 @@ def _without_money(
     """A Bulk that the budget doesn't allow is halved where a part of it may fit; else its job stops asking."""
     if not error.final or error.job_id is None:
         wait_s = poll_s if in_bulk else PARKED_S if error.final else MONEY_UNDER_WAY_S
-        ledger.park_prompt(prompt, str(error), delay_s=wait_s)
+        ledger.prompts.park(prompt, str(error), delay_s=wait_s)
     elif in_bulk and len(prompt.requests) > 1:
-        ledger.split_bulk(prompt, str(error))
+        ledger.bulks.split(prompt, str(error))
     else:
         log.warning("Job %s: %s", error.job_id, error)
         _stop(ledger, prompt, [error.job_id], str(error), in_bulk=in_bulk)
@@ -133,10 +133,10 @@ def _without_money(
 def _stop(ledger: Ledger, prompt: Prompt, job_ids: Sequence[int], reason: str, *, in_bulk: bool) -> None:
     """These jobs ask no more; the Prompt's other requests go back to the ledger."""
     if in_bulk:
-        ledger.abandon_bulk(prompt, reason)
-    ledger.stop_oracle(job_ids, reason)
+        ledger.bulks.abandon(prompt, reason)
+    ledger.jobs.stop_oracle(job_ids, reason)
     if not in_bulk:
-        ledger.release_prompt(prompt, reason, delay_s=0.0, counts=False)
+        ledger.prompts.release(prompt, reason, delay_s=0.0, counts=False)
 
 
 TOKEN_LIMIT = "token_limit_exceeded"
@@ -154,7 +154,7 @@ def advance(ledger: Ledger, prompt: Prompt, scorer: BulkScorer, book: PromptBook
         OracleInvalid, OracleUnavailable, BudgetSpent: it can't get on now; the lease is still held.
         LeaseLost: another worker has it.
     """
-    bulk = ledger.bulk(prompt.id)
+    bulk = ledger.bulks.get(prompt.id)
     assert bulk is not None, f"batch {prompt.id} has no Bulk"
     texts = [request.text for request in prompt.requests]
     lines = scorer.plan(f"b{prompt.id}", [request.attempts > 0 for request in prompt.requests])
@@ -163,7 +163,7 @@ def advance(ledger: Ledger, prompt: Prompt, scorer: BulkScorer, book: PromptBook
     remote_id = _submitted_before(bulk, scorer)
     if remote_id is None:
         remote_id = _submit(ledger, prompt, bulk, scorer, book, lines, texts)
-    ledger.note_submission(prompt, remote_id, poll_after_s=poll_s)
+    ledger.bulks.note_submission(prompt, remote_id, poll_after_s=poll_s)
     log.info("Bulk %s: %d requests submitted as %s.", prompt.id, len(texts), remote_id)
     return 0
 
@@ -194,16 +194,16 @@ def _submit(
     content = scorer.content(lines, texts)
     # Of an upload that was never submitted some request may have left since.
     scorer.forget(bulk.file_id)
-    ledger.begin_bulk(prompt)
+    ledger.bulks.begin(prompt)
     book.reserve(scorer.bounds(lines, texts), scorer.price)
     file_id = scorer.upload(content)
-    ledger.note_upload(prompt, file_id)
+    ledger.bulks.note_upload(prompt, file_id)
     try:
         return scorer.submit(file_id, bulk.client_key)
     except (OracleInvalid, OracleUnavailable) as error:
         if isinstance(error, OracleInvalid | OracleQuotaSpent) or error.limited:
             # A clear no: there is no submission. After silence there may be one.
-            ledger.begin_bulk(prompt)
+            ledger.bulks.begin(prompt)
             scorer.forget(file_id)
         raise
 
@@ -220,18 +220,18 @@ def _collect(
 ) -> int:
     batch = scorer.look(remote_id)
     if batch.status not in OVER:
-        ledger.wait_on(prompt, poll_after_s=poll_s, said=how_far(batch))
+        ledger.bulks.wait(prompt, poll_after_s=poll_s, said=how_far(batch))
         return 0
     said = [plain_code(one.code) for one in (batch.errors.data or [] if batch.errors else [])]
     if batch.status == "failed" and TOKEN_LIMIT in said:
         scorer.forget(batch.input_file_id)
-        ledger.submit_again(prompt, TOKEN_LIMIT, delay_s=TOKEN_LIMIT_S)
+        ledger.bulks.submit_again(prompt, TOKEN_LIMIT, delay_s=TOKEN_LIMIT_S)
         return 0
     found = scorer.collect(batch, lines, texts)
     spent = book.by_job(found.charges)
     charges = {
         reservation: spent.get(job_id, NOTHING)
-        for job_id, reservation in ledger.outstanding(prompt.id).items()
+        for job_id, reservation in ledger.money.outstanding(prompt.id).items()
     }
     error = None
     if batch.status == "failed":
@@ -239,11 +239,11 @@ def _collect(
     answers, refusal = found.answers, _refusal(ledger, prompt, found, error)
     if refusal is not None:
         answers, error = {}, refusal
-    again = ledger.collect(prompt, answers, charges=charges, error=error)
+    again = ledger.bulks.collect(prompt, answers, charges=charges, error=error)
     if refusal is not None:
         job_ids = ", ".join(map(str, prompt.job_ids))
         log.error("The oracle isn't asked any more for jobs %s: %s", job_ids, refusal)
-        ledger.stop_oracle(prompt.job_ids, refusal)
+        ledger.jobs.stop_oracle(prompt.job_ids, refusal)
     scorer.forget(batch.input_file_id)
     log.info(
         "Bulk %s is %s: %d answers, %d requests will be asked again.",
@@ -268,7 +268,7 @@ def _refusal(ledger: Ledger, prompt: Prompt, found: Collected, error: str | None
         return None
     if not any(tried) and len(tried) >= MANY:
         return found.refusal
-    return None if ledger.has_answers(prompt) else found.refusal
+    return None if ledger.bulks.has_answers(prompt) else found.refusal
 
 
 def advance_bulks(
@@ -286,7 +286,7 @@ def advance_bulks(
     """
     answered = 0
     for batch_id in batch_ids:
-        prompt = ledger.claim_prompt(batch_id)
+        prompt = ledger.prompts.claim(batch_id)
         if prompt is None:
             continue
         book = PromptBook(ledger, prompt, max_total=max_total)
@@ -294,14 +294,16 @@ def advance_bulks(
             scorer = oracle_for(prompt.scorer_id)
             assert isinstance(scorer, BulkScorer)
             with LeaseKeeper(
-                partial(ledger.renew_prompt, prompt), lease_s=ledger.lease_s, name=f"Bulk {prompt.id}"
+                partial(ledger.prompts.renew, prompt),
+                lease_s=ledger.prompts.lease_s,
+                name=f"Bulk {prompt.id}",
             ):
                 answered += advance(ledger, prompt, scorer, book, poll_s=poll_s)
         except BulkTooLarge as error:
-            ledger.split_bulk(prompt, str(error))
+            ledger.bulks.split(prompt, str(error))
         except LoracleError as error:
-            ledger.release_prompt(prompt, str(error), delay_s=0.0, counts=False)
+            ledger.prompts.release(prompt, str(error), delay_s=0.0, counts=False)
             raise
         for job_id in prompt.job_ids:
-            ledger.complete(job_id)
+            ledger.jobs.complete(job_id)
     return answered

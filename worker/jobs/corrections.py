@@ -40,14 +40,14 @@ def import_corrections(
     corrections = _checked(job_id, path.name, filled, labels, author)
     if not corrections:
         return Imported(0, 0)
-    missing = queries.missing_rows(job_id, [correction.row_no for correction in corrections])
+    missing = queries.to_review.missing_rows(job_id, [correction.row_no for correction in corrections])
     for entry in filled:
         if entry.row_no in missing:
             raise CorrectionInvalid(
                 f"{path.name}, {entry.where}: job {job_id} has no review of row {entry.row_no}. Leave the column "
                 "row_no as it was exported. Nothing was written."
             )
-    replaced = ledger.save_corrections(job_id, corrections)
+    replaced = ledger.corrections.save(job_id, corrections)
     record_agreement(job_id, ledger=ledger, queries=queries)
     return Imported(len(corrections), replaced)
 

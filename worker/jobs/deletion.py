@@ -39,22 +39,22 @@ def delete_job(
         JobUnknown: there is no such job.
         JobStateInvalid: it isn't over, workers hold batches of it, or a Bulk of it is under way.
     """
-    files_left = forget(ledger.begin_deletion(job_id, texts_only=texts_only))
+    files_left = forget(ledger.deletion.begin(job_id, texts_only=texts_only))
     if texts_only:
         _empty_texts(job_id, ledger, after_part)
     else:
         _delete_rows(job_id, ledger, after_part)
-    ledger.end_deletion(job_id, texts_only=texts_only)
-    return Deleted(tuple(one.file_id for one in files_left), bytes_left=not ledger.wipe())
+    ledger.deletion.end(job_id, texts_only=texts_only)
+    return Deleted(tuple(one.file_id for one in files_left), bytes_left=not ledger.deletion.wipe())
 
 
 def _delete_rows(job_id: int, ledger: Ledger, after_part: Callable[[int], None]) -> None:
     done = 0
-    while rows := ledger.delete_rows(job_id):
+    while rows := ledger.deletion.delete_rows(job_id):
         done += rows
         after_part(done)
         time.sleep(REST_S)
-    while ledger.delete_calls(job_id):
+    while ledger.deletion.delete_calls(job_id):
         after_part(done)
         time.sleep(REST_S)
 
@@ -62,6 +62,6 @@ def _delete_rows(job_id: int, ledger: Ledger, after_part: Callable[[int], None])
 def _empty_texts(job_id: int, ledger: Ledger, after_part: Callable[[int], None]) -> None:
     last: int | None = 0
     while last is not None:
-        last = ledger.empty_texts(job_id, last)
+        last = ledger.deletion.empty_texts(job_id, last)
         after_part(last or 0)
         time.sleep(REST_S)

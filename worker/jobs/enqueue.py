@@ -293,7 +293,7 @@ def open_job(
         options=stored,
         max_rejects=options.max_rejects,
     )
-    return ledger.open_job(spec)
+    return ledger.jobs.open(spec)
 
 
 def enqueue_file(
@@ -329,7 +329,7 @@ def enqueue_file(
             batches = [
                 found[start : start + job.batch_size] for start in range(0, len(found), job.batch_size)
             ]
-            ledger.append(job.id, chunk, batches=batches, after=position)
+            ledger.jobs.append(job.id, chunk, batches=batches, after=position)
             position += len(chunk)
             reviews += len(found)
             rejects += len(chunk) - len(found)
@@ -337,10 +337,10 @@ def enqueue_file(
                 _judge(job.id, rejects, position, max_rejects, ledger)
             after_chunk(reviews, rejects)
     except FileUnreadable as error:
-        ledger.stop(job.id, str(error))
+        ledger.jobs.stop(job.id, str(error))
         raise
     _judge(job.id, rejects, position, max_rejects, ledger)
-    ledger.seal(job.id)
+    ledger.jobs.seal(job.id)
 
 
 def _is_review(record: Review | Reject) -> bool:
@@ -353,5 +353,5 @@ def _judge(job_id: int, rejects: int, records: int, max_rejects: float, ledger: 
             f"{rejects} of {records} records are unreadable, more than --max-rejects {max_rejects:g} allows. "
             f"`loracle status {job_id} --rejects` lists them; mend the file, or allow more and use --again."
         )
-        ledger.stop(job_id, reason)
+        ledger.jobs.stop(job_id, reason)
         raise TooManyRejects(f"job {job_id} stopped: {reason}")

@@ -94,7 +94,7 @@ class PromptBook:
             job_id = self._prompt.requests[index].job_id
             shares[job_id] = shares.get(job_id, ZERO) + most
         self._reservations.append(
-            self._ledger.reserve(self._prompt.id, shares, price=price, max_total=self._max_total)
+            self._ledger.money.reserve(self._prompt.id, shares, price=price, max_total=self._max_total)
         )
         return len(self._reservations) - 1
 
@@ -110,7 +110,7 @@ class PromptBook:
         done = self.answered == len(self._prompt.requests)
         for attempt in range(1, SAVES + 1):
             try:
-                self._ledger.save_answers(self._prompt, answers, charges=charges, done=done)
+                self._ledger.prompts.save(self._prompt, answers, charges=charges, done=done)
                 return
             except (DatabaseUnreachable, DatabaseBusy) as error:
                 # They are paid for: a database that is away for a moment must not cost them.

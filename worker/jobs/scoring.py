@@ -54,13 +54,13 @@ class Scorers(Protocol):
 
 def ring(ledger: Ledger, publish: Publish, lane: Lane, *, window: int) -> bool:
     """Publishes what the window has room for; False when the broker is away, which loses nothing."""
-    batch_ids = ledger.publishable(lane, window=window)
+    batch_ids = ledger.publishing.choose(lane, window=window)
     if not batch_ids:
         return True
     try:
         publish(lane, batch_ids)
     except BrokerUnreachable:
-        ledger.unpublish(batch_ids)
+        ledger.publishing.publish_again(batch_ids)
         return False
     return True
 
@@ -87,20 +87,20 @@ def score_batch(
     Raises:
         DeviceBroken: the batch was given back; the caller should end this process.
     """
-    standing = ledger.standing(worker)
+    standing = ledger.faults.standing(worker)
     batch = None
     if not standing.broken:
-        batch = ledger.claim_next(batch_id, task_id=task_id, without=standing.without)
+        batch = ledger.batches.claim_next(batch_id, task_id=task_id, without=standing.without)
     if batch is None:
         if standing.broken or standing.without:
-            ledger.give_message_back("adapter")
+            ledger.publishing.give_message_back("adapter")
             ring(ledger, publish, "adapter", window=window)
             # Its own message is still held, so it takes no other: one that is sound has the next one.
             time.sleep(HAND_ON_PAUSE_S)
         return 0
     keeper = LeaseKeeper(
-        lambda: ledger.renew(batch),
-        lease_s=ledger.lease_s,
+        lambda: ledger.batches.renew(batch),
+        lease_s=ledger.batches.lease_s,
         name=f"Batch {batch.id}",
         silence_s=LONGEST_SILENCE_S + len(batch.reviews) * SLOWEST_REVIEW_S,
     )
@@ -113,19 +113,19 @@ def score_batch(
             loaded = time.monotonic()
             outcomes = scorer.score(batch.reviews)
             timings = {"load_s": round(loaded - started, 4), "score_s": round(time.monotonic() - loaded, 4)}
-            ledger.finish(batch, scorer.identity, outcomes, timings=timings, worker=worker)
+            ledger.batches.finish(batch, scorer.identity, outcomes, timings=timings, worker=worker)
         scored = len(outcomes)
     except LeaseLost:
         log.warning("Lease of batch %s lost; its unsaved labels are dropped.", batch.id)
     except AdapterInvalid as error:
-        if ledger.hand_over(batch, str(error)):
+        if ledger.batches.hand_over(batch, str(error)):
             log.warning("Batch %s of job %s goes to the oracle: %s", batch.id, batch.job_id, error)
         else:
-            ledger.stop(batch.job_id, str(error))
-            ledger.put_back(batch)
+            ledger.jobs.stop(batch.job_id, str(error))
+            ledger.batches.put_back(batch)
             log.error("Job %s stopped: %s", batch.job_id, error)
     except HostUnfit as error:
-        if ledger.unfit(batch, worker, str(error)):
+        if ledger.faults.unfit(batch, worker, str(error)):
             log.warning(
                 "This worker can't load adapter %d and leaves its batches to others; it tries again in %g min: %s",
                 batch.adapter_id,
@@ -133,17 +133,19 @@ def score_batch(
                 error,
             )
     except DeviceBroken as error:
-        ledger.broke(batch, worker, str(error), while_scoring=loaded is not None, delay_s=retry_delay_s)
+        ledger.faults.broke(
+            batch, worker, str(error), while_scoring=loaded is not None, delay_s=retry_delay_s
+        )
         raise
     except Transient as error:
         log.warning("Batch %s will be tried again: %s", batch.id, error)
-        ledger.release(batch, str(error), delay_s=retry_delay_s)
+        ledger.batches.release(batch, str(error), delay_s=retry_delay_s)
     except Exception as error:
         # Not swallowed: the attempt counts, and after max_attempts the batch is bisected down to the review at fault.
         # Only the type is logged, since a message may quote the review.
         log.error("Batch %s failed with %s.", batch.id, type(error).__name__)
-        ledger.release(batch, f"{type(error).__name__} while scoring", delay_s=retry_delay_s)
-    ledger.complete(batch.job_id)
+        ledger.batches.release(batch, f"{type(error).__name__} while scoring", delay_s=retry_delay_s)
+    ledger.jobs.complete(batch.job_id)
     ring(ledger, publish, "adapter", window=window)
     return scored
 
@@ -151,7 +153,7 @@ def score_batch(
 def _load(batch: Batch, ledger: Ledger, scorers: Scorers) -> Scorer:
     if scorers.has(batch.adapter_id):
         return scorers(batch.adapter_id)
-    ledger.loading(batch, True)
+    ledger.batches.loading(batch, True)
     scorer = scorers(batch.adapter_id)
-    ledger.loading(batch, False)
+    ledger.batches.loading(batch, False)
     return scorer

@@ -70,10 +70,10 @@ class Breaker:
     def look(self, ledger: Ledger) -> None:
         """One look at the row, to be had every second or so; returns at once."""
         if not self._started:
-            ledger.take_over_faults(self._worker, gone=self._gone)
+            ledger.faults.take_over(self._worker, gone=self._gone)
             self._started = True
         self._watch_probe(ledger)
-        fault = ledger.broken_device(self._worker)
+        fault = ledger.faults.broken_device(self._worker)
         if fault is None:
             if self._open:
                 log.info("The device works again: this worker takes batches.")
@@ -105,7 +105,7 @@ class Breaker:
             return
         self._probe = None
         if code != 0:
-            ledger.device_still_broken(self._worker, f"the probe of the device died ({died(code)})")
+            ledger.faults.device_still_broken(self._worker, f"the probe of the device died ({died(code)})")
 
 
 def start_probe(adapter_id: int, parent: int) -> subprocess.Popen[bytes]:
@@ -147,12 +147,12 @@ def probe(adapter_id: int, settings: Settings, store: Store) -> None:
         Scorers(settings, store)(adapter_id).score([Review(1, TEXT)])
     except (DeviceBroken, DeviceUnavailable) as error:
         log.warning("The device is still broken: %s", error)
-        store.ledger.device_still_broken(worker, str(error))
+        store.ledger.faults.device_still_broken(worker, str(error))
     except (AdapterInvalid, HostUnfit) as error:
         log.warning("The device can't be tried: %s", error)
-        store.ledger.device_untried(worker)
+        store.ledger.faults.device_untried(worker)
     else:
-        store.ledger.device_sound(worker)
+        store.ledger.faults.device_sound(worker)
 
 
 if __name__ == "__main__":

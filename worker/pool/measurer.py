@@ -46,13 +46,13 @@ class Measurer:
         if self._process is not None:
             code = self._process.poll()
             if code is None:
-                if ledger.measuring_expired(self._token):
+                if ledger.agreements.is_expired(self._token):
                     log.warning("The process that measures agreement has hung; it is ended.")
                     self._process.kill()
                 return
             self._ended(ledger, code)
         token = secrets.token_hex(16)
-        job_id = ledger.claim_measuring(token)
+        job_id = ledger.agreements.claim(token)
         if job_id is None:
             return
         command = [sys.executable, "-m", "worker.pool.measurer", "--parent", str(os.getpid())]
@@ -61,7 +61,7 @@ class Measurer:
             self._token = token
         except OSError as error:
             log.error("No process can be started to measure the agreement of job %d: %s", job_id, error)
-            ledger.release_measuring(token, delay_s=REST_S, counts=False)
+            ledger.agreements.release(token, delay_s=REST_S, counts=False)
 
     def stop(self, ledger: Ledger) -> None:
         """Ends the process; what it had begun is due again."""
@@ -71,13 +71,13 @@ class Measurer:
         self._process.wait()
         # Without the database it is due when its time is over.
         with contextlib.suppress(LoracleError):
-            ledger.release_measuring(self._token, counts=False)
+            ledger.agreements.release(self._token, counts=False)
 
     def _ended(self, ledger: Ledger, code: int) -> None:
         if code == DATABASE_AWAY:
-            ledger.release_measuring(self._token, delay_s=REST_S, counts=False)
+            ledger.agreements.release(self._token, delay_s=REST_S, counts=False)
         else:
-            for job_id, attempts in ledger.release_measuring(self._token):
+            for job_id, attempts in ledger.agreements.release(self._token):
                 failed_to_measure(job_id, f"its process died ({died(code)})", attempts)
         self._process = None
 

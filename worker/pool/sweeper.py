@@ -11,7 +11,8 @@ from worker.errors import LoracleError
 from worker.jobs.scoring import Publish, ring
 from worker.pool.measurer import Measurer
 from worker.reviews import Lane
-from worker.store.ledger import Ledger, Swept
+from worker.store.ledger import Ledger
+from worker.store.publishing import Swept
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,9 @@ class Sweeper(threading.Thread):
         window: int,
         interval_s: float,
         before_ring: Callable[[Ledger], None] | None = None,
-        child_died: Callable[[Ledger, str], object] = lambda ledger, task_id: ledger.expire_lease(task_id),
+        child_died: Callable[[Ledger, str], object] = lambda ledger, task_id: ledger.batches.expire_lease(
+            task_id
+        ),
         measurer: Measurer | None = None,
     ) -> None:
         super().__init__(name="sweeper", daemon=True)
@@ -121,7 +124,7 @@ class Sweeper(threading.Thread):
             self._lost.popleft()
         for lane in self._lanes:
             length = self._queue_length(lane)
-            swept = self._ledger.sweep(lane, queue_empty=length == 0)
+            swept = self._ledger.publishing.sweep(lane, queue_empty=length == 0)
             if self._before_ring is not None:
                 self._before_ring(self._ledger)
             heard = ring(self._ledger, self._publish, lane, window=self._window)

@@ -105,7 +105,7 @@ def attempt(batch_id: int, task_id: str) -> Iterator[None]:
 
 def _expire(task_id: str) -> None:
     try:
-        child().store.ledger.expire_lease(task_id)
+        child().store.ledger.batches.expire_lease(task_id)
     except Exception as error:
         # The lease then runs out by itself.
         log.debug("The lease of task %s stays: %s", task_id, type(error).__name__)

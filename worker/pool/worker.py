@@ -148,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def prepare(ledger: Ledger) -> None:
         # A job that waits for nobody is told apart from one whose workers are slow by their claims.
-        handed = ledger.hand_over_waiting(
+        handed = ledger.batches.hand_over_waiting(
             after_s=settings.fallback_after_s, room=2 * settings.publish_window * settings.batch_size
         )
         for job_id, count in handed.items():
@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 count,
                 job_id,
             )
-        ledger.pack(oracles().pack_rule)
+        ledger.packing.pack(oracles().pack_rule)
 
     @cache
     def breaker() -> Breaker:
@@ -177,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         window=settings.publish_window,
         interval_s=settings.sweep_interval_s,
         before_ring=prepare if threads else lambda ledger: breaker().look(ledger),
-        child_died=lambda ledger, task_id: ledger.child_died(task_id, worker_name(settings)),
+        child_died=lambda ledger, task_id: ledger.faults.child_died(task_id, worker_name(settings)),
         measurer=Measurer(),
     )
     worker = app.Worker(

@@ -44,12 +44,12 @@ def refresh_agreement(job_id: int, *, ledger: Ledger, queries: Queries) -> int:
     Raises:
         JobUnknown: there is no such job.
     """
-    token = ledger.begin_measuring(job_id)
+    token = ledger.agreements.begin(job_id)
     try:
-        rows = _measure(queries, queries.get_job(job_id))
-        ledger.save_agreements(job_id, rows, token=token)
+        rows = _measure(queries, queries.jobs.get(job_id))
+        ledger.agreements.save(job_id, rows, token=token)
     except BaseException:
-        ledger.release_measuring(token)
+        ledger.agreements.release(token)
         raise
     return len(rows)
 
@@ -72,17 +72,17 @@ def measure_due(token: str, *, ledger: Ledger, queries: Queries, claimed: int | 
     Raises:
         Transient: the database is away; what was begun isn't given back.
     """
-    job_id = ledger.claim_measuring(token) if claimed is None else claimed
+    job_id = ledger.agreements.claim(token) if claimed is None else claimed
     while job_id is not None:
         try:
-            ledger.save_agreements(job_id, _measure(queries, queries.get_job(job_id)), token=token)
+            ledger.agreements.save(job_id, _measure(queries, queries.jobs.get(job_id)), token=token)
         except Transient:
             raise
         except Exception as error:
             # Only the type is logged, since a message may quote the review.
-            for failed, attempts in ledger.release_measuring(token, delay_s=RETRY_S):
+            for failed, attempts in ledger.agreements.release(token, delay_s=RETRY_S):
                 failed_to_measure(failed, type(error).__name__, attempts)
-        job_id = ledger.claim_measuring(token)
+        job_id = ledger.agreements.claim(token)
 
 
 def failed_to_measure(job_id: int, reason: str, attempts: int) -> None:
@@ -106,7 +106,7 @@ def agreement_as_it_is(queries: Queries, job_id: int) -> Measured:
     Raises:
         JobUnknown: there is no such job.
     """
-    job = queries.get_job(job_id)
+    job = queries.jobs.get(job_id)
     kept = kept_agreement(queries, job)
     if kept is not None:
         return kept
@@ -117,10 +117,10 @@ def kept_agreement(queries: Queries, job: Job) -> Measured | None:
     """What was kept since the job ended, nothing if there was nothing to compare; None while it is to be measured."""
     if job.measured_at is None:
         return None
-    return Measured(tuple(queries.agreements(job.id)), job.measured_at)
+    return Measured(tuple(queries.agreements.of(job.id)), job.measured_at)
 
 
 def _measure(queries: Queries, job: Job) -> list[Measurement]:
-    if not queries.is_comparable(job.id):
+    if not queries.agreements.is_comparable(job.id):
         return []
     return measure(queries.raters(job.id), Policy.parse(job.policy), job.id)

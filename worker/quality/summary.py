@@ -51,7 +51,7 @@ class Summary:
 
 def summarise(queries: Queries, job_id: int) -> Summary:
     """The figures of a job as it stands."""
-    at = queries.progress(job_id)
+    at = queries.jobs.progress(job_id)
     job = at.job
     measured = agreement_as_it_is(queries, job_id)
     return Summary(
@@ -67,7 +67,9 @@ def summarise(queries: Queries, job_id: int) -> Summary:
         labels=label_counts(queries.raters(job_id)),
         sources=at.sources if job.oracle_id is not None else {},
         oracle_cost=job.spent if job.oracle_id is not None else None,
-        oracle_tokens=sum(row.tokens for row in queries.costs(job_id)) if job.oracle_id is not None else 0,
+        oracle_tokens=sum(row.tokens for row in queries.oracle.costs(job_id))
+        if job.oracle_id is not None
+        else 0,
         **summarise_agreement(measured),
         reviews_per_s=None if at.speed is None else round(at.speed, 2),
     )

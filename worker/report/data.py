@@ -114,7 +114,7 @@ def read_report(queries: Queries, job_id: int, *, texts: int = 20) -> ReportData
     Raises:
         JobUnknown: there is no such job.
     """
-    at = queries.progress(job_id)
+    at = queries.jobs.progress(job_id)
     job = at.job
     asks = job.oracle_id is not None
     texts = texts if job.texts == "kept" else 0
@@ -125,10 +125,10 @@ def read_report(queries: Queries, job_id: int, *, texts: int = 20) -> ReportData
         made_at=time.time(),
         version=__version__,
         job=job,
-        identity=queries.job_identity(job_id) if job.texts == "kept" else None,
+        identity=queries.report.identity(job_id) if job.texts == "kept" else None,
         policy=Policy.parse(job.policy),
-        adapter=queries.adapter(job.adapter_id),
-        oracle=None if job.oracle_id is None else queries.scorer(job.oracle_id),
+        adapter=queries.adapters.get(job.adapter_id),
+        oracle=None if job.oracle_id is None else queries.oracle.scorer(job.oracle_id),
         given_by=_given_by(queries, job_id),
         reviews=at.reviews,
         labelled=at.labelled,
@@ -137,11 +137,11 @@ def read_report(queries: Queries, job_id: int, *, texts: int = 20) -> ReportData
         labels=label_counts(raters),
         sources=at.sources if asks else {},
         requests=at.requests,
-        reject_reasons=queries.reject_reasons(job_id, limit=REASONS),
-        failure_reasons=queries.failure_reasons(job_id, limit=REASONS),
+        reject_reasons=queries.report.reject_reasons(job_id, limit=REASONS),
+        failure_reasons=queries.report.failure_reasons(job_id, limit=REASONS),
         labelled_s=at.labelled_s,
         speed=at.speed,
-        costs=tuple(queries.costs(job_id)) if asks else (),
+        costs=tuple(queries.oracle.costs(job_id)) if asks else (),
         scores=score_counts(raters, bins=BINS),
         comparisons=tuple(one for one in measured.rows if one.slice == WHOLE),
         slices=tuple(one for one in measured.rows if one.slice != WHOLE),
@@ -152,10 +152,10 @@ def read_report(queries: Queries, job_id: int, *, texts: int = 20) -> ReportData
 
 
 def _given_by(queries: Queries, job_id: int) -> tuple[GivenBy, ...]:
-    uses = queries.scorer_uses(job_id)
+    uses = queries.report.scorer_uses(job_id)
     return tuple(
         GivenBy(
-            scorer=queries.scorer(scorer_id),
+            scorer=queries.oracle.scorer(scorer_id),
             labels=sum(use.labels for use in uses if use.scorer_id == scorer_id),
             models={
                 use.response_model: use.labels
@@ -174,7 +174,7 @@ def _disputes(queries: Queries, job_id: int, raters: Raters, texts: int) -> Disp
     final = sharpest(raters, "gold,final", limit=texts + len(between) + len(wrong))
     left = final[~np.isin(final, (*between, *wrong))][:texts]
     rows = raters.row_no[np.concatenate((between, wrong, left))].tolist()
-    excerpts = queries.excerpts(job_id, rows, characters=EXCERPT) if rows else {}
+    excerpts = queries.report.excerpts(job_id, rows, characters=EXCERPT) if rows else {}
     return Disputes(
         *(
             tuple(_disagreement(raters, place, excerpts) for place in places.tolist())

@@ -136,12 +136,13 @@ def adapter_unknown(adapter_id: int) -> AdapterUnknown:
 log = logging.getLogger(__name__)
 
 
-class AdapterShelf:
-    """The part of the ledger that keeps adapters."""
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """The adapters, kept."""
 
-    _engine: Engine
+    engine: Engine
 
-    def register_adapter(self, directory: Path) -> int:
+    def register(self, directory: Path) -> int:
         """The id of the adapter in `directory`; its archive is stored unless it is known already.
 
         Raises:
@@ -149,7 +150,7 @@ class AdapterShelf:
         """
         manifest = Manifest.read(directory)
         manifest.verify_files(directory)
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             known = connection.scalar(select(Adapter.id).where(Adapter.sha256 == manifest.sha256))
         if known is not None:
             return known
@@ -160,7 +161,7 @@ class AdapterShelf:
         """The id of the adapter `stub`: it has no files, the stub scorer stands in for it."""
         return self._insert(STUB, STUB, {"name": STUB}, None)
 
-    def activate_adapter(self, adapter_id: int | None) -> bool:
+    def activate(self, adapter_id: int | None) -> bool:
         """New jobs use this adapter from now on; None: the one bundled with the Loracle that enqueues.
 
         Returns whether another one was active before. Jobs that exist keep theirs.
@@ -186,9 +187,9 @@ class AdapterShelf:
             connection.execute(insert(Activation).values(adapter_id=adapter_id, activated_at=now()))
             return True
 
-        return write(self._engine, work)
+        return write(self.engine, work)
 
-    def restore_adapter(self, adapter_id: int, cache: Path) -> Path:
+    def restore(self, adapter_id: int, cache: Path) -> Path:
         """The adapter's directory `cache`/<sha256>, written from the database unless it is there, unchanged.
 
         Raises:
@@ -197,7 +198,7 @@ class AdapterShelf:
             HostUnfit: this version can't read its manifest.
             CacheUnusable: the cache can't be written.
         """
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             row = connection.execute(
                 select(Adapter.name, Adapter.sha256, Adapter.manifest).where(Adapter.id == adapter_id)
             ).one_or_none()
@@ -207,7 +208,7 @@ class AdapterShelf:
         directory = cache / Path(row.sha256).name
         if is_intact(directory):
             return directory
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             archive = connection.scalar(select(Adapter.archive).where(Adapter.id == adapter_id))
         if archive is None:
             raise AdapterInvalid(f"adapter '{row.name}' has no files in the database.")
@@ -244,7 +245,7 @@ class AdapterShelf:
             )
             return connection.execute(select(Adapter.id).where(Adapter.sha256 == sha256)).scalar_one()
 
-        return write(self._engine, work)
+        return write(self.engine, work)
 
 
 MAX_ARCHIVE_BYTES = 512 * 2**20

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, case, delete, exists, insert, or_, select, update
 
 from worker.agreement.measure import Measurement
-from worker.reviews import Job as JobRow
 from worker.store.engine import now, read, write
 from worker.store.inserts import upserting
-from worker.store.job_rows import lock_job, select_jobs, to_job
+from worker.store.job_rows import lock_job
 from worker.store.progress import label_days
 from worker.store.tables import ACTIVE_JOBS, Agreement, Correction, Job, LabelDay, Measuring, Request, Review
 
 
+@dataclass(frozen=True, slots=True)
 class AgreementQueries:
-    """The part of the queries about agreement."""
+    """The reads about agreement."""
 
-    _engine: Engine
+    engine: Engine
 
-    def agreements(self, job_id: int) -> list[Measurement]:
+    def of(self, job_id: int) -> list[Measurement]:
         """What `save_agreements` kept for this job, in the order in which it was given."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             rows = connection.execute(
                 select(Agreement.raters, Agreement.selection, Agreement.slice, Agreement.statistics)
                 .where(Agreement.job_id == job_id)
@@ -34,24 +35,14 @@ class AgreementQueries:
                 Measurement.model_validate({**row._mapping, "raters": row.raters.split(",")}) for row in rows
             ]
 
-    def finished_jobs(self, adapter_id: int) -> list[JobRow]:
-        """The jobs of this adapter that are done, the oldest first."""
-        with read(self._engine) as connection:
-            rows = connection.execute(
-                select_jobs()
-                .where(Job.adapter_id == adapter_id, Job.state == "done", Job.finished_at.is_not(None))
-                .order_by(Job.finished_at, Job.id)
-            )
-            return [to_job(row) for row in rows]
-
     def has_gold(self, job_id: int) -> bool:
         """Whether any review of the job has a gold label, by the file or by a person's correction."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             return bool(connection.scalar(select(or_(*_gold(job_id)))))
 
     def is_comparable(self, job_id: int) -> bool:
         """Whether any review of the job has gold, or the oracle was asked about one: else nobody can be compared."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             asked = exists().where(Request.job_id == job_id)
             return bool(connection.scalar(select(or_(asked, *_gold(job_id)))))
 
@@ -68,16 +59,17 @@ MEASURE_ATTEMPTS = 3
 """A job that so many didn't come to an end with isn't measured again by itself."""
 
 
-class AgreementShelf:
+@dataclass(frozen=True, slots=True)
+class Agreements:
     """The part of the ledger that keeps agreement, and who measures it.
 
     Who measures holds a token. The job's state or its gold may change meanwhile, or another one may begin: then the
     token is worth nothing, and what was measured is dropped.
     """
 
-    _engine: Engine
+    engine: Engine
 
-    def begin_measuring(self, job_id: int) -> str:
+    def begin(self, job_id: int) -> str:
         """The token to measure this job with now; whoever measures it already has begun in vain.
 
         Raises:
@@ -93,16 +85,16 @@ class AgreementShelf:
                 {"due_at": now() + MEASURE_S, "token": token, "attempts": Measuring.attempts + 1},
             )
 
-        write(self._engine, work)
+        write(self.engine, work)
         return token
 
-    def claim_measuring(self, token: str) -> int | None:
+    def claim(self, token: str) -> int | None:
         """The job that has waited longest to be measured, from now on by the holder of `token`; None if none is due.
 
         Due is a job that is over and isn't measured since, unless somebody has begun less than `MEASURE_S` seconds
         ago or it was tried `MEASURE_ATTEMPTS` times.
         """
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             # Most sweeps find nothing, and these must not queue for the write lock.
             if connection.scalar(select(Measuring.job_id).where(*_due()).limit(1)) is None:
                 return None
@@ -123,19 +115,17 @@ class AgreementShelf:
                 )
             return job_id
 
-        return write(self._engine, work)
+        return write(self.engine, work)
 
-    def measuring_expired(self, token: str) -> bool:
+    def is_expired(self, token: str) -> bool:
         """Whether the holder of this token has taken longer than `MEASURE_S` seconds."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             found = connection.scalar(
                 select(Measuring.job_id).where(Measuring.token == token, Measuring.due_at <= now())
             )
         return found is not None
 
-    def release_measuring(
-        self, token: str, *, delay_s: float = 0.0, counts: bool = True
-    ) -> list[tuple[int, int]]:
+    def release(self, token: str, *, delay_s: float = 0.0, counts: bool = True) -> list[tuple[int, int]]:
         """What the holder of this token began is due again after `delay_s` seconds; (job, attempts) of each.
 
         `counts`: its attempt does, since the job may be at fault.
@@ -152,15 +142,15 @@ class AgreementShelf:
             )
             return [(job_id, attempts) for job_id, attempts in rows]
 
-        return write(self._engine, work)
+        return write(self.engine, work)
 
-    def save_agreements(self, job_id: int, found: Sequence[Measurement], *, token: str) -> bool:
+    def save(self, job_id: int, found: Sequence[Measurement], *, token: str) -> bool:
         """Keeps how well the job's raters agree, in place of all that was kept before, its labels by day, and that a
         job which is over is measured; one transaction. False if the token is worth nothing by now: nothing was
         written.
         """
 
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             days = label_days(connection, job_id)
 
         def work(connection: Connection) -> bool:
@@ -196,7 +186,7 @@ class AgreementShelf:
                 )
             return True
 
-        return write(self._engine, work)
+        return write(self.engine, work)
 
 
 def measure_anew(connection: Connection, job_id: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -26,13 +27,45 @@ LOADING = {"loading": True}
 """The timings of a batch while an adapter is loaded for it."""
 
 
-class BatchLife:
-    """The part of the ledger that writes batches and labels."""
+@dataclass(frozen=True, slots=True)
+class Scorers:
+    """Who gives labels; the keys of those seen before are remembered."""
 
-    _engine: Engine
-    max_attempts: int
+    engine: Engine
+    _ids: dict[str, int] = field(default_factory=dict)
+
+    def register(self, scorer: ScorerIdentity) -> int:
+        """The scorer's key, from its own transaction: an id is remembered only once it is committed."""
+        if scorer.sha256 not in self._ids:
+
+            def work(connection: Connection) -> int:
+                connection.execute(
+                    upserting(connection, Scorer)
+                    .values(
+                        sha256=scorer.sha256,
+                        kind=scorer.kind,
+                        name=scorer.name,
+                        details=dict(scorer.details),
+                        created_at=now(),
+                    )
+                    .on_conflict_do_nothing(index_elements=["sha256"])
+                )
+                return connection.execute(
+                    select(Scorer.id).where(Scorer.sha256 == scorer.sha256)
+                ).scalar_one()
+
+            self._ids[scorer.sha256] = write(self.engine, work)
+        return self._ids[scorer.sha256]
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """The batches of the adapter lane, and the labels they come to."""
+
+    engine: Engine
+    scorers: Scorers
     lease_s: float
-    _scorer_ids: dict[str, int]
+    max_attempts: int
 
     def claim_next(
         self, batch_id: int, *, task_id: str = "", without: Collection[int] = ()
@@ -43,7 +76,7 @@ class BatchLife:
         the adapters in `without` are left to other workers.
         """
         while True:
-            with read(self._engine) as connection:
+            with read(self.engine) as connection:
                 chosen = next_batch(connection, "adapter", batch_id, without=without)
             if chosen is None:
                 return None
@@ -95,10 +128,10 @@ class BatchLife:
                 give_message_back(connection, "adapter")
             return claimed
 
-        claimed = write(self._engine, work)
+        claimed = write(self.engine, work)
         if claimed is None:
             return None
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             job = connection.execute(
                 select(Job.adapter_id, Job.policy, Job.oracle_id).where(Job.id == claimed.job_id)
             ).one()
@@ -135,7 +168,7 @@ class BatchLife:
             LeaseLost: it expired and another worker has taken the batch, or it is over.
         """
         renewed = write(
-            self._engine,
+            self.engine,
             lambda connection: (
                 connection.execute(
                     update(Batch).where(*leased(batch)).values(lease_until=now() + self.lease_s)
@@ -148,7 +181,7 @@ class BatchLife:
     def loading(self, batch: BatchRow, begins: bool) -> None:
         """An adapter is loaded for this batch: a child that dies meanwhile has not looked at a review yet."""
         write(
-            self._engine,
+            self.engine,
             lambda connection: connection.execute(
                 update(Batch).where(*leased(batch)).values(timings=LOADING if begins else null())
             ),
@@ -181,7 +214,7 @@ class BatchLife:
         failures = sorted((review.row_no, o.reason) for review, o in pairs if isinstance(o, Failure))
         policy = Policy.parse(batch.policy)
         asked = [] if policy.kind == "oracle" else policy.requests(batch.job_id, _by_row(pairs))
-        scorer_id = self.register_scorer(scorer)
+        scorer_id = self.scorers.register(scorer)
 
         def work(connection: Connection) -> None:
             broken = lock_device(connection, worker)
@@ -215,7 +248,7 @@ class BatchLife:
             if broken is not None and finished.claimed_at > broken.seen_at:
                 prove_sound(connection, broken, max_attempts=self.max_attempts)
 
-        write(self._engine, work)
+        write(self.engine, work)
 
     def release(self, batch: BatchRow, error: str, *, delay_s: float = 0.0) -> None:
         """Gives the batch back unscored: due after `delay_s` seconds, or bisected after too many attempts.
@@ -230,7 +263,7 @@ class BatchLife:
                 raise lease_lost(batch)
             give_back(connection, batch.id, error, delay_s=delay_s, max_attempts=self.max_attempts)
 
-        write(self._engine, work)
+        write(self.engine, work)
 
     def put_back(self, batch: BatchRow) -> None:
         """Gives the batch back as if nobody had claimed it: what went wrong was none of its doing.
@@ -245,14 +278,14 @@ class BatchLife:
                 raise lease_lost(batch)
             put_back(connection, batch.id)
 
-        write(self._engine, work)
+        write(self.engine, work)
 
     def expire_lease(self, task_id: str) -> bool:
         """The child that ran this task died: its lease ends now. Whether it held one."""
         if not task_id:
             return False
         return write(
-            self._engine,
+            self.engine,
             lambda connection: (
                 connection.execute(
                     update(Batch)
@@ -262,51 +295,6 @@ class BatchLife:
                 > 0
             ),
         )
-
-    def register_scorer(self, scorer: ScorerIdentity) -> int:
-        """The scorer's key, from its own transaction: an id is remembered only once it is committed."""
-        if scorer.sha256 not in self._scorer_ids:
-
-            def work(connection: Connection) -> int:
-                connection.execute(
-                    upserting(connection, Scorer)
-                    .values(
-                        sha256=scorer.sha256,
-                        kind=scorer.kind,
-                        name=scorer.name,
-                        details=dict(scorer.details),
-                        created_at=now(),
-                    )
-                    .on_conflict_do_nothing(index_elements=["sha256"])
-                )
-                return connection.execute(
-                    select(Scorer.id).where(Scorer.sha256 == scorer.sha256)
-                ).scalar_one()
-
-            self._scorer_ids[scorer.sha256] = write(self._engine, work)
-        return self._scorer_ids[scorer.sha256]
-
-
-def _by_row(pairs: Sequence[tuple[ReviewRow, Outcome]]) -> list[tuple[int, Outcome]]:
-    return [(review.row_no, outcome) for review, outcome in pairs]
-
-
-def leased(batch: BatchRow) -> tuple[Any, ...]:
-    """Conditions on Batch: it is this one, and still leased to its holder."""
-    return (Batch.id == batch.id, Batch.lease_token == batch.lease_token, Batch.state == "running")
-
-
-def lease_lost(batch: BatchRow) -> LeaseLost:
-    return LeaseLost(
-        f"batch {batch.id} of job {batch.job_id} is no longer leased to this worker: "
-        "its unsaved work is dropped."
-    )
-
-
-class Fallback:
-    """The part of the ledger that gives batches of the adapter lane to the oracle."""
-
-    _engine: Engine
 
     def hand_over(self, batch: BatchRow, reason: str) -> bool:
         """The oracle labels this batch's reviews; False, and nothing is done, where the policy doesn't say so.
@@ -324,7 +312,7 @@ class Fallback:
                 raise lease_lost(batch)
             hand_over(connection, batch.id, reason)
 
-        write(self._engine, work)
+        write(self.engine, work)
         return True
 
     def hand_over_waiting(self, *, after_s: float, room: int) -> dict[int, int]:
@@ -357,7 +345,7 @@ class Fallback:
             )
             .order_by(Job.id)
         )
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             job_ids = connection.scalars(fallback_jobs).all()
         reason = f"no adapter worker has taken a batch for {after_s:g} s"
 
@@ -382,5 +370,21 @@ class Fallback:
                 handed += 1
             return handed
 
-        handed = {job_id: write(self._engine, partial(work, job_id=job_id)) for job_id in job_ids}
+        handed = {job_id: write(self.engine, partial(work, job_id=job_id)) for job_id in job_ids}
         return {job_id: count for job_id, count in handed.items() if count}
+
+
+def _by_row(pairs: Sequence[tuple[ReviewRow, Outcome]]) -> list[tuple[int, Outcome]]:
+    return [(review.row_no, outcome) for review, outcome in pairs]
+
+
+def leased(batch: BatchRow) -> tuple[Any, ...]:
+    """Conditions on Batch: it is this one, and still leased to its holder."""
+    return (Batch.id == batch.id, Batch.lease_token == batch.lease_token, Batch.state == "running")
+
+
+def lease_lost(batch: BatchRow) -> LeaseLost:
+    return LeaseLost(
+        f"batch {batch.id} of job {batch.job_id} is no longer leased to this worker: "
+        "its unsaved work is dropped."
+    )

@@ -41,32 +41,33 @@ class BulkRow:
     said: str | None
 
 
-class BulkLife:
-    """The part of the ledger that writes submissions to the Batch API."""
+@dataclass(frozen=True, slots=True)
+class Bulks:
+    """The submissions to the Batch API."""
 
-    _engine: Engine
+    engine: Engine
     lease_s: float
 
-    def bulk(self, batch_id: int) -> BulkRow | None:
+    def get(self, batch_id: int) -> BulkRow | None:
         """The Bulk of this batch; None if the batch is a Prompt."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             row = connection.execute(_select_bulks().where(Bulk.batch_id == batch_id)).one_or_none()
         return None if row is None else BulkRow(*row)
 
-    def bulks(self, *, open_only: bool = False) -> list[BulkRow]:
+    def all(self, *, open_only: bool = False) -> list[BulkRow]:
         """All Bulks, the newest first."""
         query = _select_bulks().order_by(Bulk.batch_id.desc())
         if open_only:
             query = query.where(Bulk.state.in_(("packed", "submitted")))
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             return [BulkRow(*row) for row in connection.execute(query)]
 
-    def bulk_scorer(self, batch_id: int) -> int:
+    def scorer_of(self, batch_id: int) -> int:
         """The scorer that a Bulk asks."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             return int(connection.scalar(select(Batch.scorer_id).where(Batch.id == batch_id)) or 0)
 
-    def begin_bulk(self, prompt: Prompt) -> None:
+    def begin(self, prompt: Prompt) -> None:
         """It is uploaded anew: what was set aside for it before wasn't spent. Raises LeaseLost."""
 
         def work(connection: Connection) -> None:
@@ -76,7 +77,7 @@ class BulkLife:
                 update(Bulk).where(Bulk.batch_id == prompt.id).values(file_id=None, creating_at=None)
             )
 
-        write(self._engine, work)
+        write(self.engine, work)
 
     def note_upload(self, prompt: Prompt, file_id: str) -> None:
         """The Bulk's lines are uploaded: from now on a submission of it may exist. Raises LeaseLost."""
@@ -87,7 +88,7 @@ class BulkLife:
                 update(Bulk).where(Bulk.batch_id == prompt.id).values(file_id=file_id, creating_at=now())
             )
 
-        write(self._engine, work)
+        write(self.engine, work)
 
     def note_submission(self, prompt: Prompt, remote_id: str, *, poll_after_s: float) -> None:
         """OpenAI has it: it waits, without a lease, until it is asked about again. Raises LeaseLost."""
@@ -103,11 +104,11 @@ class BulkLife:
                 update(Bulk).where(Bulk.batch_id == prompt.id).values(state="submitted", remote_id=remote_id)
             )
 
-        write(self._engine, work)
+        write(self.engine, work)
 
-    def wait_on(self, prompt: Prompt, *, poll_after_s: float, said: str | None = None) -> None:
+    def wait(self, prompt: Prompt, *, poll_after_s: float, said: str | None = None) -> None:
         """OpenAI isn't done with it: asked about again after `poll_after_s` seconds. Raises LeaseLost."""
-        write(self._engine, lambda connection: _wait(connection, prompt, poll_after_s, said))
+        write(self.engine, lambda connection: _wait(connection, prompt, poll_after_s, said))
 
     def collect(
         self,
@@ -138,15 +139,15 @@ class BulkLife:
             close_batch(connection, prompt.id, "failed" if error and not answers else "done")
             return again
 
-        return write(self._engine, work)
+        return write(self.engine, work)
 
     def has_answers(self, prompt: Prompt) -> bool:
         """Whether this scorer has labelled any review of the Bulk's jobs."""
         labelled = exists().where(Request.job_id.in_(prompt.job_ids), Request.state == "labelled")
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             return bool(connection.scalar(select(labelled)))
 
-    def abandon_bulk(self, prompt: Prompt, error: str) -> None:
+    def abandon(self, prompt: Prompt, error: str) -> None:
         """It is given up, and its requests are open again. What was set aside counts as spent if it was submitted.
 
         Raises:
@@ -164,9 +165,9 @@ class BulkLife:
             reopen_packed(connection, prompt.id)
             close_batch(connection, prompt.id, "failed")
 
-        write(self._engine, work)
+        write(self.engine, work)
 
-    def split_bulk(self, prompt: Prompt, reason: str) -> None:
+    def split(self, prompt: Prompt, reason: str) -> None:
         """Two Bulks of half the size in its place; nothing of it was sent.
 
         Raises:
@@ -180,7 +181,7 @@ class BulkLife:
                 insert_bulk(connection, batch_id)
             close_batch(connection, prompt.id, "split")
 
-        write(self._engine, work)
+        write(self.engine, work)
 
     def submit_again(self, prompt: Prompt, reason: str, *, delay_s: float) -> None:
         """OpenAI took it and then didn't want it now: uploaded anew, under a new key, later. Raises LeaseLost."""
@@ -200,12 +201,12 @@ class BulkLife:
                 )
             )
 
-        write(self._engine, work)
+        write(self.engine, work)
 
     def due_now(self, batch_ids: Sequence[int]) -> int:
         """Bulks that wait are asked about at the next sweep; how many."""
         return write(
-            self._engine,
+            self.engine,
             lambda connection: (
                 connection.execute(
                     update(Batch)

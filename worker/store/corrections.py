@@ -22,12 +22,13 @@ from worker.store.tables import ACTIVE_JOBS, Correction, Job, Label, Review, Sco
 _ROWS = 1000
 
 
-class Corrector:
-    """The part of the ledger that writes corrections."""
+@dataclass(frozen=True, slots=True)
+class Corrections:
+    """Corrections, written."""
 
-    _engine: Engine
+    engine: Engine
 
-    def save_corrections(self, job_id: int, corrections: Sequence[CorrectionRow]) -> int:
+    def save(self, job_id: int, corrections: Sequence[CorrectionRow]) -> int:
         """Writes all of them in one transaction, or none; one for a review that has one replaces it.
 
         Returns how many replaced another one. The agreement of a job that is over is due to be measured anew.
@@ -53,7 +54,7 @@ class Corrector:
                 measure_anew(connection, job_id)
             return replaced
 
-        return write(self._engine, work)
+        return write(self.engine, work)
 
 
 def _save(connection: Connection, job_id: int, corrections: Sequence[CorrectionRow]) -> int:
@@ -114,12 +115,13 @@ class WorkRow:
     gold: str | None
 
 
-class Worklist:
-    """The part of the queries that picks work for people."""
+@dataclass(frozen=True, slots=True)
+class ReviewTasks:
+    """What people are to judge."""
 
-    _engine: Engine
+    engine: Engine
 
-    def worklist(
+    def iterate(
         self, job_id: int, kind: WorkKind, *, limit: int | None, chunk: int = 500
     ) -> Iterator[WorkRow]:
         """Reviews that nobody has corrected yet, in this order, `limit` at most; memory stays flat.
@@ -135,14 +137,14 @@ class Worklist:
         Raises:
             JobUnknown: there is no such job.
         """
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             if connection.scalar(select(Job.id).where(Job.id == job_id)) is None:
                 raise job_unknown(job_id)
         return self._rows(_worklist(job_id, kind, limit), chunk)
 
     def _rows(self, query: Select[Any], chunk: int) -> Iterator[WorkRow]:
         with (
-            read(self._engine) as connection,
+            read(self.engine) as connection,
             connection.execute(query, execution_options={"yield_per": chunk}) as rows,
         ):
             for row in rows:
@@ -151,7 +153,7 @@ class Worklist:
     def missing_rows(self, job_id: int, row_nos: Sequence[int], *, chunk: int = 1000) -> set[int]:
         """Those of these rows of which the job has no review."""
         found: set[int] = set()
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             for start in range(0, len(row_nos), chunk):
                 part = row_nos[start : start + chunk]
                 found.update(

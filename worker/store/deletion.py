@@ -56,19 +56,20 @@ class UploadedFile:
     age_s: float
 
 
+@dataclass(frozen=True, slots=True)
 class Deletion:
-    """The part of the ledger that deletes."""
+    """Deletes."""
 
-    _engine: Engine
+    engine: Engine
 
-    def deletable(self, job_id: int, *, texts_only: bool) -> Deletable:
+    def check(self, job_id: int, *, texts_only: bool) -> Deletable:
         """What would go.
 
         Raises:
             JobUnknown: there is no such job.
             JobStateInvalid: it isn't over, workers hold batches of it, or a Bulk of it is under way.
         """
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             _check(connection, job_id, texts_only=texts_only)
             job = read_job(connection, job_id)
             reviews, rejects, labels, corrections = (
@@ -78,7 +79,7 @@ class Deletion:
         is_begun = "deleting" in (job.state, job.texts)
         return Deletable(job.name, reviews, rejects, labels, corrections, job.spent, is_begun)
 
-    def begin_deletion(self, job_id: int, *, texts_only: bool) -> list[UploadedFile]:
+    def begin(self, job_id: int, *, texts_only: bool) -> list[UploadedFile]:
         """From now on the job is `deleting`, or its texts are, and nothing of it is scored or asked any more.
 
         The same file can be enqueued anew at once. Returns the uploads of its Bulks that may still be at OpenAI.
@@ -105,7 +106,7 @@ class Deletion:
                 )
             return _uploaded_files(connection, job_id)
 
-        return write(self._engine, work)
+        return write(self.engine, work)
 
     def delete_rows(self, job_id: int) -> int:
         """One transaction: the job's next reviews and rejects, with all that is theirs; how many, 0 at the end."""
@@ -119,7 +120,7 @@ class Deletion:
                 for table in (Review, Reject)
             )
 
-        return write(self._engine, work)
+        return write(self.engine, work)
 
     def empty_texts(self, job_id: int, after_row: int) -> int | None:
         """One transaction: the texts behind `after_row`, and what may quote them; the last row, None at the end."""
@@ -139,7 +140,7 @@ class Deletion:
                 )
             return None if last == _END else last
 
-        return write(self._engine, work)
+        return write(self.engine, work)
 
     def delete_calls(self, job_id: int) -> int:
         """One transaction: the job's next batches and reservations; how many, 0 at the end.
@@ -164,9 +165,9 @@ class Deletion:
             _keep_money(connection, job_id, sum(taken))
             return len(batch_ids) + len(taken)
 
-        return write(self._engine, work)
+        return write(self.engine, work)
 
-    def end_deletion(self, job_id: int, *, texts_only: bool) -> None:
+    def end(self, job_id: int, *, texts_only: bool) -> None:
         """The last transaction: the job is gone, or its texts are."""
 
         def work(connection: Connection) -> None:
@@ -182,7 +183,7 @@ class Deletion:
             connection.execute(delete(Job).where(Job.id == job_id, Job.state == "deleting"))
             connection.execute(update(DeletedJob).where(DeletedJob.id == job_id).values(deleted_at=now()))
 
-        write(self._engine, work)
+        write(self.engine, work)
 
     def wipe(self, *, whole: bool = False) -> bool:
         """Nothing that was deleted is left in the bytes of SQLite's files; whether that is so.
@@ -190,7 +191,7 @@ class Deletion:
         A large database is rewritten only when `whole` says so, since writers wait for that: without it, remains may
         be left in pages that other rows share. Of PostgreSQL it is always false: that is the work of its own VACUUM.
         """
-        return rewrite_sqlite(self._engine, whole=whole)
+        return rewrite_sqlite(self.engine, whole=whole)
 
 
 def _check(connection: Connection, job_id: int, *, texts_only: bool) -> None:

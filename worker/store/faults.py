@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, delete, select, update
 
 from worker.reviews import Batch as BatchRow
-from worker.store.batches import LOADING, leased
+from worker.store.batches import LOADING, Batches, leased
 from worker.store.bisecting import put_back
 from worker.store.engine import now, read, write
 from worker.store.fault_rows import DEVICE, Fault, Standing, at, lock_device, prove_sound, read_faults
@@ -22,18 +23,17 @@ PROBE_S = 30.0
 LONGEST_PROBE_S = 600.0
 
 
+@dataclass(frozen=True, slots=True)
 class WorkerFaults:
-    """The part of the ledger that keeps what workers can't do."""
+    """What workers can't do."""
 
-    _engine: Engine
+    engine: Engine
+    batches: Batches
     max_attempts: int
-
-    def expire_lease(self, task_id: str) -> bool:
-        raise NotImplementedError
 
     def standing(self, worker: str) -> Standing:
         """What this worker must leave alone now."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             faults = read_faults(connection, worker=worker)
         return Standing(
             frozenset(fault.adapter_id for fault in faults if fault.adapter_id is not None),
@@ -42,7 +42,7 @@ class WorkerFaults:
 
     def broken_device(self, worker: str) -> Fault | None:
         """What is wrong with this worker's device while it must not take batches; None: it may."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             faults = read_faults(connection, worker=worker)
         return next((fault for fault in faults if fault.adapter_id is None), None)
 
@@ -62,15 +62,15 @@ class WorkerFaults:
                 put_back(connection, batch.id)
             return bool(row.times == 0 or row.reason != reason)
 
-        return write(self._engine, work)
+        return write(self.engine, work)
 
     def fit(self, worker: str, adapter_id: int) -> bool:
         """The worker has loaded the adapter. Whether it couldn't before."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             if connection.scalar(select(WorkerFault.times).where(*at(worker, adapter_id))) is None:
                 return False
         gone = delete(WorkerFault).where(*at(worker, adapter_id))
-        return write(self._engine, lambda connection: connection.execute(gone).rowcount == 1)
+        return write(self.engine, lambda connection: connection.execute(gone).rowcount == 1)
 
     def broke(
         self, batch: BatchRow, worker: str, reason: str, *, while_scoring: bool, delay_s: float = 0.0
@@ -85,7 +85,7 @@ class WorkerFaults:
             if connection.scalar(select(Batch.id).where(*leased(batch)).with_for_update()) is not None:
                 put_back(connection, batch.id, delay_s=delay_s)
 
-        write(self._engine, work)
+        write(self.engine, work)
 
     def child_died(self, task_id: str, worker: str) -> bool:
         """The child that ran this task died: its lease ends now. Whether it held one.
@@ -98,10 +98,10 @@ class WorkerFaults:
             Batch.task_id == task_id,
             Job.id == Batch.job_id,
         )
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             held = connection.execute(loaded_for).one_or_none() if task_id else None
         if held is None or held.timings != LOADING:
-            return self.expire_lease(task_id)
+            return self.batches.expire_lease(task_id)
 
         def work(connection: Connection) -> bool:
             _break(
@@ -112,7 +112,7 @@ class WorkerFaults:
                 put_back(connection, still)
             return still is not None
 
-        return write(self._engine, work)
+        return write(self.engine, work)
 
     def device_sound(self, worker: str) -> None:
         """A probe has shown that the device works: what broke it before counts as an attempt of its batch."""
@@ -122,12 +122,12 @@ class WorkerFaults:
             if row is not None:
                 prove_sound(connection, row, max_attempts=self.max_attempts)
 
-        write(self._engine, work)
+        write(self.engine, work)
 
     def device_untried(self, worker: str) -> None:
         """A probe couldn't get as far as the device: the worker takes batches again, and nothing is counted."""
         write(
-            self._engine,
+            self.engine,
             lambda connection: connection.execute(delete(WorkerFault).where(*at(worker, DEVICE))),
         )
 
@@ -145,14 +145,14 @@ class WorkerFaults:
                 .values(reason=reason, batch_ids=[], probes=row.probes + 1, until=now() + wait_s)
             )
 
-        write(self._engine, work)
+        write(self.engine, work)
 
-    def take_over_faults(self, worker: str, *, gone: Callable[[str], bool]) -> None:
+    def take_over(self, worker: str, *, gone: Callable[[str], bool]) -> None:
         """A worker has started: it can load everything until shown otherwise, but its device may still be broken.
 
         `gone` says of another worker's name whether that was this one before a restart.
         """
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             names = connection.scalars(select(WorkerFault.worker).distinct()).all()
         former = [name for name in names if name != worker and gone(name)]
         if worker not in names and not former:
@@ -171,7 +171,7 @@ class WorkerFaults:
                     connection.execute(delete(WorkerFault).where(*at(name, DEVICE)))
             connection.execute(update(WorkerFault).where(*at(worker, DEVICE)).values(until=now()))
 
-        write(self._engine, work)
+        write(self.engine, work)
 
 
 def _break(connection: Connection, worker: str, reason: str, adapter_id: int, batch_ids: list[int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, case, exists, func, insert, not_, select, update
@@ -17,7 +18,7 @@ from worker.store.agreements import measure_anew, measure_later
 from worker.store.engine import analyze, now, read, write
 from worker.store.inserts import insert_reviews, queue_batches, upserting
 from worker.store.job_rows import job_unknown, read_job
-from worker.store.requests import insert_requests, open_requests_of, reopen
+from worker.store.requests import fail_stopped, insert_requests, open_requests_of, reopen
 from worker.store.tables import (
     ACTIVE_JOBS,
     OPEN_BATCHES,
@@ -32,12 +33,13 @@ ANALYZED_FROM = 10_000
 """Records of a job from which on its size changes how the tables are best read."""
 
 
-class JobLife:
-    """The part of the ledger that writes jobs."""
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """The jobs, written."""
 
-    _engine: Engine
+    engine: Engine
 
-    def open_job(self, spec: JobSpec) -> tuple[JobRow, bool]:
+    def open(self, spec: JobSpec) -> tuple[JobRow, bool]:
         """The job of this identity and whether it is new; an existing one is returned as it is."""
 
         def work(connection: Connection) -> tuple[JobRow, bool]:
@@ -70,7 +72,7 @@ class JobLife:
             job_id = created or connection.scalar(select(Job.id).where(Job.identity == spec.identity))
             return read_job(connection, int(job_id or 0)), is_new
 
-        return write(self._engine, work)
+        return write(self.engine, work)
 
     def set_budget(self, job_id: int, max_cost: Money) -> bool:
         """The most the oracle may cost for this job, with what is spent; False if the job is over."""
@@ -83,7 +85,7 @@ class JobLife:
             )
             return changed.rowcount == 1
 
-        return write(self._engine, work)
+        return write(self.engine, work)
 
     def append(
         self,
@@ -136,7 +138,7 @@ class JobLife:
                 ranges = [(b[0].row_no, b[-1].row_no, len(b)) for b in batches if b]
                 queue_batches(connection, job_id, ranges)
 
-        write(self._engine, work)
+        write(self.engine, work)
 
     def seal(self, job_id: int) -> bool:
         """The file or stream has ended: reading -> running, or done at once if nothing is open.
@@ -159,7 +161,7 @@ class JobLife:
                 if job.state not in ("running", "done"):
                     raise JobStateInvalid(f"job {job_id} is {job.state}: its file can't be finished.")
 
-        write(self._engine, work)
+        write(self.engine, work)
         self._analyze_large(job_id)
         return self.complete(job_id)
 
@@ -172,7 +174,7 @@ class JobLife:
         other's end from within its own transaction.
         """
 
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             # Most calls find something open, and these must not queue for the write lock.
             if connection.scalar(select(Job.id).where(Job.id == job_id, *nothing_open())) is None:
                 return False
@@ -191,17 +193,17 @@ class JobLife:
                 measure_anew(connection, job_id)
             return done.rowcount == 1
 
-        done = write(self._engine, work)
+        done = write(self.engine, work)
         if done:
             self._analyze_large(job_id)
         return done
 
     def _analyze_large(self, job_id: int) -> None:
         """A job that fills the tables would be read by the plans of empty ones until the database looks by itself."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             records = connection.scalar(select(Job.records_read).where(Job.id == job_id))
         if records is not None and records >= ANALYZED_FROM:
-            analyze(self._engine)
+            analyze(self.engine)
 
     def stop(self, job_id: int, reason: str) -> None:
         """The job can't go on: no further batch is claimed, running ones finish. A job that is over stays so.
@@ -219,7 +221,7 @@ class JobLife:
             if stopped.rowcount == 0:
                 read_job(connection, job_id)
 
-        write(self._engine, work)
+        write(self.engine, work)
 
     def cancel(self, job_id: int) -> JobRow:
         """Queued batches are cancelled, running ones finish, labels are kept. Cancelling twice is like once.
@@ -247,7 +249,7 @@ class JobLife:
             )
             return job
 
-        return write(self._engine, work)
+        return write(self.engine, work)
 
     def retry(self, job_id: int, *, max_cost: Money | None = None) -> int:
         """Queues again what failed or was cancelled, and lets a stopped job go on; labels stay.
@@ -261,7 +263,23 @@ class JobLife:
             JobStateInvalid: it is being deleted, or its texts are.
         """
 
-        return write(self._engine, lambda connection: reset_failed(connection, job_id, max_cost))
+        return write(self.engine, lambda connection: reset_failed(connection, job_id, max_cost))
+
+    def stop_oracle(self, job_ids: Sequence[int], reason: str) -> None:
+        """The oracle isn't asked any more for these jobs: their open requests end with the reason.
+
+        What a call under way answers is still saved. `retry` lifts it.
+        """
+
+        def work(connection: Connection) -> None:
+            connection.execute(
+                update(Job)
+                .where(Job.id.in_(job_ids), Job.state.in_(ACTIVE_JOBS), Job.oracle_error.is_(None))
+                .values(oracle_error=reason)
+            )
+            fail_stopped(connection)
+
+        write(self.engine, work)
 
 
 def nothing_open() -> list[Any]:

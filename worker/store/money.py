@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine, and_, exists, func, insert, or_, select, update
 
@@ -18,10 +19,11 @@ from worker.store.tables import OPEN_BATCHES, Batch, Bulk, DeletedJob, Job, Rese
 _GLOBAL_LOCK = zlib.crc32(b"loracle money")
 
 
-class Treasury:
-    """The part of the ledger that knows what the oracle may cost."""
+@dataclass(frozen=True, slots=True)
+class Reservations:
+    """What the oracle may cost."""
 
-    _engine: Engine
+    engine: Engine
 
     def reserve(
         self, batch_id: int, shares: Mapping[int, Money], *, price: Price, max_total: Money | None = None
@@ -75,11 +77,11 @@ class Treasury:
                 ).scalar_one()
             return reservations
 
-        return write(self._engine, work)
+        return write(self.engine, work)
 
     def outstanding(self, batch_id: int) -> dict[int, int]:
         """The unsettled reservations of a Bulk, by job."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             rows = connection.execute(
                 select(Reservation.job_id, Reservation.id).where(
                     Reservation.batch_id == batch_id, Reservation.cost_nanos.is_(None)

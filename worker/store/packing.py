@@ -46,10 +46,11 @@ class _Open:
         return self.job_id, self.row_no
 
 
-class Packer:
-    """The part of the ledger that fills the openai lane's batches."""
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Fills the batches of the openai lane."""
 
-    _engine: Engine
+    engine: Engine
 
     def pack(self, rule_of: Callable[[int], PackRule]) -> int:
         """Packs what is due; how many batches were made. One packer at a time: a second one does nothing.
@@ -57,7 +58,7 @@ class Packer:
         Requests come in the order (priority, then the jobs in turn, row). An open request whose text has a label
         by the same scorer gets that label for nothing; one whose text is being asked about follows it.
         """
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             scorers = connection.scalars(
                 select(Job.oracle_id)
                 .where(
@@ -70,11 +71,11 @@ class Packer:
             ).all()
             stopped = connection.scalar(stopped_with_open_requests())
         if stopped is not None:
-            write(self._engine, fail_stopped)
+            write(self.engine, fail_stopped)
         made = 0
         for scorer_id in filter(None, scorers):
             rule = rule_of(scorer_id)
-            made += write(self._engine, partial(_pack_scorer, scorer_id=scorer_id, rule=rule))
+            made += write(self.engine, partial(_pack_scorer, scorer_id=scorer_id, rule=rule))
         return made
 
 

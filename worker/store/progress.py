@@ -298,12 +298,13 @@ class DayStats:
         self.set_aside_nanos += other.set_aside_nanos
 
 
+@dataclass(frozen=True, slots=True)
 class StatsQueries:
-    """The part of the queries that sums up all jobs."""
+    """Sums over all jobs."""
 
-    _engine: Engine
+    engine: Engine
 
-    def daily_stats(
+    def by_day(
         self, *, since: datetime.date | None = None, until: datetime.date | None = None
     ) -> list[DayStats]:
         """Every day on which something happened, from `since` to `until`, both included, in order.
@@ -318,7 +319,7 @@ class StatsQueries:
         def at(day: int) -> DayStats:
             return days.setdefault(day, DayStats(_EPOCH + datetime.timedelta(days=day)))
 
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             for day, jobs, records in connection.execute(_jobs(connection, window)):
                 at(day).jobs, at(day).reviews = int(jobs), int(records)
             for day, rejects in connection.execute(_of_jobs(connection, Reject, window)):

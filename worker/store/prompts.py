@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, exists, insert, not_, or_, select, update
@@ -165,28 +166,29 @@ def _packed(batch_id: int) -> tuple[Any, ...]:
     return (Request.batch_id == batch_id, Request.state == "packed")
 
 
-class PromptLife:
-    """The part of the ledger that writes the openai lane's batches and what the oracle answers."""
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """The batches of the openai lane, and what the oracle answers."""
 
-    _engine: Engine
-    max_attempts: int
+    engine: Engine
     lease_s: float
+    max_attempts: int
 
-    def claim_next_prompt(self, batch_id: int, *, task_id: str = "") -> Prompt | None:
+    def claim_next(self, batch_id: int, *, task_id: str = "") -> Prompt | None:
         """Claims the Prompt or Bulk that the message of this one is used for; None if none waits.
 
         That is this one itself, unless one of a higher priority waits or this one isn't waiting any more.
         """
         while True:
-            with read(self._engine) as connection:
+            with read(self.engine) as connection:
                 chosen = next_batch(connection, "openai", batch_id)
             if chosen is None:
                 return None
-            prompt = self.claim_prompt(chosen, task_id=task_id)
+            prompt = self.claim(chosen, task_id=task_id)
             if prompt is not None:
                 return prompt
 
-    def claim_prompt(self, batch_id: int, *, task_id: str = "") -> Prompt | None:
+    def claim(self, batch_id: int, *, task_id: str = "") -> Prompt | None:
         """queued -> running under a fresh lease; with the requests that have no answer yet, by job and row.
 
         Requests of jobs that were stopped or cancelled leave the Prompt. None if there is nothing to do.
@@ -229,17 +231,17 @@ class PromptLife:
                 return None
             return Prompt(batch_id, int(claimed.scorer_id or 0), claimed.attempts, token, requests)
 
-        return write(self._engine, work)
+        return write(self.engine, work)
 
-    def renew_prompt(self, prompt: Prompt) -> None:
+    def renew(self, prompt: Prompt) -> None:
         """The lease runs for its full length from now on.
 
         Raises:
             LeaseLost: it expired and another worker has the Prompt, or it is over.
         """
-        write(self._engine, lambda connection: hold(connection, prompt, lease_until=now() + self.lease_s))
+        write(self.engine, lambda connection: hold(connection, prompt, lease_until=now() + self.lease_s))
 
-    def save_answers(
+    def save(
         self,
         prompt: Prompt,
         answers: Mapping[int, Answer],
@@ -269,10 +271,10 @@ class PromptLife:
                 connection.execute(update(Batch).where(Batch.id == prompt.id).values(lease_until=lease_until))
             return True
 
-        if not write(self._engine, work):
+        if not write(self.engine, work):
             raise _lease_lost(prompt)
 
-    def release_prompt(self, prompt: Prompt, error: str, *, delay_s: float, counts: bool = True) -> None:
+    def release(self, prompt: Prompt, error: str, *, delay_s: float, counts: bool = True) -> None:
         """Gives the Prompt back: due after `delay_s`, or halved after too many attempts that count.
 
         Raises:
@@ -287,9 +289,9 @@ class PromptLife:
                 )
             give_back_prompt(connection, prompt.id, error, delay_s=delay_s, max_attempts=self.max_attempts)
 
-        write(self._engine, work)
+        write(self.engine, work)
 
-    def park_prompt(self, prompt: Prompt, reason: str, *, delay_s: float) -> None:
+    def park(self, prompt: Prompt, reason: str, *, delay_s: float) -> None:
         """The Prompt waits for quota or money; the sweeper queues it again after `delay_s` seconds.
 
         Raises:
@@ -309,23 +311,7 @@ class PromptLife:
                 error=reason,
             )
 
-        write(self._engine, work)
-
-    def stop_oracle(self, job_ids: Sequence[int], reason: str) -> None:
-        """The oracle isn't asked any more for these jobs: their open requests end with the reason.
-
-        What a call under way answers is still saved. `retry` lifts it.
-        """
-
-        def work(connection: Connection) -> None:
-            connection.execute(
-                update(Job)
-                .where(Job.id.in_(job_ids), Job.state.in_(ACTIVE_JOBS), Job.oracle_error.is_(None))
-                .values(oracle_error=reason)
-            )
-            fail_stopped(connection)
-
-        write(self._engine, work)
+        write(self.engine, work)
 
 
 def give_back_prompt(

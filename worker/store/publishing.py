@@ -13,7 +13,7 @@ from worker.reviews import Lane
 from worker.store.bisecting import give_back
 from worker.store.engine import now, read, write
 from worker.store.inserts import on_postgresql
-from worker.store.jobs import nothing_open
+from worker.store.jobs import Jobs, nothing_open
 from worker.store.prompts import give_back_prompt
 from worker.store.queue import give_message_back, next_to_publish
 from worker.store.requests import fail_stopped, stopped_with_open_requests
@@ -38,24 +38,23 @@ class Swept:
         return len(self.completed_jobs)
 
 
-class Bell:
-    """The part of the ledger that decides what is published, and notices what went missing."""
+@dataclass(frozen=True, slots=True)
+class Publishing:
+    """What is published, and what went missing."""
 
-    _engine: Engine
+    engine: Engine
+    jobs: Jobs
     max_attempts: int
-    _bell_timeout_s: float
+    unheard_after_s: float
 
-    def complete(self, job_id: int) -> bool:
-        raise NotImplementedError
-
-    def publishable(self, lane: Lane, *, window: int) -> list[int]:
+    def choose(self, lane: Lane, *, window: int) -> list[int]:
         """Batches to publish now, marked as published: never more than `window` of a lane are outstanding.
 
         Taken in the order (priority, number of the batch within its job, job), so that jobs share the pool. A batch
         of a higher priority needs no room in it: a claim takes it with another one's message.
         Call `unpublish` for those whose message couldn't be sent.
         """
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             # Most calls find nothing to do, and these must not queue for the write lock.
             if not next_to_publish(connection, lane, window=window, lock=False):
                 return []
@@ -68,13 +67,13 @@ class Bell:
                 connection.execute(update(Batch).where(Batch.id.in_(chosen)).values(published_at=now()))
             return chosen
 
-        return write(self._engine, work)
+        return write(self.engine, work)
 
-    def unpublish(self, batch_ids: Sequence[int]) -> None:
+    def publish_again(self, batch_ids: Sequence[int]) -> None:
         """The messages of these batches were not sent: they are publishable again."""
         if batch_ids:
             write(
-                self._engine,
+                self.engine,
                 lambda connection: connection.execute(
                     update(Batch)
                     .where(Batch.id.in_(batch_ids), Batch.state == "queued")
@@ -84,17 +83,17 @@ class Bell:
 
     def give_message_back(self, lane: Lane) -> None:
         """A message was taken from the queue and used for nothing: another one may be published for it."""
-        write(self._engine, lambda connection: give_message_back(connection, lane))
+        write(self.engine, lambda connection: give_message_back(connection, lane))
 
     def sweep(self, lane: Lane, *, queue_empty: bool, ring_after_s: float = 5.0) -> Swept:
         """Expired leases go back, lost bells may ring again, jobs with nothing open are done.
 
         A bell counts as lost when the broker's queue is empty and it rang `ring_after_s` seconds ago, or
-        after `bell_timeout_s` at the latest. One sweeper at a time: a second one does nothing. Without work
+        after `unheard_after_s` at the latest. One sweeper at a time: a second one does nothing. Without work
         it only reads.
         """
-        silent_s = min(ring_after_s, self._bell_timeout_s) if queue_empty else self._bell_timeout_s
-        with read(self._engine) as connection:
+        silent_s = min(ring_after_s, self.unheard_after_s) if queue_empty else self.unheard_after_s
+        with read(self.engine) as connection:
             expired = connection.scalar(select(Batch.id).where(*_expired(lane)).limit(1))
             # The least one is the first in its index; looking for any would walk over the whole backlog.
             silent = connection.scalar(
@@ -106,14 +105,14 @@ class Bell:
             waited = connection.scalar(select(Batch.id).where(*_waited(lane)).limit(1))
             stopped = connection.scalar(stopped_with_open_requests())
         if stopped is not None:
-            write(self._engine, fail_stopped)
+            write(self.engine, fail_stopped)
         swept = Swept()
         if expired is not None or silent or waited is not None:
-            swept = write(self._engine, lambda connection: self._sweep_batches(connection, lane, silent_s))
+            swept = write(self.engine, lambda connection: self._sweep_batches(connection, lane, silent_s))
             if swept.failed or stopped is not None:
-                with read(self._engine) as connection:
+                with read(self.engine) as connection:
                     ready = connection.scalars(select(Job.id).where(*nothing_open()).order_by(Job.id)).all()
-        completed = tuple(job_id for job_id in ready if self.complete(job_id))
+        completed = tuple(job_id for job_id in ready if self.jobs.complete(job_id))
         return Swept(swept.requeued, swept.split, swept.failed, swept.rung_again, completed)
 
     def _sweep_batches(self, connection: Connection, lane: Lane, silent_s: float) -> Swept:

@@ -24,7 +24,7 @@ from worker.store.adapters import (
 )
 from worker.store.agreements import AgreementQueries
 from worker.store.columns import read_raters
-from worker.store.corrections import Worklist
+from worker.store.corrections import ReviewTasks
 from worker.store.engine import read
 from worker.store.fault_rows import Fault, read_faults
 from worker.store.job_rows import job_unknown, read_job, select_jobs, to_job
@@ -62,15 +62,16 @@ class CostRow:
     lost: float
 
 
+@dataclass(frozen=True, slots=True)
 class OracleQueries:
-    """The part of the queries about requests and money."""
+    """The reads about requests and money."""
 
-    _engine: Engine
+    engine: Engine
 
     def costs(self, job_id: int) -> list[CostRow]:
         """What each scorer of the job took."""
         c = COSTS.c
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             rows = connection.execute(
                 select(c.scorer, c.labels, c.paid_labels, c.tokens, c.cost, c.lost)
                 .where(c.job_id == job_id)
@@ -83,7 +84,7 @@ class OracleQueries:
 
     def lost(self, job_id: int) -> float:
         """What is set aside, in US dollars, for calls that nobody heard of again."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             nanos = connection.scalar(
                 select(func.sum(Reservation.reserved_nanos))
                 .join(Batch, Batch.id == Reservation.batch_id)
@@ -97,7 +98,7 @@ class OracleQueries:
 
     def handed_over(self, job_id: int) -> str | None:
         """Why batches of the job went to the oracle; None if none did."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             return connection.scalar(
                 select(Batch.error)
                 .where(
@@ -112,7 +113,7 @@ class OracleQueries:
 
     def prompt_counts(self, oracle_id: int) -> dict[str, int]:
         """How many Prompts and Bulks of a scorer there are, by state."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             rows = connection.execute(
                 select(Batch.state, func.count())
                 .where(Batch.lane == "openai", Batch.scorer_id == oracle_id)
@@ -122,7 +123,7 @@ class OracleQueries:
 
     def prompt_error(self, oracle_id: int) -> str | None:
         """Why the latest Prompt of a scorer that is parked waits."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             return connection.scalar(
                 select(Batch.error)
                 .where(
@@ -135,28 +136,42 @@ class OracleQueries:
                 .limit(1)
             )
 
+    def scorer(self, scorer_id: int) -> ScorerIdentity:
+        """Who gives labels under this key.
 
-class Queries(OracleQueries, AgreementQueries, ResultQueries, Worklist, StatsQueries, ReportQueries):
-    """The reads of a store; each opens a connection of its own and never waits for a writer."""
+        Raises:
+            OracleInvalid: nobody.
+        """
+        with read(self.engine) as connection:
+            row = connection.execute(
+                select(Scorer.kind, Scorer.name, Scorer.sha256, Scorer.details).where(Scorer.id == scorer_id)
+            ).one_or_none()
+        if row is None:
+            raise OracleInvalid(f"the database has no scorer {scorer_id}.")
+        return ScorerIdentity(row.kind, row.name, row.sha256, row.details)
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
-    def get_job(self, job_id: int) -> JobRow:
+@dataclass(frozen=True, slots=True)
+class JobQueries:
+    """The reads about jobs."""
+
+    engine: Engine
+
+    def get(self, job_id: int) -> JobRow:
         """The job. Raises JobUnknown."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             return read_job(connection, job_id)
 
-    def list_jobs(self, limit: int = 50) -> list[JobRow]:
+    def newest(self, limit: int = 50) -> list[JobRow]:
         """The newest jobs first."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             return [
                 to_job(row) for row in connection.execute(select_jobs().order_by(Job.id.desc()).limit(limit))
             ]
 
-    def job_state(self, job_id: int) -> JobState:
+    def state(self, job_id: int) -> JobState:
         """The job's state by one read of its primary key: cheap enough to poll. Raises JobUnknown."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             state = connection.scalar(select(Job.state).where(Job.id == job_id))
         if state is None:
             raise job_unknown(job_id)
@@ -164,17 +179,12 @@ class Queries(OracleQueries, AgreementQueries, ResultQueries, Worklist, StatsQue
 
     def progress(self, job_id: int) -> Progress:
         """How far the job is, from its batches: labels are never counted. Raises JobUnknown."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             return read_progress(connection, job_id)
-
-    def raters(self, job_id: int) -> Raters:
-        """All labels of the job's reviews, of one moment; some 70 bytes per review. Raises JobUnknown."""
-        with read(self._engine) as connection:
-            return read_raters(connection, job_id)
 
     def rejects(self, job_id: int, *, limit: int | None = None) -> list[RejectRow]:
         """The records of the job's file that couldn't be read, in file order."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             rows = connection.execute(
                 select(Reject.row_no, Reject.line_no, Reject.reason)
                 .where(Reject.job_id == job_id)
@@ -183,53 +193,9 @@ class Queries(OracleQueries, AgreementQueries, ResultQueries, Worklist, StatsQue
             )
             return [RejectRow(*row) for row in rows]
 
-    def adapters(self) -> list[AdapterRow]:
-        """All adapters, the newest first."""
-        with read(self._engine) as connection:
-            rows = connection.execute(select_adapters().order_by(Adapter.id.desc()))
-            return [AdapterRow(*row) for row in rows]
-
-    def adapter(self, adapter_id: int) -> AdapterRow:
-        """The adapter of this id. Raises AdapterUnknown."""
-        with read(self._engine) as connection:
-            return read_adapter(connection, adapter_id)
-
-    def find_adapter(self, wanted: str) -> AdapterRow:
-        """The newest adapter of this name, or the one of this id or whose sha256 begins so (4 digits at least).
-
-        Raises:
-            AdapterUnknown: there is none, or the digits fit several.
-        """
-        with read(self._engine) as connection:
-            return find_adapter(connection, wanted)
-
-    def adapter_uses(self) -> dict[int, AdapterUse]:
-        """Size and number of jobs of every adapter, by its id."""
-        with read(self._engine) as connection:
-            return read_uses(connection)
-
-    def activation(self) -> ActivationRow | None:
-        """Which adapter new jobs use, and since when; None as long as nobody has activated one."""
-        with read(self._engine) as connection:
-            return read_activation(connection)
-
-    def scorer(self, scorer_id: int) -> ScorerIdentity:
-        """Who gives labels under this key.
-
-        Raises:
-            OracleInvalid: nobody.
-        """
-        with read(self._engine) as connection:
-            row = connection.execute(
-                select(Scorer.kind, Scorer.name, Scorer.sha256, Scorer.details).where(Scorer.id == scorer_id)
-            ).one_or_none()
-        if row is None:
-            raise OracleInvalid(f"the database has no scorer {scorer_id}.")
-        return ScorerIdentity(row.kind, row.name, row.sha256, row.details)
-
     def decided_until(self, job_id: int) -> int:
         """The last row number before which every review has its label or its error."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             first_batch = connection.scalar(
                 select(func.min(Batch.first_row)).where(
                     Batch.job_id == job_id, Batch.lane == "adapter", Batch.state.in_(OPEN_BATCHES)
@@ -244,7 +210,83 @@ class Queries(OracleQueries, AgreementQueries, ResultQueries, Worklist, StatsQue
         open_rows = [row for row in (first_batch, first_request) if row is not None]
         return min(open_rows) - 1 if open_rows else int(last or 0)
 
-    def worker_faults(self) -> list[Fault]:
+    def finished(self, adapter_id: int) -> list[JobRow]:
+        """The jobs of this adapter that are done, the oldest first."""
+        with read(self.engine) as connection:
+            rows = connection.execute(
+                select_jobs()
+                .where(Job.adapter_id == adapter_id, Job.state == "done", Job.finished_at.is_not(None))
+                .order_by(Job.finished_at, Job.id)
+            )
+            return [to_job(row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterQueries:
+    """The reads about adapters."""
+
+    engine: Engine
+
+    def all(self) -> list[AdapterRow]:
+        """All adapters, the newest first."""
+        with read(self.engine) as connection:
+            rows = connection.execute(select_adapters().order_by(Adapter.id.desc()))
+            return [AdapterRow(*row) for row in rows]
+
+    def get(self, adapter_id: int) -> AdapterRow:
+        """The adapter of this id. Raises AdapterUnknown."""
+        with read(self.engine) as connection:
+            return read_adapter(connection, adapter_id)
+
+    def find(self, wanted: str) -> AdapterRow:
+        """The newest adapter of this name, or the one of this id or whose sha256 begins so (4 digits at least).
+
+        Raises:
+            AdapterUnknown: there is none, or the digits fit several.
+        """
+        with read(self.engine) as connection:
+            return find_adapter(connection, wanted)
+
+    def uses(self) -> dict[int, AdapterUse]:
+        """Size and number of jobs of every adapter, by its id."""
+        with read(self.engine) as connection:
+            return read_uses(connection)
+
+    def activation(self) -> ActivationRow | None:
+        """Which adapter new jobs use, and since when; None as long as nobody has activated one."""
+        with read(self.engine) as connection:
+            return read_activation(connection)
+
+
+@dataclass(frozen=True, slots=True)
+class FaultQueries:
+    """The reads about what is wrong with workers."""
+
+    engine: Engine
+
+    def all(self) -> list[Fault]:
         """What keeps workers from taking batches now, by worker; some of them may have ended since."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             return read_faults(connection)
+
+
+class Queries:
+    """The reads of a store, each part those of one thing. A read opens a connection of its own and never waits for a
+    writer."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.jobs = JobQueries(engine)
+        self.results = ResultQueries(engine)
+        self.agreements = AgreementQueries(engine)
+        self.to_review = ReviewTasks(engine)
+        self.adapters = AdapterQueries(engine)
+        self.oracle = OracleQueries(engine)
+        self.faults = FaultQueries(engine)
+        self.report = ReportQueries(engine)
+        self.stats = StatsQueries(engine)
+
+    def raters(self, job_id: int) -> Raters:
+        """All labels of the job's reviews, of one moment; some 70 bytes per review. Raises JobUnknown."""
+        with read(self.engine) as connection:
+            return read_raters(connection, job_id)

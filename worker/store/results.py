@@ -45,19 +45,20 @@ class Excerpt:
     characters: int
 
 
+@dataclass(frozen=True, slots=True)
 class ReportQueries:
-    """The part of the queries that only a report needs."""
+    """What only a report needs."""
 
-    _engine: Engine
+    engine: Engine
 
-    def job_identity(self, job_id: int) -> str | None:
+    def identity(self, job_id: int) -> str | None:
         """The sha256 of content, columns, sample, adapter and policy; a job of a stream has a random one."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             return connection.scalar(select(Job.identity).where(Job.id == job_id))
 
     def scorer_uses(self, job_id: int) -> list[ScorerUse]:
         """Who gave the job labels, and how many."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             rows = connection.execute(
                 select(Label.scorer_id, Scorer.kind, Label.response_model, func.count())
                 .join(Scorer, Scorer.id == Label.scorer_id)
@@ -89,7 +90,7 @@ class ReportQueries:
 
     def excerpts(self, job_id: int, rows: Sequence[int], *, characters: int) -> dict[int, Excerpt]:
         """The texts of these reviews, cut to so many characters, by row number."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             found = connection.execute(
                 select(
                     Review.row_no,
@@ -101,7 +102,7 @@ class ReportQueries:
             return {row[0]: Excerpt(*row[1:]) for row in found}
 
     def _counts(self, query: Any) -> dict[str, int]:
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             return {reason: int(count) for reason, count in connection.execute(query)}
 
 
@@ -156,12 +157,13 @@ class Filters(TypedDict, total=False):
     until_row: int | None
 
 
+@dataclass(frozen=True, slots=True)
 class ResultQueries:
-    """The part of the queries that streams a job's labels."""
+    """A job's labels, streamed."""
 
-    _engine: Engine
+    engine: Engine
 
-    def iterate_results(
+    def iterate(
         self,
         job_id: int,
         *,
@@ -181,25 +183,25 @@ class ResultQueries:
         Raises:
             JobUnknown: there is no such job.
         """
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             if connection.scalar(select(Job.id).where(Job.id == job_id)) is None:
                 raise job_unknown(job_id)
-        query = _query(self._engine, job_id, filters, with_text=with_text)
+        query = _query(self.engine, job_id, filters, with_text=with_text)
         if sort == "row":
-            return _in_row_order(self._engine, query, job_id, after_row=after_row, limit=limit, chunk=chunk)
+            return _in_row_order(self.engine, query, job_id, after_row=after_row, limit=limit, chunk=chunk)
         if not with_text and sort.endswith("length") and not filters.get("search"):
             query = _with_review(query)
         by: Any = RESULTS.c.score if sort.endswith("score") else Review.characters
         key = (by.desc() if sort.startswith("-") else by.asc()).nulls_last()
         return _sorted(
-            self._engine,
+            self.engine,
             query.where(RESULTS.c.row_no > after_row).order_by(key, RESULTS.c.row_no).limit(limit),
             chunk,
         )
 
     def scorer_names(self) -> list[str]:
         """The names of all that have given labels, or were to."""
-        with read(self._engine) as connection:
+        with read(self.engine) as connection:
             return list(connection.scalars(select(Scorer.name).distinct().order_by(Scorer.name)))
 
 

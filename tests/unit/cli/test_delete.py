@@ -18,7 +18,7 @@ def test_uploads_are_deleted_and_those_that_can_t_be_are_named(tmp_path: Path) -
         asked = {"home": tmp_path, "openai_base_url": server.url}
         settings = Settings(openai_api_key="any", **asked)  # type: ignore[arg-type]
         store, scorer = open_store(settings), oracles.bulk(server)
-        scorer_id = store.ledger.register_scorer(scorer.identity)
+        scorer_id = store.ledger.scorers.register(scorer.identity)
         first, second = (UploadedFile(scorer.upload(b"{}\n"), scorer_id, age_s=60.0) for _ in range(2))
         expired = UploadedFile("file-old", scorer_id, age_s=30 * 86400.0)
         gone = UploadedFile("file-gone", scorer_id, age_s=60.0)

@@ -33,11 +33,11 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     enqueue(made.ledger, 40)
 
     def claim() -> Any:
-        return made.ledger.claim_next(made.ledger.publishable("adapter", window=1)[0])
+        return made.ledger.batches.claim_next(made.ledger.publishing.choose("adapter", window=1)[0])
 
-    made.ledger.unfit(claim(), BARE, "no base model. Set LORACLE_BASE_MODEL.")
+    made.ledger.faults.unfit(claim(), BARE, "no base model. Set LORACLE_BASE_MODEL.")
     for _ in range(OPENS_AT):
-        made.ledger.broke(claim(), ILL, "CUDA error: misaligned address", while_scoring=True)
+        made.ledger.faults.broke(claim(), ILL, "CUDA error: misaligned address", while_scoring=True)
     return made
 
 
@@ -88,8 +88,8 @@ def test_status_names_unfit_workers_beside_those_that_work_and_none_that_are_gon
 
 def test_a_job_of_another_adapter_isnt_told_of_what_a_worker_cant_load(store: Store, online: Online) -> None:
     online(BARE)
-    other = store.ledger._insert("other", "1" * 64, {"name": "other"}, None)
-    with store.ledger._engine.begin() as connection:
+    other = store.ledger.adapters._insert("other", "1" * 64, {"name": "other"}, None)
+    with store.ledger.jobs.engine.begin() as connection:
         connection.exec_driver_sql(f"UPDATE jobs SET adapter_id = {other}")
     assert report()["unfit_workers"] == []
 

@@ -28,34 +28,34 @@ def store(settings: Settings) -> Store:
     opened = open_store(settings)
     ledger = opened.ledger
     rows = [Review(row_no, f"text {row_no}") for row_no in range(1, 13)]
-    job, _ = ledger.open_job(
+    job, _ = ledger.jobs.open(
         JobSpec(
             identity="1",
             name="reviews.csv",
             source="reviews.csv",
-            adapter_id=ledger.register_stub(),
+            adapter_id=ledger.adapters.register_stub(),
             batch_size=4,
         )
     )
-    ledger.append(job.id, rows, batches=[rows[:4], rows[4:8], rows[8:]])
-    ledger.seal(job.id)
-    first, second, _ = ledger.publishable("adapter", window=8)
-    done, running = ledger.claim(first), ledger.claim(second)
+    ledger.jobs.append(job.id, rows, batches=[rows[:4], rows[4:8], rows[8:]])
+    ledger.jobs.seal(job.id)
+    first, second, _ = ledger.publishing.choose("adapter", window=8)
+    done, running = ledger.batches.claim(first), ledger.batches.claim(second)
     assert done is not None
     assert running is not None
     stub = ScorerIdentity("stub", "stub", "0" * 64, {})
-    ledger.finish(done, stub, [Score("positive", 0.9)] * 4, timings={})
+    ledger.batches.finish(done, stub, [Score("positive", 0.9)] * 4, timings={})
     return opened
 
 
 def progress(store: Store, **changes: Any) -> Progress:
-    return dataclasses.replace(store.queries.progress(1), **changes)
+    return dataclasses.replace(store.queries.jobs.progress(1), **changes)
 
 
 def test_batches_of_a_worker_that_was_killed_dont_move_and_promise_no_end(
     settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert store.queries.progress(1).seconds_left is not None
+    assert store.queries.jobs.progress(1).seconds_left is not None
     report = _report(settings, store, 1)
     assert report["seconds_left"] is None
     assert "no worker runs on this machine" in report["waiting_for"]

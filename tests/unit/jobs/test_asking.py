@@ -21,8 +21,10 @@ from worker.oracle import asking, bulk
 from worker.oracle.asking import OracleScorer
 from worker.oracle.bulk import BulkScorer
 from worker.reviews import Money
+from worker.store.bulks import Bulks
 from worker.store.engine import make_engine
 from worker.store.ledger import Ledger
+from worker.store.prompts import Prompts
 from worker.store.queries import Queries
 
 
@@ -65,8 +67,8 @@ class Site:
         answered = 0
         for _ in range(rounds):
             pack(self.ledger, size=size, bulk=isinstance(self.scorer, BulkScorer))
-            self.ledger.sweep("openai", queue_empty=True)
-            batch_ids = self.ledger.publishable("openai", window=1000)
+            self.ledger.publishing.sweep("openai", queue_empty=True)
+            batch_ids = self.ledger.publishing.choose("openai", window=1000)
             if not batch_ids:
                 break
             for batch_id in batch_ids:
@@ -82,10 +84,10 @@ class Site:
         return answered
 
     def labels(self, job_id: int) -> list[str | None]:
-        return [row["label"] for row in self.queries.iterate_results(job_id)]
+        return [row["label"] for row in self.queries.results.iterate(job_id)]
 
     def errors(self, job_id: int) -> list[str | None]:
-        return [row["error"] for row in self.queries.iterate_results(job_id)]
+        return [row["error"] for row in self.queries.results.iterate(job_id)]
 
     def texts(self, job_id: int) -> list[str]:
         rows = sql(self.engine, "SELECT text FROM reviews WHERE job_id = :job ORDER BY row_no", job=job_id)
@@ -107,11 +109,11 @@ def test_a_job_is_labelled_and_done(site: Site) -> None:
         job_id = site.ask(25, oracles.oracle(server, "decisions"))
         assert site.step() == 25
         assert site.labels(job_id) == site.expected(job_id)
-        assert site.queries.job_state(job_id) == "done"
+        assert site.queries.jobs.state(job_id) == "done"
         assert len(server.calls) == 3
-        spent = site.queries.get_job(job_id).spent
+        spent = site.queries.jobs.get(job_id).spent
         assert spent == oracles.PRICE.cost(*server.billed).dollars
-        assert [row.cost for row in site.queries.costs(job_id)] == [spent]
+        assert [row.cost for row in site.queries.oracle.costs(job_id)] == [spent]
 
 
 def test_a_budget_ends_the_oracle_and_every_review_says_why(site: Site) -> None:
@@ -119,7 +121,7 @@ def test_a_budget_ends_the_oracle_and_every_review_says_why(site: Site) -> None:
         scorer = oracles.oracle(server)
         job_id = site.ask(40, scorer, max_cost=0.0045)
         site.step()
-        found = site.queries.get_job(job_id)
+        found = site.queries.jobs.get(job_id)
         assert found.state == "stopped"
         assert "--max-cost" in str(found.error)
         assert 0 < found.spent <= 0.0045
@@ -131,7 +133,7 @@ def test_a_budget_ends_the_oracle_and_every_review_says_why(site: Site) -> None:
         )
         # Nothing that was answered is asked again with more money.
         calls = len(server.calls)
-        assert site.ledger.retry(job_id, max_cost=Money.at_most(1)) == labels.count(None)
+        assert site.ledger.jobs.retry(job_id, max_cost=Money.at_most(1)) == labels.count(None)
         site.step()
         assert site.labels(job_id) == site.expected(job_id)
         assert sum(len(call.texts) for call in server.calls[calls:]) == labels.count(None)
@@ -144,8 +146,8 @@ def test_one_job_s_budget_leaves_the_others_alone(site: Site) -> None:
         poor = site.ask(5, scorer, max_cost=1e-6)
         rich = site.ask(5, scorer)
         site.step()
-        assert site.queries.job_state(poor) == "stopped"
-        assert site.queries.job_state(rich) == "done"
+        assert site.queries.jobs.state(poor) == "stopped"
+        assert site.queries.jobs.state(rich) == "done"
         assert site.labels(rich) == site.expected(rich)
         assert all(not set(call.texts) & set(site.texts(poor)) for call in server.calls)
 
@@ -156,10 +158,10 @@ def test_the_global_cap_parks(site: Site) -> None:
         site.step(max_total=Money.at_most("1e-6"))
         assert server.calls == []
         assert sql(site.engine, "SELECT state FROM batches") == [("parked",)]
-        assert "LORACLE_MAX_COST" in str(site.queries.prompt_error(1))
+        assert "LORACLE_MAX_COST" in str(site.queries.oracle.prompt_error(1))
         sql(site.engine, "UPDATE batches SET not_before = 0")
         site.step(max_total=Money.at_most(10))
-        assert site.queries.job_state(job_id) == "done"
+        assert site.queries.jobs.state(job_id) == "done"
 
 
 def test_without_quota_the_prompt_is_parked(site: Site) -> None:
@@ -177,7 +179,7 @@ def test_a_wrong_key_stops_the_job_with_a_clear_error(site: Site) -> None:
     with FakeOpenAI(tape=[Fault("status", status=401)]) as server:
         job_id = site.ask(25, oracles.oracle(server))
         site.step()
-        found = site.queries.get_job(job_id)
+        found = site.queries.jobs.get(job_id)
         assert found.state == "stopped"
         assert "OPENAI_API_KEY" in str(found.error)
         assert len(server.calls) == 1
@@ -194,7 +196,7 @@ def test_a_scorer_that_cannot_be_made_stops_the_job(site: Site) -> None:
 
         site.oracle_for = nobody  # type: ignore[method-assign]
         site.step()
-        assert "OPENAI_API_KEY is not set" in str(site.queries.get_job(job_id).error)
+        assert "OPENAI_API_KEY is not set" in str(site.queries.jobs.get(job_id).error)
 
 
 def test_a_review_that_breaks_the_server_stands_alone_at_last(site: Site) -> None:
@@ -257,12 +259,12 @@ def test_a_bulk_s_results_are_resolved_row_by_row(
         job_id = site.ask(20, oracles.bulk(server, reviews_per_prompt=3))
         site.step(rounds=60, size=1000)
         assert site.labels(job_id) == site.expected(job_id)
-        assert site.queries.job_state(job_id) == "done"
+        assert site.queries.jobs.state(job_id) == "done"
         # Nobody is asked again whose answer came back (in the case without an output file none did).
         if plans[0].output_file:
             assert max(server.asked.values()) == 1
             # At half the price, and every reservation settled.
-            spent = site.queries.get_job(job_id).spent
+            spent = site.queries.jobs.get(job_id).spent
             billed = oracles.PRICE.halved().cost(*server.billed).dollars
             # Of lines that are in no file nobody knows whether they were done: they count as spent.
             assert spent > billed if plans[0].drop else spent == billed
@@ -285,14 +287,14 @@ def test_a_worker_that_dies_on_the_way_never_submits_twice(
     with FakeOpenAI() as server:
         job_id = site.ask(6, oracles.bulk(server, reviews_per_prompt=3), max_cost=0.05)
         with monkeypatch.context() as patched:
-            patched.setattr(Ledger, dies_in, die)
+            patched.setattr(Bulks, dies_in, die)
             with pytest.raises(Killed):
                 site.step(size=1000)
         sql(site.engine, "UPDATE batches SET lease_until = 0 WHERE state = 'running'")
         site.step(size=1000)
         assert site.labels(job_id) == site.expected(job_id)
         assert len(server.shelf.batches) == 1
-        assert site.queries.get_job(job_id).spent <= 0.05
+        assert site.queries.jobs.get(job_id).spent <= 0.05
 
 
 def test_bulks_advance_without_a_worker(site: Site) -> None:
@@ -301,14 +303,14 @@ def test_bulks_advance_without_a_worker(site: Site) -> None:
         pack(site.ledger, size=100, bulk=True)
 
         def advance() -> int:
-            found = [one.batch_id for one in site.ledger.bulks(open_only=True)]
-            site.ledger.due_now(found)
+            found = [one.batch_id for one in site.ledger.bulks.all(open_only=True)]
+            site.ledger.bulks.due_now(found)
             return advance_bulks(
                 found, ledger=site.ledger, oracle_for=site.oracle_for, poll_s=60, max_total=None
             )
 
         assert [advance() for _ in range(4)] == [0, 0, 6, 0]
-        assert site.queries.job_state(job_id) == "done"
+        assert site.queries.jobs.state(job_id) == "done"
 
 
 def test_a_bulk_without_money_is_not_sent(site: Site) -> None:
@@ -316,14 +318,14 @@ def test_a_bulk_without_money_is_not_sent(site: Site) -> None:
         job_id = site.ask(6, oracles.bulk(server), max_cost=1e-6)
         site.step(size=1000)
         assert server.shelf.files == {}
-        assert site.queries.get_job(job_id).state == "stopped"
+        assert site.queries.jobs.get(job_id).state == "stopped"
 
 
 def test_the_scorer_is_rebuilt_from_the_database_alone(site: Site) -> None:
     with FakeOpenAI() as server:
         made = oracles.spec(server, "decisions", redacted=True, window="head+tail:300")
-        number = site.ledger.register_scorer(made.identity)
-        again = type(made).parse(site.queries.scorer(number).details)
+        number = site.ledger.scorers.register(made.identity)
+        again = type(made).parse(site.queries.oracle.scorer(number).details)
         assert again == made
         assert again.identity == made.identity
         for change in ({"model": "other"}, {"redacted": False}, {"reviews_per_prompt": 3}, {"route": "chat"}):
@@ -339,7 +341,7 @@ def test_a_batch_api_that_says_never_ends_the_job(site: Site, route: str, status
     with FakeOpenAI(shelf_faults={route: refusals}) as server:
         job_id = site.ask(6, oracles.bulk(server))
         site.step(rounds=30, size=1000)
-        found = site.queries.get_job(job_id)
+        found = site.queries.jobs.get(job_id)
         assert found.state == "stopped"
         assert f"answered {status}" in str(found.error)
         assert all(f"answered {status}" in str(error) for error in site.errors(job_id))
@@ -351,7 +353,7 @@ def test_a_batch_api_that_says_never_ends_the_job(site: Site, route: str, status
             assert server.shelf.files == {}
         # Once it is mended, `retry` goes on.
         server.shelf_faults = {}
-        site.ledger.retry(job_id)
+        site.ledger.jobs.retry(job_id)
         site.step(rounds=30, size=1000)
         assert site.labels(job_id) == site.expected(job_id)
 
@@ -396,13 +398,13 @@ def test_a_bulk_of_which_every_line_is_refused_stops_its_job(site: Site, plan: B
     with FakeOpenAI(batches=[plan]) as server:
         job_id = site.ask(40, oracles.bulk(server, reviews_per_prompt=10))
         site.step(rounds=30, size=1000)
-        found = site.queries.get_job(job_id)
+        found = site.queries.jobs.get(job_id)
         assert found.state == "stopped"
         assert str(found.error).startswith(f"the server refuses every request: {server.url} {said}")
         assert len(server.shelf.batches) == 1
         assert site.errors(job_id) == [f"not asked: {found.error}"] * 40
         # Once it is mended, `retry` goes on.
-        site.ledger.retry(job_id)
+        site.ledger.jobs.retry(job_id)
         site.step(rounds=30, size=1000)
         assert site.labels(job_id) == site.expected(job_id)
 
@@ -413,7 +415,7 @@ def test_a_bulk_of_reviews_at_fault_alone_stops_nothing(site: Site) -> None:
     with FakeOpenAI(batches=[refused] * 3) as server:
         job_id = site.ask(20, oracles.bulk(server, reviews_per_prompt=1))
         site.step(rounds=60, size=1000)
-        assert site.queries.job_state(job_id) == "done"
+        assert site.queries.jobs.state(job_id) == "done"
         assert site.labels(job_id).count(None) == 3
         assert len(server.shelf.batches) == 3
 
@@ -422,7 +424,7 @@ def test_a_bulk_that_is_refused_as_a_whole_twice_stops_its_job(site: Site) -> No
     with FakeOpenAI(batches=[BatchPlan(status="failed", errors=("model_not_found",))] * 3) as server:
         job_id = site.ask(20, oracles.bulk(server))
         site.step(rounds=60, size=1000)
-        found = site.queries.get_job(job_id)
+        found = site.queries.jobs.get(job_id)
         assert found.state == "stopped"
         assert "refuses every request: the Batch API answered: model_not_found" in str(found.error)
         assert len(server.shelf.batches) == 2
@@ -433,7 +435,7 @@ def test_a_bulk_that_does_not_say_what_it_took_is_taken_to_have_used_all(site: S
         job_id = site.ask(8, oracles.bulk(server, reviews_per_prompt=2))
         site.step(rounds=30, size=1000)
         reserved = sql(site.engine, "SELECT sum(reserved_nanos) FROM reservations")[0][0]
-        assert site.queries.get_job(job_id).spent == Money(reserved).dollars
+        assert site.queries.jobs.get(job_id).spent == Money(reserved).dollars
 
 
 def test_a_bulk_larger_than_its_budget_is_sent_in_parts(site: Site) -> None:
@@ -445,7 +447,7 @@ def test_a_bulk_larger_than_its_budget_is_sent_in_parts(site: Site) -> None:
             sql(site.engine, "UPDATE batches SET not_before = 0 WHERE state = 'parked'")
         assert site.labels(job_id) == site.expected(job_id)
         assert len(server.shelf.batches) > 1
-        assert site.queries.get_job(job_id).spent <= 0.004
+        assert site.queries.jobs.get(job_id).spent <= 0.004
 
 
 def test_a_file_too_large_for_the_batch_api_is_halved(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -470,11 +472,11 @@ def test_what_a_server_says_in_words_is_kept_nowhere(site: Site, caplog: pytest.
 
 
 def test_a_lease_is_kept_while_a_call_takes_longer(site: Site) -> None:
-    site.ledger.lease_s = 0.3
+    site.ledger = Ledger(site.engine, max_attempts=3, lease_s=0.3)
     with FakeOpenAI() as server:
         job_id = site.ask(1, oracles.oracle(server, timeout_s=240.0))
         pack(site.ledger)
-        (batch_id,) = site.ledger.publishable("openai", window=10)
+        (batch_id,) = site.ledger.publishing.choose("openai", window=10)
         answer, ends = server.answer, set[object]()
 
         def wait_for_renewals(route: str, body: dict[str, Any], fault: Fault | None) -> dict[str, Any]:
@@ -498,14 +500,14 @@ def test_paid_answers_outlive_a_database_that_is_away_for_a_moment(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prompt_book, "SAVE_AGAIN_S", 0.0)
-    save, away = Ledger.save_answers, [DatabaseBusy("locked"), DatabaseBusy("locked")]
+    save, away = Prompts.save, [DatabaseBusy("locked"), DatabaseBusy("locked")]
 
     def unlucky(*arguments: Any, **options: Any) -> None:
         if away:
             raise away.pop()
         save(*arguments, **options)
 
-    monkeypatch.setattr(Ledger, "save_answers", unlucky)
+    monkeypatch.setattr(Prompts, "save", unlucky)
     with FakeOpenAI() as server:
         job_id = site.ask(5, oracles.oracle(server))
         site.step()

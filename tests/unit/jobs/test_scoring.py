@@ -117,7 +117,7 @@ def test_a_worker_that_cant_load_one_adapter_works_for_the_others(
 ) -> None:
     ledger = Ledger(engine)
     first = enqueue(ledger, 8)
-    other = ledger._insert("other", "1" * 64, {}, None)
+    other = ledger.adapters._insert("other", "1" * 64, {}, None)
     second = enqueue(ledger, 8)
     sql(engine, "UPDATE jobs SET adapter_id = :adapter WHERE id = :job", adapter=other, job=second.id)
 
@@ -171,7 +171,7 @@ def test_an_invalid_adapter_stops_its_job_and_halves_nothing(engine: Engine) -> 
     assert batch_states(engine, job.id) == ["queued"]
     assert sql(engine, "SELECT state, error FROM jobs") == [("stopped", "a file was changed")]
     # Whoever mends it finds the batch as it was.
-    host.ledger.retry(job.id)
+    host.ledger.jobs.retry(job.id)
     host.load = sound
     pipeline.ring(host.ledger, host.publish, "adapter", window=100)
     assert host.take() == 4

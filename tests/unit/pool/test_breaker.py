@@ -81,9 +81,9 @@ class Bench:
     def breaks(self, times: int) -> None:
         ledger = self.store.ledger
         for _ in range(times):
-            batch = ledger.claim_next(ledger.publishable("adapter", window=1)[0])
+            batch = ledger.batches.claim_next(ledger.publishing.choose("adapter", window=1)[0])
             assert batch is not None
-            ledger.broke(batch, worker_name(self.settings), "CUDA error", while_scoring=True)
+            ledger.faults.broke(batch, worker_name(self.settings), "CUDA error", while_scoring=True)
 
     def look(self) -> bool:
         """One look; whether batches are taken after it."""
@@ -91,7 +91,7 @@ class Bench:
         return self.lane.takes()
 
     def due(self) -> None:
-        sql(self.store.ledger._engine, "UPDATE worker_faults SET until = 0")
+        sql(self.store.ledger.jobs.engine, "UPDATE worker_faults SET until = 0")
 
 
 @pytest.fixture
@@ -115,13 +115,13 @@ def test_it_opens_at_the_third_break_probes_at_once_and_closes_when_a_probe_succ
     assert not bench.look()
     assert len(bench.probes) == 1
 
-    bench.store.ledger.device_still_broken("here CPU (pid 1)", "CUDA error")
+    bench.store.ledger.faults.device_still_broken("here CPU (pid 1)", "CUDA error")
     first.code = 0
     assert not bench.look()
     assert len(bench.probes) == 1
     bench.due()
     assert not bench.look()
-    bench.store.ledger.device_sound("here CPU (pid 1)")
+    bench.store.ledger.faults.device_sound("here CPU (pid 1)")
     bench.probes[-1][1].code = 0
     assert bench.look()
     assert bench.look()
@@ -137,7 +137,7 @@ def test_a_probe_that_dies_or_hangs_has_failed(bench: Bench) -> None:
     bench.look()
     bench.probes[0][1].code = -11
     assert not bench.look()
-    fault = bench.store.ledger.broken_device("here CPU (pid 1)")
+    fault = bench.store.ledger.faults.broken_device("here CPU (pid 1)")
     assert fault is not None
     assert "died (signal 11)" in fault.reason
     bench.due()
@@ -146,12 +146,12 @@ def test_a_probe_that_dies_or_hangs_has_failed(bench: Bench) -> None:
     bench.now += PROBE_TIMEOUT_S + 1
     bench.look()
     assert not bench.look()
-    assert sql(bench.store.ledger._engine, "SELECT probes FROM worker_faults") == [(2,)]
+    assert sql(bench.store.ledger.jobs.engine, "SELECT probes FROM worker_faults") == [(2,)]
 
 
 def test_a_worker_that_starts_with_a_broken_device_probes_before_it_takes_batches(bench: Bench) -> None:
     bench.breaks(OPENS_AT)
-    bench.store.ledger.device_still_broken("here CPU (pid 1)", "CUDA error")
+    bench.store.ledger.faults.device_still_broken("here CPU (pid 1)", "CUDA error")
     bench.breaker = bench.new()
     assert not bench.look()
     assert len(bench.probes) == 1
@@ -213,12 +213,12 @@ def test_the_probe_writes_down_what_it_found(
     monkeypatch.setenv("LORACLE_STUB_DEVICE", str(broken))
     bench.breaks(OPENS_AT)
     probe(1, settings, store)
-    assert sql(store.ledger._engine, "SELECT probes FROM worker_faults") == [(1,)]
+    assert sql(store.ledger.jobs.engine, "SELECT probes FROM worker_faults") == [(1,)]
     broken.unlink()
     probe(1, settings, store)
-    assert store.ledger.broken_device("here CPU (pid 1)") is None
+    assert store.ledger.faults.broken_device("here CPU (pid 1)") is None
 
     bench.breaks(OPENS_AT)
     monkeypatch.setenv("LORACLE_STUB_UNFIT", "no base model")
     probe(1, settings, store)
-    assert store.ledger.broken_device("here CPU (pid 1)") is None
+    assert store.ledger.faults.broken_device("here CPU (pid 1)") is None

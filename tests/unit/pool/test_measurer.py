@@ -80,7 +80,7 @@ def test_a_process_starts_when_a_job_is_due_and_no_second_one_beside_it(stage: S
         stage.step()
     [process] = stage.processes
     assert process.option("--job") == str(job_id)
-    assert stage.ledger.save_agreements(job_id, [], token=process.option("--token"))
+    assert stage.ledger.agreements.save(job_id, [], token=process.option("--token"))
     process.code = 0
     stage.step()
     assert [one.option("--job") for one in stage.processes] == [str(job_id), str(other)]
@@ -125,7 +125,7 @@ def test_a_database_that_was_away_and_a_worker_that_stops_count_nothing(stage: S
     stage.measurer.stop(stage.ledger)
     assert stage.processes[1].code == -9
     assert stage.attempts == [0]
-    assert stage.ledger.claim_measuring("next") is not None
+    assert stage.ledger.agreements.claim("next") is not None
 
 
 def test_a_host_without_room_for_a_process_tries_later(

@@ -13,11 +13,12 @@ import pytest
 from worker.errors import BrokerUnreachable, DatabaseUnreachable
 from worker.pool.sweeper import Sweeper
 from worker.reviews import Lane
-from worker.store.ledger import Swept
+from worker.store.publishing import Swept
 
 
 class FakeLedger:
     def __init__(self) -> None:
+        self.batches = self.publishing = self
         self.sweeps: list[bool] = []
         self.expired: list[str] = []
         self.unpublished: list[int] = []
@@ -31,10 +32,10 @@ class FakeLedger:
         self.sweeps.append(queue_empty)
         return self.result
 
-    def publishable(self, lane: Lane, *, window: int) -> list[int]:
+    def choose(self, lane: Lane, *, window: int) -> list[int]:
         return self.waiting[:window]
 
-    def unpublish(self, batch_ids: Sequence[int]) -> None:
+    def publish_again(self, batch_ids: Sequence[int]) -> None:
         self.unpublished += batch_ids
 
     def expire_lease(self, task_id: str) -> bool:

@@ -19,6 +19,7 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class FakeLedger:
     def __init__(self) -> None:
+        self.batches = self
         self.expired: list[str] = []
 
     def expire_lease(self, task_id: str) -> bool:
