@@ -1,4 +1,4 @@
-"""The command line: each command is a few lines over pipeline and queries, loaded when it is called."""
+"""The command line: each command is a few lines over jobs and queries, loaded when it is called."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the oracle is asked, and what that may cost: prompts, text windows, redaction, prices. Knows no network."""
+"""Everything about asking OpenAI, without SQL."""
