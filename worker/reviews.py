@@ -237,18 +237,21 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """The ledger's and the queue's unit, claimed: whoever holds `lease_token` may finish it.
-
-    `reviews` are those its policy wants the adapter to score.
-    """
+class Lease:
+    """A batch, the ledger's and the queue's unit, claimed for the `attempts`-th time: whoever holds `lease_token` may
+    finish it."""
 
     id: int
-    job_id: int
-    lane: Lane
-    adapter_id: int
     attempts: int
     lease_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Lease):
+    """A claimed batch of the adapter lane; `reviews` are those its policy wants the adapter to score."""
+
+    job_id: int
+    adapter_id: int
     reviews: tuple[Review, ...]
     policy: str = "adapter"
     oracle_id: int | None = None
@@ -267,13 +270,10 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(Lease):
     """A claimed batch of the openai lane: the requests that one call, or one Bulk, shall answer."""
 
-    id: int
     scorer_id: int
-    attempts: int
-    lease_token: str
     requests: tuple[Request, ...]
 
     @property

@@ -96,7 +96,7 @@ def test_a_submitted_bulk_is_waited_for_however_often_its_worker_dies(ledger: Le
         assert ledger.publishing.sweep("openai", queue_empty=True).requeued == 1
         (prompt,) = claim_all(ledger)
     with pytest.raises(LeaseLost):
-        ledger.bulks.wait(Prompt(prompt.id, prompt.scorer_id, 1, "an old lease", ()), poll_after_s=1)
+        ledger.bulks.wait(Prompt(prompt.id, 1, "an old lease", prompt.scorer_id, ()), poll_after_s=1)
 
 
 def test_a_bulk_that_kills_its_workers_before_it_is_out_is_halved_and_costs_nothing(

@@ -64,7 +64,7 @@ def test_a_cancelled_jobs_batch_doesnt_come_back(ledger: Ledger, engine: Engine)
     job = enqueue(ledger, 4)
     batch = claimed(ledger)
     ledger.jobs.cancel(job.id)
-    ledger.batches.put_back(batch)
+    ledger.batches.release(batch, counts=False)
     assert batch_states(engine, job.id) == ["cancelled"]
 
 

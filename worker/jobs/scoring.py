@@ -122,7 +122,7 @@ def score_batch(
             log.warning("Batch %s of job %s goes to the oracle: %s", batch.id, batch.job_id, error)
         else:
             ledger.jobs.stop(batch.job_id, str(error))
-            ledger.batches.put_back(batch)
+            ledger.batches.release(batch, counts=False)
             log.error("Job %s stopped: %s", batch.job_id, error)
     except HostUnfit as error:
         if ledger.faults.unfit(batch, worker, str(error)):

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
-from sqlalchemy import Connection, Engine, exists, func, not_, null, or_, select, text, update
+from sqlalchemy import Connection, Engine, exists, func, not_, null, or_, select, update
 
-from worker.errors import LeaseLost
 from worker.policy import Policy
 from worker.reviews import Batch as BatchRow
-from worker.reviews import Failure, Outcome, Score, ScorerIdentity
+from worker.reviews import Failure, Lane, Outcome, Score, ScorerIdentity
 from worker.reviews import Review as ReviewRow
-from worker.store.bisecting import give_back, hand_over, put_back
 from worker.store.engine import now, read, write
 from worker.store.fault_rows import lock_device, prove_sound
-from worker.store.inserts import insert_labels, on_postgresql, upserting
-from worker.store.queue import give_message_back, next_batch
+from worker.store.inserts import insert_labels, upserting
+from worker.store.leases import NO_LEASE, Leases, hold, lease_lost, leased
 from worker.store.requests import insert_requests, record_failure
-from worker.store.tables import ACTIVE_JOBS, LANES, OPEN_REQUESTS, Batch, Job, Request, Review, Scorer
+from worker.store.tables import ACTIVE_JOBS, OPEN_REQUESTS, Batch, Job, Request, Review, Scorer
 
 LOADING = {"loading": True}
 """The timings of a batch while an adapter is loaded for it."""
@@ -59,30 +56,11 @@ class Scorers:
 
 
 @dataclass(frozen=True, slots=True)
-class Batches:
+class Batches(Leases[BatchRow]):
     """The batches of the adapter lane, and the labels they come to."""
 
-    engine: Engine
+    lane: ClassVar[Lane] = "adapter"
     scorers: Scorers
-    lease_s: float
-    max_attempts: int
-
-    def claim_next(
-        self, batch_id: int, *, task_id: str = "", without: Collection[int] = ()
-    ) -> BatchRow | None:
-        """Claims the batch that the message of this one is used for; None if none waits.
-
-        That is this one itself, unless one of a higher priority waits or this one isn't waiting any more. Batches of
-        the adapters in `without` are left to other workers.
-        """
-        while True:
-            with read(self.engine) as connection:
-                chosen = next_batch(connection, "adapter", batch_id, without=without)
-            if chosen is None:
-                return None
-            batch = self.claim(chosen, task_id=task_id)
-            if batch is not None:
-                return batch
 
     def claim(self, batch_id: int, *, task_id: str = "") -> BatchRow | None:
         """queued -> running under a fresh lease, committed before any work; with its reviews in row order.
@@ -91,55 +69,18 @@ class Batches:
 
         None if there is nothing to do: claimed already, over, not due yet, or its job is.
         """
-        token = secrets.token_hex(16)
-
-        def work(connection: Connection) -> Any:
-            if on_postgresql(connection):
-                # A claim lost in a crash of the server is claimed again: not worth a wait for its disk.
-                connection.execute(text("SET LOCAL synchronous_commit = off"))
-            claimed = connection.execute(
-                update(Batch)
-                .where(
-                    Batch.id == batch_id,
-                    Batch.lane == "adapter",
-                    Batch.state == "queued",
-                    or_(Batch.not_before.is_(None), Batch.not_before <= now()),
-                    exists().where(Job.id == Batch.job_id, Job.state.in_(ACTIVE_JOBS)),
-                )
-                .values(
-                    state="running",
-                    attempts=Batch.attempts + 1,
-                    lease_token=token,
-                    lease_until=now() + self.lease_s,
-                    claimed_at=now(),
-                    task_id=task_id,
-                    timings=null(),
-                )
-                .returning(
-                    Batch.job_id,
-                    Batch.lane,
-                    Batch.attempts,
-                    Batch.first_row,
-                    Batch.last_row,
-                    Batch.published_at,
-                )
-            ).one_or_none()
-            if claimed is not None and claimed.published_at is None:
-                give_message_back(connection, "adapter")
-            return claimed
-
-        claimed = write(self.engine, work)
-        if claimed is None:
+        taken = write(self.engine, lambda connection: self._take(connection, batch_id, task_id))
+        if taken is None:
             return None
         with read(self.engine) as connection:
             job = connection.execute(
-                select(Job.adapter_id, Job.policy, Job.oracle_id).where(Job.id == claimed.job_id)
+                select(Job.adapter_id, Job.policy, Job.oracle_id).where(Job.id == taken.job_id)
             ).one()
             rows = connection.execute(
                 select(Review.row_no, Review.text, Review.external_id, Review.gold_label, Review.attributes)
                 .where(
-                    Review.job_id == claimed.job_id,
-                    Review.row_no.between(claimed.first_row, claimed.last_row),
+                    Review.job_id == taken.job_id,
+                    Review.row_no.between(taken.first_row, taken.last_row),
                 )
                 .order_by(Review.row_no)
             )
@@ -147,36 +88,18 @@ class Batches:
             reviews = tuple(
                 ReviewRow(r[0], r[1], r[2], r[3], r[4] or {})
                 for r in rows
-                if policy.kind != "oracle" or policy.is_audited(claimed.job_id, r[0])
+                if policy.kind != "oracle" or policy.is_audited(taken.job_id, r[0])
             )
         return BatchRow(
             id=batch_id,
-            job_id=claimed.job_id,
-            lane=claimed.lane,
+            job_id=taken.job_id,
             adapter_id=job.adapter_id,
-            attempts=claimed.attempts,
-            lease_token=token,
+            attempts=taken.attempts,
+            lease_token=taken.lease_token,
             reviews=reviews,
             policy=job.policy,
             oracle_id=job.oracle_id,
         )
-
-    def renew(self, batch: BatchRow) -> None:
-        """The lease runs for its full length from now on.
-
-        Raises:
-            LeaseLost: it expired and another worker has taken the batch, or it is over.
-        """
-        renewed = write(
-            self.engine,
-            lambda connection: (
-                connection.execute(
-                    update(Batch).where(*leased(batch)).values(lease_until=now() + self.lease_s)
-                ).rowcount
-            ),
-        )
-        if renewed != 1:
-            raise lease_lost(batch)
 
     def loading(self, batch: BatchRow, begins: bool) -> None:
         """An adapter is loaded for this batch: a child that dies meanwhile has not looked at a review yet."""
@@ -223,8 +146,7 @@ class Batches:
                 .where(*leased(batch))
                 .values(
                     state="done",
-                    lease_token=None,
-                    lease_until=None,
+                    **NO_LEASE,
                     error=None,
                     timings=dict(timings),
                     finished_at=now(),
@@ -250,52 +172,6 @@ class Batches:
 
         write(self.engine, work)
 
-    def release(self, batch: BatchRow, error: str, *, delay_s: float = 0.0) -> None:
-        """Gives the batch back unscored: due after `delay_s` seconds, or bisected after too many attempts.
-
-        Raises:
-            LeaseLost: another worker has the batch now.
-        """
-
-        def work(connection: Connection) -> None:
-            held = connection.execute(select(Batch.id).where(*leased(batch)).with_for_update())
-            if held.one_or_none() is None:
-                raise lease_lost(batch)
-            give_back(connection, batch.id, error, delay_s=delay_s, max_attempts=self.max_attempts)
-
-        write(self.engine, work)
-
-    def put_back(self, batch: BatchRow) -> None:
-        """Gives the batch back as if nobody had claimed it: what went wrong was none of its doing.
-
-        Raises:
-            LeaseLost: another worker has the batch now.
-        """
-
-        def work(connection: Connection) -> None:
-            held = connection.execute(select(Batch.id).where(*leased(batch)).with_for_update())
-            if held.one_or_none() is None:
-                raise lease_lost(batch)
-            put_back(connection, batch.id)
-
-        write(self.engine, work)
-
-    def expire_lease(self, task_id: str) -> bool:
-        """The child that ran this task died: its lease ends now. Whether it held one."""
-        if not task_id:
-            return False
-        return write(
-            self.engine,
-            lambda connection: (
-                connection.execute(
-                    update(Batch)
-                    .where(Batch.lane.in_(LANES), Batch.state == "running", Batch.task_id == task_id)
-                    .values(lease_until=0.0)
-                ).rowcount
-                > 0
-            ),
-        )
-
     def hand_over(self, batch: BatchRow, reason: str) -> bool:
         """The oracle labels this batch's reviews; False, and nothing is done, where the policy doesn't say so.
 
@@ -308,9 +184,8 @@ class Batches:
             return False
 
         def work(connection: Connection) -> None:
-            if connection.scalar(select(Batch.id).where(*leased(batch)).with_for_update()) is None:
-                raise lease_lost(batch)
-            hand_over(connection, batch.id, reason)
+            hold(connection, batch)
+            _hand_over(connection, batch.id, reason)
 
         write(self.engine, work)
         return True
@@ -365,7 +240,7 @@ class Batches:
             for batch_id, size in queued:
                 if left <= 0:
                     break
-                hand_over(connection, batch_id, reason)
+                _hand_over(connection, batch_id, reason)
                 left -= size
                 handed += 1
             return handed
@@ -378,13 +253,29 @@ def _by_row(pairs: Sequence[tuple[ReviewRow, Outcome]]) -> list[tuple[int, Outco
     return [(review.row_no, outcome) for review, outcome in pairs]
 
 
-def leased(batch: BatchRow) -> tuple[Any, ...]:
-    """Conditions on Batch: it is this one, and still leased to its holder."""
-    return (Batch.id == batch.id, Batch.lease_token == batch.lease_token, Batch.state == "running")
-
-
-def lease_lost(batch: BatchRow) -> LeaseLost:
-    return LeaseLost(
-        f"batch {batch.id} of job {batch.job_id} is no longer leased to this worker: "
-        "its unsaved work is dropped."
+def _hand_over(connection: Connection, batch_id: int, reason: str) -> None:
+    """Ends a locked batch of the adapter lane: the oracle is asked about each of its reviews."""
+    batch = connection.execute(
+        select(Batch.job_id, Batch.first_row, Batch.last_row, Job.oracle_id)
+        .join(Job, Job.id == Batch.job_id)
+        .where(Batch.id == batch_id)
+    ).one()
+    rows = connection.scalars(
+        select(Review.row_no).where(
+            Review.job_id == batch.job_id, Review.row_no.between(batch.first_row, batch.last_row)
+        )
+    )
+    insert_requests(connection, batch.job_id, batch.oracle_id, [(row_no, "fallback") for row_no in rows])
+    connection.execute(
+        update(Batch)
+        .where(Batch.id == batch_id)
+        .values(
+            state="done",
+            **NO_LEASE,
+            published_at=None,
+            # It says of a batch that a worker was at it.
+            claimed_at=None,
+            error=f"handed over to the oracle: {reason}",
+            finished_at=now(),
+        )
     )

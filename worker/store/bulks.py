@@ -12,9 +12,10 @@ from sqlalchemy import Connection, Engine, exists, not_, select, update
 from worker.oracle.money import Charge
 from worker.reviews import Answer, Prompt
 from worker.store.engine import now, read, write
+from worker.store.items import close_batch, close_unsent, give_up, insert_bulk, reopen_packed, split_prompt
+from worker.store.leases import NO_LEASE, hold
 from worker.store.money import settle, settle_unsent
-from worker.store.prompts import close_batch, close_unsent, hold, insert_bulk, reopen_packed, split_prompt
-from worker.store.requests import of_same_text, resolve, settle_answers
+from worker.store.requests import settle_answers
 from worker.store.tables import Batch, Bulk, Request
 
 MAX_ROUNDS = 3
@@ -225,16 +226,8 @@ def _leave_unanswered(connection: Connection, prompt: Prompt, error: str | None)
             *packed, Request.attempts + 1 >= MAX_ROUNDS
         )
     ).all()
-    same = of_same_text(connection, prompt.scorer_id, prompt.id, [bytes(row.text_sha256) for row in tired])
-    resolve(
-        connection,
-        [
-            *((row.job_id, row.row_no, row.reason) for row in tired),
-            *(one for others in same.values() for one in others),
-        ],
-        state="unanswered",
-        detail=error or f"{MAX_ROUNDS} Bulks gave no valid answer to it",
-    )
+    detail = error or f"{MAX_ROUNDS} Bulks gave no valid answer to it"
+    give_up(connection, prompt.scorer_id, prompt.id, tired, state="unanswered", detail=detail)
     connection.execute(update(Request).where(*packed).values(attempts=Request.attempts + 1))
     return reopen_packed(connection, prompt.id)
 
@@ -245,8 +238,7 @@ def _wait(connection: Connection, prompt: Prompt, poll_after_s: float, said: str
         prompt,
         state="submitted",
         attempts=0,
-        lease_token=None,
-        lease_until=None,
+        **NO_LEASE,
         published_at=None,
         not_before=now() + poll_after_s,
         error=said,

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Engine, and_, delete, func, null, or_, select
 from worker.errors import JobStateInvalid
 from worker.store.engine import now, read, rewrite_sqlite, write
 from worker.store.inserts import upserting
+from worker.store.items import leave
 from worker.store.job_rows import read_job
-from worker.store.prompts import leave
 from worker.store.tables import (
     ACTIVE_JOBS,
     Agreement,

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
 
-from worker.store.bisecting import give_back
 from worker.store.engine import now
+from worker.store.leases import give_back
 from worker.store.tables import Batch, WorkerFault
 
 DEVICE = 0

@@ -9,11 +9,11 @@ from typing import Any
 from sqlalchemy import Connection, Engine, delete, select, update
 
 from worker.reviews import Batch as BatchRow
-from worker.store.batches import LOADING, Batches, leased
-from worker.store.bisecting import put_back
+from worker.store.batches import LOADING, Batches
 from worker.store.engine import now, read, write
 from worker.store.fault_rows import DEVICE, Fault, Standing, at, lock_device, prove_sound, read_faults
 from worker.store.inserts import upserting
+from worker.store.leases import is_held, put_back
 from worker.store.tables import Batch, Job, WorkerFault
 
 WITHDRAWN_S = 300.0
@@ -58,7 +58,7 @@ class WorkerFaults:
                 .where(*at(worker, batch.adapter_id))
                 .values(reason=reason, times=row.times + 1, seen_at=now(), until=now() + WITHDRAWN_S)
             )
-            if connection.scalar(select(Batch.id).where(*leased(batch)).with_for_update()) is not None:
+            if is_held(connection, batch):
                 put_back(connection, batch.id)
             return bool(row.times == 0 or row.reason != reason)
 
@@ -82,7 +82,7 @@ class WorkerFaults:
 
         def work(connection: Connection) -> None:
             _break(connection, worker, reason, batch.adapter_id, [batch.id] if while_scoring else [])
-            if connection.scalar(select(Batch.id).where(*leased(batch)).with_for_update()) is not None:
+            if is_held(connection, batch):
                 put_back(connection, batch.id, delay_s=delay_s)
 
         write(self.engine, work)

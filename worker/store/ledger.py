@@ -31,7 +31,7 @@ class Ledger:
     ) -> None:
         self.jobs = Jobs(engine)
         self.scorers = Scorers(engine)
-        self.batches = Batches(engine, self.scorers, lease_s, max_attempts)
+        self.batches = Batches(engine, lease_s, max_attempts, self.scorers)
         self.prompts = Prompts(engine, lease_s, max_attempts)
         self.bulks = Bulks(engine, lease_s)
         self.packing = Packing(engine)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, and_, exists, func, not_, select, tex
 
 from worker.store.engine import now, read, write
 from worker.store.inserts import on_postgresql
-from worker.store.prompts import follow, insert_bulk, insert_prompt
+from worker.store.items import follow, insert_bulk, insert_prompt
 from worker.store.requests import COPIED, Key, change, fail_stopped, in_parts, stopped_with_open_requests
 from worker.store.tables import ACTIVE_JOBS, OPEN_BATCHES, Batch, Job, Request
 

@@ -10,11 +10,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, func, select, update
 
 from worker.reviews import Lane
-from worker.store.bisecting import give_back
 from worker.store.engine import now, read, write
 from worker.store.inserts import on_postgresql
 from worker.store.jobs import Jobs, nothing_open
-from worker.store.prompts import give_back_prompt
+from worker.store.leases import give_back
 from worker.store.queue import give_message_back, next_to_publish
 from worker.store.requests import fail_stopped, stopped_with_open_requests
 from worker.store.tables import Batch, Job
@@ -128,7 +127,7 @@ class Publishing:
             .with_for_update(skip_locked=True)
         ).all()
         states = [
-            (give_back if lane == "adapter" else give_back_prompt)(
+            give_back(
                 connection,
                 batch_id,
                 f"the worker died or lost its lease {attempts} times while scoring it",

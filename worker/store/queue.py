@@ -59,19 +59,24 @@ def next_to_publish(connection: Connection, lane: Lane, *, window: int, lock: bo
     return list(connection.scalars(query.with_for_update(skip_locked=True, of=Batch) if lock else query))
 
 
-def _waiting(lane: Lane, without: Collection[int] = ()) -> Select[Any]:
-    query = select(Batch.id).where(
+def is_waiting(lane: Lane, without: Collection[int] = ()) -> list[Any]:
+    """Conditions on Batch: a worker may claim it now."""
+    waiting = [
         Batch.lane == lane,
         Batch.state == "queued",
         or_(Batch.not_before.is_(None), Batch.not_before <= now()),
-    )
+    ]
     if lane == "openai":
         # A Prompt may hold requests of several jobs: whether one of them is over is seen at the claim.
-        return query
+        return waiting
     active = select(Job.id).where(Job.state.in_(ACTIVE_JOBS))
     if without:
         active = active.where(Job.adapter_id.not_in(without))
-    return query.where(Batch.job_id.in_(active))
+    return [*waiting, Batch.job_id.in_(active)]
+
+
+def _waiting(lane: Lane, without: Collection[int] = ()) -> Select[Any]:
+    return select(Batch.id).where(*is_waiting(lane, without))
 
 
 def _in_order(lane: Lane, query: Select[Any]) -> Select[Any]:

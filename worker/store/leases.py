@@ -1,0 +1,193 @@
+"""A batch's leased life, the same on both lanes: claimed, renewed, given back, halved until the harm stands alone."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+from sqlalchemy import Connection, Engine, and_, case, exists, null, select, text, update
+
+from worker.errors import LeaseLost
+from worker.reviews import Lane, Lease
+from worker.store.engine import now, read, write
+from worker.store.inserts import on_postgresql
+from worker.store.items import ITEMS
+from worker.store.queue import give_message_back, is_waiting, next_batch
+from worker.store.tables import LANES, Batch, Job
+
+Held = TypeVar("Held", bound=Lease)
+
+NO_LEASE: dict[str, Any] = {"lease_token": None, "lease_until": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Leases(Generic[Held]):
+    """What the batches of both lanes have in common; `claim` is each lane's own, since it brings what they hold."""
+
+    lane: ClassVar[Lane]
+    engine: Engine
+    lease_s: float
+    max_attempts: int
+
+    def claim_next(self, batch_id: int, *, task_id: str = "", without: Collection[int] = ()) -> Held | None:
+        """Claims the batch that the message of this one is used for; None if none waits.
+
+        That is this one itself, unless one of a higher priority waits or this one isn't waiting any more. On the
+        adapter lane, batches of the adapters in `without` are left to other workers.
+        """
+        while True:
+            with read(self.engine) as connection:
+                chosen = next_batch(connection, self.lane, batch_id, without=without)
+            if chosen is None:
+                return None
+            held = self.claim(chosen, task_id=task_id)
+            if held is not None:
+                return held
+
+    def claim(self, batch_id: int, *, task_id: str = "") -> Held | None:
+        """queued -> running under a fresh lease, committed before any work; None if it isn't waiting."""
+        raise NotImplementedError
+
+    def _take(self, connection: Connection, batch_id: int, task_id: str) -> Any:
+        """The columns of the batch, now leased; None if it isn't waiting."""
+        if self.lane == "adapter" and on_postgresql(connection):
+            # A claim lost in a crash of the server is claimed again: not worth a wait for its disk.
+            connection.execute(text("SET LOCAL synchronous_commit = off"))
+        taken = connection.execute(
+            update(Batch)
+            .where(Batch.id == batch_id, *is_waiting(self.lane))
+            .values(
+                state="running",
+                attempts=Batch.attempts + 1,
+                lease_token=secrets.token_hex(16),
+                lease_until=now() + self.lease_s,
+                claimed_at=now(),
+                not_before=None,
+                task_id=task_id,
+                timings=null(),
+            )
+            .returning(*Batch.__table__.columns)
+        ).one_or_none()
+        if taken is not None and taken.published_at is None:
+            give_message_back(connection, self.lane)
+        return taken
+
+    def renew(self, held: Held) -> None:
+        """The lease runs for its full length from now on.
+
+        Raises:
+            LeaseLost: it expired and another worker has the batch, or it is over.
+        """
+        write(self.engine, lambda connection: hold(connection, held, lease_until=now() + self.lease_s))
+
+    def release(
+        self, held: Held, error: str | None = None, *, delay_s: float = 0.0, counts: bool = True
+    ) -> None:
+        """Gives the batch back: due after `delay_s` seconds, or bisected after too many attempts that count.
+
+        An attempt doesn't count if what went wrong was none of the batch's doing.
+
+        Raises:
+            LeaseLost: another worker has the batch now.
+        """
+
+        def work(connection: Connection) -> None:
+            hold(connection, held)
+            if counts:
+                give_back(connection, held.id, error or "", delay_s=delay_s, max_attempts=self.max_attempts)
+            else:
+                put_back(connection, held.id, error=error, delay_s=delay_s)
+
+        write(self.engine, work)
+
+    def expire_lease(self, task_id: str) -> bool:
+        """The child that ran this task, of either lane, died: its lease ends now. Whether it held one."""
+        if not task_id:
+            return False
+        held = (Batch.lane.in_(LANES), Batch.state == "running", Batch.task_id == task_id)
+        expire = update(Batch).where(*held).values(lease_until=0.0)
+        return write(self.engine, lambda connection: connection.execute(expire).rowcount > 0)
+
+
+def hold(connection: Connection, held: Lease, **changes: Any) -> None:
+    """Locks the batch's row for this transaction and changes it. Raises LeaseLost."""
+    if changes:
+        found = connection.execute(update(Batch).where(*leased(held)).values(**changes)).rowcount == 1
+    else:
+        found = is_held(connection, held)
+    if not found:
+        raise lease_lost(held)
+
+
+def is_held(connection: Connection, held: Lease) -> bool:
+    """Whether it is still leased to its holder; its row is locked for this transaction then."""
+    return connection.scalar(select(Batch.id).where(*leased(held)).with_for_update()) is not None
+
+
+def lease_lost(held: Lease) -> LeaseLost:
+    """The error of who no longer holds the batch."""
+    return LeaseLost(f"batch {held.id} is no longer leased to this worker: its unsaved work is dropped.")
+
+
+def leased(held: Lease) -> tuple[Any, ...]:
+    """Conditions on Batch: it is this one, and still leased to its holder."""
+    return (Batch.id == held.id, Batch.lease_token == held.lease_token, Batch.state == "running")
+
+
+def put_back(
+    connection: Connection, batch_id: int, *, error: str | None = None, delay_s: float = 0.0
+) -> None:
+    """Takes a locked, running batch from its holder as if nobody had claimed it: what went wrong is the host's fault.
+
+    `queued` again, its attempt isn't counted; on the adapter lane `cancelled` if its job is.
+    """
+    cancelled = and_(
+        Batch.lane == "adapter", exists().where(Job.id == Batch.job_id, Job.state == "cancelled")
+    )
+    connection.execute(
+        update(Batch)
+        .where(Batch.id == batch_id)
+        .values(
+            **NO_LEASE,
+            state=case((cancelled, "cancelled"), else_="queued"),
+            finished_at=case((cancelled, now()), else_=None),
+            attempts=Batch.attempts - 1,
+            published_at=None,
+            # It says of a batch that a worker was at it.
+            claimed_at=None,
+            not_before=now() + delay_s if delay_s > 0 else None,
+            error=Batch.error if error is None else error,
+        )
+    )
+
+
+def give_back(connection: Connection, batch_id: int, error: str, *, delay_s: float, max_attempts: int) -> str:
+    """Takes a locked batch from its holder, if it has one; the state it is in now.
+
+    `queued` again while it has attempts left; then `split` in two halves, or, with a single item, `failed` with
+    `error` as the item's; `done` if nothing of it is left. On the adapter lane `cancelled` if its job is.
+    """
+    batch = connection.execute(
+        select(*Batch.__table__.columns, Job.state.label("job_state"))
+        .join(Job, Job.id == Batch.job_id)
+        .where(Batch.id == batch_id)
+    ).one()
+    items = ITEMS[batch.lane]
+    changed: dict[str, Any] = {**NO_LEASE, "published_at": None, "error": error, "finished_at": now()}
+    if batch.lane == "adapter" and batch.job_state == "cancelled":
+        changed["state"] = "cancelled"
+    elif batch.attempts < max_attempts or items.must_wait(connection, batch):
+        del changed["finished_at"]
+        changed |= {"state": "queued", "not_before": now() + delay_s if delay_s > 0 else None}
+    else:
+        left = items.left(connection, batch)
+        if len(left) > 1:
+            items.split(connection, batch, left, error, max_attempts=max_attempts)
+            changed["state"] = "split"
+        else:
+            items.fail(connection, batch, left, error)
+            changed["state"] = "failed" if left else "done"
+    connection.execute(update(Batch).where(Batch.id == batch_id).values(**changed))
+    return str(changed["state"])
