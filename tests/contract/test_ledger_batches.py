@@ -100,7 +100,7 @@ def test_a_worker_that_wakes_up_too_late_writes_nothing(ledger: Ledger, engine: 
     late = claimed(ledger)
     expire(engine, late)
     ledger.publishing.sweep("adapter", queue_empty=False)
-    _assert_lost(ledger, late, match=f"batch {late.id} of job {job.id}")
+    _assert_lost(ledger, late, match=f"batch {late.id} is no longer leased")
     current = claimed(ledger)
     _assert_lost(ledger, late, match="its unsaved work is dropped")
     assert sql(engine, "SELECT count(*) FROM labels") == [(0,)]
