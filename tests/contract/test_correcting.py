@@ -1,4 +1,4 @@
-"""Filled worklists become gold labels, all or none, on both databases."""
+"""Filled files of reviews to judge become gold labels, all or none, on both databases."""
 
 from __future__ import annotations
 

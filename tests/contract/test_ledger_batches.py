@@ -1,4 +1,4 @@
-"""A batch's life on both databases: leases, redelivery, bisecting, the bell and the sweeper."""
+"""A batch's life on both databases: leases, redelivery, bisecting, messages and the sweeper."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_lease_lasts_its_length_and_is_renewed(ledger: Ledger, engine: Engine)
 
 
 def test_a_worker_that_wakes_up_too_late_writes_nothing(ledger: Ledger, engine: Engine) -> None:
-    job = enqueue(ledger, 4)
+    enqueue(ledger, 4)
     late = claimed(ledger)
     expire(engine, late)
     ledger.publishing.sweep("adapter", queue_empty=False)
@@ -207,7 +207,7 @@ def test_the_window_bounds_what_is_outstanding(ledger: Ledger) -> None:
     assert ledger.publishing.choose("openai", window=3) == []
 
 
-def test_many_publishers_at_once_keep_the_window_and_ring_each_batch_once(ledger: Ledger) -> None:
+def test_many_publishers_at_once_keep_the_window_and_publish_each_batch_once(ledger: Ledger) -> None:
     enqueue(ledger, 80)
     barrier = threading.Barrier(4)
 
@@ -217,9 +217,9 @@ def test_many_publishers_at_once_keep_the_window_and_ring_each_batch_once(ledger
 
     with ThreadPoolExecutor(4) as pool:
         for _ in range(10):
-            rung = [batch_id for ids in pool.map(publish, range(4)) for batch_id in ids]
-            assert len(rung) == len(set(rung)) == 10
-            ledger.publishing.publish_again(rung)
+            published = [batch_id for ids in pool.map(publish, range(4)) for batch_id in ids]
+            assert len(published) == len(set(published)) == 10
+            ledger.publishing.publish_again(published)
 
 
 def test_jobs_share_the_window_and_priority_goes_first(ledger: Ledger, engine: Engine) -> None:
@@ -243,7 +243,7 @@ def test_a_batch_whose_message_wasnt_sent_is_published_again(ledger: Ledger) -> 
 # The sweeper -----------------------------------------------------------------------------------------------
 
 
-def test_a_lost_bell_rings_again_only_when_the_queue_is_empty_or_it_is_old(
+def test_a_lost_message_is_published_again_only_when_the_queue_is_empty_or_it_is_old(
     ledger: Ledger, engine: Engine
 ) -> None:
     enqueue(ledger, 8)
@@ -256,10 +256,10 @@ def test_a_lost_bell_rings_again_only_when_the_queue_is_empty_or_it_is_old(
     age(6)
     assert ledger.publishing.sweep("adapter", queue_empty=False) == Swept()
     assert ledger.publishing.sweep("openai", queue_empty=True) == Swept()
-    assert ledger.publishing.sweep("adapter", queue_empty=True).rung_again == 2
+    assert ledger.publishing.sweep("adapter", queue_empty=True).published_again == 2
     assert ledger.publishing.choose("adapter", window=8) == ids
     age(601)
-    assert ledger.publishing.sweep("adapter", queue_empty=False).rung_again == 2
+    assert ledger.publishing.sweep("adapter", queue_empty=False).published_again == 2
 
 
 def test_a_sweep_completes_what_a_crash_left_open(ledger: Ledger, queries: Queries) -> None:

@@ -29,7 +29,7 @@ class OneJob(RuleBasedStateMachine):
         self.ledger = Ledger(self.engine, max_attempts=2, lease_s=1000.0)
         self.queries = Queries(self.engine)
         self.read = 0
-        self.rung: list[int] = []
+        self.published: list[int] = []
         self.held: dict[int, Batch] = {}
         self.lost: list[Batch] = []
 
@@ -57,25 +57,25 @@ class OneJob(RuleBasedStateMachine):
 
     @rule()
     def publish(self) -> None:
-        self.rung += self.ledger.publishing.choose("adapter", window=WINDOW)
+        self.published += self.ledger.publishing.choose("adapter", window=WINDOW)
         waiting = "SELECT count(*) FROM batches WHERE state = 'queued' AND published_at IS NOT NULL"
         assert sql(self.engine, waiting)[0][0] in range(WINDOW + 1)
 
-    @precondition(lambda self: self.rung)
+    @precondition(lambda self: self.published)
     @rule(data=st.data(), again=st.booleans())
     def deliver(self, data: st.DataObject, again: bool) -> None:
-        batch_id = data.draw(st.sampled_from(self.rung))
+        batch_id = data.draw(st.sampled_from(self.published))
         if not again:
-            self.rung.remove(batch_id)
+            self.published.remove(batch_id)
         batch = self.ledger.batches.claim(batch_id, task_id=f"task {batch_id}")
         if batch is not None:
             assert batch_id not in self.held
             self.held[batch_id] = batch
 
-    @precondition(lambda self: self.rung)
+    @precondition(lambda self: self.published)
     @rule()
     def queue_is_wiped(self) -> None:
-        self.rung.clear()
+        self.published.clear()
         sql(self.engine, "UPDATE batches SET published_at = published_at - 100")
 
     @precondition(lambda self: self.held)

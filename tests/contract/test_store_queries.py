@@ -44,7 +44,7 @@ def test_progress_counts_from_batches_and_agrees_with_the_labels(
     at = queries.jobs.progress(job.id)
     assert (at.reviews, at.labelled, at.failed, at.rejected) == (12, 0, 0, 1)
     assert (at.batches, at.open_batches, at.pace, at.seconds_left) == ({"queued": 3}, 3, 0.0, None)
-    assert (at.oldest_bell_s, at.last_error) == (None, None)
+    assert (at.oldest_message_s, at.last_error) == (None, None)
 
     first, second, _third = ledger.publishing.choose("adapter", window=8)
     done, back = ledger.batches.claim(first), ledger.batches.claim(second)
@@ -61,8 +61,8 @@ def test_progress_counts_from_batches_and_agrees_with_the_labels(
     assert at.last_error == "server away"
     assert 0 < at.pace <= 2
     assert at.seconds_left == pytest.approx(8 / at.pace)
-    assert at.oldest_bell_s is not None
-    assert 9 <= at.oldest_bell_s < 60
+    assert at.oldest_message_s is not None
+    assert 9 <= at.oldest_message_s < 60
 
 
 def test_progress_is_of_one_moment(ledger: Ledger, queries: Queries) -> None:

@@ -1,4 +1,4 @@
-"""Filters, sorts, worklists and corrections, on both databases."""
+"""Filters, sorts, reviews to judge and corrections, on both databases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.contract.enqueued import sql
 from tests.contract.rated import ROWS, Rated, rate
 from worker.errors import CorrectionInvalid, JobUnknown
 from worker.reviews import Correction
-from worker.store.corrections import WORK_KINDS
+from worker.store.corrections import TASK_KINDS
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
 
@@ -133,7 +133,7 @@ def test_a_job_without_an_oracle_has_unsure_labels_and_doubtful_gold_only(
     unsure = [row.row_no for row in queries.to_review.iterate(job_id, "unsure", limit=None)]
     assert unsure == [7, 6, 2, 3, 1, 4, 9, 5, 8]
     assert [row.row_no for row in queries.to_review.iterate(job_id, "gold", limit=None)] == [5, 9, 2, 3]
-    for kind in WORK_KINDS:
+    for kind in TASK_KINDS:
         with pytest.raises(JobUnknown, match="there is no job 77"):
             queries.to_review.iterate(77, kind, limit=1)
 

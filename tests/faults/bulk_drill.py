@@ -96,7 +96,7 @@ class BulkDrill:
             if self.failures or all(self.queries.jobs.state(one) in ("done", "stopped") for one in job_ids):
                 return
             self.ledger.packing.pack(lambda scorer_id: PackRule(30, 1000, 0.0, bulk=True))
-            self.ledger.publishing.sweep("openai", queue_empty=True, ring_after_s=0.3)
+            self.ledger.publishing.sweep("openai", queue_empty=True, publish_again_after_s=0.3)
             threading.Event().wait(0.02)
         raise AssertionError(f"the jobs never ended: {[self.queries.jobs.progress(one) for one in job_ids]}")
 

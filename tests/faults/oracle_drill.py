@@ -176,7 +176,7 @@ class Drill:
             if over() or self.failures:
                 return
             self.ledger.packing.pack(lambda scorer_id: PackRule(10, 1000, 0.0))
-            self.ledger.publishing.sweep("openai", queue_empty=True, ring_after_s=0.3)
+            self.ledger.publishing.sweep("openai", queue_empty=True, publish_again_after_s=0.3)
             threading.Event().wait(0.02)
         raise AssertionError(f"the job never ended: {self.queries.jobs.progress(1)}")
 

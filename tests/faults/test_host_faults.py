@@ -49,7 +49,7 @@ def fallback_job(site: Site, texts: list[str], adapter_id: int) -> int:
         oracle=site.store.ledger.scorers.register(oracle),
         job=job_id,
     )
-    site.ring()
+    site.publish()
     return job_id
 
 

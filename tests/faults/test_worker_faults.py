@@ -143,7 +143,7 @@ def lose_a_message(site: Site, worker: psutil.Process, socket: Path) -> int:
             job_id = site.enqueue(reviews(60))
             site.until(lambda: any("b" in str(one["flags"]) for one in client.client_list()))
             worker.send_signal(signal.SIGSTOP)
-            published = len(site.ring())
+            published = len(site.publish())
             if queue_length(site.app, "adapter") == published - 1:
                 return job_id
             worker.send_signal(signal.SIGCONT)

@@ -131,10 +131,10 @@ class Site:
         ledger.jobs.seal(job.id)
         self._texts[job.id] = list(texts)
         if publish:
-            self.ring()
+            self.publish()
         return job.id
 
-    def ring(self, window: int = 10_000) -> list[int]:
+    def publish(self, window: int = 10_000) -> list[int]:
         """Publishes what waits, as `loracle enqueue` does."""
         batch_ids = self.store.ledger.publishing.choose("adapter", window=window)
         publisher(self.app)("adapter", batch_ids)

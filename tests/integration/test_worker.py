@@ -18,13 +18,13 @@ from tests.integration.site import (
     run_first,
     stop,
 )
-from worker.jobs.scoring import ring
+from worker.jobs.scoring import publish_waiting
 from worker.pool.app import publisher, workers_online
 
 
 def test_a_job_enqueued_before_any_worker_runs_is_scored_by_the_next_one(site: Site) -> None:
     job_id = site.enqueue(reviews(300))
-    heard = ring(site.store.ledger, publisher(site.app), "adapter", window=64)
+    heard = publish_waiting(site.store.ledger, publisher(site.app), "adapter", window=64)
     assert not heard
     assert len(site.store.ledger.publishing.choose("adapter", window=1)) == 1
 

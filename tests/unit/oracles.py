@@ -10,7 +10,7 @@ from tests.fake_openai import FakeOpenAI
 from worker.errors import OracleInvalid, OracleUnavailable
 from worker.oracle.asking import OracleScorer
 from worker.oracle.bulk import OVER, BulkScorer
-from worker.oracle.money import Book, Charge, Price
+from worker.oracle.money import Account, Charge, Price
 from worker.oracle.routes import ChatRoute, DecisionsRoute
 from worker.oracle.spec import OracleSpec, Route, Template, TextWindow
 from worker.oracle.throttle import Throttle
@@ -31,8 +31,8 @@ class FreePass:
     def failed(self, error: OracleUnavailable) -> None: ...
 
 
-class OpenBook:
-    """A book without a limit: it keeps the answers and adds up what they cost."""
+class OpenAccount:
+    """An account without a limit: it keeps the answers and adds up what they cost."""
 
     def __init__(self) -> None:
         self.answers: dict[int, Answer] = {}
@@ -58,20 +58,20 @@ class Oracle(OracleScorer):
     def ask(
         self,
         texts: Sequence[str],
-        book: Book,
+        account: Account,
         *,
         throttle: Throttle | None = None,
         heartbeat: Callable[[], None] = lambda: None,
     ) -> None:
-        super().ask(texts, book, throttle=throttle or FreePass(), heartbeat=heartbeat)
+        super().ask(texts, account, throttle=throttle or FreePass(), heartbeat=heartbeat)
 
     def score(self, reviews: Sequence[Review]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         for start in range(0, len(reviews), self.spec.reviews_per_prompt):
             part = reviews[start : start + self.spec.reviews_per_prompt]
-            book = OpenBook()
-            self.ask([review.text for review in part], book)
-            outcomes += [book.answers[index].outcome for index in range(len(part))]
+            account = OpenAccount()
+            self.ask([review.text for review in part], account)
+            outcomes += [account.answers[index].outcome for index in range(len(part))]
         return outcomes
 
 

@@ -15,7 +15,7 @@ import click
 
 from worker.bootstrap import Store, open_store
 from worker.errors import BrokerUnreachable, Invalid, JobStateInvalid
-from worker.jobs.scoring import Publish, ring
+from worker.jobs.scoring import Publish, publish_waiting
 from worker.logs import Progress, hush
 from worker.reviews import Job, Money, duration
 from worker.settings import Settings, read_settings
@@ -174,34 +174,36 @@ def whole_job(store: Store, job_id: int, *, texts_for: str | None = None) -> Job
     return job
 
 
-class Bell:
-    """Rings the workers for an enqueuing command; away or not, the ledger keeps the work."""
+class Publisher:
+    """Publishes for a command that enqueues; with the broker away the ledger keeps the work."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings = settings
         self._store = store
         self._publish: Publish | None = None
-        self._silent = False
+        self._unheard = False
 
-    def ring(self) -> None:
+    def publish(self) -> None:
         """Publishes what the window has room for; says once why nobody hears it."""
-        if self._silent:
+        if self._unheard:
             return
         if self._publish is None:
             from worker.pool.app import make_app, publisher
             from worker.pool.valkey import running_pid
 
             if self._settings.embedded and running_pid(self._settings.home) is None:
-                self._silent = True
+                self._unheard = True
                 note("No worker runs on this machine: the job waits for `loracle worker`.")
                 return
             self._publish = publisher(make_app(self._settings))
         try:
-            heard = ring(self._store.ledger, self._publish, "adapter", window=self._settings.publish_window)
+            heard = publish_waiting(
+                self._store.ledger, self._publish, "adapter", window=self._settings.publish_window
+            )
         except BrokerUnreachable:
             heard = False
         if not heard:
-            self._silent = True
+            self._unheard = True
             note(
                 "Warning: Redis can't be reached; the job is saved, and the workers publish it when Redis is back."
             )

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store, adapter_of, choose_adapter, default_adapter, oracle_spec
-from worker.cli.common import DOLLARS, OVER, Bell, echo_json, json_option, note, open_all, wait_for_jobs
+from worker.cli.common import DOLLARS, OVER, Publisher, echo_json, json_option, note, open_all, wait_for_jobs
 from worker.cli.status import why_it_waits
 from worker.errors import Invalid, OptionInvalid, OracleInvalid
 from worker.files import FORMATS, ReadOptions
@@ -134,7 +134,7 @@ def write_job(
     source: Source,
     adapter: Adapter,
     store: Store,
-    bell: Bell,
+    publisher: Publisher,
     *,
     asked: Asked = ADAPTER_ALONE,
     tick: Callable[[], None] = lambda: None,
@@ -152,7 +152,7 @@ def write_job(
     if not new and job.state != "reading":
         note(f"{source.file.name}: {_as_it_stands(job)}")
         if job.state not in OVER:
-            bell.ring()
+            publisher.publish()
         return job
     if not new:
         note(f"{source.file.name}: job {job.id} is taken up again after {job.records_read:,} records.")
@@ -161,11 +161,11 @@ def write_job(
 
         def after_chunk(reviews: int, rejects: int) -> None:
             shown.update(source.file.position, f"{reviews:,} reviews, {rejects:,} rejects")
-            bell.ring()
+            publisher.publish()
             tick()
 
         enqueue_file(job, source, store.ledger, after_chunk=after_chunk, idle=tick)
-    bell.ring()
+    publisher.publish()
     if source.unmapped:
         found = ", ".join(repr(value) for value in list(source.unmapped)[:5])
         note(
@@ -356,8 +356,8 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
             for review in itertools.islice(found.first, 3):
                 click.echo(f"  row {review.row_no}: {review.text[:70]!r}")
         return 0
-    bell = Bell(settings, store)
-    jobs = [write_job(source, adapter, store, bell, asked=asked) for source in sources]
+    publisher = Publisher(settings, store)
+    jobs = [write_job(source, adapter, store, publisher, asked=asked) for source in sources]
     for job in jobs:
         if as_json:
             echo_json({"job_id": job.id, "name": job.name})

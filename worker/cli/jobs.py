@@ -14,7 +14,7 @@ import click
 from worker.bootstrap import Oracles, Store
 from worker.cli.common import (
     DOLLARS,
-    Bell,
+    Publisher,
     echo_json,
     json_option,
     minute,
@@ -179,7 +179,7 @@ def retry(job: int, max_cost: Money | None, as_json: bool) -> None:
     """
     settings, store = open_all()
     reviews = store.ledger.jobs.retry(job, max_cost=max_cost)
-    Bell(settings, store).ring()
+    Publisher(settings, store).publish()
     if as_json:
         echo_json({"job_id": job, "reviews": reviews})
     elif reviews:

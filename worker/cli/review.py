@@ -17,7 +17,7 @@ from worker.files.corrections import label_config, write_tasks
 from worker.files.results import write_results
 from worker.jobs.corrections import import_corrections
 from worker.reviews import Job
-from worker.store.corrections import WORK_KINDS, WorkKind
+from worker.store.corrections import TASK_KINDS, TaskKind
 
 COLUMNS = (
     "job_id", "row_no", "id", "text", "adapter", "adapter_score", "oracle", "oracle_score", "final", "gold",
@@ -37,7 +37,7 @@ NOTHING = {
 @click.argument("job", type=int)
 @click.option(
     "--kind",
-    type=click.Choice(WORK_KINDS),
+    type=click.Choice(TASK_KINDS),
     help="Which reviews: see above.  [default: disagreements; without an oracle gold, or unsure]",
 )
 @click.option(
@@ -59,7 +59,7 @@ NOTHING = {
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def review(
     job: int,
-    kind: WorkKind | None,
+    kind: TaskKind | None,
     limit: int,
     output: Path | None,
     format_: str | None,
@@ -97,7 +97,7 @@ def review(
         _export(store, found, kind, limit, output, format_ or format_of(output, FORMATS), labels, as_json)
 
 
-def _kind_of(store: Store, job: Job) -> WorkKind:
+def _kind_of(store: Store, job: Job) -> TaskKind:
     """What there is to review in a job; it is announced on stderr where no oracle was asked."""
     if job.oracle_id is not None:
         return "disagreements"
@@ -128,7 +128,7 @@ def _import(
 def _export(
     store: Store,
     job: Job,
-    kind: WorkKind,
+    kind: TaskKind,
     limit: int,
     output: Path | None,
     chosen: str | None,

@@ -10,7 +10,7 @@ import click
 
 from worker.bootstrap import Store, adapter_files, load_directory
 from worker.cli.agreement import agreement_lines
-from worker.cli.common import Bell, echo_json, json_option, log_to_stderr, note, open_all, wait_for_jobs
+from worker.cli.common import Publisher, echo_json, json_option, log_to_stderr, note, open_all, wait_for_jobs
 from worker.cli.enqueue import (
     choose_oracle,
     enqueue_options,
@@ -71,7 +71,7 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
             pool.start()
             if pool.waits_for is not None:
                 note(f"{pool.waits_for} It scores this job too.")
-            job = write_job(source, adapter, store, Bell(settings, store), asked=asked, tick=pool.poll)
+            job = write_job(source, adapter, store, Publisher(settings, store), asked=asked, tick=pool.poll)
             job_id = job.id
             code = wait_for_jobs(
                 store,

@@ -17,7 +17,7 @@ from worker.errors import (
     OracleUnavailable,
     Transient,
 )
-from worker.jobs.holding import LeaseKeeper, PromptBook
+from worker.jobs.holding import LeaseKeeper, PromptAccount
 from worker.oracle.asking import OracleScorer
 from worker.oracle.bulk import OVER, BulkScorer, Collected, Line, how_far
 from worker.oracle.client import plain_code
@@ -53,20 +53,20 @@ def ask_prompt(
     prompt = ledger.prompts.claim_next(batch_id, task_id=task_id)
     if prompt is None:
         return 0
-    book = PromptBook(ledger, prompt, max_total=max_total)
+    account = PromptAccount(ledger, prompt, max_total=max_total)
     try:
-        _ask(ledger, prompt, book, oracle_for, gate_for, retry_delay_s, poll_s)
+        _ask(ledger, prompt, account, oracle_for, gate_for, retry_delay_s, poll_s)
     except LeaseLost:
         log.warning("Lease of Prompt %s lost; its unsaved answers are dropped.", prompt.id)
     for job_id in prompt.job_ids:
         ledger.jobs.complete(job_id)
-    return book.answered
+    return account.answered
 
 
 def _ask(
     ledger: Ledger,
     prompt: Prompt,
-    book: PromptBook,
+    account: PromptAccount,
     oracle_for: Callable[[int], OracleScorer | BulkScorer],
     gate_for: Callable[[OracleScorer], Throttle],
     retry_delay_s: float,
@@ -81,13 +81,13 @@ def _ask(
             scorer = oracle_for(prompt.scorer_id)
             if isinstance(scorer, BulkScorer):
                 in_bulk = True
-                book.answered = advance(ledger, prompt, scorer, book, poll_s=poll_s)
+                account.answered = advance(ledger, prompt, scorer, account, poll_s=poll_s)
             else:
                 texts = [request.text for request in prompt.requests]
                 try:
-                    scorer.ask(texts, book, throttle=gate_for(scorer), heartbeat=keeper.beat)
+                    scorer.ask(texts, account, throttle=gate_for(scorer), heartbeat=keeper.beat)
                 finally:
-                    book.flush()
+                    account.flush()
     except LeaseLost:
         raise
     except BulkTooLarge as error:
@@ -147,7 +147,9 @@ GRACE_S = 300.0
 """How long a submission of which nobody heard may take to appear in OpenAI's list, before it is made again."""
 
 
-def advance(ledger: Ledger, prompt: Prompt, scorer: BulkScorer, book: PromptBook, *, poll_s: float) -> int:
+def advance(
+    ledger: Ledger, prompt: Prompt, scorer: BulkScorer, account: PromptAccount, *, poll_s: float
+) -> int:
     """One step of a Bulk: submitted, looked at, or collected. How many requests got an answer.
 
     Raises:
@@ -159,10 +161,10 @@ def advance(ledger: Ledger, prompt: Prompt, scorer: BulkScorer, book: PromptBook
     texts = [request.text for request in prompt.requests]
     lines = scorer.plan(f"b{prompt.id}", [request.attempts > 0 for request in prompt.requests])
     if bulk.remote_id is not None:
-        return _collect(ledger, prompt, bulk.remote_id, scorer, book, lines, texts, poll_s)
+        return _collect(ledger, prompt, bulk.remote_id, scorer, account, lines, texts, poll_s)
     remote_id = _submitted_before(bulk, scorer)
     if remote_id is None:
-        remote_id = _submit(ledger, prompt, bulk, scorer, book, lines, texts)
+        remote_id = _submit(ledger, prompt, bulk, scorer, account, lines, texts)
     ledger.bulks.note_submission(prompt, remote_id, poll_after_s=poll_s)
     log.info("Bulk %s: %d requests submitted as %s.", prompt.id, len(texts), remote_id)
     return 0
@@ -187,7 +189,7 @@ def _submit(
     prompt: Prompt,
     bulk: BulkRow,
     scorer: BulkScorer,
-    book: PromptBook,
+    account: PromptAccount,
     lines: list[Line],
     texts: list[str],
 ) -> str:
@@ -195,7 +197,7 @@ def _submit(
     # Of an upload that was never submitted some request may have left since.
     scorer.forget(bulk.file_id)
     ledger.bulks.begin(prompt)
-    book.reserve(scorer.bounds(lines, texts), scorer.price)
+    account.reserve(scorer.bounds(lines, texts), scorer.price)
     file_id = scorer.upload(content)
     ledger.bulks.note_upload(prompt, file_id)
     try:
@@ -213,7 +215,7 @@ def _collect(
     prompt: Prompt,
     remote_id: str,
     scorer: BulkScorer,
-    book: PromptBook,
+    account: PromptAccount,
     lines: list[Line],
     texts: list[str],
     poll_s: float,
@@ -228,7 +230,7 @@ def _collect(
         ledger.bulks.submit_again(prompt, TOKEN_LIMIT, delay_s=TOKEN_LIMIT_S)
         return 0
     found = scorer.collect(batch, lines, texts)
-    spent = book.by_job(found.charges)
+    spent = account.by_job(found.charges)
     charges = {
         reservation: spent.get(job_id, NOTHING)
         for job_id, reservation in ledger.money.outstanding(prompt.id).items()
@@ -289,7 +291,7 @@ def advance_bulks(
         prompt = ledger.prompts.claim(batch_id)
         if prompt is None:
             continue
-        book = PromptBook(ledger, prompt, max_total=max_total)
+        account = PromptAccount(ledger, prompt, max_total=max_total)
         try:
             scorer = oracle_for(prompt.scorer_id)
             assert isinstance(scorer, BulkScorer)
@@ -298,7 +300,7 @@ def advance_bulks(
                 lease_s=ledger.prompts.lease_s,
                 name=f"Bulk {prompt.id}",
             ):
-                answered += advance(ledger, prompt, scorer, book, poll_s=poll_s)
+                answered += advance(ledger, prompt, scorer, account, poll_s=poll_s)
         except BulkTooLarge as error:
             ledger.bulks.split(prompt, str(error))
         except LoracleError as error:

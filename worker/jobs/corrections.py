@@ -58,8 +58,8 @@ def _read(path: Path) -> list[Filled]:
     if path.suffix in (".json", ".jsonl", ".ndjson"):
         return read_annotations(path)
     raise OptionInvalid(
-        f"the name {path.name} doesn't say what it is: end it with .csv (a worklist with its column `correction` "
-        "filled in), .json or .jsonl (an export of Label Studio)."
+        f"the name {path.name} doesn't say what it is: end it with .csv (as `loracle review` writes it, "
+        "with its column `correction` filled in), .json or .jsonl (an export of Label Studio)."
     )
 
 

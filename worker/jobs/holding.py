@@ -78,7 +78,7 @@ SAVES = 5
 SAVE_AGAIN_S = 2.0
 
 
-class PromptBook:
+class PromptAccount:
     """A Prompt's reservations and answers, each written to the ledger at once; what a call cost, with its answers."""
 
     def __init__(self, ledger: Ledger, prompt: Prompt, *, max_total: Money | None) -> None:

@@ -29,7 +29,7 @@ SLOWEST_REVIEW_S = 1.0
 HAND_ON_PAUSE_S = 1.0
 
 Publish = Callable[[Lane, Sequence[int]], None]
-"""Rings the bell for batches of a lane.
+"""Publishes a message for each of these batches of a lane.
 
 Raises:
     BrokerUnreachable: nobody heard it.
@@ -52,7 +52,7 @@ class Scorers(Protocol):
         """
 
 
-def ring(ledger: Ledger, publish: Publish, lane: Lane, *, window: int) -> bool:
+def publish_waiting(ledger: Ledger, publish: Publish, lane: Lane, *, window: int) -> bool:
     """Publishes what the window has room for; False when the broker is away, which loses nothing."""
     batch_ids = ledger.publishing.choose(lane, window=window)
     if not batch_ids:
@@ -94,7 +94,7 @@ def score_batch(
     if batch is None:
         if standing.broken or standing.without:
             ledger.publishing.give_message_back("adapter")
-            ring(ledger, publish, "adapter", window=window)
+            publish_waiting(ledger, publish, "adapter", window=window)
             # Its own message is still held, so it takes no other: one that is sound has the next one.
             time.sleep(HAND_ON_PAUSE_S)
         return 0
@@ -146,7 +146,7 @@ def score_batch(
         log.error("Batch %s failed with %s.", batch.id, type(error).__name__)
         ledger.batches.release(batch, f"{type(error).__name__} while scoring", delay_s=retry_delay_s)
     ledger.jobs.complete(batch.job_id)
-    ring(ledger, publish, "adapter", window=window)
+    publish_waiting(ledger, publish, "adapter", window=window)
     return scored
 
 

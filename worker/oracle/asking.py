@@ -9,7 +9,7 @@ from typing import Any
 
 from worker.errors import LoracleError, OracleUnavailable
 from worker.oracle.client import Reply, Route, Trouble, raise_for, unavailable
-from worker.oracle.money import NOTHING, Book, Charge, Price, token_bound
+from worker.oracle.money import NOTHING, Account, Charge, Price, token_bound
 from worker.oracle.prompts import new_ids
 from worker.oracle.spec import OracleSpec
 from worker.oracle.throttle import Standing, Throttle
@@ -45,20 +45,20 @@ class OracleScorer:
     def ask(
         self,
         texts: Sequence[str],
-        book: Book,
+        account: Account,
         *,
         throttle: Throttle,
         heartbeat: Callable[[], None],
     ) -> None:
-        """Every text gets an answer in `book`, saved as soon as it is certain. Certain ones stay when it raises.
+        """Every text gets an answer in `account`, saved as soon as it is certain. Certain ones stay when it raises.
 
         Raises:
             OracleInvalid: key, model or route are wrong, or the server refuses every request.
             OracleQuotaSpent: the account is empty.
             OracleUnavailable: the server doesn't answer now, or wants to be left alone.
-            BudgetSpent: from `book`.
+            BudgetSpent: from `account`.
         """
-        _Call(self, [self.spec.sent(text) for text in texts], book, throttle, heartbeat).run()
+        _Call(self, [self.spec.sent(text) for text in texts], account, throttle, heartbeat).run()
 
 
 class _Call:
@@ -68,12 +68,12 @@ class _Call:
         self,
         scorer: OracleScorer,
         texts: Sequence[str],
-        book: Book,
+        account: Account,
         throttle: Throttle,
         heartbeat: Callable[[], None],
     ) -> None:
         self._route, self._price, self._texts = scorer._route, scorer._price, texts
-        self._book, self._throttle, self._heartbeat = book, throttle, heartbeat
+        self._account, self._throttle, self._heartbeat = account, throttle, heartbeat
         self._first_wait_s = scorer._first_wait_s
         self._standing, self._since = scorer._standing, scorer._standing.findings
         self._spent = [NOTHING] * len(texts)
@@ -103,7 +103,7 @@ class _Call:
                 middle = len(doubtful) // 2
                 waiting += [(doubtful[middle:], False), (doubtful[:middle], False)]
             if final:
-                self._book.save(final)
+                self._account.save(final)
             self._heartbeat()
 
     def _answer(self, index: int, outcome: Outcome, reply: Reply) -> Answer:
@@ -151,7 +151,7 @@ class _Call:
             most = self._route.bound(body)
             bound = self._price.cost(*most)
             shares = dict(zip(part, bound.split(len(part)), strict=True))
-            reservation = self._book.reserve(shares, self._price)
+            reservation = self._account.reserve(shares, self._price)
             try:
                 with self._throttle.admit(sum(most), self._heartbeat) as is_probe:
                     if is_probe and (down := self._try_out(part[0])) and down.kind in ("wait", "retry"):
@@ -159,7 +159,7 @@ class _Call:
                     reply = self._route.send(body, ids)
             except LoracleError as error:
                 # From the throttle or the heartbeat: nothing went out.
-                self._book.settle(reservation, dict.fromkeys(part, NOTHING))
+                self._account.settle(reservation, dict.fromkeys(part, NOTHING))
                 if failed is not None and isinstance(error, OracleUnavailable) and error.limited:
                     # This request went wrong itself before the breaker opened.
                     raise unavailable(failed, retry_after_s=error.retry_after_s) from error
@@ -167,7 +167,7 @@ class _Call:
             except Exception as error:
                 trouble = self._route.explain(error)
                 if not trouble.billed:
-                    self._book.settle(reservation, dict.fromkeys(part, NOTHING))
+                    self._account.settle(reservation, dict.fromkeys(part, NOTHING))
                 self._note(trouble)
                 if trouble.kind == "drop" and self._left_out(trouble.param or "", body, ids, texts):
                     continue
@@ -245,19 +245,21 @@ class _Call:
         while True:
             ids = new_ids(1)
             body = self._route.body(ids, [PROBE_TEXT])
-            reservation = self._book.reserve({index: self._price.cost(*self._route.bound(body))}, self._price)
+            reservation = self._account.reserve(
+                {index: self._price.cost(*self._route.bound(body))}, self._price
+            )
             try:
                 reply = self._route.send(body, ids)
             except Exception as error:
                 trouble = self._route.explain(error, own_text=True, texts=self._texts)
                 if not trouble.billed:
-                    self._book.settle(reservation, {index: NOTHING})
+                    self._account.settle(reservation, {index: NOTHING})
                 self._note(trouble)
                 if trouble.kind == "drop" and self._left_out(trouble.param or "", body, ids, [PROBE_TEXT]):
                     continue
                 return trouble
             if (charge := reply.charge(self._price)) is not None:
-                self._book.settle(reservation, {index: charge})
+                self._account.settle(reservation, {index: charge})
             self._throttle.answered(reply.headers)
             if reply.outcomes[0] is None:
                 return Trouble("bisect", f"{self._route.spec.base_url} answered 200: {reply.trouble}")
@@ -276,7 +278,7 @@ class _Call:
         # A server that doesn't say what it took is taken to have used all.
         charge = reply.charge(self._price) or Charge(bound)
         shares = dict(zip(part, charge.split(len(part)), strict=True))
-        self._book.settle(reservation, shares)
+        self._account.settle(reservation, shares)
         for index, share in shares.items():
             self._spent[index] += share
 

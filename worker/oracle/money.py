@@ -105,7 +105,7 @@ def token_bound(body: Mapping[str, Any]) -> int:
     return len(json.dumps(body, ensure_ascii=False).encode()) + MESSAGE_OVERHEAD
 
 
-class Book(Protocol):
+class Account(Protocol):
     """What the oracle costs and answers, review by review, kept at once.
 
     Reviews are named by their position in the call of `ask`.

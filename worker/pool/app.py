@@ -85,7 +85,7 @@ def make_app(settings: Settings) -> Celery:
 
 
 def publisher(app: Celery) -> Publish:
-    """A function that rings the bell for batches of a lane; with the broker away it raises in a second."""
+    """A function that publishes batches of a lane; with the broker away it raises in a second."""
 
     def publish(lane: Lane, batch_ids: Sequence[int]) -> None:
         try:

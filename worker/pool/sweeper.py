@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from worker.errors import LoracleError
-from worker.jobs.scoring import Publish, ring
+from worker.jobs.scoring import Publish, publish_waiting
 from worker.pool.measurer import Measurer
 from worker.reviews import Lane
 from worker.store.ledger import Ledger
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 LONGEST_BACKOFF_S = 10.0
 
 
-class Outage:
+class SaidOnce:
     """Says once that a server is away and once that it is back, however often it is asked."""
 
     def __init__(self, name: str) -> None:
@@ -45,8 +45,8 @@ class Sweeper(threading.Thread):
     """Sweeps the ledger of its lanes every `interval_s` seconds, and at once when woken.
 
     It opens the ledger itself, on its own thread, and survives every error: with the database away it rests
-    longer and longer, up to ten seconds, and goes on. `before_ring` does what must precede publishing. Jobs that are
-    over are left to the `measurer`, after publishing.
+    longer and longer, up to ten seconds, and goes on. `before_publishing` does what must precede it. Jobs that
+    are over are left to the `measurer`, after publishing.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Sweeper(threading.Thread):
         queue_length: Callable[[Lane], int | None],
         window: int,
         interval_s: float,
-        before_ring: Callable[[Ledger], None] | None = None,
+        before_publishing: Callable[[Ledger], None] | None = None,
         child_died: Callable[[Ledger, str], object] = lambda ledger, task_id: ledger.batches.expire_lease(
             task_id
         ),
@@ -72,14 +72,14 @@ class Sweeper(threading.Thread):
         self._queue_length = queue_length
         self._window = window
         self._interval_s = interval_s
-        self._before_ring = before_ring
+        self._before_publishing = before_publishing
         self._child_died = child_died
         self._measurer = measurer
         self._wake = threading.Event()
         self._stopping = False
         self._lost: deque[str] = deque()
-        self._redis = Outage("Redis")
-        self._database = Outage("The database")
+        self._redis = SaidOnce("Redis")
+        self._database = SaidOnce("The database")
 
     def lost(self, task_id: str) -> None:
         """The child that ran this task is dead: its batch needn't wait for the lease to run out."""
@@ -125,9 +125,9 @@ class Sweeper(threading.Thread):
         for lane in self._lanes:
             length = self._queue_length(lane)
             swept = self._ledger.publishing.sweep(lane, queue_empty=length == 0)
-            if self._before_ring is not None:
-                self._before_ring(self._ledger)
-            heard = ring(self._ledger, self._publish, lane, window=self._window)
+            if self._before_publishing is not None:
+                self._before_publishing(self._ledger)
+            heard = publish_waiting(self._ledger, self._publish, lane, window=self._window)
             if length is None or not heard:
                 self._redis.away()
             else:
@@ -142,7 +142,7 @@ def _say(swept: Swept) -> None:
         (swept.requeued, "batches to be tried again"),
         (swept.split, "split to isolate a review"),
         (swept.failed, "given up"),
-        (swept.rung_again, "published again"),
+        (swept.published_again, "published again"),
         (len(swept.completed_jobs), "jobs done"),
     ]
     told = ", ".join(f"{count} {what}" for count, what in done if count)

@@ -31,7 +31,7 @@ EXIT_DEVICE_BROKEN = 70
 
 
 @dataclass
-class Tally:
+class ThroughputLog:
     """What this child has scored since it last said so. It is no job's speed: other children score too."""
 
     interval_s: float
@@ -53,19 +53,19 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Child:
+class ChildParts:
     """The working parts of one child process, made once, after the spawn."""
 
     settings: Settings
     store: Store
     publish: scoring.Publish
-    tally: Tally
+    throughput: ThroughputLog
 
 
 _making = threading.Lock()
 
 
-def child() -> Child:
+def child() -> ChildParts:
     """The parts of this process, made at the first batch.
 
     Raises:
@@ -77,10 +77,13 @@ def child() -> Child:
 
 
 @cache
-def _child() -> Child:
+def _child() -> ChildParts:
     settings = read_settings()
-    return Child(
-        settings, open_store(settings), publisher(make_app(settings)), Tally(settings.report_interval_s)
+    return ChildParts(
+        settings,
+        open_store(settings),
+        publisher(make_app(settings)),
+        ThroughputLog(settings.report_interval_s),
     )
 
 
@@ -95,7 +98,7 @@ def attempt(batch_id: int, task_id: str) -> Iterator[None]:
         # At once: a broken CUDA context can hang the interpreter's own exit.
         os._exit(EXIT_DEVICE_BROKEN)
     except Exception as error:
-        # The database failed under the ledger itself. The sweeper rings again; the pause keeps a long outage
+        # The database failed under the ledger itself. The sweeper publishes it again; the pause keeps a long outage
         # from burning through the queue. Of foreign errors the type alone is said: they may quote a review.
         reason = str(error) if isinstance(error, LoracleError) else type(error).__name__
         log.warning("Batch %s can't be worked on now: %s", batch_id, reason)
@@ -119,7 +122,7 @@ def _born(**_: object) -> None:
 @worker_process_shutdown.connect  # type: ignore[untyped-decorator]
 def _ends(**_: object) -> None:
     if _child.cache_info().currsize:
-        child().tally.say()
+        child().throughput.say()
 
 
 @cache
@@ -132,7 +135,7 @@ def score_batch(self: Any, batch_id: int) -> None:
     """Scores one batch of the ledger."""
     with attempt(batch_id, self.request.id):
         parts = child()
-        parts.tally.add(
+        parts.throughput.add(
             scoring.score_batch(
                 batch_id,
                 ledger=parts.store.ledger,
@@ -192,7 +195,7 @@ def ask_prompt(self: Any, batch_id: int) -> None:
 
     with attempt(batch_id, self.request.id):
         parts = child()
-        parts.tally.add(
+        parts.throughput.add(
             asking.ask_prompt(
                 batch_id,
                 ledger=parts.store.ledger,

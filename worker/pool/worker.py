@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         queue_length=length,
         window=settings.publish_window,
         interval_s=settings.sweep_interval_s,
-        before_ring=prepare if threads else lambda ledger: breaker().look(ledger),
+        before_publishing=prepare if threads else lambda ledger: breaker().look(ledger),
         child_died=lambda ledger, task_id: ledger.faults.child_died(task_id, worker_name(settings)),
         measurer=Measurer(),
     )

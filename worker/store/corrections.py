@@ -90,15 +90,15 @@ def _save(connection: Connection, job_id: int, corrections: Sequence[CorrectionR
     return len(replaced)
 
 
-WorkKind = Literal["disagreements", "unsure", "gold"]
-WORK_KINDS: tuple[WorkKind, ...] = get_args(WorkKind)
+TaskKind = Literal["disagreements", "unsure", "gold"]
+TASK_KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
 
 CONFIDENT = 0.8
 """An adapter that is less sure than this is no witness against a gold label."""
 
 
 @dataclass(frozen=True, slots=True)
-class WorkRow:
+class ReviewTask:
     """A review for a person to judge, with what each rater said and who they were."""
 
     job_id: int
@@ -122,8 +122,8 @@ class ReviewTasks:
     engine: Engine
 
     def iterate(
-        self, job_id: int, kind: WorkKind, *, limit: int | None, chunk: int = 500
-    ) -> Iterator[WorkRow]:
+        self, job_id: int, kind: TaskKind, *, limit: int | None, chunk: int = 500
+    ) -> Iterator[ReviewTask]:
         """Reviews that nobody has corrected yet, in this order, `limit` at most; memory stays flat.
 
         `disagreements`: adapter and oracle differ. The surest adapter first, then the surest oracle: one of two that
@@ -140,15 +140,15 @@ class ReviewTasks:
         with read(self.engine) as connection:
             if connection.scalar(select(Job.id).where(Job.id == job_id)) is None:
                 raise job_unknown(job_id)
-        return self._rows(_worklist(job_id, kind, limit), chunk)
+        return self._rows(_tasks(job_id, kind, limit), chunk)
 
-    def _rows(self, query: Select[Any], chunk: int) -> Iterator[WorkRow]:
+    def _rows(self, query: Select[Any], chunk: int) -> Iterator[ReviewTask]:
         with (
             read(self.engine) as connection,
             connection.execute(query, execution_options={"yield_per": chunk}) as rows,
         ):
             for row in rows:
-                yield WorkRow(*row)
+                yield ReviewTask(*row)
 
     def missing_rows(self, job_id: int, row_nos: Sequence[int], *, chunk: int = 1000) -> set[int]:
         """Those of these rows of which the job has no review."""
@@ -164,7 +164,7 @@ class ReviewTasks:
         return set(row_nos) - found
 
 
-def _worklist(job_id: int, kind: WorkKind, limit: int | None) -> Select[Any]:
+def _tasks(job_id: int, kind: TaskKind, limit: int | None) -> Select[Any]:
     adapter, oracle = aliased(Label), aliased(Label)
     wanted, order = _kind(kind, adapter, oracle)
     corrected = exists().where(Correction.job_id == Review.job_id, Correction.row_no == Review.row_no)
@@ -214,7 +214,7 @@ def _worklist(job_id: int, kind: WorkKind, limit: int | None) -> Select[Any]:
     )
 
 
-def _kind(kind: WorkKind, adapter: Any, oracle: Any) -> tuple[ColumnElement[bool], list[Any]]:
+def _kind(kind: TaskKind, adapter: Any, oracle: Any) -> tuple[ColumnElement[bool], list[Any]]:
     """Which rows, and in which order."""
     sides = {"adapter": adapter.label, "oracle": oracle.label}
     order = _order(kind, adapter.score, oracle.score, **sides)
@@ -230,11 +230,11 @@ def _kind(kind: WorkKind, adapter: Any, oracle: Any) -> tuple[ColumnElement[bool
     return against, order
 
 
-def _again(kind: WorkKind, c: Any) -> list[Any]:
+def _again(kind: TaskKind, c: Any) -> list[Any]:
     return _order(kind, c.adapter_score, c.oracle_score, adapter=c.adapter, oracle=c.oracle)
 
 
-def _order(kind: WorkKind, sure: Any, oracle_sure: Any, *, adapter: Any, oracle: Any) -> list[Any]:
+def _order(kind: TaskKind, sure: Any, oracle_sure: Any, *, adapter: Any, oracle: Any) -> list[Any]:
     if kind == "unsure":
         return [sure.asc().nulls_last()]
     if kind == "gold":

@@ -73,7 +73,7 @@ class Progress:
 
     `batches` counts those of the adapter lane by state; `open_batches` are those still to be done. `requests` counts
     what the oracle is asked by (reason, state), `open_requests` what it hasn't answered; `bulks` are the Bulks among
-    them. `oldest_bell_s` is the age of the oldest message that no worker has taken yet.
+    them. `oldest_message_s` is the age of the oldest message that no worker has taken yet.
     """
 
     job: JobRow
@@ -90,7 +90,7 @@ class Progress:
     open_requests: int
     bulks: tuple[WaitingBulk, ...]
     seconds_left: float | None
-    oldest_bell_s: float | None
+    oldest_message_s: float | None
     last_error: str | None
 
     @property
@@ -161,7 +161,7 @@ def read_progress(connection: Connection, job_id: int) -> Progress:
     )
     counts = {state: int(count) for state, count, *_ in by_state}
     sizes = {state: int(size) for state, _, size, *_ in by_state}
-    bells = {state: bell for state, _, _, bell, _ in by_state}
+    sent = {state: first for state, _, _, first, _ in by_state}
     ends = [end for state, *_, end in by_state if state == "done" and end is not None]
     # A review is in an open or cancelled batch, or it failed, or it has its label.
     # Under the policy `oracle` batches only audit. A cascade's review has a label meanwhile, but not the final one.
@@ -188,7 +188,7 @@ def read_progress(connection: Connection, job_id: int) -> Progress:
         # Every label is the copy of one that was there before.
         ends.append(job.finished_at)
     labelled_s = max(max(ends) - job.created_at, 0.001) if labelled and ends else None
-    oldest = bells.get("queued")
+    oldest = sent.get("queued")
     return Progress(
         job=job,
         reviews=job.reviews_read,
@@ -204,7 +204,7 @@ def read_progress(connection: Connection, job_id: int) -> Progress:
         open_requests=open_requests,
         bulks=bulks,
         seconds_left=left / pace if pace > 0 and not bulks else None,
-        oldest_bell_s=None if oldest is None else max(0.0, clock - oldest),
+        oldest_message_s=None if oldest is None else max(0.0, clock - oldest),
         last_error=last_error,
     )
 

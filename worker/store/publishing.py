@@ -1,4 +1,4 @@
-"""The bell: which batches get a message, and the sweeper that rings again for what got lost."""
+"""Which batches get a message, and the sweep that publishes again what nobody heard."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ EXPIRED_AT_ONCE = 200
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What one sweep did: batches queued again, split, failed; bells cleared to ring again; jobs now done."""
+    """What one sweep did: batches queued again, split, failed; messages to be published again; jobs now done."""
 
     requeued: int = 0
     split: int = 0
     failed: int = 0
-    rung_again: int = 0
+    published_again: int = 0
     completed_jobs: tuple[int, ...] = ()
 
     @property
@@ -84,19 +84,19 @@ class Publishing:
         """A message was taken from the queue and used for nothing: another one may be published for it."""
         write(self.engine, lambda connection: give_message_back(connection, lane))
 
-    def sweep(self, lane: Lane, *, queue_empty: bool, ring_after_s: float = 5.0) -> Swept:
-        """Expired leases go back, lost bells may ring again, jobs with nothing open are done.
+    def sweep(self, lane: Lane, *, queue_empty: bool, publish_again_after_s: float = 5.0) -> Swept:
+        """Expired leases go back, lost messages are published again, jobs with nothing open are done.
 
-        A bell counts as lost when the broker's queue is empty and it rang `ring_after_s` seconds ago, or
-        after `unheard_after_s` at the latest. One sweeper at a time: a second one does nothing. Without work
-        it only reads.
+        A message counts as lost when the broker's queue is empty and it was sent `publish_again_after_s` seconds
+        ago, or after `unheard_after_s` at the latest. One sweeper at a time: a second one does nothing. Without
+        work it only reads.
         """
-        silent_s = min(ring_after_s, self.unheard_after_s) if queue_empty else self.unheard_after_s
+        unheard_s = min(publish_again_after_s, self.unheard_after_s) if queue_empty else self.unheard_after_s
         with read(self.engine) as connection:
             expired = connection.scalar(select(Batch.id).where(*_expired(lane)).limit(1))
             # The least one is the first in its index; looking for any would walk over the whole backlog.
-            silent = connection.scalar(
-                select(func.min(Batch.published_at) < now() - silent_s).where(
+            unheard = connection.scalar(
+                select(func.min(Batch.published_at) < now() - unheard_s).where(
                     Batch.lane == lane, Batch.state == "queued"
                 )
             )
@@ -106,15 +106,15 @@ class Publishing:
         if stopped is not None:
             write(self.engine, fail_stopped)
         swept = Swept()
-        if expired is not None or silent or waited is not None:
-            swept = write(self.engine, lambda connection: self._sweep_batches(connection, lane, silent_s))
+        if expired is not None or unheard or waited is not None:
+            swept = write(self.engine, lambda connection: self._sweep_batches(connection, lane, unheard_s))
             if swept.failed or stopped is not None:
                 with read(self.engine) as connection:
                     ready = connection.scalars(select(Job.id).where(*nothing_open()).order_by(Job.id)).all()
         completed = tuple(job_id for job_id in ready if self.jobs.complete(job_id))
-        return Swept(swept.requeued, swept.split, swept.failed, swept.rung_again, completed)
+        return Swept(swept.requeued, swept.split, swept.failed, swept.published_again, completed)
 
-    def _sweep_batches(self, connection: Connection, lane: Lane, silent_s: float) -> Swept:
+    def _sweep_batches(self, connection: Connection, lane: Lane, unheard_s: float) -> Swept:
         if on_postgresql(connection) and not connection.scalar(
             select(func.pg_try_advisory_xact_lock(_lock_key("sweep", lane)))
         ):
@@ -137,10 +137,10 @@ class Publishing:
             for batch_id, attempts in expired
         ]
         connection.execute(update(Batch).where(*_waited(lane)).values(state="queued", not_before=None))
-        rung = connection.execute(
-            update(Batch).where(*_silent(lane, silent_s)).values(published_at=None)
+        again = connection.execute(
+            update(Batch).where(*_unheard(lane, unheard_s)).values(published_at=None)
         ).rowcount
-        return Swept(states.count("queued"), states.count("split"), states.count("failed"), rung)
+        return Swept(states.count("queued"), states.count("split"), states.count("failed"), again)
 
 
 def _expired(lane: Lane) -> tuple[ColumnElement[bool], ...]:
@@ -152,8 +152,8 @@ def _waited(lane: Lane) -> tuple[Any, ...]:
     return (Batch.lane == lane, Batch.state.in_(("parked", "submitted")), Batch.not_before <= now())
 
 
-def _silent(lane: Lane, silent_s: float) -> tuple[Any, ...]:
-    return (Batch.lane == lane, Batch.state == "queued", Batch.published_at < now() - silent_s)
+def _unheard(lane: Lane, unheard_s: float) -> tuple[Any, ...]:
+    return (Batch.lane == lane, Batch.state == "queued", Batch.published_at < now() - unheard_s)
 
 
 def _lock_key(what: str, lane: Lane) -> int:

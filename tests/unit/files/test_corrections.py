@@ -1,4 +1,4 @@
-"""Worklists come back filled in: as csv or as an export of Label Studio."""
+"""Reviews to judge come back filled in: as csv or as an export of Label Studio."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_what_was_made_safe_for_spreadsheets_is_read_back_as_it_was(path: Path) 
         (HEADER.encode() + b"\n7,-1,a,b,pos,\n", CorrectionInvalid, "row_no is '-1'"),
     ],
 )
-def test_a_file_that_is_no_filled_worklist_is_refused_with_its_line(
+def test_a_file_that_holds_no_corrections_is_refused_with_its_line(
     path: Path, content: bytes, error: type[Exception], says: str
 ) -> None:
     path.write_bytes(content)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fake_openai import FakeOpenAI
 from tests.unit import oracles
-from tests.unit.oracles import OpenBook
+from tests.unit.oracles import OpenAccount
 from worker.files import ReadOptions
 from worker.jobs.enqueue import EnqueueOptions, Source
 from worker.jobs.estimate import plan
@@ -22,7 +22,7 @@ from worker.reviews import ZERO, Money, Review, total
 TEXTS = [f'A great thing, number {n}, with “quotes” and 最高 🎬, "twice".' for n in range(23)]
 
 
-class Reserving(OpenBook):
+class Reserving(OpenAccount):
     """Remembers what is set aside."""
 
     reserved = ZERO
@@ -48,16 +48,16 @@ def test_what_is_set_aside_is_the_plan_s_bound(
         scorer = oracles.oracle(server, route, reviews_per_prompt=size, redacted=redacted)
         planned = plan(source(tmp_path, TEXTS), scorer.spec, oracles.PRICE, 1.0)
         assert server.calls == []
-        book = Reserving()
+        account = Reserving()
         for start in range(0, len(TEXTS), size):
-            scorer.ask(TEXTS[start : start + size], book)
+            scorer.ask(TEXTS[start : start + size], account)
         assert planned.requests == len(server.calls)
         assert (planned.reviews, planned.duplicates, planned.asked) == (23, 0, 23)
-        assert book.cost <= book.reserved
+        assert account.cost <= account.reserved
         # The plan's bound is what is set aside, to the last byte; each call is rounded up to a nano-dollar.
-        assert planned.most_cost == pytest.approx(book.reserved.dollars, rel=1e-6)
+        assert planned.most_cost == pytest.approx(account.reserved.dollars, rel=1e-6)
         # The fake counts four bytes a token, as the estimate does, but neither questions nor schema.
-        assert 0.4 * planned.cost < book.cost.dollars <= 1.1 * planned.cost
+        assert 0.4 * planned.cost < account.cost.dollars <= 1.1 * planned.cost
 
 
 def test_a_plan_bounds_the_bodies_that_are_really_sent(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ class Host:
         self.load = load
         self.loads = 0
         self.messages: list[int] = []
-        pipeline.ring(self.ledger, self.publish, "adapter", window=100)
+        pipeline.publish_waiting(self.ledger, self.publish, "adapter", window=100)
 
     def publish(self, lane: Lane, batch_ids: Sequence[int]) -> None:
         self.messages += batch_ids
@@ -141,7 +141,7 @@ def test_a_device_that_stays_broken_is_left_alone_after_three_breaks(
     for _ in range(OPENS_AT):
         with pytest.raises(DeviceBroken):
             host.take()
-        pipeline.ring(host.ledger, host.publish, "adapter", window=100)
+        pipeline.publish_waiting(host.ledger, host.publish, "adapter", window=100)
     for _ in range(20):
         assert host.take() == 0
     assert host.loads == OPENS_AT
@@ -173,5 +173,5 @@ def test_an_invalid_adapter_stops_its_job_and_halves_nothing(engine: Engine) -> 
     # Whoever mends it finds the batch as it was.
     host.ledger.jobs.retry(job.id)
     host.load = sound
-    pipeline.ring(host.ledger, host.publish, "adapter", window=100)
+    pipeline.publish_waiting(host.ledger, host.publish, "adapter", window=100)
     assert host.take() == 4

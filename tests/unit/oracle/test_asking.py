@@ -19,7 +19,7 @@ from openai.types.decision import AnswerAnswerResourceChoice
 
 from tests.fake_openai import BatchPlan, FakeOpenAI, Fault, rule_label
 from tests.fake_openai.faults import ODD_VOICES, QUOTA_CODES
-from tests.unit.oracles import LABELS, PRICE, OpenBook, bulk, oracle
+from tests.unit.oracles import LABELS, PRICE, OpenAccount, bulk, oracle
 from worker.errors import BudgetSpent, OracleInvalid, OracleQuotaSpent, OracleUnavailable
 from worker.oracle import throttle
 from worker.oracle.asking import PROBE_TEXT, PROBES, OracleScorer
@@ -36,8 +36,8 @@ TEXTS = [
 EXPECTED = [rule_label(text, LABELS)[0] for text in TEXTS]
 
 
-class Ledger(OpenBook):
-    """A book that remembers every reservation and refuses to go over its limit."""
+class Ledger(OpenAccount):
+    """An account that remembers every reservation and refuses to go over its limit."""
 
     def __init__(self, limit: float = 1e6) -> None:
         super().__init__()
@@ -89,28 +89,28 @@ class Gate:
         self.failures.append(error)
 
 
-def labels_of(book: OpenBook) -> list[str | None]:
+def labels_of(account: OpenAccount) -> list[str | None]:
     return [
-        outcome.label if isinstance(outcome := book.answers[index].outcome, Score) else None
-        for index in range(len(book.answers))
+        outcome.label if isinstance(outcome := account.answers[index].outcome, Score) else None
+        for index in range(len(account.answers))
     ]
 
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_every_text_gets_its_label_in_one_request(route: Route) -> None:
     with FakeOpenAI() as server:
-        book = Ledger()
-        oracle(server, route).ask(TEXTS, book)
-        assert labels_of(book) == EXPECTED
+        account = Ledger()
+        oracle(server, route).ask(TEXTS, account)
+        assert labels_of(account) == EXPECTED
         assert len(server.calls) == 1
         assert server.calls[0].model == "gpt-6-luna"
-        answers = list(book.answers.values())
+        answers = list(account.answers.values())
         assert {answer.response_model for answer in answers} == {"gpt-6-luna-fake-rules"}
         assert all(answer.request_id for answer in answers)
         # Tokens and cost are what the server billed, to the last token.
         assert sum(answer.tokens for answer in answers) == sum(server.billed)
         assert total(a.cost for a in answers) == PRICE.cost(*server.billed)
-        assert book.spent == PRICE.cost(*server.billed)
+        assert account.spent == PRICE.cost(*server.billed)
 
 
 def test_decisions_give_probabilities_and_chat_none() -> None:
@@ -141,16 +141,16 @@ PASSING = [
 )
 def test_a_fault_that_passes_costs_no_label(route: Route, fault: Fault) -> None:
     with FakeOpenAI(tape=[fault]) as server:
-        book = Ledger()
-        oracle(server, route).ask(TEXTS, book)
-        assert labels_of(book) == EXPECTED
-        assert book.spent >= PRICE.cost(*server.billed)
+        account = Ledger()
+        oracle(server, route).ask(TEXTS, account)
+        assert labels_of(account) == EXPECTED
+        assert account.spent >= PRICE.cost(*server.billed)
 
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_hanging_server_is_given_up_and_asked_again(route: Route) -> None:
     with FakeOpenAI(tape=[Fault("hang", seconds=3000)]) as server:
-        book = Ledger()
+        account = Ledger()
         asker = oracle(server, route, timeout_s=0.3)
         choose = server.choose_fault
 
@@ -160,11 +160,11 @@ def test_a_hanging_server_is_given_up_and_asked_again(route: Route) -> None:
 
         # The first request alone is given up.
         server.choose_fault = patient_from_now  # type: ignore[method-assign]
-        asker.ask(TEXTS[:2], book)
-        assert labels_of(book) == EXPECTED[:2]
+        asker.ask(TEXTS[:2], account)
+        assert labels_of(account) == EXPECTED[:2]
         # What the first request cost nobody knows: its reservation stays.
-        assert list(book.settled) == [1]
-        assert book.spent == book.reserved[0] + book.settled[1]
+        assert list(account.settled) == [1]
+        assert account.spent == account.reserved[0] + account.settled[1]
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -188,16 +188,16 @@ def test_a_poisonous_review_alone_has_no_label_and_says_why(
         pytest.skip("of Decisions the fake spoils the first answer only, and the others are believed")
     texts = [*TEXTS[:6], "A POISON of a film.", *TEXTS[6:]]
     with FakeOpenAI(poison={"POISON": fault}) as server:
-        book = Ledger()
-        oracle(server, route, reviews_per_prompt=20).ask(texts, book)
-        failure = book.answers[6].outcome
+        account = Ledger()
+        oracle(server, route, reviews_per_prompt=20).ask(texts, account)
+        failure = account.answers[6].outcome
         assert isinstance(failure, Failure)
         assert failure.state == state
         assert words in failure.reason
         assert "POISON" not in failure.reason
-        assert labels_of(book) == [*EXPECTED[:6], None, *EXPECTED[6:]]
+        assert labels_of(account) == [*EXPECTED[:6], None, *EXPECTED[6:]]
         # Certain answers are saved once, and nobody asks for them again.
-        assert sorted(index for save in book.saves for index in save) == list(range(len(texts)))
+        assert sorted(index for save in account.saves for index in save) == list(range(len(texts)))
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -205,10 +205,10 @@ def test_certain_answers_stay_when_the_server_goes_away(route: Route) -> None:
     down = [Fault("status", status=500)] * 9
     # The second answer is to a text of our own.
     with FakeOpenAI(tape=[Fault("wrong_keys"), None, None, *down]) as server:
-        book = Ledger()
+        account = Ledger()
         with pytest.raises(OracleUnavailable, match="answered 500"):
-            oracle(server, route).ask(TEXTS, book)
-        assert sorted(book.answers) == list(range(6))
+            oracle(server, route).ask(TEXTS, account)
+        assert sorted(account.answers) == list(range(6))
         # Four tries, and then it is the ledger's.
         assert len(server.calls) == 3 + 4
 
@@ -217,12 +217,12 @@ def test_certain_answers_stay_when_the_server_goes_away(route: Route) -> None:
 @pytest.mark.parametrize("code", QUOTA_CODES)
 def test_without_quota_nothing_is_tried_again(route: Route, code: str) -> None:
     with FakeOpenAI(tape=[Fault("quota", code=code)]) as server:
-        book, gate = Ledger(), Gate()
+        account, gate = Ledger(), Gate()
         with pytest.raises(OracleQuotaSpent, match=code):
-            oracle(server, route).ask(TEXTS, book, throttle=gate)
+            oracle(server, route).ask(TEXTS, account, throttle=gate)
         assert len(server.calls) == 1
         assert isinstance(gate.failures[0], OracleQuotaSpent)
-        assert book.spent == ZERO
+        assert account.spent == ZERO
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -231,11 +231,11 @@ def test_without_quota_nothing_is_tried_again(route: Route, code: str) -> None:
 )
 def test_a_wrong_key_or_model_stops_at_once(route: Route, status: int, words: str) -> None:
     with FakeOpenAI(tape=[Fault("status", status=status)]) as server:
-        book = Ledger()
+        account = Ledger()
         with pytest.raises(OracleInvalid, match=words):
-            oracle(server, route).ask(TEXTS, book)
+            oracle(server, route).ask(TEXTS, account)
         assert len(server.calls) == 1
-        assert book.spent == ZERO
+        assert account.spent == ZERO
 
 
 def test_a_server_without_decisions_says_so_in_one_error() -> None:
@@ -268,10 +268,10 @@ def test_a_parameter_the_server_does_not_know_is_left_out_from_then_on(rejected:
         scorer.ask(TEXTS, Ledger())
         calls = len(server.calls)
         assert calls == 1 + len(rejected)
-        book = Ledger()
-        scorer.ask(TEXTS, book)
+        account = Ledger()
+        scorer.ask(TEXTS, account)
         assert len(server.calls) == calls + 1
-        assert labels_of(book) == EXPECTED
+        assert labels_of(account) == EXPECTED
 
 
 def test_a_cut_answer_gets_more_room_once() -> None:
@@ -365,28 +365,28 @@ def test_a_bulk_of_which_every_line_is_refused_is_the_server_s_fault() -> None:
 def test_parameters_that_are_dropped_by_many_at_once_cost_no_label(threads: int) -> None:
     with FakeOpenAI(rejected=["store", "reasoning_effort"], latency_s=0.02) as server:
         scorer = oracle(server)
-        books = [Ledger() for _ in range(2 * threads)]
+        accounts = [Ledger() for _ in range(2 * threads)]
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(lambda book: scorer.ask(TEXTS[:1], book), books))
-        assert [labels_of(book) for book in books] == [EXPECTED[:1]] * len(books)
+            list(pool.map(lambda account: scorer.ask(TEXTS[:1], account), accounts))
+        assert [labels_of(account) for account in accounts] == [EXPECTED[:1]] * len(accounts)
 
 
 def test_a_parameter_that_was_never_sent_is_not_dropped_for_ever() -> None:
     with FakeOpenAI(tape=[None, *[Fault("unsupported", param="temperature")] * 50]) as server:
         scorer = oracle(server)
         scorer.ask(TEXTS[1:2], Ledger())
-        book = Ledger()
-        scorer.ask(TEXTS[:1], book)
-        assert isinstance(book.answers[0].outcome, Failure)
+        account = Ledger()
+        scorer.ask(TEXTS[:1], account)
+        assert isinstance(account.answers[0].outcome, Failure)
         assert len(server.calls) == 1 + 2
 
 
 def test_a_request_larger_than_the_limit_per_minute_is_halved() -> None:
     limit = {"x-ratelimit-limit-tokens": "100"}
     with FakeOpenAI(tape=[Fault("rate_limit")], headers=limit) as server:
-        book = Ledger()
-        oracle(server).ask(TEXTS, book)
-        assert labels_of(book) == EXPECTED
+        account = Ledger()
+        oracle(server).ask(TEXTS, account)
+        assert labels_of(account) == EXPECTED
         assert [len(call.texts) for call in server.calls] == [12, 6, 6]
 
 
@@ -401,25 +401,25 @@ class HalfOpen(Gate):
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_half_open_breaker_is_tried_with_a_text_of_our_own(route: Route) -> None:
     with FakeOpenAI() as server:
-        book, gate = Ledger(), HalfOpen()
-        oracle(server, route).ask(TEXTS, book, throttle=gate)
-        assert labels_of(book) == EXPECTED
+        account, gate = Ledger(), HalfOpen()
+        oracle(server, route).ask(TEXTS, account, throttle=gate)
+        assert labels_of(account) == EXPECTED
         assert server.calls[0].texts == (PROBE_TEXT,)
         assert [len(call.texts) for call in server.calls] == [1, 12]
         # It is paid for like any other, but by no label.
-        assert book.spent == PRICE.cost(*server.billed)
-        assert total(answer.cost for answer in book.answers.values()) < book.spent
+        assert account.spent == PRICE.cost(*server.billed)
+        assert total(answer.cost for answer in account.answers.values()) < account.spent
 
 
 @pytest.mark.parametrize("fault", [Fault("status"), Fault("reset"), Fault("rate_limit", retry_after="9")])
 def test_a_probe_that_fails_is_no_review_s_fault(fault: Fault) -> None:
     with FakeOpenAI(tape=[fault] * 9) as server:
-        book, gate = Ledger(), HalfOpen()
+        account, gate = Ledger(), HalfOpen()
         with pytest.raises(OracleUnavailable) as caught:
-            oracle(server).ask(TEXTS, book, throttle=gate)
+            oracle(server).ask(TEXTS, account, throttle=gate)
         assert caught.value.limited
         assert len(server.calls) == len(gate.failures) == 1
-        assert book.answers == {}
+        assert account.answers == {}
 
 
 def test_a_request_that_opened_the_breaker_itself_is_counted() -> None:
@@ -461,9 +461,9 @@ def test_a_decision_whose_probabilities_do_not_fit_is_not_believed(
 
 def test_a_code_that_could_be_a_sentence_is_not_repeated() -> None:
     with FakeOpenAI(poison={"great": Fault("bad_request", code="your text 'SECRET' is bad")}) as server:
-        book = Ledger()
-        oracle(server).ask(TEXTS[:1], book)
-    failure = book.answers[0].outcome
+        account = Ledger()
+        oracle(server).ask(TEXTS[:1], account)
+    failure = account.answers[0].outcome
     assert isinstance(failure, Failure)
     assert failure.reason.endswith("answered 400")
 
@@ -523,9 +523,9 @@ def test_a_server_that_is_mended_is_found_sound_with_a_text_of_our_own(
         assert len(server.calls) == 1 + PROBES + 1
         server.poison.clear()
         calls = len(server.calls)
-        book = Ledger()
-        scorer.ask(TEXTS, book)
-        assert labels_of(book) == EXPECTED
+        account = Ledger()
+        scorer.ask(TEXTS, account)
+        assert labels_of(account) == EXPECTED
         assert [call.texts for call in server.calls[calls:]] == [(PROBE_TEXT,), tuple(TEXTS)]
 
 
@@ -534,12 +534,12 @@ def test_a_server_that_begins_to_refuse_is_found_out_too() -> None:
         scorer = oracle(server, reviews_per_prompt=1)
         scorer.ask(TEXTS[:1], Ledger())
         server.poison[""] = Fault("unprocessable")
-        book = Ledger()
+        account = Ledger()
         with pytest.raises(OracleInvalid, match="refuses every request"):
-            scorer.ask(TEXTS, book)
+            scorer.ask(TEXTS, account)
         # Halved three times in good faith.
         assert [len(call.texts) for call in server.calls[1:]] == [12, 6, 3, 1, *[1] * PROBES]
-        assert book.answers == {}
+        assert account.answers == {}
 
 
 def test_a_refused_review_among_good_ones_costs_no_question_of_our_own() -> None:
@@ -555,9 +555,9 @@ def test_a_refused_review_among_good_ones_costs_no_question_of_our_own() -> None
 def test_an_unlucky_answer_to_our_own_text_puts_no_server_at_fault() -> None:
     unlucky = [Fault("refusal"), Fault("wrong_keys"), Fault("reset")]
     with FakeOpenAI(tape=unlucky) as server:
-        book = Ledger()
-        oracle(server).ask(TEXTS, book)
-        assert labels_of(book) == EXPECTED
+        account = Ledger()
+        oracle(server).ask(TEXTS, account)
+        assert labels_of(account) == EXPECTED
         assert server.asked[PROBE_TEXT] == 3
 
 

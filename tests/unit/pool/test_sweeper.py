@@ -45,23 +45,23 @@ class FakeLedger:
         return True
 
 
-class Bells:
+class FakeBroker:
     def __init__(self) -> None:
-        self.rung: list[int] = []
+        self.published: list[int] = []
         self.length: int | None = 0
 
     def publish(self, lane: Lane, batch_ids: Sequence[int]) -> None:
         if self.length is None:
             raise BrokerUnreachable
-        self.rung += batch_ids
+        self.published += batch_ids
 
 
-def sweeper(ledger: FakeLedger, bells: Bells, **options: Any) -> Sweeper:
+def sweeper(ledger: FakeLedger, broker: FakeBroker, **options: Any) -> Sweeper:
     return Sweeper(
         lambda: ledger,  # type: ignore[arg-type,return-value]
         lanes=["adapter"],
-        publish=bells.publish,
-        queue_length=lambda lane: bells.length,
+        publish=broker.publish,
+        queue_length=lambda lane: broker.length,
         window=4,
         **{"interval_s": 3600.0, **options},
     )
@@ -75,27 +75,27 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def test_a_round_tops_up_the_window_and_only_an_empty_queue_counts_as_empty() -> None:
-    ledger, bells = FakeLedger(), Bells()
+    ledger, broker = FakeLedger(), FakeBroker()
     ledger.waiting = [1, 2, 3, 4, 5, 6]
-    one = sweeper(ledger, bells)
+    one = sweeper(ledger, broker)
     one.sweep()
-    bells.length = 3
+    broker.length = 3
     one.sweep()
-    bells.length = None
+    broker.length = None
     one.sweep()
     assert ledger.sweeps == [True, False, False]
-    assert bells.rung == [1, 2, 3, 4] * 2
+    assert broker.published == [1, 2, 3, 4] * 2
     assert ledger.unpublished == [1, 2, 3, 4]
 
 
 def test_an_outage_is_told_once_and_its_end_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    ledger, bells = FakeLedger(), Bells()
-    one = sweeper(ledger, bells)
-    bells.length = None
+    ledger, broker = FakeLedger(), FakeBroker()
+    one = sweeper(ledger, broker)
+    broker.length = None
     for _ in range(5):
         one.sweep()
-    bells.length = 0
+    broker.length = 0
     one.sweep()
     one.sweep()
     assert [record.message for record in caplog.records] == [
@@ -105,27 +105,27 @@ def test_an_outage_is_told_once_and_its_end_once(caplog: pytest.LogCaptureFixtur
 
 
 class FakeMeasurer:
-    def __init__(self, bells: Bells) -> None:
-        self.bells = bells
-        self.rung_before: list[int] = []
+    def __init__(self, broker: FakeBroker) -> None:
+        self.broker = broker
+        self.published_before: list[int] = []
         self.stopped = False
 
     def step(self, ledger: FakeLedger) -> None:
-        self.rung_before.append(len(self.bells.rung))
+        self.published_before.append(len(self.broker.published))
 
     def stop(self, ledger: FakeLedger) -> None:
         self.stopped = True
 
 
 def test_a_round_ends_with_the_measurer_which_stops_with_the_thread() -> None:
-    ledger, bells = FakeLedger(), Bells()
+    ledger, broker = FakeLedger(), FakeBroker()
     ledger.waiting = [1, 2]
-    measurer = FakeMeasurer(bells)
-    one = sweeper(ledger, bells, measurer=measurer)
+    measurer = FakeMeasurer(broker)
+    one = sweeper(ledger, broker, measurer=measurer)
     one.start()
-    until(lambda: measurer.rung_before)
+    until(lambda: measurer.published_before)
     one.stop()
-    assert measurer.rung_before == [2]
+    assert measurer.published_before == [2]
     assert measurer.stopped
 
 
@@ -133,7 +133,7 @@ def test_a_lost_child_wakes_it_and_survives_a_database_that_is_away(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     ledger = FakeLedger()
-    one = sweeper(ledger, Bells(), interval_s=0.05)
+    one = sweeper(ledger, FakeBroker(), interval_s=0.05)
     one.start()
     try:
         until(lambda: ledger.sweeps)
@@ -149,7 +149,7 @@ def test_a_lost_child_wakes_it_and_survives_a_database_that_is_away(
 
 def test_waking_does_not_wait_for_the_interval() -> None:
     ledger = FakeLedger()
-    one = sweeper(ledger, Bells())
+    one = sweeper(ledger, FakeBroker())
     one.start()
     try:
         until(lambda: len(ledger.sweeps) == 1)

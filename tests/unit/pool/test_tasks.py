@@ -72,9 +72,9 @@ def test_a_childs_reviews_are_told_once_an_interval_and_never_as_a_speed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    tally = child.Tally(interval_s=3600)
-    tally.add(10)
-    tally.say()
-    tally.say()
+    throughput = child.ThroughputLog(interval_s=3600)
+    throughput.add(10)
+    throughput.say()
+    throughput.say()
     (line,) = [record.message for record in caplog.records]
     assert line == f"Child {os.getpid()}: 10 reviews in the last 0 s."
