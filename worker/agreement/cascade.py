@@ -17,9 +17,9 @@ from typing import Literal
 
 import numpy as np
 
-from worker.agreement import coefficients
-from worker.agreement.coefficients import Coefficient, Table, off_diagonal, sample_variance, with_interval
+from worker.agreement import kappa as chance_corrected
 from worker.agreement.intervals import UNDEFINED, Estimate, count_interval
+from worker.agreement.kappa import Coefficient, Table, off_diagonal, sample_variance, with_interval
 from worker.agreement.pairs import Counts
 
 
@@ -110,8 +110,8 @@ def cascade_statistics(
         found,
         table=tuple(map(tuple, shares.tolist())),
         observed=Estimate(1 - left / n, *agreement),
-        kappa=estimate(coefficients.kappa(shares)),
-        ac1=estimate(coefficients.ac1(shares)),
+        kappa=estimate(chance_corrected.kappa(shares)),
+        ac1=estimate(chance_corrected.ac1(shares)),
         disagreements=Estimate(left, *ends),
     )
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from worker.agreement.coefficients import Table
 from worker.agreement.columns import cut
 from worker.agreement.intervals import UNDEFINED, Estimate, chi_squared_tail, score_interval
+from worker.agreement.kappa import Table
 
 BINS = 5
 """Cochran (1968): five classes take away about 90 % of the bias of what they are made of."""

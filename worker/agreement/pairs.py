@@ -10,8 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.agreement import coefficients
-from worker.agreement.coefficients import Coefficient, Table, off_diagonal, sample_variance, with_interval
+from worker.agreement import kappa as chance_corrected
 from worker.agreement.gold import GoldStatistics
 from worker.agreement.intervals import (
     UNDEFINED,
@@ -21,6 +20,7 @@ from worker.agreement.intervals import (
     score_interval,
     share_of,
 )
+from worker.agreement.kappa import Coefficient, Table, off_diagonal, sample_variance, with_interval
 
 Counts: TypeAlias = NDArray[np.int64]
 
@@ -103,10 +103,10 @@ def pair_statistics(counts: Counts, labels: Sequence[str], *, finite: int | None
         labels=tuple(labels),
         table=tuple(map(tuple, counts.tolist())),
         observed=Estimate(equal / n, *ends),
-        kappa=estimate(coefficients.kappa(shares)),
-        ac1=estimate(coefficients.ac1(shares)),
+        kappa=estimate(chance_corrected.kappa(shares)),
+        ac1=estimate(chance_corrected.ac1(shares)),
         # Krippendorff (2004): Scott's pi, but pairs of values are drawn by chance without replacement.
-        alpha=estimate(coefficients.scotts_pi(shares), shrink=1 - 1 / (2 * n)),
+        alpha=estimate(chance_corrected.scotts_pi(shares), shrink=1 - 1 / (2 * n)),
         by_label=tuple(_label(name, counts, place, sampled) for place, name in enumerate(labels)),
         marginal=marginal_test(counts),
     )

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from worker.agreement.glossary import explained
 from worker.agreement.intervals import Estimate
 from worker.agreement.measure import WHOLE, Measurement
-from worker.agreement.terms import explained
 from worker.bootstrap import Store, find_registered
 from worker.cli.common import DATE, OVER, echo_json, json_option, note, open_all, whole_job
 from worker.errors import Invalid, JobStateInvalid

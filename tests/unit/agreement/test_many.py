@@ -15,8 +15,8 @@ from tests.cases import for_each
 from tests.unit.agreement_reference import IRRCAC_FLEISS
 from tests.unit.agreement_tables import PATTERNS, TABLES, Patterns, Table, as_json, counted, many_of, names_of
 from worker.agreement import Z_95, wilson
-from worker.agreement.coefficients import scotts_pi
 from worker.agreement.intervals import Estimate, score_interval
+from worker.agreement.kappa import scotts_pi
 
 each_pattern = for_each({name: (patterns,) for name, patterns in PATTERNS.items()})
 SOME = st.dictionaries(st.tuples(*[st.sampled_from("abc")] * 4), st.integers(0, 30), max_size=12).filter(

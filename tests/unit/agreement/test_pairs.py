@@ -16,8 +16,8 @@ from tests.cases import for_each
 from tests.unit.agreement_reference import IRRCAC
 from tests.unit.agreement_tables import PUBLISHED, TABLES, Table, as_json, counted, names_of, pair_of
 from worker.agreement import Z_95, wilson
-from worker.agreement.coefficients import Coefficient, ac1, kappa, sample_variance, scotts_pi
 from worker.agreement.intervals import Estimate, count_interval
+from worker.agreement.kappa import Coefficient, ac1, kappa, sample_variance, scotts_pi
 
 each_table = for_each({name: (table,) for name, table in TABLES.items()})
 TABLES_OF_ALL = st.dictionaries(

@@ -1,4 +1,4 @@
-"""Chance-corrected agreement of two raters as 1 - Do / De, with the linearised variance.
+"""Kappa and its kin, with their intervals: agreement of two raters beyond chance, 1 - Do / De.
 
 Do is the observed disagreement, De the one expected by chance. Both are sums of what disagrees, so nothing
 cancels where almost all reviews have one label. The linearised scores u(a, b) say how much a review of the cell
