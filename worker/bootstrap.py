@@ -25,6 +25,7 @@ from worker.jobs.enqueue import Adapter
 from worker.model.bases import check_adapter
 from worker.model.manifest import BUNDLED, MANIFEST, Manifest
 from worker.oracle.money import parse_prices, price_of
+from worker.oracle.prompts import Learnt
 from worker.oracle.spec import DEFAULT_PER_PROMPT, OracleSpec, Template, TextWindow, choose_route
 from worker.scorers import Scorer
 from worker.settings import Settings
@@ -326,6 +327,7 @@ class Oracles:
         self._store = store
         self._lock = threading.Lock()
         self._specs: dict[int, OracleSpec] = {}
+        self._learnt: dict[tuple[str, str], Learnt] = {}
         self._made: dict[int, OracleScorer | BulkScorer] = {}
 
     def spec(self, scorer_id: int) -> OracleSpec:
@@ -346,7 +348,8 @@ class Oracles:
         spec = self.spec(scorer_id)
         with self._lock:
             if scorer_id not in self._made:
-                self._made[scorer_id] = make_oracle(spec, self._settings)
+                learnt = self._learnt.setdefault((spec.base_url, spec.model), Learnt())
+                self._made[scorer_id] = make_oracle(spec, self._settings, learnt)
             return self._made[scorer_id]
 
     def pack_rule(self, scorer_id: int) -> PackRule:
@@ -357,8 +360,8 @@ class Oracles:
         return PackRule(spec.reviews_per_prompt, settings.publish_window, settings.pack_after_s)
 
 
-def make_oracle(spec: OracleSpec, settings: Settings) -> OracleScorer | BulkScorer:
-    """The scorer of a spec.
+def make_oracle(spec: OracleSpec, settings: Settings, learnt: Learnt) -> OracleScorer | BulkScorer:
+    """The scorer of a spec, with what is known of its model and server.
 
     Raises:
         OracleInvalid: no key, no price, or it is to be asked elsewhere than OPENAI_BASE_URL says: the key is for
@@ -381,6 +384,6 @@ def make_oracle(spec: OracleSpec, settings: Settings) -> OracleScorer | BulkScor
     key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else None
     client = make_client(key, spec.base_url, timeout_s=settings.oracle_timeout_s)
     if spec.route == "bulk":
-        return BulkScorer(spec, client, price)
-    route = DecisionsRoute(client, spec) if spec.route == "decisions" else ChatRoute(client, spec)
+        return BulkScorer(spec, client, price, learnt)
+    route = DecisionsRoute(client, spec) if spec.route == "decisions" else ChatRoute(client, spec, learnt)
     return OracleScorer(spec, route, price)

@@ -4,5 +4,6 @@ from tests.fake_openai.faults import Fault
 from tests.fake_openai.files import BatchPlan
 from tests.fake_openai.rules import rule_label
 from tests.fake_openai.server import Call, FakeOpenAI
+from tests.fake_openai.voices import VOICES, Voice
 
-__all__ = ["BatchPlan", "Call", "FakeOpenAI", "Fault", "rule_label"]
+__all__ = ["VOICES", "BatchPlan", "Call", "FakeOpenAI", "Fault", "Voice", "rule_label"]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.fake_openai.faults import Fault
 from tests.fake_openai.rules import rule_label
+
+if TYPE_CHECKING:
+    from tests.fake_openai.voices import Voice
 
 Body = dict[str, Any]
 
@@ -18,6 +21,7 @@ class RequestRejectedError(Exception):
     def __init__(self, message: str, *, status: int = 400, code: str | None = None, param: str | None = None):
         super().__init__(message)
         self.status, self.code, self.param = status, code, param
+        self.content: Any = None
 
 
 def reviews_in(messages: object) -> dict[str, str]:
@@ -36,11 +40,15 @@ def reviews_in(messages: object) -> dict[str, str]:
     return found
 
 
-def chat_answer(body: Body, fault: Fault | None, rejected: Sequence[str] = ()) -> Body:
+def chat_answer(
+    body: Body, fault: Fault | None, rejected: Sequence[str] = (), voice: Voice | None = None
+) -> Body:
     """A chat completion under a strict schema; a fault of the content is worked in."""
     if not isinstance(body.get("model"), str):
         raise RequestRejectedError("you must provide a model", param="model")
-    if "max_tokens" in body:
+    if voice is not None:
+        voice.check(body)
+    elif "max_tokens" in body:
         raise RequestRejectedError(
             "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens'.",
             code="unsupported_parameter",
@@ -53,7 +61,7 @@ def chat_answer(body: Body, fault: Fault | None, rejected: Sequence[str] = ()) -
             raise RequestRejectedError(
                 f"Unsupported parameter: '{name}'", code="unsupported_parameter", param=name
             )
-    properties = _strict_properties(body.get("response_format"))
+    properties = _properties(body, voice)
     texts = reviews_in(body.get("messages"))
     labels = {key: rule_label(texts.get(key, ""), list(spec["enum"]))[0] for key, spec in properties.items()}
     kind = fault.kind if fault else None
@@ -64,7 +72,7 @@ def chat_answer(body: Body, fault: Fault | None, rejected: Sequence[str] = ()) -
     elif kind == "content_filter":
         finish = "content_filter"
     else:
-        message["content"] = _spoilt(labels, kind)
+        message["content"] = (voice.written if voice else "{}").format(_spoilt(labels, kind))
         finish = "length" if kind == "length" else "stop"
     usage = _usage(body.get("messages"), len(message["content"] or "") // 4)
     return {
@@ -97,6 +105,19 @@ def _spoilt(labels: dict[str, str], kind: str | None) -> str:
         return "Sure! Here are the labels: " + ", ".join(labels.values())
     text = json.dumps(labels)
     return text[: len(text) // 2] if kind == "length" else text
+
+
+def _properties(body: Body, voice: Voice | None) -> Mapping[str, Any]:
+    form = body.get("response_format", {}).get("type", "text")
+    if form == "json_schema" and (voice is None or voice.reads_schema(body)):
+        return _strict_properties(body["response_format"])
+    system = body["messages"][0]["content"]
+    if form == "json_object" and "json" not in system.lower():
+        raise RequestRejectedError("'messages' must contain the word 'json' in some form", param="messages")
+    found = system.rpartition("schema: ")[2]
+    # Who was told no schema knows no keys.
+    properties: Mapping[str, Any] = json.loads(found)["properties"] if found.startswith("{") else {}
+    return properties
 
 
 def _strict_properties(response_format: object) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from typing import Literal
 Kind = Literal[
     "status", "rate_limit", "quota", "hang", "reset", "truncated", "short_body", "slow_headers", "refusal",
     "refuse_one", "content_filter", "length", "wrong_keys", "missing_one", "extra_one", "wrong_label", "not_json",
-    "shuffled", "bad_request", "unsupported", "unprocessable", "prose",
+    "shuffled", "bad_request", "unsupported", "unprocessable", "prose", "echo",
 ]  # fmt: skip
 QUOTA_CODES = (
     "insufficient_quota", "credit_balance_exhausted", "project_spend_limit_exceeded",
@@ -19,7 +19,8 @@ QUOTA_CODES = (
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that goes wrong with one request. `seconds` is how long it hangs or dawdles."""
+    """One thing that goes wrong with one request. `seconds` is how long it hangs or dawdles, `message` what a
+    `status` says."""
 
     kind: Kind
     status: int = 500
@@ -28,6 +29,7 @@ class Fault:
     retry_after: str | None = None
     retry_after_ms: str | None = None
     seconds: float = 0.2
+    message: str = "said the fake"
 
 
 TRANSIENT = (

@@ -112,12 +112,18 @@ class Shelf:
         lines = lines[plan.drop :]
         answered = round(len(lines) * plan.answered)
         good, rest = lines[plan.fail_lines : answered], lines[answered:]
-        output = [_line(line, 200, answer(line["body"])) for line in good]
+        output, errors = [], []
+        for line in good:
+            try:
+                output.append(_line(line, 200, answer(line["body"])))
+            except RequestRejectedError as no:
+                said = no.content or {"error": {"message": str(no), "code": no.code, "param": no.param}}
+                errors.append(_line(line, no.status, said))
         for number, line in enumerate(output[: plan.odd_lines]):
             line["response"]["body"] = ODD[number % len(ODD)]
         for line in output if not plan.usage else ():
             line["response"]["body"].pop("usage")
-        errors = [
+        errors += [
             # As a server may do it, with the review in its message.
             _line(line, plan.fail_status, {"error": {"message": f"no: {line['body']}", "code": "bad_value"}})
             for line in lines[: plan.fail_lines]

@@ -28,6 +28,7 @@ from tests.fake_openai.answers import (
 )
 from tests.fake_openai.faults import Fault, draw
 from tests.fake_openai.files import BatchPlan, Shelf
+from tests.fake_openai.voices import Voice
 from worker.oracle.client import make_client
 
 ASK = ("/v1/chat/completions", "/v1/decisions")
@@ -49,7 +50,7 @@ class FakeOpenAI:
 
     `tape` has an entry per model request, in the order of arrival: a fault, or None for a good answer; behind its end
     a share `fail` gets a transient fault, by `seed`. A text that contains a key of `poison` always gets that fault,
-    and so does every request for a model of `voices`.
+    and so does every request for a model of `voices`. `voice` makes another kind of server of it.
     `shelf_faults` is a tape for each route of files and batches ("POST /v1/batches"; {} stands for an id); there
     `reset` does what was asked and then breaks the connection.
     """
@@ -64,6 +65,7 @@ class FakeOpenAI:
         latency_s: float = 0.0,
         headers: Mapping[str, str] | None = None,
         rejected: Sequence[str] = (),
+        voice: Voice | None = None,
         decisions: bool = True,
         batches: Sequence[BatchPlan] = (),
         shelf_faults: Mapping[str, Sequence[Fault | None]] | None = None,
@@ -73,7 +75,7 @@ class FakeOpenAI:
         self.tape, self.fail, self.poison = list(tape), fail, dict(poison or {})
         self.voices: dict[str, Fault] = {}
         self.latency_s, self.headers, self.rejected = latency_s, dict(headers or {}), tuple(rejected)
-        self.decisions = decisions
+        self.decisions, self.voice = decisions, voice
         self.shelf_faults = {route: list(tape) for route, tape in (shelf_faults or {}).items()}
         self.generator = random.Random(seed)
         self.shelf = Shelf(list(batches), random.Random(seed))
@@ -131,7 +133,7 @@ class FakeOpenAI:
             if not self.decisions:
                 raise RequestRejectedError("Not Found", status=404, code="not_found")
             return decision_answer(body, fault)
-        return chat_answer(body, fault, self.rejected)
+        return chat_answer(body, fault, self.rejected, self.voice)
 
     def bill(self, answer: Body, texts: Sequence[str]) -> None:
         """An answer went out."""
@@ -146,7 +148,7 @@ class FakeOpenAI:
         texts = tuple(reviews_in(body["messages"]).values())
         self.asked.update(texts)
         self.answered.update(texts)
-        answer = chat_answer(body, None, self.rejected)
+        answer = chat_answer(body, None, self.rejected, self.voice)
         self.billed[0] += answer["usage"]["prompt_tokens"]
         self.billed[1] += answer["usage"]["completion_tokens"]
         return answer
@@ -220,6 +222,9 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._send_json(200, answer)
         except RequestRejectedError as error:
+            if error.content is not None:
+                self._send_json(error.status, error.content)
+                return
             self._send_error(error.status, str(error), error.code, error.param)
 
     def _ask(self, route: str, body: Body) -> None:
@@ -244,6 +249,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _reply(self, route: str, body: Body, texts: Sequence[str], fault: Fault | None) -> None:
         fake = self.server.fake
         kind = fault.kind if fault else None
+        if kind == "echo":
+            self._send_error(400, f"Bad request: {json.dumps(body)}", None, None)
+            return
         if fault is not None and self._went_wrong(fault, texts):
             return
         answer = fake.answer(route, body, fault)
@@ -274,7 +282,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._reset()
             return True
         elif fault.kind == "status":
-            self._send_error(fault.status, "said the fake", fault.code, fault.param, fault)
+            self._send_error(fault.status, fault.message, fault.code, fault.param, fault)
             return True
         elif fault.kind == "rate_limit":
             self._send_error(429, "Rate limit reached", fault.code or "rate_limit_exceeded", None, fault)
@@ -345,7 +353,7 @@ class _Handler(BaseHTTPRequestHandler):
         error = {"message": message, "type": "fake", "param": param, "code": code}
         self._send(status, json.dumps({"error": error}).encode(), headers=headers)
 
-    def _send_json(self, status: int, body: Body) -> None:
+    def _send_json(self, status: int, body: object) -> None:
         self._send(status, json.dumps(body).encode())
 
     def _send(

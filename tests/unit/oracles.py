@@ -11,6 +11,7 @@ from worker.errors import OracleInvalid, OracleUnavailable
 from worker.oracle.asking import OracleScorer
 from worker.oracle.bulk import OVER, BulkScorer
 from worker.oracle.money import Account, Charge, Price
+from worker.oracle.prompts import Learnt
 from worker.oracle.routes import ChatRoute, DecisionsRoute
 from worker.oracle.spec import OracleSpec, Route, Template, TextWindow
 from worker.oracle.throttle import Throttle
@@ -124,16 +125,17 @@ def oracle(
     *,
     timeout_s: float = 120.0,
     price: Price = PRICE,
+    learnt: Learnt | None = None,
     **options: object,
 ) -> Oracle:
     """A scorer that waits hardly at all between tries."""
     made = spec(server, route, **options)  # type: ignore[arg-type]
     client = server.client(timeout_s=timeout_s)
-    chosen = DecisionsRoute(client, made) if route == "decisions" else ChatRoute(client, made)
+    chosen = DecisionsRoute(client, made) if route == "decisions" else ChatRoute(client, made, learnt)
     return Oracle(made, chosen, price, first_wait_s=0.01)
 
 
-def bulk(server: FakeOpenAI, **options: object) -> Bulk:
+def bulk(server: FakeOpenAI, *, learnt: Learnt | None = None, **options: object) -> Bulk:
     """A scorer by the Batch API."""
     made = spec(server, "bulk", **options)  # type: ignore[arg-type]
-    return Bulk(made, server.client(), PRICE)
+    return Bulk(made, server.client(), PRICE, learnt)

@@ -262,11 +262,12 @@ def _refusal(ledger: Ledger, prompt: Prompt, found: Collected, error: str | None
 
     A review is at fault only where others succeed. They don't where the oracle answered nothing of these jobs, or
     where so many refused lines are first ones; and a Bulk that is refused as a whole once more is no review's fault.
+    Lines whose parameters the server refused are asked once more, without these.
     """
     tried = [request.attempts > 0 for request in prompt.requests]
     if error is not None:
         return f"the server refuses every request: {error}" if all(tried) else None
-    if found.refusal is None:
+    if found.refusal is None or (found.learnt and not all(tried)):
         return None
     if not any(tried) and len(tried) >= MANY:
         return found.refusal

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from worker.errors import LoracleError, OracleUnavailable
+from worker.errors import LoracleError, OracleInvalid, OracleUnavailable
 from worker.oracle.client import Reply, Route, Trouble, raise_for, unavailable
 from worker.oracle.money import NOTHING, Account, Charge, Price, token_bound
 from worker.oracle.prompts import new_ids
@@ -75,6 +75,7 @@ class _Call:
         self._route, self._price, self._texts = scorer._route, scorer._price, texts
         self._account, self._throttle, self._heartbeat = account, throttle, heartbeat
         self._first_wait_s = scorer._first_wait_s
+        self._learnt = scorer._route.learnt
         self._standing, self._since = scorer._standing, scorer._standing.findings
         self._spent = [NOTHING] * len(texts)
         self._patience_s = PATIENCE_S
@@ -165,14 +166,17 @@ class _Call:
                     raise unavailable(failed, retry_after_s=error.retry_after_s) from error
                 raise
             except Exception as error:
-                trouble = self._route.explain(error)
+                trouble = self._route.explain(error, body, texts, own_text=False)
                 if not trouble.billed:
                     self._account.settle(reservation, dict.fromkeys(part, NOTHING))
                 self._note(trouble)
-                if trouble.kind == "drop" and self._left_out(trouble.param or "", body, ids, texts):
-                    continue
+                self._learnt.leave_out(trouble.params, body)
+                # Another thread may have learnt it meanwhile.
                 if trouble.kind in ("bisect", "drop"):
-                    self._doubt(part[0])
+                    if self._route.body(ids, texts, roomy=roomy) == body:
+                        self._doubt(part[0])
+                    if self._route.body(ids, texts, roomy=roomy) != body:
+                        continue
                     return _nothing_read(part, trouble)
                 if trouble.unreadable:
                     self._doubt(part[0])
@@ -182,10 +186,16 @@ class _Call:
             self._throttle.answered(reply.headers, unused=max(0, sum(most) - used))
             self._pay(part, reservation, reply, bound)
             if any(outcome is not None for outcome in reply.outcomes):
-                self._standing.answered()
+                self._well()
             elif not reply.too_long or roomy:
                 self._doubt(part[0])
+                if self._route.body(ids, texts, roomy=roomy) != body:
+                    continue
             return reply
+
+    def _well(self) -> None:
+        self._learnt.worked()
+        self._standing.answered()
 
     def _note(self, trouble: Trouble) -> None:
         """Tells the throttle what went wrong.
@@ -198,8 +208,12 @@ class _Call:
         else:
             self._throttle.answered({})
         if trouble.kind == "invalid":
-            raise self._standing.at_fault(trouble.reason)
+            raise self._at_fault(trouble.reason)
         raise_for(trouble)
+
+    def _at_fault(self, finding: str) -> OracleInvalid:
+        self._learnt.failed()
+        return self._standing.at_fault(finding)
 
     def _doubt(self, index: int) -> None:
         """A whole request was refused, or its answer is of no use: returns if that is due to its reviews.
@@ -211,16 +225,18 @@ class _Call:
         self._standing.refused(self._since, self._heartbeat, lambda: self._check(index))
 
     def _check(self, index: int, *, probes: int = PROBES) -> None:
-        """Finds out whether the server answers anything at all, at the cost of this review's job.
+        """Finds out whether the server answers anything at all, and to which kind of request, at the cost of this
+        review's job.
 
         Raises:
             OracleInvalid: it doesn't.
             OracleUnavailable, BudgetSpent: it isn't known.
         """
-        most = sum(self._route.bound(self._route.body(new_ids(1), [PROBE_TEXT])))
         found: list[Trouble] = []
-        while len(found) < probes:
+        plainer = False
+        while len(found) < probes or plainer:
             self._rest(len(found) * self._first_wait_s)
+            most = sum(self._route.bound(self._route.body(new_ids(1), [PROBE_TEXT])))
             with self._throttle.admit(most, self._heartbeat):
                 trouble = self._try_out(index)
             if trouble is None:
@@ -228,10 +244,15 @@ class _Call:
             if trouble.kind == "wait":
                 raise unavailable(trouble)
             found.append(trouble)
+            plainer = (
+                trouble.kind in ("bisect", "drop")
+                and not trouble.refused
+                and self._learnt.try_plainer(accepted=trouble.accepted)
+            )
         for trouble in found:
             if trouble.kind == "retry" and not trouble.unreadable:
                 raise unavailable(trouble, limited=True)
-        raise self._standing.at_fault(
+        raise self._at_fault(
             f"the server refuses every request: {found[-1].reason}. Check --model, --route and OPENAI_BASE_URL"
         )
 
@@ -251,28 +272,26 @@ class _Call:
             try:
                 reply = self._route.send(body, ids)
             except Exception as error:
-                trouble = self._route.explain(error, own_text=True, texts=self._texts)
+                trouble = self._route.explain(error, body, self._texts, own_text=True)
                 if not trouble.billed:
                     self._account.settle(reservation, {index: NOTHING})
                 self._note(trouble)
-                if trouble.kind == "drop" and self._left_out(trouble.param or "", body, ids, [PROBE_TEXT]):
+                self._learnt.leave_out(trouble.params, body)
+                if trouble.params and self._route.body(ids, [PROBE_TEXT]) != body:
                     continue
                 return trouble
             if (charge := reply.charge(self._price)) is not None:
                 self._account.settle(reservation, {index: charge})
             self._throttle.answered(reply.headers)
             if reply.outcomes[0] is None:
-                return Trouble("bisect", f"{self._route.spec.base_url} answered 200: {reply.trouble}")
-            self._standing.answered()
+                return Trouble(
+                    "bisect",
+                    f"{self._route.spec.base_url} answered 200: {reply.trouble}",
+                    refused=reply.state == "refused",
+                    accepted=True,
+                )
+            self._well()
             return None
-
-    def _left_out(
-        self, param: str, body: Mapping[str, Any], ids: Sequence[str], texts: Sequence[str]
-    ) -> bool:
-        """Whether the next request goes without this parameter; another thread may have seen to it meanwhile."""
-        if param not in body:
-            return False
-        return self._route.drop(param) or param not in self._route.body(ids, texts)
 
     def _pay(self, part: Sequence[int], reservation: int, reply: Reply, bound: Money) -> None:
         # A server that doesn't say what it took is taken to have used all.

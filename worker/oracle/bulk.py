@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from worker.errors import BulkTooLarge, OracleInvalid, OracleUnavailable
 from worker.oracle.client import Reply, plain_code, raise_for, unavailable
 from worker.oracle.money import Charge, Price
-from worker.oracle.prompts import fixed_ids
+from worker.oracle.prompts import Learnt, fixed_ids
 from worker.oracle.routes import ChatRoute, read_completion
 from worker.oracle.spec import OracleSpec
 from worker.reviews import Answer, Failure, Money, total
@@ -49,22 +49,24 @@ class Line:
 class Collected:
     """What came back: answers, and charges, by position; what has no answer must be asked again.
 
-    `refusal`: of all lines the server answered none well, and this is what it said most often.
+    `refusal`: of all lines the server answered none well, and this is what it said most often. `learnt`: it named
+    parameters that the next requests go without.
     """
 
     answers: Mapping[int, Answer]
     charges: Mapping[int, Charge]
     refusal: str | None = None
+    learnt: bool = False
 
 
 class BulkScorer:
     """Asks by the Batch API as its `spec` says, at half the `price` that others pay: submit, remember, collect."""
 
-    def __init__(self, spec: OracleSpec, client: OpenAI, price: Price) -> None:
+    def __init__(self, spec: OracleSpec, client: OpenAI, price: Price, learnt: Learnt | None = None) -> None:
         self.spec = spec
         self.price = price.halved()
         self._client = client
-        self._route = ChatRoute(client, spec)
+        self._route = ChatRoute(client, spec, learnt)
 
     def plan(self, key: str, alone: Sequence[bool]) -> list[Line]:
         """The lines for so many reviews, the same for the same arguments; those `alone` get a line of their own."""
@@ -166,6 +168,8 @@ class BulkScorer:
         answers: dict[int, Answer] = {}
         charges: dict[int, Charge] = {}
         refusals: list[str | None] = []
+        asked = self.body(lines[0], texts)
+        refused: set[str] = set()
         for file_id in (batch.output_file_id, batch.error_file_id):
             for custom_id, status, body, request_id in self._results(file_id):
                 line = by_id.pop(custom_id, None)
@@ -178,6 +182,9 @@ class BulkScorer:
                     refusals.append(None if answered else f"answered 200: {reply.trouble}")
                 else:
                     refusals.append(_refusal(status, body))
+                    if status in (400, 422):
+                        sent = [self.spec.sent(texts[index]) for index in line.positions]
+                        refused |= self._route.refused(body, asked, sent)
         if batch.status != "failed":
             # Of a line that is in neither file nobody knows whether it was done.
             for line in by_id.values():
@@ -188,7 +195,8 @@ class BulkScorer:
             (said, _), *_ = Counter(refusals).most_common(1)
             where = self.spec.base_url
             refusal = f"the server refuses every request: {where} {said}. Check --model and OPENAI_BASE_URL"
-        return Collected(answers, charges, refusal)
+        self._route.learnt.leave_out(refused, asked)
+        return Collected(answers, charges, refusal, learnt=self.body(lines[0], texts) != asked)
 
     def forget(self, file_id: str | None) -> bool:
         """Deletes uploaded reviews; whether they are gone. What can't be deleted now goes by itself in three days."""

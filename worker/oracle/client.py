@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -15,6 +15,7 @@ from openai import OpenAI
 from worker.errors import OracleInvalid, OracleQuotaSpent, OracleUnavailable
 from worker.logs import hush
 from worker.oracle.money import Charge, Price
+from worker.oracle.prompts import CAPS, PARAMETERS, Learnt
 from worker.oracle.spec import OracleSpec
 from worker.reviews import Outcome
 
@@ -22,9 +23,9 @@ TIMEOUT_S = 60.0
 
 QUOTA_CODES = ("insufficient_quota", "credit_balance_exhausted")
 QUOTA_ENDINGS = ("_spend_limit_exceeded", "_usage_limit_exceeded", "_hard_limit_reached")
-UNSUPPORTED_CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
+REFUSAL_CODES = ("content_policy_violation", "content_filter")
 
-LONGEST_QUOTE = 200
+LONGEST_QUOTE, LONGEST_MESSAGE = 200, 10_000
 KEY_PIECE, TEXT_PIECE, NO_PIECE = 8, 20, 5
 """So many characters in a row tell something of a key or of a review; a whole key or review of `NO_PIECE` doesn't."""
 
@@ -38,19 +39,20 @@ class Trouble:
     """What a failed request asks for.
 
     `wait`: the server's rate limit, not our fault. `retry`: it may work next time. `quota`: it won't until somebody
-    pays. `invalid`: it never will. `drop`: without the parameter `param`. `bisect`: with fewer reviews.
+    pays. `invalid`: it never will. `drop`: without the parameters `params`. `bisect`: with fewer reviews.
     `billed` unless the server said that it did nothing. `most_tokens` is its limit per minute, where it said so.
-    `unreadable`: it answered, but not with JSON.
+    `unreadable`: it answered, but not with JSON. `accepted`: with JSON, whose answer is of no use.
     """
 
     kind: Kind
     reason: str
     retry_after_s: float | None = None
-    param: str | None = None
+    params: frozenset[str] = frozenset()
     billed: bool = False
     refused: bool = False
     most_tokens: int | None = None
     unreadable: bool = False
+    accepted: bool = False
 
 
 def make_client(api_key: str | None, base_url: str, *, timeout_s: float = TIMEOUT_S) -> OpenAI:
@@ -69,11 +71,13 @@ def make_client(api_key: str | None, base_url: str, *, timeout_s: float = TIMEOU
     return OpenAI(api_key=api_key, base_url=base_url, max_retries=0, timeout=timeout_s)
 
 
-def explain(error: Exception, model: str, base_url: str, *, quoted: str = "") -> Trouble:
+def explain(
+    error: Exception, model: str, base_url: str, *, quoted: str = "", params: frozenset[str] = frozenset()
+) -> Trouble:
     """What to do about an error of the client.
 
     Of what the server says only its code is repeated, since a message may quote a review. `quoted` are words of it
-    that are known to hold none, see `quote`.
+    that are known to hold none, see `quote`. `params` are parameters that it refuses, see `named`.
     """
     if isinstance(error, openai.APIConnectionError):
         what = "no answer in time" if isinstance(error, openai.APITimeoutError) else "the connection broke"
@@ -104,9 +108,60 @@ def explain(error: Exception, model: str, base_url: str, *, quoted: str = "") ->
     if status in (408, 409) or status >= 500:
         return Trouble("retry", said, retry_after_s=retry_after(error.response.headers))
     said = f"{said}: {quoted}" if quoted else said
-    if status == 400 and code in UNSUPPORTED_CODES and error.param:
-        return Trouble("drop", said, param=str(error.param))
-    return Trouble("bisect", said, refused=code in ("content_policy_violation", "content_filter"))
+    if status in (400, 422) and params and code not in REFUSAL_CODES:
+        return Trouble("drop", said, params=params)
+    return Trouble("bisect", said, refused=code in REFUSAL_CODES)
+
+
+_PLACE = re.compile(r"""['"]loc['"]: ?[\[(](?:['"]body['"], ?)?['"](\w+)['"]""")
+"""Pydantic's place of an error, in a message that holds its details as text."""
+_TOO_MUCH = re.compile(r"too (large|big|high|long|many)|at most|maximum|exceed|less than|greater than", re.I)
+_SAID = {"response_format": ("responseformat", "jsonschema", "jsonobject")}
+
+
+def named(body: object, names: Collection[str], texts: Sequence[str]) -> frozenset[str]:
+    """Which of the parameters `names` an error's body says are refused: in `param`, in the places of its details, or
+    else in its words.
+
+    Words that quote one of these texts, all that was sent, may quote the parameters too: they name nothing, and so
+    does a word that is also in a text. A limit that is too high for a request isn't unknown.
+    """
+    words = _words(body)[:LONGEST_MESSAGE]
+    places = set(_places(body))
+    found = places & set(names)
+    if not places and not any(_holds_piece(words, text, TEXT_PIECE) for text in texts):
+        said = set(re.findall(r"\w+", _plain(words)))
+        sent = " ".join(map(_plain, texts))
+        found = {
+            name
+            for name in names
+            if any(word in said and word not in sent for word in _SAID.get(name, (_plain(name),)))
+        }
+    if _TOO_MUCH.search(words):
+        found -= set(CAPS)
+    return frozenset(found)
+
+
+def _places(body: object) -> Iterator[str]:
+    if isinstance(body, str):
+        yield from _PLACE.findall(body)
+    elif isinstance(body, list):
+        for one in body:
+            yield from _places(one)
+    elif isinstance(body, Mapping):
+        place = body.get("loc")
+        if isinstance(place, list):
+            yield next((part for part in place if isinstance(part, str) and part != "body"), "")
+        param = body.get("param")
+        # Some put a kind of error there.
+        if isinstance(param, str) and param.split(".")[0] in PARAMETERS:
+            yield param.split(".")[0]
+        for key in ("error", "detail", "message"):
+            yield from _places(body.get(key))
+
+
+def _plain(text: str) -> str:
+    return text.replace("_", "").lower()
 
 
 def quote(error: Exception, *, key: str, texts: Sequence[str]) -> str:
@@ -127,23 +182,18 @@ def _words(body: object) -> str:
     """The message in an error's body: OpenAI's `message`, FastAPI's `detail`, or all of it."""
     if isinstance(body, str):
         return body
+    if isinstance(body, list):
+        return "; ".join(map(_words, body))
     if isinstance(body, Mapping):
-        if isinstance(body.get("message"), str):
-            return str(body["message"])
-        details = body.get("detail")
-        if isinstance(details, str):
-            return details
-        if isinstance(details, list):
-            return "; ".join(_detail(one) for one in details)
+        if isinstance(body.get("msg"), str):
+            place = body.get("loc")
+            return (
+                f"{'.'.join(map(str, place))}: {body['msg']}" if isinstance(place, list) else str(body["msg"])
+            )
+        for key in ("message", "detail", "error"):
+            if body.get(key):
+                return _words(body[key])
     return json.dumps(body, ensure_ascii=False) if body else ""
-
-
-def _detail(one: object) -> str:
-    if not isinstance(one, Mapping) or not isinstance(one.get("msg"), str):
-        return json.dumps(one, ensure_ascii=False)
-    place = one.get("loc")
-    named = f"{'.'.join(map(str, place))}: " if isinstance(place, list) else ""
-    return f"{named}{one['msg']}"
 
 
 def _one_line(text: str) -> str:
@@ -233,6 +283,7 @@ class Route(Protocol):
     """One way to ask: what is sent, what it can cost at most, and how the answer is read."""
 
     spec: OracleSpec
+    learnt: Learnt
 
     def body(self, ids: Sequence[str], texts: Sequence[str], *, roomy: bool = False) -> dict[str, Any]:
         """The request for these reviews; `roomy`: with twice the room for the answer."""
@@ -243,9 +294,8 @@ class Route(Protocol):
     def send(self, body: Mapping[str, Any], ids: Sequence[str]) -> Reply:
         """Asks. Raises whatever the client raises."""
 
-    def explain(self, error: Exception, *, own_text: bool = False, texts: Sequence[str] = ()) -> Trouble:
+    def explain(
+        self, error: Exception, body: Mapping[str, Any], texts: Sequence[str], *, own_text: bool
+    ) -> Trouble:
         """What to do about an error of `send`. With `own_text` no review was in the request: the server's words are
         repeated, unless they hold one of these `texts`."""
-
-    def drop(self, param: str) -> bool:
-        """The server doesn't know this parameter: whether it can be left out from now on."""

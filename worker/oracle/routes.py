@@ -4,35 +4,51 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import openai
 from openai import OpenAI
 from openai.types import Decision
 from openai.types.chat import ChatCompletion
 
-from worker.oracle.client import Reply, Trouble, explain, quote
-from worker.oracle.prompts import ChatBody, DecisionsBody
+from worker.oracle.client import Reply, Trouble, explain, named, quote
+from worker.oracle.prompts import PARAMETERS, ChatBody, DecisionsBody, Learnt
 from worker.oracle.spec import OracleSpec
 from worker.reviews import Outcome, Score
 
 
 class _Explaining:
     spec: OracleSpec
+    _system: str
     _client: OpenAI
 
-    def explain(self, error: Exception, *, own_text: bool = False, texts: Sequence[str] = ()) -> Trouble:
+    def explain(
+        self,
+        error: Exception,
+        body: Mapping[str, Any] | None = None,
+        texts: Sequence[str] = (),
+        *,
+        own_text: bool = False,
+    ) -> Trouble:
         """What to do about an error of `send`. With `own_text` no review was in the request: the server's words are
         repeated, unless they hold one of these `texts`."""
         quoted = quote(error, key=self._client.api_key, texts=texts) if own_text else ""
-        return explain(error, self.spec.model, self.spec.base_url, quoted=quoted)
+        said = error.body if isinstance(error, openai.APIStatusError) else None
+        params = self.refused(said, body or {}, [] if own_text else texts)
+        return explain(error, self.spec.model, self.spec.base_url, quoted=quoted, params=params)
+
+    def refused(self, said: object, body: Mapping[str, Any], texts: Sequence[str]) -> frozenset[str]:
+        """Which of the parameters of a request with these texts an error's body names as refused."""
+        return named(said, body.keys() & PARAMETERS, [self._system, *texts])
 
 
 class ChatRoute(_Explaining, ChatBody):
     """Asks with a `ChatBody`. Its answers have no probabilities."""
 
-    def __init__(self, client: OpenAI, spec: OracleSpec) -> None:
-        super().__init__(spec)
+    def __init__(self, client: OpenAI, spec: OracleSpec, learnt: Learnt | None = None) -> None:
+        super().__init__(spec, learnt)
         self._client = client
 
     def send(self, body: Mapping[str, Any], ids: Sequence[str]) -> Reply:
@@ -87,20 +103,39 @@ def read_completion(
     )
 
 
+_THOUGHT = re.compile(r"<think>((?!</?think>).)*</think>", re.DOTALL)
+_FENCED = re.compile(r"```json(((?!```).)*)```", re.DOTALL)
+
+
 def read_labels(content: object, ids: Sequence[str], labels: Sequence[str]) -> list[str] | None:
-    """The labels in order of the ids; None unless the text is an object with exactly these keys, each once."""
+    """The labels in order of the ids; None unless the text is an object with exactly these keys, each once.
+
+    The object may stand behind one closed <think> block, and in one ```json fence. A label may differ from ours in
+    case and in space around it, unless two of ours would be the same then.
+    """
     if not isinstance(content, str):
         return None
+    content = content.strip()
+    if thought := _THOUGHT.match(content):
+        content = content[thought.end() :].strip()
+    if fenced := _FENCED.fullmatch(content):
+        content = fenced[1]
     try:
         pairs: list[tuple[str, Any]] = json.loads(content, object_pairs_hook=_Pairs)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(pairs, _Pairs) or sorted(key for key, _ in pairs) != sorted(ids):
         return None
-    found = dict(pairs)
-    if not all(isinstance(label, str) and label in labels for label in found.values()):
-        return None
-    return [found[key] for key in ids]
+    found = {key: _label(value, labels) for key, value in pairs}
+    chosen = [label for key in ids if (label := found[key]) is not None]
+    return chosen if len(chosen) == len(ids) else None
+
+
+def _label(value: object, labels: Sequence[str]) -> str | None:
+    if not isinstance(value, str) or value in labels:
+        return value if isinstance(value, str) else None
+    same = [label for label in labels if label.strip().casefold() == value.strip().casefold()]
+    return same[0] if len(same) == 1 else None
 
 
 class _Pairs(list[tuple[str, Any]]):

@@ -207,7 +207,11 @@ class OracleSpec:
 
     @property
     def identity(self) -> ScorerIdentity:
-        """Who gives these labels."""
+        """Who gives these labels.
+
+        What a server refuses is no part of it: that is known only after the first request, and where the schema
+        stands, in a parameter or in the prompt, changes neither the labels nor what is said of the reviews.
+        """
         details = self.details()
         return ScorerIdentity(
             kind="openai",

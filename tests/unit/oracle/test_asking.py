@@ -17,7 +17,7 @@ from openai._models import construct_type
 from openai.types import Decision
 from openai.types.decision import AnswerAnswerResourceChoice
 
-from tests.fake_openai import BatchPlan, FakeOpenAI, Fault, rule_label
+from tests.fake_openai import VOICES, BatchPlan, FakeOpenAI, Fault, rule_label
 from tests.fake_openai.faults import ODD_VOICES, QUOTA_CODES
 from tests.unit.oracles import LABELS, PRICE, OpenAccount, bulk, oracle
 from worker.errors import BudgetSpent, OracleInvalid, OracleQuotaSpent, OracleUnavailable
@@ -25,7 +25,8 @@ from worker.oracle import throttle
 from worker.oracle.asking import PROBE_TEXT, PROBES, OracleScorer
 from worker.oracle.client import quote
 from worker.oracle.money import Charge, Price
-from worker.oracle.routes import read_decision
+from worker.oracle.prompts import Dialect, Learnt
+from worker.oracle.routes import read_decision, read_labels
 from worker.oracle.spec import Route
 from worker.reviews import ZERO, Answer, Failure, Money, Review, Score, total
 
@@ -259,6 +260,156 @@ def test_the_server_s_limits_reach_the_throttle() -> None:
         oracle(server).ask(TEXTS, Ledger(), throttle=gate)
     assert gate.headers[0]["x-ratelimit-limit-requests"] == "500"
     assert gate.admitted[0] > 0
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_every_kind_of_server_labels_ten_of_ten_with_at_most_three_requests_more(voice: str) -> None:
+    with FakeOpenAI(voice=VOICES[voice]) as server:
+        scorer = oracle(server)
+        book = Ledger()
+        scorer.ask(TEXTS[:10], book)
+        assert labels_of(book) == EXPECTED[:10]
+        calls = len(server.calls)
+        assert calls <= 1 + 3
+        # What was learnt stays.
+        scorer.ask(TEXTS[:10], Ledger())
+        assert len(server.calls) == calls + 1
+
+
+def test_what_a_server_said_is_known_to_all_who_ask_it_for_the_model() -> None:
+    with FakeOpenAI(voice=VOICES["groq"]) as server:
+        learnt = Learnt()
+        oracle(server, learnt=learnt).ask(TEXTS, Ledger())
+        calls = len(server.calls)
+        oracle(server, learnt=learnt).ask(TEXTS, Ledger())
+        assert len(server.calls) == calls + 1
+        found = bulk(server, reviews_per_prompt=3, learnt=learnt).score(
+            [Review(row, text) for row, text in enumerate(TEXTS, 1)]
+        )
+        assert [outcome.label for outcome in found if isinstance(outcome, Score)] == EXPECTED
+
+
+@pytest.mark.parametrize("voice", ["openai", "mistral", "gemini", "vllm"])
+def test_a_bulk_learns_from_its_refused_lines(voice: str) -> None:
+    with FakeOpenAI(voice=VOICES[voice]) as server:
+        scorer = bulk(server, reviews_per_prompt=3)
+        reviews = [Review(row, text) for row, text in enumerate(TEXTS, 1)]
+        with pytest.raises(OracleInvalid, match="refuses every request"):
+            scorer.score(reviews)
+        found = scorer.score(reviews)
+        assert [outcome.label for outcome in found if isinstance(outcome, Score)] == EXPECTED
+
+
+def test_only_what_is_refused_is_left_out_and_a_server_keeps_no_copy() -> None:
+    with FakeOpenAI(voice=VOICES["openai, an old model"]) as server:
+        server.keep_bodies = True
+        oracle(server).ask(TEXTS, Ledger())
+        body = server.bodies[-1]
+    assert body["store"] is False
+    assert "reasoning_effort" not in body
+    assert "response_format" not in body
+    assert '"additionalProperties": false' in body["messages"][0]["content"]
+
+
+def test_a_parameter_s_name_in_a_review_is_not_taken_for_the_parameter() -> None:
+    texts = ["A great store to buy from.", *TEXTS]
+    fault = Fault("status", status=400, message="No good text: A great store to buy from.")
+    with FakeOpenAI(poison={"store": fault}) as server:
+        server.keep_bodies = True
+        book = Ledger()
+        oracle(server, reviews_per_prompt=20).ask(texts, book)
+        assert labels_of(book) == [None, *EXPECTED]
+        assert all(body["store"] is False for body in server.bodies)
+
+
+def test_a_message_that_repeats_the_whole_request_names_no_parameter() -> None:
+    with FakeOpenAI(poison={"thing, number 3": Fault("echo")}) as server:
+        server.keep_bodies = True
+        book = Ledger()
+        oracle(server).ask(TEXTS, book)
+        assert labels_of(book) == [*EXPECTED[:3], None, *EXPECTED[4:]]
+        assert all({"store", "reasoning_effort"} < body.keys() for body in server.bodies)
+
+
+def test_a_request_that_is_too_long_does_not_rename_the_limit() -> None:
+    said = "'max_completion_tokens' is too large: 900. This model's maximum context length is 512 tokens."
+    with FakeOpenAI(tape=[Fault("status", status=400, message=said)]) as server:
+        server.keep_bodies = True
+        book = Ledger()
+        oracle(server).ask(TEXTS, book)
+        assert labels_of(book) == EXPECTED
+        assert all("max_completion_tokens" in body for body in server.bodies)
+
+
+def test_what_did_not_help_is_forgotten() -> None:
+    with FakeOpenAI(poison={"": Fault("unprocessable")}) as server:
+        scorer = oracle(server)
+        with pytest.raises(OracleInvalid, match="refuses every request"):
+            scorer.ask(TEXTS, Ledger())
+        assert scorer._route.learnt.dialect == Dialect()
+
+
+OBJECT = '{"r1": "positive", "r2": "negative"}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        OBJECT,
+        f" \n{OBJECT}\n",
+        f"```json\n{OBJECT}\n```",
+        f"```json {OBJECT} ```\n",
+        f"<think></think>{OBJECT}",
+        f"<think>\nr1 is ```json {{}}``` to me, or {{}}.\n</think>\n\n{OBJECT}",
+        f"<think>Well.</think>\n```json\r\n{OBJECT}\r\n```",
+        '{"r2": "negative", "r1": " POSITIVE "}',
+        '{"r1": "Positive", "r2": "negative\\n"}',
+    ],
+)
+def test_an_object_in_one_fence_or_behind_one_thought_is_the_answer(content: str) -> None:
+    assert read_labels(content, ["r1", "r2"], LABELS) == ["positive", "negative"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        None,
+        "positive, negative",
+        f"Here you are: {OBJECT}",
+        f"{OBJECT}\n{OBJECT}",
+        f"```json\n{OBJECT}\n```\n```json\n{OBJECT}\n```",
+        f"```json\n{OBJECT}",
+        f"```\n{OBJECT}\n```",
+        f"Sure!\n```json\n{OBJECT}\n```",
+        f"```json\n{OBJECT}\n{OBJECT}\n```",
+        f"<think>{OBJECT}",
+        f"{OBJECT}</think>",
+        f"<think>{OBJECT}</think>",
+        f"<think>a</think><think>b</think>{OBJECT}",
+        f"<think><think></think>{OBJECT}",
+        f"{OBJECT}<think></think>",
+        f"[{OBJECT}]",
+        '{"r1": "positive"}',
+        '{"r1": "positive", "R2": "negative"}',
+        '{"r1": "positive", "r1": "positive", "r2": "negative"}',
+        '{"r1": "positive", "r2": "negative", "r3": "negative"}',
+        '{"r1": "pos", "r2": "negative"}',
+        '{"r1": "positive!", "r2": "negative"}',
+        '{"r1": ["positive"], "r2": "negative"}',
+        '{"r1": "", "r2": "negative"}',
+        "[" * 100_000,
+    ],
+)
+def test_nothing_is_guessed(content: str | None) -> None:
+    assert read_labels(content, ["r1", "r2"], LABELS) is None
+
+
+def test_labels_that_differ_in_case_alone_must_be_exact() -> None:
+    labels = ("Good", "good", "bad")
+    assert read_labels('{"r1": "good"}', ["r1"], labels) == ["good"]
+    assert read_labels('{"r1": "GOOD"}', ["r1"], labels) is None
+    assert read_labels('{"r1": "BAD"}', ["r1"], labels) == ["bad"]
 
 
 @pytest.mark.parametrize("rejected", [["reasoning_effort"], ["store"], ["reasoning_effort", "store"]])
@@ -515,12 +666,14 @@ def test_a_server_that_is_mended_is_found_sound_with_a_text_of_our_own(
         for _ in range(3):
             with pytest.raises(OracleInvalid, match="refuses every request"):
                 scorer.ask(TEXTS, Ledger())
-        assert len(server.calls) == 1 + PROBES
+        first = len(server.calls)
+        assert PROBES < first <= 5
         # Later no review is sent before a text of our own was answered.
         monkeypatch.setattr(throttle, "REMEMBERED_S", 0.0)
         with pytest.raises(OracleInvalid, match="refuses every request"):
             scorer.ask(TEXTS, Ledger())
-        assert len(server.calls) == 1 + PROBES + 1
+        assert first < len(server.calls) <= 9
+        assert {call.texts for call in server.calls[1:]} == {(PROBE_TEXT,)}
         server.poison.clear()
         calls = len(server.calls)
         account = Ledger()
