@@ -13,7 +13,7 @@ import click
 from worker.bootstrap import Store, adapter_of
 from worker.cli.common import echo_json, format_of, note, open_all, whole_job
 from worker.errors import Invalid
-from worker.files.corrections import label_config, write_tasks
+from worker.files.corrections import FROM, label_config, write_tasks
 from worker.files.results import write_results
 from worker.jobs.corrections import import_corrections
 from worker.reviews import Job
@@ -55,6 +55,9 @@ NOTHING = {
     help="Take corrections from a filled csv or a Label Studio export.",
 )
 @click.option("--author", metavar="NAME", help="With --import: who corrected.")
+@click.option(
+    "--control", metavar="NAME", help="With --import: whose choices in Label Studio.  [default: the only one]"
+)
 @click.option("--label-config", "config", is_flag=True, help="Print Label Studio's labelling configuration.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def review(
@@ -65,6 +68,7 @@ def review(
     format_: str | None,
     filled: Path | None,
     author: str | None,
+    control: str | None,
     config: bool,
     as_json: bool,
 ) -> None:
@@ -88,10 +92,12 @@ def review(
     labels = adapter_of(store, found.adapter_id).labels
     if author is not None and filled is None:
         raise Invalid("--author says who corrected: it goes with --import FILE.")
+    if control is not None and filled is None:
+        raise Invalid("--control says whose choices the labels are: it goes with --import FILE.")
     if config:
         click.echo(label_config(labels))
     elif filled is not None:
-        _import(store, found, filled, labels, author, as_json)
+        _import(store, found, filled, labels, author, control, as_json)
     else:
         kind = kind or _kind_of(store, found)
         _export(store, found, kind, limit, output, format_ or format_of(output, FORMATS), labels, as_json)
@@ -109,9 +115,19 @@ def _kind_of(store: Store, job: Job) -> TaskKind:
 
 
 def _import(
-    store: Store, job: Job, path: Path, labels: Sequence[str], author: str | None, as_json: bool
+    store: Store,
+    job: Job,
+    path: Path,
+    labels: Sequence[str],
+    author: str | None,
+    control: str | None,
+    as_json: bool,
 ) -> None:
-    done = import_corrections(job.id, path, labels, author=author, ledger=store.ledger, queries=store.queries)
+    done = import_corrections(
+        job.id, path, labels, author=author, control=control, ledger=store.ledger, queries=store.queries
+    )
+    if control is None and done.control not in (None, FROM):
+        note(f"{path.name}: the labels are the choices of '{done.control}' (the only control with choices).")
     if as_json:
         echo_json({"job_id": job.id, **dataclasses.asdict(done)})
     elif done.corrections:

@@ -166,17 +166,20 @@ def _task(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"data": {name: row[name] for name in _DATA}, "predictions": predictions}
 
 
-def read_annotations(path: Path) -> list[Filled]:
-    """What was annotated in an export (JSON, or a task a line), in its order.
+def read_annotations(path: Path, control: str | None = None) -> tuple[list[Filled], str]:
+    """What was annotated in an export (JSON, or a task a line), in its order, and the control whose choices it is.
 
     Cancelled and skipped annotations, and those without a choice, don't count; of the others the last one does.
+    Without `control` it is ours, or the only one.
 
     Raises:
         FileUnreadable: it isn't JSON, or no export of tasks.
-        CorrectionInvalid: a task isn't one of `loracle review`'s.
+        CorrectionInvalid: a task isn't one of `loracle review`'s, or choices were made under other controls.
     """
-    found = []
-    for number, task in enumerate(_tasks(path), 1):
+    tasks = _tasks(path)
+    control = control or _control(path.name, tasks)
+    found, others = [], set[str]()
+    for number, task in enumerate(tasks, 1):
         where = f"task {number}"
         if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
             raise FileUnreadable(
@@ -196,11 +199,52 @@ def read_annotations(path: Path) -> list[Filled]:
                 f"{path.name} is no Label Studio export: {where} has no `annotations`. These are the tasks that "
                 "go in; import what the project exports as JSON."
             )
-        chosen = [(annotation, label) for annotation in annotations if (label := _choice(annotation))]
+        chosen = [
+            (annotation, label) for annotation in annotations if (label := _choice(annotation, control))
+        ]
+        others.update(name for annotation in annotations for name in _controls(annotation))
         if chosen:
             annotation, label = max(chosen, key=lambda pair: _moment(pair[0]))
             found.append(Filled(where, job_id, row_no, label, _author(annotation), _note(annotation)))
-    return found
+    if others and not found:
+        raise CorrectionInvalid(
+            f"{path.name} has no choice of the control '{control}' (found: {', '.join(sorted(others))}). Choose one "
+            "with --control. Nothing was written."
+        )
+    return found, control
+
+
+def _control(name: str, tasks: Sequence[Any]) -> str:
+    """The control whose choices are meant: ours, or the only one.
+
+    Raises:
+        CorrectionInvalid: there are several, and some annotation has none of ours.
+    """
+    annotated = [
+        controls
+        for task in tasks
+        if isinstance(task, dict) and isinstance(task.get("annotations"), list)
+        for annotation in task["annotations"]
+        if (controls := _controls(annotation))
+    ]
+    if all(FROM in controls for controls in annotated):
+        return FROM
+    found = sorted(set[str]().union(*annotated))
+    if len(found) == 1:
+        return found[0]
+    raise CorrectionInvalid(
+        f"{name} has choices of several controls: {', '.join(found)}. Say which one holds the label: "
+        f"--control {found[0]}. Nothing was written."
+    )
+
+
+def _controls(annotation: Any) -> set[str]:
+    """The controls of which an annotation that counts has a choice."""
+    results = annotation.get("result") if isinstance(annotation, dict) else None
+    if not isinstance(results, list) or annotation.get("was_cancelled"):
+        return set()
+    names = {str(result.get("from_name")) for result in results if isinstance(result, dict)}
+    return {name for name in names if _results(annotation, name, "choices")}
 
 
 def _tasks(path: Path) -> list[Any]:
@@ -228,8 +272,8 @@ def _results(annotation: Any, name: str, kind: str) -> list[Any]:
     return [value[0] for value in values if isinstance(value, list) and value]
 
 
-def _choice(annotation: Any) -> str | None:
-    choices = _results(annotation, FROM, "choices")
+def _choice(annotation: Any, control: str) -> str | None:
+    choices = _results(annotation, control, "choices")
     return str(choices[-1]) if choices and not annotation.get("was_cancelled") else None
 
 

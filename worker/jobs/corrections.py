@@ -17,29 +17,39 @@ from worker.store.queries import Queries
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """How many corrections were written, and how many of them replaced an earlier one."""
+    """How many corrections were written, and how many of them replaced an earlier one. `control` is the one of a
+    Label Studio export whose choices they were."""
 
     corrections: int
     replaced: int
+    control: str | None = None
 
 
 def import_corrections(
-    job_id: int, path: Path, labels: Sequence[str], *, author: str | None, ledger: Ledger, queries: Queries
+    job_id: int,
+    path: Path,
+    labels: Sequence[str],
+    *,
+    author: str | None,
+    ledger: Ledger,
+    queries: Queries,
+    control: str | None = None,
 ) -> Imported:
     """Writes the corrections of a filled csv or a Label Studio export, all or none; `author` stands over the file's.
+    `control` is the export's that holds the labels; without it ours, or the only one.
 
     `labels` are the job's; their synonyms, numbers and cases are understood as in gold columns. What was imported
     before may be imported again. Afterwards the job's agreement is stored anew.
 
     Raises:
-        OptionInvalid: the file's name doesn't say what it is.
+        OptionInvalid: the file's name doesn't say what it is, or a csv was given a `control`.
         FileUnreadable, ColumnMissing: it can't be read, or lacks a column.
         CorrectionInvalid: of another job, of a row that isn't there, or a label that the job hasn't.
     """
-    filled = _read(path)
+    filled, control = _read(path, control)
     corrections = _checked(job_id, path.name, filled, labels, author)
     if not corrections:
-        return Imported(0, 0)
+        return Imported(0, 0, control)
     missing = queries.to_review.missing_rows(job_id, [correction.row_no for correction in corrections])
     for entry in filled:
         if entry.row_no in missing:
@@ -49,14 +59,16 @@ def import_corrections(
             )
     replaced = ledger.corrections.save(job_id, corrections)
     record_agreement(job_id, ledger=ledger, queries=queries)
-    return Imported(len(corrections), replaced)
+    return Imported(len(corrections), replaced, control)
 
 
-def _read(path: Path) -> list[Filled]:
+def _read(path: Path, control: str | None) -> tuple[list[Filled], str | None]:
     if path.suffix == ".csv":
-        return read_filled_csv(path)
+        if control is not None:
+            raise OptionInvalid("--control names a control of a Label Studio export; a csv has none.")
+        return read_filled_csv(path), None
     if path.suffix in (".json", ".jsonl", ".ndjson"):
-        return read_annotations(path)
+        return read_annotations(path, control)
     raise OptionInvalid(
         f"the name {path.name} doesn't say what it is: end it with .csv (as `loracle review` writes it, "
         "with its column `correction` filled in), .json or .jsonl (an export of Label Studio)."

@@ -169,21 +169,22 @@ def export(path: Path, *annotations: Any, **data: Any) -> Path:
         ([annotation("neg", was_cancelled=True)], None),
         ([annotation(None)], None),
         ([], None),
-        ([{"result": [{"from_name": "other", "value": {"choices": ["neg"]}}]}], None),
+        ([{"result": [{"from_name": "other", "value": {"choices": ["neg"]}}]}], "neg"),
     ],
 )
 def test_the_last_annotation_that_was_submitted_counts(
     path: Path, annotations: list[Any], label: str | None
 ) -> None:
-    found = read_annotations(export(path, *annotations))
+    found, _ = read_annotations(export(path, *annotations))
     assert found == ([] if label is None else [Filled("task 1", 7, 3, label)])
 
 
 def test_an_annotations_author_and_note_are_kept(path: Path) -> None:
     noted = annotation("pos", completed_by={"id": 4, "email": "ann@example.org"})
     noted["result"].append({"from_name": "note", "type": "textarea", "value": {"text": [" sure "]}})
-    assert read_annotations(export(path, noted)) == [Filled("task 1", 7, 3, "pos", "ann@example.org", "sure")]
-    [found] = read_annotations(export(path, annotation("pos", completed_by=4)))
+    said = Filled("task 1", 7, 3, "pos", "ann@example.org", "sure")
+    assert read_annotations(export(path, noted)) == ([said], "sentiment")
+    [found], _ = read_annotations(export(path, annotation("pos", completed_by=4)))
     assert found.author == "Label Studio user 4"
 
 
@@ -193,7 +194,38 @@ def test_an_export_may_have_a_task_a_line(path: Path) -> None:
     lines.write_text(
         json.dumps(task, ensure_ascii=False) + "\n\n" + json.dumps({**task, "annotations": []}) + "\n"
     )
-    assert read_annotations(lines) == [Filled("task 1", 7, 3, "pos")]
+    assert read_annotations(lines) == ([Filled("task 1", 7, 3, "pos")], "sentiment")
+
+
+def chosen(**choices: str) -> dict[str, Any]:
+    """An annotation with a choice of each of these controls."""
+    return {"result": [{"from_name": name, "value": {"choices": [label]}} for name, label in choices.items()]}
+
+
+def test_choices_of_the_only_control_are_the_labels_whatever_its_name(path: Path) -> None:
+    found, control = read_annotations(export(path, chosen(label="neg")))
+    assert ([one.label for one in found], control) == (["neg"], "label")
+    # Ours goes before another one, as long as every annotation has it.
+    found, control = read_annotations(export(path, chosen(label="neg", sentiment="pos")))
+    assert ([one.label for one in found], control) == (["pos"], "sentiment")
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        [chosen(label="neg", topic="food")],
+        [chosen(label="neg"), chosen(topic="food")],
+        [chosen(sentiment="neg", label="neg"), chosen(label="food")],
+    ],
+)
+def test_of_several_controls_one_must_be_named(path: Path, annotations: list[Any]) -> None:
+    exported = export(path, *annotations)
+    with pytest.raises(CorrectionInvalid, match=r"several controls: label, .*--control label"):
+        read_annotations(exported)
+    found, control = read_annotations(exported, "label")
+    assert ([one.where for one in found], control) == (["task 1"], "label")
+    with pytest.raises(CorrectionInvalid, match=r"no choice of the control 'labl' \(found: label, "):
+        read_annotations(exported, "labl")
 
 
 @pytest.mark.parametrize(
