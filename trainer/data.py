@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.errors import TrainingInvalid
-from worker.files import ReadOptions, map_gold, open_reviews
+from worker.files import GoldColumn, ReadOptions, open_reviews
 from worker.model.encoding import plan_micro_batches
 from worker.reviews import Reject, Review
 
+DEFAULT = ReadOptions()
 POOL = 64
 """Micro-batches that are planned together: enough for little padding, few enough for random steps."""
 
@@ -53,46 +54,65 @@ def read_labelled(
     paths: Iterable[Path],
     *,
     labels: Sequence[str] = (),
-    text_column: str | None = None,
-    label_column: str | None = None,
+    read: ReadOptions = DEFAULT,
     limit: int | None = None,
 ) -> LabelledReviews:
-    """Reads labelled review files, the first `limit` reviews of them; columns that are named are those of each file.
+    """Reads labelled review files, the first `limit` reviews of them, each with the same options.
 
     Of equal texts the first one is kept, and none where their labels differ: nothing says which of them is
     right, and the first is so by chance only.
 
-    Without `labels` they are those of the data: negative, positive where the data say 0 and 1 or the like,
-    else the distinct values, whatever their case, sorted, numbers by size.
+    `labels` are an adapter's: what is none of them is left out and told, as in a job. Without, they are those that
+    `read.labels` names, else those of the data: negative, positive where the data say 0 and 1 or the like, else the
+    distinct values, whatever their case, sorted, numbers by size.
 
     Raises:
-        TrainingInvalid: there is no label column, no review, a label that `labels` lacks, one label only where
-            `labels` names none, or a text column holds numbers.
+        TrainingInvalid: there is no label column, no review with a label, one label only where nothing names them, a
+            label that a list of names lacks, or a text column holds numbers.
         FileUnreadable: a file can't be read; ColumnMissing: it lacks a column.
     """
     announcements: list[str] = []
     reviews: list[Review] = []
     counts: Counter[str] = Counter()
+    cells: dict[str, None] = {}
     for path in paths:
-        with open_reviews(path, ReadOptions(text_column=text_column, label_column=label_column)) as file:
+        with open_reviews(path, read) as file:
             if file.columns.label is None:
                 raise TrainingInvalid(f"{path} has no column of labels. Choose one with --label-column.")
             announcements += [f"{path.name}: {announcement}" for announcement in file.announcements]
             before = len(reviews)
             for row in file.read():
                 if len(reviews) == limit:
+                    if not read.labels:
+                        # What numbers mean shows in the whole column only.
+                        cells.update((_cell(row), None) for row in file.read(skip=len(reviews) - before))
                     break
                 if isinstance(row, Reject):
-                    counts["unreadable rows left out"] += 1
+                    counts[
+                        "rows without text left out" if row.without_text else "unreadable rows left out"
+                    ] += 1
                 elif not (row.gold_label or "").strip():
                     counts["reviews without a label left out"] += 1
                 else:
                     reviews.append(row)
+            announcements += [f"{path.name}: {found}" for found in file.notes]
             _check_texts(path, reviews[before : before + 100])
     if not reviews:
         raise TrainingInvalid("the data hold no labelled review.")
-    gold, names = _map_labels([(review.gold_label or "").strip() for review in reviews], labels)
-    if not labels and len(set(gold)) == 1:
+    column, names = _gold_column(
+        [(review.gold_label or "").strip() for review in reviews], [*cells], labels, read
+    )
+    mapped = [(review, label) for review in reviews if (label := column(review.gold_label)) is not None]
+    told = [*([doubt] if (doubt := column.doubt()) else []), *column.announcements()]
+    if told and not (labels or (read.meanings and not read.meanings.is_list)):
+        raise TrainingInvalid(
+            f"the data have labels that aren't among {', '.join(names)}: {'; '.join(told)}."
+        )
+    if not mapped:
+        raise TrainingInvalid(f"the data hold no gold label: {'; '.join(told)}.")
+    announcements += told
+    reviews, gold = [review for review, _ in mapped], [label for _, label in mapped]
+    if not labels and read.labels is None and len(set(gold)) == 1:
         cut = " If the files are sorted by label, --limit cut the others off." if limit is not None else ""
         raise TrainingInvalid(
             f"all {len(gold):,} reviews have the label '{gold[0]}'; training needs two labels or more.{cut}"
@@ -184,12 +204,20 @@ def _check_texts(path: Path, first: Sequence[Review]) -> None:
         )
 
 
-def _map_labels(found: Sequence[str], labels: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    # Each review's label by its name, and the names in order.
-    distinct = sorted(set(found))
-    names = tuple(labels)
+def _cell(row: Review | Reject) -> str:
+    return "" if isinstance(row, Reject) else (row.gold_label or "").strip()
+
+
+def _gold_column(
+    found: Sequence[str], more: Sequence[str], labels: Sequence[str], read: ReadOptions
+) -> tuple[GoldColumn, tuple[str, ...]]:
+    # What the cells mean, and the names in order.
+    distinct = sorted({*found})
+    told = read.meanings
+    names = tuple(labels) or (() if told is None else told.names)
     if not names:
-        polarity = map_gold(POLARITY)
+        polarity = GoldColumn(POLARITY)
+        polarity.look([*distinct, *more])
         if all(polarity(label) for label in distinct):
             names = POLARITY
         else:
@@ -199,15 +227,9 @@ def _map_labels(found: Sequence[str], labels: Sequence[str]) -> tuple[list[str],
             f"the label column has {len(names):,} different values, so it holds no labels (the first: "
             f"{', '.join(names[:3])}). Choose another with --label-column."
         )
-    named = map_gold(names)
-    mapping = {label: named(label) for label in distinct}
-    unknown = [label for label, name in mapping.items() if name is None]
-    if unknown:
-        raise TrainingInvalid(
-            f"the data have labels that aren't among {', '.join(names)}: {', '.join(unknown[:5])}. When training, "
-            f"name them all with --labels; an adapter can be measured on its own labels only."
-        )
-    return [mapping[label] or "" for label in found], names
+    column = GoldColumn(names, told)
+    column.look([*distinct, *more])
+    return column, names
 
 
 def _by_size(label: str) -> tuple[bool, float, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, DecimalException
@@ -121,6 +122,10 @@ class Review:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
+_WITHOUT_TEXT = re.compile(r"(.*: )?no text(?: \(|$)", re.DOTALL)
+"""Of a directory's file the reason begins with the file's name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reject:
     """A record of a review file that can't be read. `line_no` is where it begins, counted from 1."""
@@ -128,6 +133,11 @@ class Reject:
     row_no: int
     line_no: int
     reason: str
+
+    @property
+    def without_text(self) -> bool:
+        """Whether the record can be read, and its text is empty or a marker of a missing value."""
+        return _WITHOUT_TEXT.match(self.reason) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +219,8 @@ class Job:
 
     `spent` is what the oracle cost so far with what is set aside for requests under way, `max_cost` its limit, both
     in US dollars; `oracle_error` says why the oracle is no longer asked, `texts` what became of its reviews' texts.
-    `measured_at` is when the agreement of a job that is over was kept.
+    `measured_at` is when the agreement of a job that is over was kept. `without_text` of the rejected records could
+    be read and hold no text.
     """
 
     id: int
@@ -234,6 +245,7 @@ class Job:
     oracle_error: str | None = None
     measured_at: float | None = None
     texts: Literal["kept", "deleting", "deleted"] = "kept"
+    without_text: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ def test_rejects_are_listed_with_line_and_reason(loracle: Loracle, tmp_path: Pat
     (tmp_path / "reviews.csv").write_text(REVIEWS + "3,,4\n")
     loracle("enqueue", "reviews.csv", "--adapter", "stub", "--max-rejects", "0.5")
     shown = json.loads(loracle("status", "1", "--rejects", "--json").stdout)
-    assert shown["rejects"] == [{"row_no": 3, "line_no": 4, "reason": "empty text"}]
+    assert shown["rejects"] == [{"row_no": 3, "line_no": 4, "reason": "no text (empty)"}]
 
 
 def test_too_many_rejects_stop_the_job_and_say_so(loracle: Loracle, tmp_path: Path) -> None:

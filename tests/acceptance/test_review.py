@@ -14,6 +14,7 @@ import pytest
 from tests.acceptance.conftest import Loracle, environment_of, loracle_in
 from tests.fake_openai import FakeOpenAI, rule_label
 from trainer.data import read_labelled
+from worker.files import ReadOptions
 from worker.scorers.stub import LABELS, stub_score
 
 WORDS = ["great", "awful", "lovely", "boring", "excellent", "broken"]
@@ -110,7 +111,7 @@ def test_disagreements_are_filled_in_imported_and_trained_on(audited: Loracle, t
 
     exported = audited("results", "1", "--corrected", "--with-text", "-o", "corrected.parquet")
     assert exported.returncode == 0, exported.stderr
-    reviews = read_labelled([tmp_path / "corrected.parquet"], label_column="gold_label")
+    reviews = read_labelled([tmp_path / "corrected.parquet"], read=ReadOptions(label_column="gold_label"))
     assert dict(zip(reviews.texts, reviews.gold, strict=True)) == {
         TEXTS[row_no - 1]: row["gold_label"] for row_no, row in corrected.items()
     }

@@ -19,6 +19,7 @@ from trainer.data import read_labelled
 from worker.bootstrap import Store
 from worker.cli.results import results
 from worker.errors import Invalid
+from worker.files import ReadOptions
 from worker.reviews import Correction
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
@@ -136,7 +137,9 @@ def test_a_kept_column_never_takes_the_place_of_ours(ledger: Ledger, export: Exp
 def test_corrections_are_what_the_trainer_reads(ledger: Ledger, export: Export) -> None:
     job_id = rate(ledger)
     ledger.corrections.save(job_id, [Correction(1, "neg"), Correction(7, "pos")])
-    found = read_labelled([export(job_id, "--corrected", "--with-text")], label_column="gold_label")
+    found = read_labelled(
+        [export(job_id, "--corrected", "--with-text")], read=ReadOptions(label_column="gold_label")
+    )
     assert list(zip(found.texts, found.gold, strict=True)) == [
         ("A fine film", "negative"),
         ("dull, but fine to see", "positive"),

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from trainer.cli.common import DATA, DEVICE, JSON, LABEL_COLUMN, TEXT_COLUMN, names
+from trainer.cli.common import DATA, DEVICE, JSON, names
 from worker.errors import Invalid, TrainingInvalid
+from worker.files.options import file_options, read_options
 
 QUICK = {"limit": 400, "test_limit": 200, "max_length": 128, "token_budget": 512, "ranks": "8"}
 """What `--quick` sets where nothing else is said: small enough for two CPU cores and minutes."""
@@ -29,9 +30,7 @@ EPOCHS, QUICK_EPOCHS, LSTM_EPOCHS = 3, 2, 8
 )
 @click.option("--base", help="Base model: a directory or an id on the hub.  [default: all-MiniLM-L6-v2]")
 @click.option("--targets", default="all-linear", show_default=True, help="What LoRA adapts, or query,value.")
-@click.option("--labels", help="Label names in order, with commas.  [default: those of the data]")
-@TEXT_COLUMN
-@LABEL_COLUMN
+@file_options
 @click.option("--limit", type=click.IntRange(min=20), help="Train on a random N only.  [quick: 400]")
 @click.option("--test-limit", type=click.IntRange(min=2), help="Test on a random N only.  [quick: 200]")
 @click.option(
@@ -61,9 +60,6 @@ def compare(
     oracles: tuple[Path, ...],
     base: str | None,
     targets: str,
-    labels: str | None,
-    text_column: str | None,
-    label_column: str | None,
     quick: bool,
     epochs: int | None,
     price_per_hour: float | None,
@@ -90,7 +86,10 @@ def compare(
     )
     if "oracle" in wanted and not oracles:
         raise Invalid("the contender oracle needs --oracle FILE.parquet, which `loracle results` exports.")
-    sizes = {name: given or (QUICK if quick else USUAL)[name] for name, given in sizes.items()}
+    options = read_options(sizes)
+    sizes = {
+        name: given or (QUICK if quick else USUAL)[name] for name, given in sizes.items() if name in USUAL
+    }
     chosen = contenders(wanted, _ranks(sizes["ranks"]))
 
     from trainer.contenders.oracle import read_oracles
@@ -102,14 +101,13 @@ def compare(
         reviews = read_labelled(
             [path for each in found for path in each.paths],
             labels=names_of_labels,
-            text_column=text_column,
-            label_column=label_column,
+            read=options,
         )
         for announcement in reviews.announcements:
             click.echo(announcement, err=True)
         return reviews
 
-    reviews = read(data, "train", names(labels, "--labels") if labels else ())
+    reviews = read(data, "train", ())
     test = read((test_data,), "test", reviews.labels) if test_data else None
 
     # Only now, since torch takes seconds: a wrong name is told at once.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
-from trainer.cli.common import DEVICE, JSON, LABEL_COLUMN, LIMIT, TEXT_COLUMN, scoring_progress
+from trainer.cli.common import DEVICE, JSON, LIMIT, scoring_progress
 from worker.errors import TrainingInvalid
+from worker.files.options import file_options, read_options
 from worker.reviews import DTYPES
 
 BUNDLED_NAME = "bundled"
@@ -17,8 +19,7 @@ BUNDLED_NAME = "bundled"
 @click.command()
 @click.argument("adapter", type=click.Path(path_type=Path))
 @click.argument("data", metavar="FILE...", nargs=-1, required=True)
-@TEXT_COLUMN
-@LABEL_COLUMN
+@file_options
 @click.option(
     "--out",
     metavar="DIRECTORY",
@@ -43,8 +44,6 @@ BUNDLED_NAME = "bundled"
 def evaluate(
     adapter: Path,
     data: tuple[str, ...],
-    text_column: str | None,
-    label_column: str | None,
     out: Path | None,
     record_as: str | None,
     fit_temperature: bool,
@@ -55,6 +54,7 @@ def evaluate(
     dtype: str,
     limit: int | None,
     as_json: bool,
+    **values: Any,
 ) -> None:
     """Measure an adapter on labelled review files, through the scorer that the worker runs.
 
@@ -81,8 +81,7 @@ def evaluate(
     reviews = read_labelled(
         [path for each in found for path in each.paths],
         labels=manifest.labels,
-        text_column=text_column,
-        label_column=label_column,
+        read=read_options(values),
         limit=limit,
     )
     for announcement in reviews.announcements:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from trainer.cli.common import DEVICE, JSON, LABEL_COLUMN, LIMIT, TEXT_COLUMN, names, scoring_progress
+from trainer.cli.common import DEVICE, JSON, LIMIT, names, scoring_progress
 from trainer.config import CHECKPOINT, RECIPES, Schedule, TrainConfig, check_out, run_directory
 from worker.errors import AdapterInvalid, TrainingInvalid
+from worker.files.options import NAMES, file_options, read_options
 from worker.model.encoding import Cleaning, Encoding, Truncation
 from worker.reviews import DTYPES
 
@@ -51,9 +52,7 @@ def setting(name: str, kind: Any, text: str, *, flag: str | None = None) -> Call
     "--test", "test_data", metavar="FILE", help="Labelled reviews to measure the adapter on at the end."
 )
 @setting("base", str, "Base model: a directory or an id on the hub.")
-@click.option("--labels", help="Label names in order, with commas.  [default: those of the data]")
-@TEXT_COLUMN
-@LABEL_COLUMN
+@file_options
 @setting("rank", click.IntRange(min=1), "Rank of LoRA.")
 @setting("alpha", click.IntRange(min=1), "LoRA's scale.")
 @setting("lora_dropout", click.FloatRange(0, 1, max_open=True), "Dropout before LoRA's layers.")
@@ -93,9 +92,6 @@ def train(
     recipe: str,
     name: str | None,
     test_data: str | None,
-    labels: str | None,
-    text_column: str | None,
-    label_column: str | None,
     limit: int | None,
     license_id: str | None,
     language: str | None,
@@ -117,7 +113,7 @@ def train(
     from trainer.plots import CURVES, NO_MATPLOTLIB, plots_available
     from worker.model.manifest import Manifest
 
-    config = _config(out, name, recipe, settings)
+    config = _config(out, name, recipe, {key: settings[key] for key in settings if key not in NAMES})
     check_out(out)
     wanted = data or tuple(filter(None, [RECIPES[recipe].data]))
     if not wanted:
@@ -128,18 +124,17 @@ def train(
     for each in found:
         if each.revision:
             click.echo(each.sentence(), err=True)
-    columns: dict[str, Any] = {"text_column": text_column, "label_column": label_column}
+    read = read_options({name: settings[name] for name in NAMES})
     reviews = read_labelled(
         [path for each in found for path in each.paths],
-        labels=names(labels, "--labels") if labels else (),
+        read=read,
         limit=limit,
-        **columns,
     )
     _announce(reviews)
     # Read before the training: a wrong name should not be told only hours later.
     test = None
     if test_data is not None:
-        test = read_labelled(resolve_data(test_data, "test").paths, labels=reviews.labels, **columns)
+        test = read_labelled(resolve_data(test_data, "test").paths, labels=reviews.labels, read=read)
         _announce(test, "test ")
     about: dict[str, Any] = {
         "recipe": recipe,

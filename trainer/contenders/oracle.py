@@ -14,7 +14,7 @@ from typing import Any
 from trainer.contenders.task import Row, key_of
 from trainer.data import LabelledReviews
 from worker.errors import ColumnMissing, FileUnreadable
-from worker.files import map_gold
+from worker.files import GoldColumn
 
 REQUIRED = ("label", "scorer")
 OPTIONAL = ("text", "gold_label", "cost")
@@ -71,7 +71,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
 def _measure(
     scorer: str, rows: Sequence[Mapping[str, Any]], gold: Mapping[str, str], labels: Sequence[str]
 ) -> Row:
-    named = map_gold(labels)
+    named = GoldColumn(labels)
     matched = {row["text"]: row for row in rows if row.get("text") in gold}
     if matched:
         answered = [(named(row["label"]), gold[text]) for text, row in matched.items()]

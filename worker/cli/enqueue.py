@@ -14,7 +14,7 @@ from worker.bootstrap import Store, adapter_of, choose_adapter, default_adapter,
 from worker.cli.common import DOLLARS, OVER, Publisher, echo_json, json_option, note, open_all, wait_for_jobs
 from worker.cli.status import why_it_waits
 from worker.errors import Invalid, OptionInvalid, OracleInvalid
-from worker.files import FORMATS, ReadOptions
+from worker.files.options import file_options, read_options
 from worker.jobs.enqueue import (
     ADAPTER_ALONE,
     Adapter,
@@ -34,20 +34,7 @@ from worker.settings import Settings
 Command = Callable[..., Any]
 
 
-def _comma_list(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name.strip() for part in value for name in part.split(",") if name.strip())
-
-
 _OPTIONS = [
-    click.option("--text-column", metavar="NAME", help="Column that holds the review (else guessed)."),
-    click.option("--label-column", metavar="NAME", help="Column of gold labels, to measure accuracy by."),
-    click.option("--id-column", metavar="NAME", help="Column of your own ids, back in every result."),
-    click.option(
-        "--keep-columns", metavar="A,B", multiple=True, callback=_comma_list, help="Columns to carry along."
-    ),
-    click.option("--format", "format_", type=click.Choice(FORMATS), help="What the file is (else guessed)."),
-    click.option("--delimiter", metavar="CHAR", help="Between the cells of a csv file (else guessed)."),
-    click.option("--encoding", default="utf-8", show_default=True, help="Of text files."),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N reviews."),
     click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Draw N reviews at random."),
     click.option("--seed", type=int, default=0, show_default=True, help="Of --sample."),
@@ -79,7 +66,7 @@ def reading_options(command: Command) -> Command:
     """Adds the options that say how files are read and what the job is."""
     for option in reversed(_OPTIONS):
         command = option(command)
-    return command
+    return file_options(command)
 
 
 def enqueue_options(
@@ -92,14 +79,9 @@ def enqueue_options(
     """
     if values["limit"] is not None and values["sample"] is not None:
         raise Invalid("--limit takes the first reviews, --sample draws some at random: choose one of them.")
-    of_file = ("text_column", "label_column", "id_column", "keep_columns", "delimiter", "encoding")
     of_job = ("limit", "sample", "seed", "name", "priority", "max_rejects", "again")
     return EnqueueOptions(
-        read=ReadOptions(
-            format=values["format_"],
-            max_chars=settings.max_text_chars,
-            **{name: values[name] for name in of_file},
-        ),
+        read=read_options(values, max_chars=settings.max_text_chars),
         batch_size=values["batch_size"] or batch_size or settings.batch_size,
         **{name: values[name] for name in of_job},
     )
@@ -125,8 +107,7 @@ def open_source(path: str, options: EnqueueOptions, adapter: Adapter) -> Source:
         source = Source(sys.stdin.buffer, options, adapter.labels)
     else:
         source = Source(Path(path), options, adapter.labels)
-    for announcement in source.file.announcements:
-        note(f"{source.file.name}: {announcement}")
+    _say(source, source.announcements)
     return source
 
 
@@ -166,13 +147,13 @@ def write_job(
 
         enqueue_file(job, source, store.ledger, after_chunk=after_chunk, idle=tick)
     publisher.publish()
-    if source.unmapped:
-        found = ", ".join(repr(value) for value in list(source.unmapped)[:5])
-        note(
-            f"{source.file.name}: {sum(source.unmapped.values()):,} gold labels are none of "
-            f"{'/'.join(adapter.labels)} and are left out (such as {found})."
-        )
+    _say(source, source.notes)
     return job
+
+
+def _say(source: Source, sentences: list[str]) -> None:
+    for sentence in sentences:
+        note(f"{source.file.name}: {sentence}")
 
 
 def _as_it_stands(job: Job) -> str:
@@ -312,8 +293,18 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
     that was interrupted goes on where it stopped.
 
     The columns of texts, gold labels and ids are guessed from their names, and announced. Records that can't be read
-    (empty, NUL, broken, too long) are rejected with line and reason (`loracle status JOB --rejects`). They stop a job
-    only when they are more than --max-rejects.
+    (NUL, broken, too long) are rejected with line and reason (`loracle status JOB --rejects`), and stop a job when
+    they are more than --max-rejects. Rows without text, or with a marker of a missing value such as nan, NULL or N/A,
+    are rejected too and never stop a job; --keep-markers takes the markers for texts.
+
+    Gold labels are found by name, whatever their case. Numbers are labels only where the whole column holds 0, 1 …,
+    as many as there are labels. Else say what they mean: --labels 1-2=negative,4-5=positive. Other values are then
+    left out, and counted.
+
+    How a table is written is guessed from its first lines, and announced: --delimiter, --quote. Without a header:
+    --columns label,text, or --no-header and places (--text-column 2). --text-column title,text joins columns, and
+    --text-column review.text leads into an object of jsonl. Where texts begin with __label__X (fastText), X is the
+    label.
 
     --policy adapter: the adapter labels, and nothing leaves this machine. oracle: the oracle labels. fallback: the
     adapter, and the oracle where it can't: its files are refused, a text kills its worker, or no adapter worker has
@@ -337,10 +328,14 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
     if dry_run:
         for source in sources:
             found = preview(source)
+            _say(source, source.notes)
+            if found.too_many is not None:
+                note(f"{source.file.name}: an enqueue would stop: {found.too_many}.")
             report = {
                 "file": source.file.name,
                 "reviews": found.reviews,
                 "rejected": found.rejected,
+                "without_text": found.without_text,
                 "with_gold": found.gold,
                 "characters": found.characters,
             }
@@ -349,7 +344,7 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
                 continue
             click.echo(
                 f"{source.file.name}: {found.reviews:,} reviews ({found.gold:,} with a gold label), "
-                f"{found.rejected:,} rejects; nothing was written."
+                f"{found.rejected:,} rejects ({found.without_text:,} without text); nothing was written."
             )
             for reject in found.rejects:
                 click.echo(f"  line {reject.line_no}: {reject.reason}")

@@ -110,7 +110,8 @@ def _print(summary: Summary, settings: Settings) -> None:
         click.echo(f"  by {source:<19} {count:>6,}")
     if summary.oracle_cost is not None:
         click.echo(f"  oracle cost  {dollars(summary.oracle_cost)}, {summary.oracle_tokens:,} tokens")
-    click.echo(f"  rejected     {summary.rejected:>9,}")
+    click.echo(f"  no text      {summary.without_text:>9,}")
+    click.echo(f"  unreadable   {summary.rejected - summary.without_text:>9,}")
     click.echo(f"  failed       {summary.failed:>9,}")
     for line in agreement_lines(dataclasses.asdict(summary)):
         click.echo(f"  {line}")

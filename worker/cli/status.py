@@ -99,6 +99,7 @@ def _adapter_report(at: Progress, adapter: str, sha256: str) -> dict[str, Any]:
         "labelled": at.labelled,
         "failed": at.failed,
         "rejected": at.rejected,
+        "without_text": at.job.without_text,
         "batches": dict(at.batches),
         "reviews_per_s": None if at.speed is None else round(at.speed, 2),
         "seconds_left": at.seconds_left,
@@ -156,7 +157,9 @@ def _print(report: dict[str, Any]) -> None:
     click.echo(f"  adapter  {report['adapter']} {report['adapter_sha256'][:12]}")
     click.echo(f"  labelled {report['labelled']:,} of {total:,} reviews{share}")
     click.echo(f"  failed   {report['failed']:,}")
-    click.echo(f"  rejected {report['rejected']:,} of {report['rows']:,} records")
+    click.echo(
+        f"  rejected {report['rejected']:,} of {report['rows']:,} records ({report['without_text']:,} without text)"
+    )
     over = report["state"] in OVER
     if report["reviews_per_s"] is not None:
         so_far = "" if over else " so far"

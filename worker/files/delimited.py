@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 import sys
 from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from worker.errors import FileUnreadable
-from worker.files.guessing import Header, choose_columns, sniff_delimiter
+from worker.files.columns import Header, choose_columns, listed
+from worker.files.dialect import find_dialect
 from worker.files.lines import LineReader
-from worker.files.records import GUESS_RECORDS, LINE_TOO_LONG, NUL, ReadOptions, text_problem
-from worker.files.sources import Line, LongLine, Source, decode_line, text_of
+from worker.files.records import (
+    GUESS_RECORDS,
+    LINE_TOO_LONG,
+    NUL,
+    ReadOptions,
+    review_of,
+    text_of_cells,
+    text_problem,
+)
+from worker.files.sources import Line, LongLine, Source, decode_line
 from worker.reviews import Reject, Review
 
 Row = tuple[int, list[str], str | None]
 """The line a record begins at, its cells, and what is wrong with it."""
 
-_DELIMITER_NAMES = {"\t": "tab", ";": "semicolon", "|": "pipe"}
+ROW_NAMES = "row_names"
+"""What R's first column is called, which has no name in the header."""
+
+SWALLOWED = "broken line: a quote is never closed, and the lines below it are records by themselves"
 
 
 class DelimitedReader(LineReader):
@@ -28,56 +40,106 @@ class DelimitedReader(LineReader):
     def __init__(self, source: Source, fmt: str, options: ReadOptions) -> None:
         self._source = source
         self._options = options
-        self._delimiter, announced = _delimiter(source, fmt, options)
+        self._names: list[str] = []
+        self._others: _Others | None = None
+        self._doubtful: list[int] = []
+        self._dialect, announced = find_dialect(source, fmt, options)
         rows = self._rows()
         header = next(rows, None)
         if header is None:
             raise FileUnreadable(f"{source.name} is empty.")
         if header[2] is not None:
             raise FileUnreadable(f"The header of {source.name} can't be read: {header[2]}.")
-        self._names = [name.strip() for name in header[1]]
+        if options.headless:
+            self._names = self._given_names(header[1])
+            rows = itertools.chain([header], rows)
+        else:
+            self._names = [name.strip() for name in header[1]]
         self._pending: Iterator[Row] | None = None if source.repeatable else rows
         first = list(itertools.islice(rows, GUESS_RECORDS)) if source.repeatable else []
         if source.repeatable and not first:
             raise FileUnreadable(f"{source.name} has a header but no record below it.")
+        announced += self._name_first_column([row for _, row, problem in first if problem is None])
         whole = [row for _, row, problem in first if problem is None and len(row) == len(self._names)]
         values = {name: [row[at] for row in whole] for at, name in enumerate(self._names)}
         self.columns, announcements = choose_columns(
-            Header(source.name, self._names, values, may_be_data=True), options
+            Header(source.name, self._names, values, may_be_data=not options.headless), options
+        )
+        self._others = _Others(
+            [at for at, name in enumerate(self._names) if name not in self.columns.texts], whole
         )
         self.announcements = [*announced, *announcements]
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the last read found."""
+        if not self._doubtful:
+            return []
+        count = len(self._doubtful)
+        found = "1 record holds lines that look" if count == 1 else f"{count:,} records hold lines that look"
+        return [
+            f"{found} like records by themselves (the first at line {self._doubtful[0]}). If they are, quotes are "
+            "characters here: read the file with --quote none"
+        ]
+
+    def _given_names(self, first: Sequence[str]) -> list[str]:
+        names = list(self._options.columns)
+        if names and len(names) != len(first):
+            raise FileUnreadable(
+                f"{self._source.name} has {_cells(len(first))} in its first line ({listed(first)}), and --columns "
+                f"{','.join(names)} names {len(names)}. Name each, in order."
+            )
+        return names or [str(place) for place in range(1, len(first) + 1)]
+
+    def _name_first_column(self, rows: Sequence[Sequence[str]]) -> list[str]:
+        """R writes no name above its row names, and some programs end each row with a delimiter."""
+        if self._options.headless or not rows or any(len(row) != len(self._names) + 1 for row in rows):
+            return []
+        if not any(row[-1].strip() for row in rows):
+            self._names.append("")
+            return ["each row ends with a delimiter that the header lacks: its last cell is left out"]
+        self._names.insert(0, ROW_NAMES)
+        return [
+            f"the header is one name short of every row: the first column holds row names ('{ROW_NAMES}')"
+        ]
+
     def _records(self) -> Iterator[Review | Reject]:
-        names, columns, max_chars = self._names, self.columns, self._options.max_chars
+        names, columns, options = self._names, self.columns, self._options
         width = len(names)
-        text_at = names.index(columns.text or "")
-        label_at = None if columns.label is None else names.index(columns.label)
+        texts_at = [names.index(name) for name in columns.texts]
+        text_at = texts_at[0]
+        label_at = None if columns.label_cell is None else names.index(columns.label_cell)
         id_at = None if columns.id is None else names.index(columns.id)
         kept_at = [(name, names.index(name)) for name in columns.kept]
         row_no = 0
+        self._doubtful = []
         for line_no, row, problem in self._data_rows():
             if len(row) != width and problem is None:
                 if len(row) == 1 and not row[0].strip():
                     continue
                 problem = f"broken line: {_cells(len(row))} where the header has {width}"
             row_no += 1
+            review = None
             if problem is None:
-                text = row[text_at]
-                problem = text_problem(text, max_chars)
+                if len(texts_at) == 1:
+                    text = row[text_at]
+                    problem = text_problem(text, options)
+                else:
+                    text, problem = text_of_cells([row[at] for at in texts_at], options)
                 if problem is None:
-                    yield Review(
+                    review, problem = review_of(
                         row_no,
                         text,
                         (row[id_at].strip() or None) if id_at is not None else None,
                         (row[label_at].strip() or None) if label_at is not None else None,
                         {name: row[at] for name, at in kept_at},
+                        options,
                     )
-                    continue
-            yield Reject(row_no, line_no, problem)
+            yield review or Reject(row_no, line_no, problem or "")
 
     def _data_rows(self) -> Iterator[Row]:
         if self._source.repeatable:
-            return itertools.islice(self._rows(), 1, None)
+            return itertools.islice(self._rows(), 0 if self._options.headless else 1, None)
         rows, self._pending = self._pending, None
         if rows is None:
             raise FileUnreadable(f"{self._source.name} is a stream: it can be read only once.")
@@ -85,10 +147,16 @@ class DelimitedReader(LineReader):
 
     def _rows(self) -> Iterator[Row]:
         """All records but blank lines, the header first."""
-        lines = _Lines(self._source.lines(), self._source.encoding, self._options.max_line_bytes)
+        dialect = self._dialect
+        lines = _Lines(
+            itertools.islice(self._source.lines(), dialect.skipped, None),
+            self._source.encoding,
+            self._options.max_line_bytes,
+            before=self._options.skip_lines + dialect.skipped,
+        )
         # The cap is on lines and records, not on cells; the module's own is global and too low.
         csv.field_size_limit(sys.maxsize)
-        reader: Any = csv.reader(lines, delimiter=self._delimiter, strict=True)
+        reader = dialect.reader(lines)
         seen_header = False
         while True:
             start = lines.begin_record()
@@ -98,12 +166,62 @@ class DelimitedReader(LineReader):
             except StopIteration:
                 return
             except (csv.Error, _RecordTooLongError) as error:
-                row, broken = [], _reason(error)
+                held = lines.held
+                spaced = dialect.tolerant(held[0]) if len(held) == 1 else None
+                row, broken = (spaced, None) if spaced is not None else ([], _reason(error))
                 lines.give_back()
+            else:
+                if len(lines.held) > 1 and seen_header and not lines.problems:
+                    broken = self._swallowed(row, lines.held, start)
+                    if broken is not None:
+                        row = []
+                        lines.give_back()
+                elif seen_header and self._names and len(row) != len(self._names) and len(lines.held) == 1:
+                    spaced = dialect.tolerant(lines.held[0])
+                    row = spaced if spaced is not None and len(spaced) == len(self._names) else row
             problem = lines.problem() if lines.problems else None
             if problem or broken or (row if seen_header else any(cell.strip() for cell in row)):
                 seen_header = True
                 yield start, row, problem or broken
+
+    def _swallowed(self, row: Sequence[str], held: Sequence[str], start: int) -> str | None:
+        """Why a record of several lines is broken: the lines that a stray quote swallowed are records themselves.
+
+        Where they only may be, the record stays whole, and is told of after the read.
+        """
+        width = len(self._names)
+        if width < 2:
+            return None
+        cells = [line.rstrip("\r\n").split(self._dialect.delimiter) for line in held]
+        if len(row) != width:
+            return SWALLOWED if any(len(found) == width for found in cells[1:]) else None
+        if any(len(found) != width for found in cells):
+            return None
+        if self._others is not None and all(self._others.fit(found) for found in cells):
+            return SWALLOWED
+        self._doubtful.append(start)
+        return None
+
+
+class _Others:
+    """What the cells beside the text look like in the first records."""
+
+    def __init__(self, places: Sequence[int], rows: Sequence[Sequence[str]]) -> None:
+        self._shapes = {at: {_shape(row[at]) for row in rows} for at in places}
+
+    def fit(self, cells: Sequence[str]) -> bool:
+        """Whether a line's cells look like those of a record."""
+        return bool(self._shapes) and all(_shape(cells[at]) in found for at, found in self._shapes.items())
+
+
+def _shape(cell: str) -> str:
+    """Words of labels as they are, other words and numbers by their kinds."""
+    text = cell.strip().strip('"')
+    return (
+        re.sub(r"\d+", "9", text)
+        if len(text) <= 20 and " " not in text
+        else re.sub(r"[^\W\d]+|\d+", "a", text)
+    )
 
 
 class _RecordTooLongError(Exception):
@@ -117,14 +235,14 @@ class _Lines:
     read again. A line that can't be read is replaced by one that leaves the quoting as it was.
     """
 
-    def __init__(self, lines: Iterator[Line], encoding: str, limit: int) -> None:
+    def __init__(self, lines: Iterator[Line], encoding: str, limit: int, *, before: int) -> None:
         self._lines = lines
         self._encoding = encoding
         self._limit = limit
         self._again: deque[str] = deque()
-        self._held: list[str] = []
+        self.held: list[str] = []
         self._held_chars = 0
-        self._line_no = 0
+        self._line_no = before
         self.problems: dict[int, str] = {}
 
     def __iter__(self) -> _Lines:
@@ -139,24 +257,24 @@ class _Lines:
             raw = next(self._lines)
             line = self._decoded(raw, self._line_no + 1)
         self._line_no += 1
-        self._held.append(line)
+        self.held.append(line)
         self._held_chars += len(line)
         return line
 
     def begin_record(self) -> int:
         """The number of the line at which the next record begins."""
-        self._held.clear()
+        self.held.clear()
         self._held_chars = 0
         return self._line_no + 1
 
     def give_back(self) -> None:
-        self._line_no -= len(self._held) - 1
-        self._again.extendleft(reversed(self._held[1:]))
-        del self._held[1:]
+        self._line_no -= len(self.held) - 1
+        self._again.extendleft(reversed(self.held[1:]))
+        del self.held[1:]
 
     def problem(self) -> str | None:
         """What is wrong with a line of the record just read."""
-        first = self._line_no - len(self._held) + 1
+        first = self._line_no - len(self.held) + 1
         return next(
             (self.problems.pop(no) for no in sorted(self.problems) if first <= no <= self._line_no), None
         )
@@ -172,17 +290,6 @@ class _Lines:
             self.problems[line_no] = f"not valid {self._encoding}"
             return raw.decode(self._encoding, "replace")
         return line
-
-
-def _delimiter(source: Source, fmt: str, options: ReadOptions) -> tuple[str, list[str]]:
-    if options.delimiter is not None:
-        return options.delimiter, []
-    if fmt == "tsv":
-        return "\t", []
-    delimiter = sniff_delimiter(text_of(source.head(), source.encoding)) or ","
-    if delimiter == ",":
-        return delimiter, []
-    return delimiter, [f"delimiter: {_DELIMITER_NAMES[delimiter]} (guessed; --delimiter chooses another)"]
 
 
 def _reason(error: Exception) -> str:

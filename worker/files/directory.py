@@ -10,8 +10,9 @@ from hashlib import sha256
 from pathlib import Path
 
 from worker.errors import FileUnreadable, OptionInvalid
-from worker.files.guessing import SYNONYMS, Columns
-from worker.files.records import LINE_TOO_LONG, NUL, ReadOptions, text_problem
+from worker.files.columns import Columns
+from worker.files.gold import SYNONYMS
+from worker.files.records import LINE_TOO_LONG, NUL, ReadOptions, review_of, text_problem
 from worker.files.sources import read_whole
 from worker.reviews import Reject, Review
 
@@ -38,6 +39,7 @@ class DirectoryReader:
         self._path = path
         self._root = path.resolve()
         self._options = options
+        self.notes: list[str] = []
         self._position = 0
         self.size_bytes = 0
         folders: set[str] = set()
@@ -66,11 +68,11 @@ class DirectoryReader:
             name = file.relative_to(self._path).as_posix()
             text, problem = self._text(file, name)
             self._position += _size(file)
-            if problem is not None:
-                yield Reject(row_no, 1, f"{name}: {problem}")
-                continue
             label = file.parent.name if self.columns.label is not None else None
-            yield Review(row_no, text, external_id=name, gold_label=label)
+            review = None
+            if problem is None:
+                review, problem = review_of(row_no, text, name, label, {}, self._options)
+            yield review or Reject(row_no, 1, f"{name}: {problem}")
 
     def content_sha256(self, progress: Callable[[int], None]) -> str:
         """Of all names and contents in order; of what can't be read, of the name alone."""
@@ -110,7 +112,7 @@ class DirectoryReader:
         except UnicodeEncodeError:
             return "", "its name is not valid Unicode"
         text = text.strip("\r\n")
-        return text, text_problem(text, self._options.max_chars)
+        return text, text_problem(text, self._options)
 
     def _refusal(self, file: Path) -> str | None:
         """Why a file of the directory isn't opened, None where it may be."""

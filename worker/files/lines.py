@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from worker.errors import FileUnreadable
-from worker.files.guessing import Columns, Header, choose_columns
+from worker.files.columns import Columns, Header, choose_columns, fasttext_announcement
+from worker.files.gold import FASTTEXT
 from worker.files.records import (
     GUESS_RECORDS,
     LINE_TOO_LONG,
@@ -16,14 +17,16 @@ from worker.files.records import (
     ReadOptions,
     as_json,
     as_name,
-    checked_text,
+    review_of,
+    text_of_cells,
     text_problem,
     unstorable,
 )
-from worker.files.sources import Line, LongLine, Source, decode_line
+from worker.files.sources import Line, LongLine, Source, decode_line, text_of
 from worker.reviews import Reject, Review
 
 # NaN and infinities are no JSON and no database takes them.
+_MOST_PATHS = 200
 _decode = json.JSONDecoder(parse_constant=lambda _: None).decode
 
 
@@ -32,6 +35,11 @@ class LineReader:
 
     _source: Source
     _options: ReadOptions
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the last read found."""
+        return ()
 
     @property
     def position(self) -> int:
@@ -61,33 +69,38 @@ class JsonLinesReader(LineReader):
         self._source = source
         self._options = options
         objects = self._first_objects()
-        names = list(dict.fromkeys(name for found in objects for name in found))
-        values = {name: [found.get(name) for found in objects] for name in names}
-        self.columns, self.announcements = choose_columns(Header(source.name, names, values), options)
+        names = list(dict.fromkeys(name for found in objects for name in _paths(found)))
+        top = {name for found in objects for name in found}
+        values = {name: [_at(found, name) for found in objects] for name in names}
+        nested = [name for name in names if name not in top]
+        self.columns, self.announcements = choose_columns(
+            Header(source.name, names, values, nested=nested), options
+        )
 
     def _records(self) -> Iterator[Review | Reject]:
-        columns, max_chars = self.columns, self._options.max_chars
-        text_name, label_name, id_name = columns.text or "", columns.label, columns.id
+        columns, options = self.columns, self._options
+        label_name, id_name = columns.label_cell, columns.id
         row_no = 0
-        for line_no, line in enumerate(self._source.lines(), 1):
+        for line_no, line in enumerate(self._source.lines(), 1 + options.skip_lines):
             if isinstance(line, bytes) and not line.strip():
                 continue
             row_no += 1
             found, problem = self._object(line)
+            review = None
             if problem is None:
-                text, problem = checked_text(found.get(text_name), max_chars)
+                text, problem = text_of_cells([_at(found, name) for name in columns.texts], options)
             if problem is None and isinstance(line, bytes) and b"\\u" in line:
-                problem = unstorable({name: found.get(name) for name in columns.used})
-            if problem is not None:
-                yield Reject(row_no, line_no, problem)
-                continue
-            yield Review(
-                row_no,
-                text,
-                as_name(found.get(id_name)) if id_name is not None else None,
-                as_name(found.get(label_name)) if label_name is not None else None,
-                {name: as_json(found.get(name)) for name in columns.kept},
-            )
+                problem = unstorable({name: _at(found, name) for name in columns.used})
+            if problem is None:
+                review, problem = review_of(
+                    row_no,
+                    text,
+                    as_name(_at(found, id_name)) if id_name is not None else None,
+                    as_name(_at(found, label_name)) if label_name is not None else None,
+                    {name: as_json(_at(found, name)) for name in columns.kept},
+                    options,
+                )
+            yield review or Reject(row_no, line_no, problem or "")
 
     def _object(self, line: Line) -> tuple[dict[str, Any], str | None]:
         text, problem = self._text(line)
@@ -122,8 +135,27 @@ class JsonLinesReader(LineReader):
         return objects
 
 
+def _paths(found: Mapping[str, Any]) -> Iterator[str]:
+    """The names of an object's members, and of those of its objects with dots: review, review.text."""
+    for name, value in found.items():
+        yield name
+        if isinstance(value, Mapping):
+            yield from (f"{name}.{inner}" for inner in itertools.islice(_paths(value), _MOST_PATHS))
+
+
+def _at(found: Mapping[str, Any], path: str) -> Any:
+    """The member of that name or, by the dots in it, one of an object within; None where there is none."""
+    if path in found or "." not in path:
+        return found.get(path)
+    for at in [place for place, character in enumerate(path) if character == "."]:
+        inner = found.get(path[:at])
+        if isinstance(inner, Mapping) and (value := _at(inner, path[at + 1 :])) is not None:
+            return value
+    return None
+
+
 class PlainReader(LineReader):
-    """Every line that isn't blank is a review."""
+    """Every line that isn't blank is a review, behind its label where they are as in fastText's files."""
 
     def __init__(self, source: Source, options: ReadOptions) -> None:
         self._source = source
@@ -132,17 +164,39 @@ class PlainReader(LineReader):
             isinstance(line, LongLine) or line.strip() for line in source.head()
         ):
             raise FileUnreadable(f"{source.name} is empty.")
-        self.columns = Columns(text=None)
-        self.announcements: list[str] = []
+        first = (
+            [
+                text_of([line], source.encoding).rstrip("\r\n")
+                for line in itertools.islice(source.lines(), GUESS_RECORDS)
+                if isinstance(line, LongLine) or line.strip()
+            ]
+            if source.repeatable
+            else [text_of(source.head(), source.encoding)]
+        )
+        labels = fasttext_announcement(first)
+        self.columns = Columns(text=None, label=FASTTEXT if labels else None)
+        self.announcements = [labels] if labels else []
+        tabs = {line.count("\t") for line in first}
+        if len(tabs) == 1 and tabs != {0} and len(first) > 1:
+            count = tabs.pop()
+            self.announcements.append(
+                f"each line has {'1 tab' if count == 1 else f'{count} tabs'}: it looks like a table, and is read as "
+                "one review a line. Read a table with --format tsv"
+            )
+        if options.labels is not None and not labels:
+            self.announcements.append("a txt file has no gold labels, so --labels says nothing about it")
 
     def _records(self) -> Iterator[Review | Reject]:
         row_no = 0
-        for line_no, line in enumerate(self._source.lines(), 1):
+        for line_no, line in enumerate(self._source.lines(), 1 + self._options.skip_lines):
             text, problem = self._text(line)
             text = text.rstrip("\r\n")
             if problem is None:
                 if text.isspace() or not text:
                     continue
-                problem = text_problem(text, self._options.max_chars)
+                problem = text_problem(text, self._options)
             row_no += 1
-            yield Review(row_no, text) if problem is None else Reject(row_no, line_no, problem)
+            review = None
+            if problem is None:
+                review, problem = review_of(row_no, text, None, None, {}, self._options)
+            yield review or Reject(row_no, line_no, problem or "")

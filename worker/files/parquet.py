@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from worker.errors import ColumnMissing, FileUnreadable
-from worker.files.guessing import Header, choose_columns, shown
+from worker.files.columns import Header, choose_columns, shown
 from worker.files.records import (
     GUESS_RECORDS,
     NOT_UTF8,
     ReadOptions,
     as_json,
     as_name,
-    checked_text,
+    review_of,
+    text_of_cells,
     unstorable,
 )
 from worker.files.sources import FileSource, Source, spooled
@@ -38,6 +39,7 @@ class ParquetReader:
     def __init__(self, source: Source, options: ReadOptions, *, packed: bool) -> None:
         self._source = source
         self._options = options
+        self.notes: list[str] = []
         self._spool: IO[bytes] | None = spooled(source) if packed else None
         self._position = 0
         try:
@@ -55,22 +57,23 @@ class ParquetReader:
             self._spool.close()
 
     def read(self, skip: int) -> Iterator[Review | Reject]:
-        columns, max_chars = self.columns, self._options.max_chars
+        columns, options = self.columns, self._options
         row_no = skip
         for cells in self._rows(columns.used, skip):
             row_no += 1
-            text, problem = checked_text(cells[columns.text or ""], max_chars)
+            text, problem = text_of_cells([cells[name] for name in columns.texts], options)
             problem = problem or unstorable({name: cells[name] for name in columns.used})
-            if problem is not None:
-                yield Reject(row_no, row_no, problem)
-                continue
-            yield Review(
-                row_no,
-                text,
-                as_name(cells[columns.id]) if columns.id is not None else None,
-                as_name(cells[columns.label]) if columns.label is not None else None,
-                {name: as_json(cells[name]) for name in columns.kept},
-            )
+            review = None
+            if problem is None:
+                review, problem = review_of(
+                    row_no,
+                    text,
+                    as_name(cells[columns.id]) if columns.id is not None else None,
+                    as_name(cells[columns.label_cell]) if columns.label_cell is not None else None,
+                    {name: as_json(cells[name]) for name in columns.kept},
+                    options,
+                )
+            yield review or Reject(row_no, row_no, problem or "")
 
     def _choose(self) -> Any:
 
@@ -88,10 +91,10 @@ class ParquetReader:
         columns, announcements = choose_columns(
             Header(self._source.name, schema.names, values), self._options
         )
-        if columns.text not in texts:
-            kind = schema.field(columns.text).type
+        if wrong := [name for name in columns.texts if name not in texts]:
+            kind = schema.field(wrong[0]).type
             raise ColumnMissing(
-                f"Column {shown(columns.text or '')} of {self._source.name} holds {kind}, not text "
+                f"Column {shown(wrong[0])} of {self._source.name} holds {kind}, not text "
                 f"(columns of text: {', '.join(texts) or 'none'}). Choose one with --text-column."
             )
         return columns, announcements

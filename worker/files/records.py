@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, time, timedelta
 from typing import Any
 
 from worker.errors import OptionInvalid
+from worker.files.gold import FASTTEXT, MARKERS, Meanings
+from worker.reviews import Review
 
 FORMATS = ("csv", "tsv", "jsonl", "parquet", "txt", "dir")
 
@@ -27,7 +29,8 @@ GUESS_RECORDS = 50
 FIRST_BLOCK_BYTES = 64 * 1024
 """Whether a file is text at all is judged by so many bytes."""
 
-_DELIMITER_NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+QUOTES = ("double", "backslash", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,12 @@ class ReadOptions:
     delimiter: str | None = None
     encoding: str = "utf-8"
     max_chars: int = MAX_CHARS
+    labels: str | None = None
+    keep_markers: bool = False
+    no_header: bool = False
+    columns: tuple[str, ...] = ()
+    quote: str | None = None
+    skip_lines: int = 0
 
     def __post_init__(self) -> None:
         if self.format is not None and self.format not in FORMATS:
@@ -53,13 +62,23 @@ class ReadOptions:
         if self.max_chars < 1:
             raise OptionInvalid(f"The limit of characters must be at least 1, not {self.max_chars}.")
         if self.delimiter is not None:
-            delimiter = _DELIMITER_NAMES.get(self.delimiter, self.delimiter)
-            if len(delimiter) != 1 or delimiter in '\r\n"\0 ':
+            delimiter = {**DELIMITERS, "\\t": "\t"}.get(self.delimiter, self.delimiter)
+            if len(delimiter) != 1 or delimiter in '\r\n"\\\0 ':
                 raise OptionInvalid(
                     f"The delimiter {self.delimiter!r} can't separate columns. "
-                    "Give one character such as ';', or 'tab'."
+                    f"Give one character such as --delimiter ';', or one of {', '.join(DELIMITERS)}."
                 )
             object.__setattr__(self, "delimiter", delimiter)
+        if self.quote is not None and self.quote not in QUOTES:
+            raise OptionInvalid(f"There is no --quote {self.quote!r}. Choose one of {', '.join(QUOTES)}.")
+        if self.skip_lines < 0:
+            raise OptionInvalid(f"--skip-lines {self.skip_lines} is less than 0.")
+        if not all(self.columns) or len(set(self.columns)) < len(self.columns):
+            raise OptionInvalid(
+                f"--columns {','.join(self.columns)} must be different names with commas between them."
+            )
+        if self.labels is not None:
+            Meanings.parse(self.labels)
         try:
             "a".encode(self.encoding)
         except (LookupError, ValueError):
@@ -75,7 +94,20 @@ class ReadOptions:
 
     @property
     def names_a_column(self) -> bool:
-        return bool(self.text_column or self.label_column or self.id_column or self.keep_columns)
+        """Whether the file must be a table."""
+        return bool(
+            self.text_column or self.label_column or self.id_column or self.keep_columns or self.headless
+        )
+
+    @property
+    def headless(self) -> bool:
+        """Whether the first line of a table is a record."""
+        return bool(self.no_header or self.columns)
+
+    @property
+    def meanings(self) -> Meanings | None:
+        """What --labels says."""
+        return None if self.labels is None else Meanings.parse(self.labels)
 
 
 NOT_UTF8 = object()
@@ -83,37 +115,89 @@ NOT_UTF8 = object()
 
 NUL = "contains a NUL character"
 NO_TEXT = "no text"
-EMPTY_TEXT = "empty text"
+EMPTY_TEXT = "no text (empty)"
 LINE_TOO_LONG = "too long (a line of more than {limit} bytes)"
 NOT_UNICODE = "contains half a surrogate pair, which is not valid Unicode"
 
 
-def text_problem(text: str, max_chars: int) -> str | None:
+def text_problem(text: str, options: ReadOptions) -> str | None:
     """Why a text can't be a review, None where it can."""
-    if len(text) > max_chars:
-        return f"too long ({len(text)} characters, limit {max_chars})"
-    if not text or text.isspace():
+    if len(text) > options.max_chars:
+        return f"too long ({len(text)} characters, limit {options.max_chars})"
+    word = text.strip()
+    if not word:
         return EMPTY_TEXT
+    if word in MARKERS and not options.keep_markers:
+        return f"{NO_TEXT} ({word})"
     return None
 
 
-def checked_text(value: Any, max_chars: int) -> tuple[str, str | None]:
-    """A cell of any type as the text of a review, or "" and the reason why it can't be."""
+def text_of_cells(cells: Sequence[Any], options: ReadOptions) -> tuple[str, str | None]:
+    """The text of a review from the cells of its text columns, or "" and the reason why they give none.
+
+    Several cells are joined by a blank line; those without text are left out.
+    """
+    if len(cells) == 1:
+        return _checked(cells[0], options)
+    found = [_checked(cell, options) for cell in cells]
+    wrong = [problem for _, problem in found if problem is not None and not problem.startswith(NO_TEXT)]
+    texts = [text for text, problem in found if problem is None]
+    if wrong or not texts:
+        return "", wrong[0] if wrong else found[0][1]
+    text = "\n\n".join(texts)
+    return text, text_problem(text, options)
+
+
+def _checked(value: Any, options: ReadOptions) -> tuple[str, str | None]:
     if value is None:
         return "", NO_TEXT
     if value is NOT_UTF8:
         return "", "not valid utf-8"
+    if isinstance(value, float) and math.isnan(value):
+        return "", f"{NO_TEXT} (nan)"
     if not isinstance(value, str):
         return "", f"the text is no string but a {type(value).__name__}"
-    return value, text_problem(value, max_chars)
+    return value, text_problem(value, options)
+
+
+def review_of(
+    row_no: int,
+    text: str,
+    external_id: str | None,
+    gold_label: str | None,
+    attributes: Mapping[str, Any],
+    options: ReadOptions,
+) -> tuple[Review | None, str | None]:
+    """A review, or why there is none; a text that begins with fastText's label is parted from it."""
+    if text.startswith(FASTTEXT):
+        label, text = split_fasttext(text)
+        gold_label = gold_label or label
+        if (problem := text_problem(text, options)) is not None:
+            return None, problem
+    return Review(row_no, text, external_id, gold_label, attributes), None
+
+
+def split_fasttext(text: str) -> tuple[str | None, str]:
+    """The label and the text of a line of fastText; of several labels "a b", which is no single label."""
+    labels = []
+    while text.startswith(FASTTEXT):
+        word, _, text = text.partition(" ") if "\t" not in text.split(" ")[0] else text.partition("\t")
+        labels.append(word.removeprefix(FASTTEXT))
+        text = text.lstrip()
+    return " ".join(filter(None, labels)) or None, text
 
 
 def as_name(value: Any) -> str | None:
-    """A cell of any type as an id or a gold label: its text without spaces around, None where empty."""
+    """A cell of any type as an id or a gold label: its text without spaces around, None where empty.
+
+    A list of one is its item.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, (list, tuple)) and len(value) == 1:
+        return as_name(value[0])
     return str(value).strip() or None
 
 

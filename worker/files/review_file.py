@@ -5,17 +5,17 @@ from __future__ import annotations
 import heapq
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import IO, Protocol
 
 from worker.errors import FileUnreadable, OptionInvalid
+from worker.files.columns import Columns
 from worker.files.delimited import DelimitedReader
 from worker.files.directory import DirectoryReader
 from worker.files.guessing import (
     PARQUET_MAGIC,
-    Columns,
     check_text,
     format_by_line,
     format_by_name,
@@ -36,6 +36,9 @@ _HASH_BYTES = 1024 * 1024
 class _Reader(Protocol):
     columns: Columns
     announcements: list[str]
+
+    @property
+    def notes(self) -> Sequence[str]: ...
 
     @property
     def position(self) -> int: ...
@@ -73,6 +76,11 @@ class ReviewFile:
     def is_stream(self) -> bool:
         """Whether it can be read only once, has no size and no hash."""
         return self._path is None
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the last read found, for people: said when it is over."""
+        return self._reader.notes
 
     @property
     def position(self) -> int:
@@ -189,6 +197,7 @@ def _open_file(source: FileSource, options: ReadOptions) -> ReviewFile:
             raise unknown_format(source.name, block)
         announcements.append(f"format: {fmt} (guessed from the first line; --format chooses another)")
     reader = _reader(source, fmt, options, packed=source.packed)
+    announcements += _about_lines(source)
     return ReviewFile(
         reader,
         name=source.name,
@@ -222,6 +231,7 @@ def _open_stream(source: StreamSource, options: ReadOptions) -> ReviewFile:
         if isinstance(head[-1], bytes):
             check_text(source.name, head[-1], source.encoding, has_header=True)
     reader = _reader(source, fmt, options, packed=True)
+    announcements += _about_lines(source)
     return ReviewFile(
         reader,
         name=source.name,
@@ -233,19 +243,40 @@ def _open_stream(source: StreamSource, options: ReadOptions) -> ReviewFile:
     )
 
 
+def _about_lines(source: Source) -> list[str]:
+    return (
+        ["its lines end with CR alone, as old Macs wrote them, and are cut there"] if source.cut_at_cr else []
+    )
+
+
 def _reader(source: Source, fmt: str, options: ReadOptions, *, packed: bool) -> _Reader:
+    if fmt in ("csv", "tsv"):
+        return DelimitedReader(source, fmt, options)
+    of_tables = [
+        name
+        for name, given in (
+            ("--no-header", options.no_header),
+            ("--columns", options.columns),
+            ("--delimiter", options.delimiter),
+            ("--quote", options.quote),
+        )
+        if given
+    ]
+    if of_tables:
+        raise OptionInvalid(
+            f"{source.name} is read as {fmt}, and {', '.join(of_tables)} is for csv and tsv files. "
+            "Leave it out, or add --format csv."
+        )
     if fmt == "parquet":
         return ParquetReader(source, options, packed=packed)
     if fmt == "jsonl":
         return JsonLinesReader(source, options)
-    if fmt == "txt":
-        if options.names_a_column:
-            raise OptionInvalid(
-                f"{source.name} is read as txt, a review a line, and has no columns. "
-                "Leave the column options out, or choose another --format."
-            )
-        return PlainReader(source, options)
-    return DelimitedReader(source, fmt, options)
+    if options.names_a_column:
+        raise OptionInvalid(
+            f"{source.name} is read as txt, a review a line, and has no columns. "
+            "Leave the column options out, or choose another --format."
+        )
+    return PlainReader(source, options)
 
 
 MAX_STRATA = 64

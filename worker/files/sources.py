@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import itertools
+import re
 import shutil
 import tempfile
 import zlib
@@ -40,6 +41,7 @@ class FileSource:
         self._options = options
         self._counted: Counted | None = None
         self.packed = False
+        self.cut_at_cr = False
 
     @property
     def position(self) -> int:
@@ -56,12 +58,18 @@ class FileSource:
             file.close()
             raise
         self.packed = stream is not file
-        return recoded(stream, self._options.encoding, self.name) if as_text and self._recode else stream
+        if not as_text:
+            return stream
+        if self._recode:
+            stream = recoded(stream, self._options.encoding, self.name)
+        self.cut_at_cr = ends_with_cr(stream.peek())
+        return _cut_at_cr(stream) if self.cut_at_cr else stream
 
     def lines(self) -> Iterator[Line]:
-        """Physical lines with their ends, without a byte-order mark."""
+        """Physical lines with their ends, without a byte-order mark and those that --skip-lines leaves out."""
         with self.open() as stream:
-            yield from _bounded_lines(stream, self._options.max_line_bytes, self.encoding)
+            lines = _bounded_lines(stream, self._options.max_line_bytes, self.encoding)
+            yield from itertools.islice(lines, self._options.skip_lines, None)
 
     def head(self) -> list[Line]:
         """The lines up to the first that isn't blank."""
@@ -89,6 +97,7 @@ class StreamSource:
         self._stream = unpacked(io.BufferedReader(self._counted, BUFFER_BYTES), name)
         self._head: list[Line] | None = None
         self._lines: Iterator[Line] | None = None
+        self.cut_at_cr = False
 
     @property
     def position(self) -> int:
@@ -105,7 +114,11 @@ class StreamSource:
             return self._head
         if self._recode:
             self._stream = recoded(self._stream, self._options.encoding, self.name)
-        lines = _bounded_lines(self._stream, self._options.max_line_bytes, self.encoding)
+        self.cut_at_cr = ends_with_cr(self._stream.peek())
+        if self.cut_at_cr:
+            self._stream = _cut_at_cr(self._stream)
+        bounded = _bounded_lines(self._stream, self._options.max_line_bytes, self.encoding)
+        lines = itertools.islice(bounded, self._options.skip_lines, None)
         self._head = _head(lines)
         self._lines = itertools.chain(self._head, lines)
         return self._head
@@ -302,6 +315,19 @@ def splits_at_newlines(encoding: str) -> bool:
 def recoded(stream: io.BufferedReader, encoding: str, name: str) -> io.BufferedReader:
     """The stream's text in UTF-8."""
     return _buffered(_recoded(_chunks(stream, BUFFER_BYTES), encoding, name), stream)
+
+
+def ends_with_cr(block: bytes) -> bool:
+    """Whether lines end with CR alone, as programs of old Macs and Excel for Mac write them."""
+    first, _, _ = block.partition(b"\n")
+    outside_quotes = re.sub(rb'"[^"]*"', b"", first)
+    if not re.search(rb"\r.", outside_quotes, re.DOTALL):
+        return False
+    return len(re.findall(rb"\r(?!\n)", block)) >= block.count(b"\n")
+
+
+def _cut_at_cr(stream: io.BufferedReader) -> io.BufferedReader:
+    return _buffered((chunk.replace(b"\r", b"\n") for chunk in _chunks(stream, BUFFER_BYTES)), stream)
 
 
 def _buffered(pieces: Iterator[bytes], below: io.BufferedReader) -> io.BufferedReader:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.errors import CorrectionInvalid, OptionInvalid
-from worker.files import map_gold
+from worker.files import GoldColumn
 from worker.files.corrections import Filled, read_annotations, read_filled_csv
 from worker.quality.measured import record_agreement
 from worker.reviews import Correction
@@ -79,7 +79,8 @@ def _checked(
     job_id: int, name: str, filled: Sequence[Filled], labels: Sequence[str], author: str | None
 ) -> list[Correction]:
     """The corrections, each row once."""
-    meant = map_gold(labels)
+    meant = GoldColumn(labels)
+    meant.look(entry.label for entry in filled)
     found: dict[int, tuple[Filled, Correction]] = {}
     for entry in filled:
         problem = None

@@ -9,13 +9,14 @@ import queue
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
 from worker.errors import FileUnreadable, Invalid, TooManyRejects
-from worker.files import ReadOptions, ReviewFile, map_gold, open_reviews, sample
+from worker.files import GoldColumn, ReadOptions, ReviewFile, open_reviews, sample
 from worker.policy import Policy
 from worker.reviews import Job, JobSpec, Money, Reject, Review
 from worker.store.ledger import Ledger
@@ -154,7 +155,7 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a file would become, without writing anything."""
+    """What a file would become, without writing anything; `too_many` says why an enqueue would stop."""
 
     reviews: int
     rejects: tuple[Reject, ...]
@@ -162,6 +163,8 @@ class Preview:
     gold: int
     first: tuple[Review, ...]
     characters: int
+    without_text: int
+    too_many: str | None
 
 
 class Source:
@@ -172,11 +175,30 @@ class Source:
         self.file: ReviewFile = open_reviews(path, options.read)
         self.options = options
         self.is_stream = not isinstance(path, Path)
-        self.unmapped: dict[str, int] = {}
-        self._to_gold = map_gold(labels)
+        self.gold = GoldColumn(labels, options.read.meanings, growing=self.is_stream)
+        self.without_text: Counter[str] = Counter()
+        if self.file.columns.label is not None and not self.is_stream:
+            self.gold.look(record.gold_label for record in self.file.read() if isinstance(record, Review))
         self._chosen: frozenset[int] | None = None
         if options.sample is not None and self.is_stream:
             raise Invalid("--sample needs a file: a stream on stdin can be read only once.")
+
+    @property
+    def announcements(self) -> list[str]:
+        """What was guessed, to be said before the file is read."""
+        doubt = None if self.gold.growing else self.gold.doubt()
+        return [*self.file.announcements, *([doubt] if doubt else [])]
+
+    @property
+    def notes(self) -> list[str]:
+        """What the read found, to be said when it is over."""
+        found = [*self.file.notes, *self.gold.announcements()]
+        if self.without_text:
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.without_text.most_common(5))
+            count = self.without_text.total()
+            rows = "1 row has no text and is" if count == 1 else f"{count:,} rows have no text and are"
+            found.append(f"{rows} left out ({reasons}; --keep-markers keeps words such as nan)")
+        return found
 
     def identity(self, adapter: Adapter, policy: str) -> str:
         """What makes it this job: content, columns, limit or sample, adapter and policy. A stream is always new."""
@@ -187,8 +209,12 @@ class Source:
             "content": self.file.content_sha256(),
             "format": self.file.format,
             "columns": asdict(self.file.columns),
-            "delimiter": options.read.delimiter,
-            "encoding": options.read.encoding,
+            "read": {
+                name: value
+                for name, value in asdict(options.read).items()
+                if name in ("delimiter", "encoding", "quote", "skip_lines", "labels", "keep_markers")
+            },
+            "headless": options.read.headless,
             "limit": options.limit,
             "sample": [options.sample, options.seed] if options.sample is not None else None,
             "adapter": adapter.sha256,
@@ -219,19 +245,18 @@ class Source:
                     return
 
     def _with_gold(self, record: Review | Reject) -> Review | Reject:
-        if isinstance(record, Reject) or record.gold_label is None:
+        if isinstance(record, Reject):
+            if record.without_text:
+                self.without_text[record.reason.rpartition("no text")[2].strip(" ()") or "missing"] += 1
             return record
-        gold = self._to_gold(record.gold_label)
-        if gold is None:
-            kind = record.gold_label[:30]
-            if kind in self.unmapped or len(self.unmapped) < 20:
-                self.unmapped[kind] = self.unmapped.get(kind, 0) + 1
-        return replace(record, gold_label=gold)
+        if record.gold_label is None:
+            return record
+        return replace(record, gold_label=self.gold(record.gold_label))
 
 
 def preview(source: Source, *, shown: int = 5) -> Preview:
     """Reads the whole source as an enqueue would and says what it found."""
-    reviews = gold = rejected = characters = 0
+    reviews = gold = rejected = characters = without_text = 0
     first: list[Review] = []
     rejects: list[Reject] = []
     for record in source.records():
@@ -243,9 +268,13 @@ def preview(source: Source, *, shown: int = 5) -> Preview:
                 first.append(record)
         else:
             rejected += 1
+            without_text += record.without_text
             if len(rejects) < shown:
                 rejects.append(record)
-    return Preview(reviews, tuple(rejects), rejected, gold, tuple(first), characters)
+    if source.gold.taken_back:
+        gold = 0
+    too_many = _too_many(rejected - without_text, reviews + rejected, source.options.max_rejects)
+    return Preview(reviews, tuple(rejects), rejected, gold, tuple(first), characters, without_text, too_many)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,9 +302,10 @@ def open_job(
     options = source.options
     stored: dict[str, Any] = {
         "text_column": source.file.columns.text,
-        "label_column": source.file.columns.label,
+        "label_column": source.file.columns.label_cell,
         "id_column": source.file.columns.id,
         "keep_columns": list(source.file.columns.kept),
+        "reading": _told(options.read),
         "limit": options.limit,
         "sample": options.sample,
         "seed": options.seed if options.sample is not None else None,
@@ -294,6 +324,23 @@ def open_job(
         max_rejects=options.max_rejects,
     )
     return ledger.jobs.open(spec)
+
+
+def _told(read: ReadOptions) -> dict[str, Any]:
+    """How the user said the file is read, but for its columns: what repeats the job."""
+    usual, given = asdict(ReadOptions()), asdict(read)
+    told = (
+        "format",
+        "labels",
+        "keep_markers",
+        "no_header",
+        "columns",
+        "delimiter",
+        "quote",
+        "skip_lines",
+        "encoding",
+    )
+    return {name: given[name] for name in told if given[name] != usual[name]}
 
 
 def enqueue_file(
@@ -315,6 +362,7 @@ def enqueue_file(
         FileUnreadable: the file breaks off; the job is stopped, its labels are kept.
     """
     position, reviews, rejects = job.records_read, job.reviews_read, job.rejected
+    unreadable = rejects - job.without_text
     max_rejects = source.options.max_rejects
     records = source.records(skip=position, reviews_before=reviews)
     # Whole batches: rejects between the reviews must not cut one short.
@@ -333,13 +381,17 @@ def enqueue_file(
             position += len(chunk)
             reviews += len(found)
             rejects += len(chunk) - len(found)
-            if rejects and position >= REJECTS_JUDGED_FROM:
-                _judge(job.id, rejects, position, max_rejects, ledger)
+            unreadable += sum(isinstance(record, Reject) and not record.without_text for record in chunk)
+            if unreadable and position >= REJECTS_JUDGED_FROM:
+                _judge(job.id, unreadable, position, max_rejects, ledger)
             after_chunk(reviews, rejects)
     except FileUnreadable as error:
         ledger.jobs.stop(job.id, str(error))
         raise
-    _judge(job.id, rejects, position, max_rejects, ledger)
+    _judge(job.id, unreadable, position, max_rejects, ledger)
+    if source.gold.taken_back:
+        # A stream's column is known only now: it isn't one of places, though it began as one.
+        ledger.jobs.clear_gold(job.id)
     ledger.jobs.seal(job.id)
 
 
@@ -347,11 +399,17 @@ def _is_review(record: Review | Reject) -> bool:
     return isinstance(record, Review)
 
 
-def _judge(job_id: int, rejects: int, records: int, max_rejects: float, ledger: Ledger) -> None:
-    if records and rejects / records > max_rejects:
+def _judge(job_id: int, unreadable: int, records: int, max_rejects: float, ledger: Ledger) -> None:
+    if (problem := _too_many(unreadable, records, max_rejects)) is not None:
         reason = (
-            f"{rejects} of {records} records are unreadable, more than --max-rejects {max_rejects:g} allows. "
-            f"`loracle status {job_id} --rejects` lists them; mend the file, or allow more and use --again."
+            f"{problem}. `loracle status {job_id} --rejects` lists them; mend the file, or allow more and use "
+            "--again."
         )
         ledger.jobs.stop(job_id, reason)
         raise TooManyRejects(f"job {job_id} stopped: {reason}")
+
+
+def _too_many(unreadable: int, records: int, max_rejects: float) -> str | None:
+    if not records or unreadable / records <= max_rejects:
+        return None
+    return f"{unreadable} of {records} records are unreadable, more than --max-rejects {max_rejects:g} allows"

@@ -15,7 +15,8 @@ from worker.store.queries import Queries
 class Summary:
     """What became of a job. `error` says why it stopped before its end.
 
-    `rows` counts the file's records, rejects too. Accuracy and kappa are over the labelled reviews with a gold
+    `rows` counts the file's records, rejects too; `without_text` of the `rejected` hold no text, and the others can't
+    be read. Accuracy and kappa are over the labelled reviews with a gold
     label (`gold` of them) and None where there are none. `oracle_agreement` is the share of reviews to which adapter
     and oracle give the same label, seen in `oracle_agreement_n`; `oracle_agreement_on` says which: "audit" and
     "audit+cascade" hold for the whole job, "escalated" only for reviews the adapter was unsure of. Intervals are
@@ -32,6 +33,7 @@ class Summary:
     reviews: int
     labelled: int
     rejected: int
+    without_text: int
     failed: int
     labels: dict[str, int]
     sources: dict[str, int]
@@ -63,6 +65,7 @@ def summarise(queries: Queries, job_id: int) -> Summary:
         reviews=at.reviews,
         labelled=at.labelled,
         rejected=at.rejected,
+        without_text=job.without_text,
         failed=at.failed,
         labels=label_counts(queries.raters(job_id)),
         sources=at.sources if job.oracle_id is not None else {},

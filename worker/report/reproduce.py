@@ -27,6 +27,10 @@ def commands(data: ReportData) -> list[str]:
             enqueue += [option, str(options[key])]
     if kept := options.get("keep_columns"):
         enqueue += ["--keep-columns", ",".join(map(str, kept))]
+    for name, value in (options.get("reading") or {}).items():
+        enqueue.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            enqueue.append(",".join(value) if isinstance(value, list) else str(value))
     if options.get("limit") is not None:
         enqueue += ["--limit", str(options["limit"])]
     if options.get("sample") is not None:

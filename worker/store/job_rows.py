@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Row, Select, func, or_, select
 
 from worker.errors import JobUnknown
 from worker.reviews import Job as JobRow
@@ -36,6 +36,13 @@ def job_unknown(job_id: int) -> JobUnknown:
 
 def select_jobs() -> Select[Any]:
     rejected = select(func.count()).where(Reject.job_id == Job.id).scalar_subquery()
+    without_text = (
+        select(func.count())
+        .where(
+            Reject.job_id == Job.id, or_(Reject.reason.like("no text%"), Reject.reason.like("%: no text%"))
+        )
+        .scalar_subquery()
+    )
     columns: list[Any] = [
         Job.id,
         Job.name,
@@ -53,6 +60,7 @@ def select_jobs() -> Select[Any]:
         Job.records_read,
         (Job.records_read - rejected).label("reviews_read"),
         rejected.label("rejected"),
+        without_text.label("without_text"),
         Job.error,
         Job.created_at,
         Job.sealed_at,

@@ -140,6 +140,14 @@ class Jobs:
 
         write(self.engine, work)
 
+    def clear_gold(self, job_id: int) -> None:
+        """Takes back the gold labels of the job's file: what its column holds proved to be no labels."""
+
+        def work(connection: Connection) -> None:
+            connection.execute(update(Review).where(Review.job_id == job_id).values(gold_label=None))
+
+        write(self.engine, work)
+
     def seal(self, job_id: int) -> bool:
         """The file or stream has ended: reading -> running, or done at once if nothing is open.
 

@@ -142,7 +142,7 @@ def test_one_gold_label_is_undefined_with_a_reason(adapter: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("gold", "options", "error", "message"),
     [
-        (["positive", "mixed"], [], TrainingInvalid, "mixed"),
+        (["fine", "mixed"], [], TrainingInvalid, "mixed"),
         (["positive", ""], ["--text-column", "body"], ColumnMissing, "body"),
         (["positive", ""], ["--label-column", "stars"], ColumnMissing, "stars"),
         (["", ""], [], TrainingInvalid, "no labelled review"),

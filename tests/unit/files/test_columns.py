@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from worker.errors import ColumnMissing
-from worker.files import Columns, ReadOptions, map_gold, open_reviews
+from worker.errors import ColumnMissing, OptionInvalid
+from worker.files import Columns, GoldColumn, ReadOptions, open_reviews
 from worker.reviews import Review
 
 LONG = "a long and winding review of a thing"
@@ -121,23 +121,90 @@ def test_format_of_an_unknown_name_is_told_by_the_first_line(tmp_path, data, fmt
         (("negative", "positive"), " POS ", "positive"),
         (("neg", "pos"), "negative", "neg"),
         (("NEG", "POS"), "pos", "POS"),
-        (("negative", "positive"), "0", "negative"),
-        (("negative", "positive"), "1.0", "positive"),
-        (("positive", "negative"), "1", "negative"),
+        (("negative", "positive"), "['pos']", "positive"),
+        (("negative", "positive"), "__label__negative", "negative"),
         (("negative", "positive"), "true", "positive"),
         (("negative", "positive"), "False", "negative"),
-        (("negative", "positive"), "2", None),
-        (("negative", "positive"), "-1", None),
-        (("negative", "positive"), "0.5", None),
         (("negative", "positive"), "neutral", None),
+        (("negative", "positive"), "1", None),
+        (("negative", "positive"), "nan", None),
         (("negative", "positive"), "", None),
         (("negative", "positive"), None, None),
-        (("negative", "neutral", "positive"), "2", "positive"),
         (("negative", "neutral", "positive"), "neu", "neutral"),
         (("negative", "neutral", "positive"), "true", None),
-        (("1", "2", "3"), "1", "1"),
+        (("1", "2", "3"), "1.0", "1"),
         (("a", "b"), "²", None),
     ],
 )
-def test_gold_cells_mean_labels_by_name_synonym_or_place(labels, cell, label):
-    assert map_gold(labels)(cell) == label
+def test_gold_cells_mean_labels_by_name_or_synonym(labels, cell, label):
+    assert GoldColumn(labels)(cell) == label
+
+
+TWO, THREE = ("negative", "positive"), ("negative", "neutral", "positive")
+
+
+@pytest.mark.parametrize(
+    ("labels", "cells", "gold"),
+    [
+        (TWO, ["0", "1.0", ""], ["negative", "positive", None]),
+        (TWO, ["0", "nan", "1"], ["negative", None, "positive"]),
+        (THREE, ["0", "2"], ["negative", "positive"]),
+        (TWO, ["1", "2", "3", "4", "5"], [None] * 5),
+        (TWO, ["1"] * 50 + ["2"] * 50, [None] * 100),
+        (TWO, ["1", "1"], [None, None]),
+        (TWO, ["-1", "0", "1"], [None] * 3),
+        (TWO, ["0", "4"], [None] * 2),
+        (TWO, ["0", "1", "positive"], [None, None, "positive"]),
+        (TWO, ["0", "1", "mixed"], [None] * 3),
+        (THREE, ["0", "1"], [None] * 2),
+        (TWO, ["0.5", "0", "1"], [None] * 3),
+    ],
+)
+def test_numbers_are_places_only_where_the_whole_column_shows_it(labels, cells, gold):
+    column = GoldColumn(labels)
+    column.look(cells)
+    assert [column(cell) for cell in cells] == gold
+    growing = GoldColumn(labels, growing=True)
+    came = [growing(cell) for cell in cells]
+    # What a stream took for places is given back: then the job has no gold at all, as the numbers had none.
+    assert ([None] * len(cells) if growing.taken_back else came) in (gold, [None] * len(cells))
+    assert growing.taken_back or came == gold
+
+
+@pytest.mark.parametrize(
+    ("told", "cells", "gold"),
+    [
+        ("1=negative,2=positive", ["1", "2.0", "3"], ["negative", "positive", None]),
+        (
+            "1-2=negative,4-5=positive",
+            ["1", "2", "3", "4.5", "5"],
+            ["negative"] * 2 + [None] + ["positive"] * 2,
+        ),
+        ("-1=neg,1=pos", ["-1", "0", "1"], ["negative", None, "positive"]),
+        ("bad=negative,good=positive", ["BAD", "good", "positive"], ["negative", "positive", "positive"]),
+        ("positive,negative", ["0", "1"], ["positive", "negative"]),
+    ],
+)
+def test_labels_says_what_values_mean(told, cells, gold):
+    column = GoldColumn(TWO, ReadOptions(labels=told).meanings)
+    assert [column(cell) for cell in cells] == gold
+    assert bool(column.announcements()) == (None in gold)
+
+
+@pytest.mark.parametrize(
+    "told", ["", "1=", "=negative", "1=negative,positive", "2-1=negative", "1=a,1=b", "1-3=a,2=b"]
+)
+def test_labels_that_say_nothing_or_two_things_are_refused(told):
+    with pytest.raises(OptionInvalid, match="--labels"):
+        ReadOptions(labels=told)
+
+
+def test_labels_must_name_labels_of_the_adapter():
+    with pytest.raises(OptionInvalid, match="'good', which is none of the labels negative, positive"):
+        GoldColumn(TWO, ReadOptions(labels="1=good").meanings)
+
+
+def test_numbers_that_mean_nothing_are_announced_with_a_command_that_maps_them():
+    column = GoldColumn(TWO)
+    column.look(["5", "1", "3", "2", "4"])
+    assert "--labels 1-2=negative,4-5=positive" in (column.doubt() or "")

@@ -86,8 +86,8 @@ def test_bad_csv_rows_are_rejected_with_their_line_and_the_rest_is_read(tmp_path
     )
     found = read(path, max_chars=15)
     assert reasons(found) == [
-        (2, 3, "empty text"),
-        (3, 4, "empty text"),
+        (2, 3, "no text (empty)"),
+        (3, 4, "no text (empty)"),
         (4, 5, "contains a NUL character"),
         (5, 6, "not valid utf-8"),
         (6, 7, "broken line: 2 cells where the header has 3"),
@@ -214,7 +214,11 @@ def test_kept_parquet_columns_can_be_written_as_json(tmp_path):
         },
     )
     json.dumps(found[0].attributes, allow_nan=False)
-    assert reasons(found) == [(2, 2, "no text"), (3, 3, "empty text"), (4, 4, "contains a NUL character")]
+    assert reasons(found) == [
+        (2, 2, "no text"),
+        (3, 3, "no text (empty)"),
+        (4, 4, "contains a NUL character"),
+    ]
 
 
 def test_parquet_text_that_is_no_utf8_rejects_only_its_row(tmp_path):
@@ -236,7 +240,7 @@ def test_directory_gives_a_review_a_file_in_order_labelled_by_folder(tmp_path):
     file = open_reviews(imdb(tmp_path / "set"), ReadOptions())
     assert list(file.read()) == [
         Review(1, "bad", "neg/a.txt", "neg"),
-        Reject(2, 1, "pos/a.txt: empty text"),
+        Reject(2, 1, "pos/a.txt: no text (empty)"),
         Review(3, "good", "pos/b.txt", "pos"),
     ]
     assert file.announcements == ("label: the name of the folder a file is in (neg, pos; guessed)",)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from trainer.data import class_weights, data_sha256, read_labelled, split, steps
 from worker.errors import ColumnMissing, TrainingInvalid
+from worker.files import ReadOptions
 
 
 def write(path: Path, rows: list[tuple[str, str]], header: tuple[str, str] = ("text", "label")) -> Path:
@@ -99,21 +100,25 @@ def test_label_names_come_from_the_data(
     tmp_path: Path, found: list[str], labels: tuple[str, ...], gold: list[str]
 ) -> None:
     # Named, since a column of 0 to 2 could be a rating and isn't guessed to hold labels.
-    reviews = read_labelled([write(tmp_path / "reviews.csv", labelled(found))], label_column="label")
+    reviews = read_labelled(
+        [write(tmp_path / "reviews.csv", labelled(found))], read=ReadOptions(label_column="label")
+    )
     assert reviews.labels == labels
     assert reviews.gold == gold
 
 
 def test_given_label_names_keep_their_order(tmp_path: Path) -> None:
     path = write(tmp_path / "reviews.csv", labelled(["0", "1", "bad", "GOOD"]))
-    reviews = read_labelled([path], labels=("good", "bad"))
+    reviews = read_labelled([path], read=ReadOptions(labels="good,bad"))
     assert reviews.labels == ("good", "bad")
     assert reviews.gold == ["good", "bad", "bad", "good"]
 
 
 def test_an_unknown_label_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingInvalid, match="mixed"):
-        read_labelled([write(tmp_path / "r.csv", labelled(["good", "mixed"]))], labels=("bad", "good"))
+        read_labelled(
+            [write(tmp_path / "r.csv", labelled(["good", "mixed"]))], read=ReadOptions(labels="bad,good")
+        )
 
 
 def test_of_exact_duplicates_the_first_is_kept_and_told(tmp_path: Path) -> None:
@@ -136,7 +141,7 @@ def test_a_text_with_different_labels_is_left_out_altogether_and_told(tmp_path: 
 
 def test_labels_that_are_spelled_differently_are_no_conflict(tmp_path: Path) -> None:
     rows = [*labelled(["pos", "NEG"]), *labelled(["1", "negative"])]
-    reviews = read_labelled([write(tmp_path / "r.csv", rows)], labels=("negative", "positive"))
+    reviews = read_labelled([write(tmp_path / "r.csv", rows)], read=ReadOptions(labels="negative,positive"))
     assert reviews.gold == ["positive", "negative"]
 
 
@@ -152,7 +157,7 @@ def test_one_label_only_is_refused_unless_labels_are_given(tmp_path: Path, found
     path = write(tmp_path / "r.csv", labelled([found] * 12))
     with pytest.raises(TrainingInvalid, match=r"all 12 reviews have the label.*two labels or more\.$"):
         read_labelled([path])
-    assert len(read_labelled([path], labels=("bad", "great")).texts) == 12
+    assert len(read_labelled([path], read=ReadOptions(labels="bad,great")).texts) == 12
 
 
 def test_a_limit_that_cut_the_other_labels_off_is_named(tmp_path: Path) -> None:
@@ -168,7 +173,7 @@ def test_each_file_has_columns_of_its_own(tmp_path: Path) -> None:
         csv.writer(file).writerows(
             [("stars", "sentiment", "review"), (5, "pos", "Loved it."), (1, "neg", "No.")]
         )
-    reviews = read_labelled([first, second], labels=("negative", "positive"))
+    reviews = read_labelled([first, second], read=ReadOptions(labels="negative,positive"))
     assert reviews.gold == ["negative", "positive", "positive", "negative"]
     assert any(line.startswith("second.csv: text column: 'review'") for line in reviews.announcements)
 
@@ -177,7 +182,7 @@ def test_a_named_column_must_be_in_each_file(tmp_path: Path) -> None:
     first = write(tmp_path / "first.csv", labelled(["0", "1"]), header=("body", "label"))
     second = write(tmp_path / "second.csv", labelled(["0", "1"]))
     with pytest.raises(ColumnMissing, match=r"second\.csv has no column 'body'"):
-        read_labelled([first, second], text_column="body")
+        read_labelled([first, second], read=ReadOptions(text_column="body"))
 
 
 def test_reviews_without_a_label_are_left_out_and_told(tmp_path: Path) -> None:
@@ -203,18 +208,18 @@ def test_a_text_column_of_numbers_is_refused_in_any_file(tmp_path: Path, number:
     rows = [(number.format(count), "01"[count % 2]) for count in range(20)]
     second = write(tmp_path / "second.csv", rows)
     with pytest.raises(TrainingInvalid, match=r"second\.csv.*--text-column"):
-        read_labelled([first, second], text_column="text", label_column="label")
+        read_labelled([first, second], read=ReadOptions(text_column="text", label_column="label"))
 
 
 def test_a_review_that_is_a_number_is_a_review(tmp_path: Path) -> None:
     path = write(tmp_path / "r.csv", [("10", "1"), ("Nothing to say.", "0")])
-    assert read_labelled([path], text_column="text", label_column="label").texts[0] == "10"
+    assert read_labelled([path], read=ReadOptions(text_column="text", label_column="label")).texts[0] == "10"
 
 
 def test_a_label_column_of_texts_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "r.csv", labelled([f"value {number}" for number in range(60)]))
     with pytest.raises(TrainingInvalid, match="60 different values"):
-        read_labelled([path], label_column="label")
+        read_labelled([path], read=ReadOptions(label_column="label"))
 
 
 def test_a_file_without_labels_is_refused(tmp_path: Path) -> None:
@@ -222,7 +227,7 @@ def test_a_file_without_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingInvalid, match="--label-column"):
         read_labelled([path])
     with pytest.raises(ColumnMissing):
-        read_labelled([path], label_column="gold")
+        read_labelled([path], read=ReadOptions(label_column="gold"))
 
 
 def test_the_hash_of_the_data_sees_every_text_and_label() -> None:

@@ -1,0 +1,244 @@
+"""What the cells of a gold column mean: by name, by `--labels`, or, where the whole column shows it, by place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from worker.errors import OptionInvalid
+
+SYNONYMS = (frozenset({"neg", "negative"}), frozenset({"neu", "neutral"}), frozenset({"pos", "positive"}))
+FALSE_TRUE = ("false", "true")
+LABEL_WORDS = frozenset().union(*SYNONYMS, FALSE_TRUE)
+
+MARKERS = frozenset({"nan", "NaN", "NULL", "null", "None", "N/A", "NA", "#N/A", r"\N", "<NA>"})
+"""What programs write for a missing value, case as written."""
+
+FASTTEXT = "__label__"
+"""What stands before a label in fastText's files, and what such a label's column is called."""
+
+NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
+
+_SHOWN_VALUES = 12
+_MOST_VALUES = 1000
+_KEPT_UNMAPPED = 20
+_LOOKED_AT_LEAST = 1000
+"""A column whose numbers are no places is read on so far, to name its values."""
+
+_RANGE = re.compile(r"([+-]?\d+(?:\.\d+)?)-([+-]?\d+(?:\.\d+)?)")
+_LIST_OF_ONE = re.compile(r"""\[\s*(["']?)([^,"'\[\]]+)\1\s*\]""")
+
+
+def word_of(cell: str) -> str:
+    """A gold cell as it is compared: numbers by value, `['x']` and fastText's `__label__x` as x."""
+    text = cell.strip()
+    if one := _LIST_OF_ONE.fullmatch(text):
+        text = one[2].strip()
+    text = text.removeprefix(FASTTEXT).casefold()
+    if NUMBER.fullmatch(text):
+        number = float(text)
+        return str(int(number)) if number.is_integer() else repr(number)
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Meanings:
+    """`--labels`: `names` are the labels in order, `words` and `ranges` the cells that mean one of them.
+
+    `is_list` says that only names were given: they stand for the numbers from 0.
+    """
+
+    names: tuple[str, ...]
+    words: Mapping[str, str]
+    ranges: tuple[tuple[float, float, str], ...] = ()
+    is_list: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Meanings:
+        """Of "1-2=negative,4-5=positive", "1=negative,2=positive" or "negative,positive".
+
+        Raises:
+            OptionInvalid: it says nothing, or two things of one value.
+        """
+        parts = [part.strip() for part in text.split(",")]
+        if not any("=" in part for part in parts):
+            if not all(parts) or len({part.casefold() for part in parts}) < len(parts):
+                raise OptionInvalid(f"--labels {text!r} must be different names with commas between them.")
+            return cls(tuple(parts), {str(at): name for at, name in enumerate(parts)}, is_list=True)
+        words: dict[str, str] = {}
+        ranges: list[tuple[float, float, str]] = []
+        names: list[str] = []
+        for part in parts:
+            value, equals, label = (piece.strip() for piece in part.rpartition("="))
+            if not (value and equals and label):
+                raise OptionInvalid(
+                    f"--labels {text!r} has a part {part!r} without a value and a label. "
+                    "Write it as in --labels 1=negative,2=positive."
+                )
+            names.append(label)
+            if between := _RANGE.fullmatch(value):
+                low, high = float(between[1]), float(between[2])
+                if low > high:
+                    raise OptionInvalid(
+                        f"--labels {text!r}: {value} runs backwards. Write the lower number first."
+                    )
+                ranges.append((low, high, label))
+            elif words.setdefault(word_of(value), label) != label:
+                raise OptionInvalid(f"--labels {text!r} says two things of {value!r}. Keep one of them.")
+        told = cls(tuple(dict.fromkeys(names)), words, tuple(ranges))
+        edges = [(repr(edge), edge) for low, high, _ in ranges for edge in (low, high)]
+        for shown, number in [*edges, *((word, float(word)) for word in words if NUMBER.fullmatch(word))]:
+            found = {label for low, high, label in ranges if low <= number <= high}
+            found |= {words[word_of(shown)]} if word_of(shown) in words else set()
+            if len(found) > 1:
+                raise OptionInvalid(
+                    f"--labels {text!r} says two things of {word_of(shown)}. Keep one of them."
+                )
+        return told
+
+    def label_of(self, word: str) -> str | None:
+        """What a cell means, None where nothing was said about it."""
+        if word in self.words:
+            return self.words[word]
+        if self.ranges and NUMBER.fullmatch(word):
+            number = float(word)
+            return next((label for low, high, label in self.ranges if low <= number <= high), None)
+        return None
+
+
+@dataclass(slots=True)
+class GoldColumn:
+    """The labels that a column's cells mean.
+
+    By name first, whatever the case, and by pos for positive and the like; then by `told`. Without it numbers are
+    places in `labels` only where the whole column holds the first place, the last one, and nothing but places: 1
+    of 5 stars is no label, and a column that begins with 0 and 1 may end with 4. `look` reads the column; `growing`
+    does without: the cells are seen as they come, and numbers may be taken back in the end.
+    """
+
+    labels: Sequence[str]
+    told: Meanings | None = None
+    growing: bool = False
+    unmapped: dict[str, int] = field(default_factory=dict)
+    unmapped_count: int = 0
+    _meanings: dict[str, str] = field(default_factory=dict)
+    _values: set[str] = field(default_factory=set)
+    _places: bool = False
+    _strangers: bool = False
+    _taken: int = 0
+
+    def __post_init__(self) -> None:
+        by_name = {word_of(label): label for label in self.labels}
+        self._meanings = dict(by_name)
+        for synonyms in SYNONYMS:
+            named = [by_name[word] for word in sorted(synonyms) if word in by_name]
+            if len(named) == 1:
+                self._meanings.update({word: named[0] for word in synonyms if word not in by_name})
+        if self.told is not None:
+            for name in self.told.names:
+                if self._meanings.get(word_of(name)) is None:
+                    raise OptionInvalid(
+                        f"--labels names {name!r}, which is none of the labels {', '.join(self.labels)}. "
+                        f"Use these, such as --labels 1={self.labels[0]}."
+                    )
+        elif len(self.labels) == len(FALSE_TRUE):
+            for word, label in zip(FALSE_TRUE, self.labels, strict=True):
+                self._meanings.setdefault(word, label)
+
+    def look(self, cells: Iterable[str | None]) -> None:
+        """Decides by all cells of the column whether its numbers are places."""
+        if self.told is None:
+            for number, cell in enumerate(cells):
+                self._see(self._word(cell))
+                if self._strangers and number >= _LOOKED_AT_LEAST:
+                    break
+            self._places = self._whole()
+
+    def __call__(self, cell: str | None) -> str | None:
+        """The label that a cell means; None, and counted, where it means none."""
+        word = self._word(cell)
+        if not word:
+            return None
+        if self.growing and self.told is None:
+            self._see(word)
+        label = self._label(word)
+        if label is None and not (self.told is None and NUMBER.fullmatch(word)):
+            self.unmapped_count += 1
+            shown = (cell or "").strip()[:30]
+            if shown in self.unmapped or len(self.unmapped) < _KEPT_UNMAPPED:
+                self.unmapped[shown] = self.unmapped.get(shown, 0) + 1
+        return label
+
+    @property
+    def taken_back(self) -> bool:
+        """Whether numbers of a growing column were taken for places, and what came of it is no such column."""
+        return bool(self.growing and self._taken and not self._whole())
+
+    def doubt(self) -> str | None:
+        """What to say of numbers that are taken for no label, None where there are none."""
+        numbers = sorted(
+            (value for value in self._values if NUMBER.fullmatch(value) and value not in self._meanings),
+            key=float,
+        )
+        if self.told is not None or self._whole() or not numbers:
+            return None
+        listed = ", ".join(numbers[:_SHOWN_VALUES]) + (" …" if len(numbers) > _SHOWN_VALUES else "")
+        return (
+            f"no gold label is taken from the numbers in the label column ({listed}): they don't say which label "
+            f"each means. Say it, for example with --labels {suggestion(numbers, self.labels)}"
+        )
+
+    def announcements(self) -> list[str]:
+        """What to say once the column was read."""
+        doubts = [doubt] if self.growing and (doubt := self.doubt()) else []
+        if not self.unmapped_count:
+            return doubts
+        found = ", ".join(f"'{value}' ({count:,})" for value, count in list(self.unmapped.items())[:5])
+        if self.told is not None:
+            return [f"{self.unmapped_count:,} gold labels aren't in --labels and are left out: {found}"]
+        first = next(iter(self.unmapped))
+        shown = f"{first}={self.labels[0]}" if re.fullmatch(r"[\w.+-]+", first) else f"1={self.labels[0]}"
+        return [
+            *doubts,
+            f"{self.unmapped_count:,} gold labels are none of {'/'.join(self.labels)} and are left out: {found}. "
+            f"--labels says what a value means, as in --labels {shown}",
+        ]
+
+    def _word(self, cell: str | None) -> str:
+        if cell is None:
+            return ""
+        return "" if cell.strip() in MARKERS and word_of(cell) not in self._meanings else word_of(cell)
+
+    def _see(self, word: str) -> None:
+        if not word:
+            return
+        if len(self._values) < _MOST_VALUES:
+            self._values.add(word)
+        if not (word.isdecimal() and int(word) < len(self.labels)):
+            self._strangers = True
+
+    def _whole(self) -> bool:
+        return not self._strangers and {"0", str(len(self.labels) - 1)} <= self._values
+
+    def _label(self, word: str) -> str | None:
+        if self.told is not None and (label := self.told.label_of(word)) is not None:
+            return self._meanings[word_of(label)]
+        if word in self._meanings:
+            return self._meanings[word]
+        if self._places or (self.growing and self.told is None and not self._strangers):
+            self._taken += 1
+            return self.labels[int(word)]
+        return None
+
+
+def suggestion(numbers: Sequence[str], labels: Sequence[str]) -> str:
+    """A value of `--labels` for sorted numbers: of two labels the lower and the upper half, the middle left out."""
+    if len(labels) == 2 and len(numbers) > 1:
+        half = len(numbers) // 2
+        parts = [(numbers[:half], labels[0]), (numbers[-half:], labels[1])]
+    else:
+        parts = [([number], label) for number, label in zip(numbers, labels, strict=False)]
+    return ",".join(
+        f"{part[0]}={label}" if len(part) == 1 else f"{part[0]}-{part[-1]}={label}" for part, label in parts
+    )

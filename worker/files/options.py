@@ -1,0 +1,89 @@
+"""The options that say how a review file is read: the same ones in every command that reads one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from worker.files.records import FORMATS, QUOTES, ReadOptions
+
+Command = Callable[..., Any]
+
+LABELS = "Which label a value means: 1=negative,2=positive or 1-2=negative,4-5=positive; else left out."
+
+
+def _comma_list(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name.strip() for part in value for name in part.split(",") if name.strip())
+
+
+def _columns(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return () if value is None else tuple(name.strip() for name in value.split(","))
+
+
+_OPTIONS = [
+    click.option(
+        "--text-column",
+        metavar="NAME",
+        help="Column of the texts (else guessed); title,body joins two.",
+    ),
+    click.option("--label-column", metavar="NAME", help="Column of gold labels (else guessed)."),
+    click.option("--labels", metavar="VALUE=LABEL,…", help=LABELS),
+    click.option("--id-column", metavar="NAME", help="Column of your own ids, back in every result."),
+    click.option(
+        "--keep-columns", metavar="A,B", multiple=True, callback=_comma_list, help="Columns to carry along."
+    ),
+    click.option(
+        "--keep-markers", is_flag=True, help="nan, NULL, N/A and the like are texts, not missing values."
+    ),
+    click.option("--format", "format_", type=click.Choice(FORMATS), help="What the file is (else guessed)."),
+    click.option("--no-header", is_flag=True, help="The first line is a record; columns are 1, 2, …"),
+    click.option(
+        "--columns",
+        metavar="A,B",
+        callback=_columns,
+        help="The names of all columns of a file without a header.",
+    ),
+    click.option(
+        "--delimiter",
+        metavar="CHAR",
+        help="Of csv: tab, comma, semicolon, pipe or a character (else guessed).",
+    ),
+    click.option(
+        "--quote",
+        type=click.Choice(QUOTES),
+        help='A quote in a quoted cell is "" or \\", or quotes are characters (else guessed).',
+    ),
+    click.option(
+        "--skip-lines",
+        type=click.IntRange(min=0),
+        default=0,
+        metavar="N",
+        help="Lines to leave out first.",
+    ),
+    click.option("--encoding", default="utf-8", show_default=True, help="Of text files."),
+]
+
+
+NAMES = (
+    "text_column", "label_column", "labels", "id_column", "keep_columns", "keep_markers", "format_", "no_header",
+    "columns", "delimiter", "quote", "skip_lines", "encoding",
+)  # fmt: skip
+
+
+def file_options(command: Command) -> Command:
+    """Adds the options that say how files are read."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def read_options(values: Mapping[str, Any], **more: Any) -> ReadOptions:
+    """The options as one value.
+
+    Raises:
+        OptionInvalid: a value that no file can be read with.
+    """
+    named = {name.removesuffix("_"): values[name] for name in NAMES}
+    return ReadOptions(**named, **more)
