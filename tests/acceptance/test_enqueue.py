@@ -123,7 +123,7 @@ def test_rejects_are_listed_with_line_and_reason(loracle: Loracle, tmp_path: Pat
 
 
 def test_too_many_rejects_stop_the_job_and_say_so(loracle: Loracle, tmp_path: Path) -> None:
-    (tmp_path / "reviews.csv").write_text(REVIEWS + "3,,4\n")
+    (tmp_path / "reviews.csv").write_text(REVIEWS + "3,broken\n")
     done = loracle("enqueue", "reviews.csv", "--adapter", "stub", "--max-rejects", "0.2")
     assert done.returncode == 1
     assert "--max-rejects" in done.stderr
