@@ -1,0 +1,97 @@
+"""Files as people really have them: each is a kind of which others exist too (see README.md beside this file)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import Loracle
+
+STARS = "text,stars\nAwful.,1\nBad.,2\nSo so.,3\nGood.,4\nLovely.,5\n"
+SORTED = "label,text\n" + "1,It broke.\n" * 60 + "2,Lovely.\n" * 60
+MARKERS = "text,label\nLovely place.,positive\nnan,\nNULL,\nN/A,negative\nNone,\n\\N,\nAwful food.,negative\n"
+FASTTEXT = "__label__2 Great disc: fine.\n__label__1 Broke at once.\n"
+NESTED = (
+    '{"id": 1, "review": {"text": "It broke on day one."}}\n{"id": 2, "review": {"text": "Lovely thing."}}\n'
+)
+HEADLESS = 'positive,Lovely place.\nnegative,"Cold food, and we waited."\n'
+TSV = 'id\tlabel\ttext\n1\tpositive\t"Best pizza\n2\tnegative\tCold food\n3\tpositive\tA 55" TV\n'
+
+# name, content, options, reviews, with gold, without text, a word that is said
+CASES: list[tuple[str, str, list[str], int, int, int, str]] = [
+    ("stars.csv", STARS, ["--label-column", "stars"], 5, 0, 0, "--labels 1-2=negative,4-5=positive"),
+    (
+        "stars.csv",
+        STARS,
+        ["--label-column", "stars", "--labels", "1-2=negative,4-5=positive"],
+        5,
+        4,
+        0,
+        "'3' (1)",
+    ),
+    ("sorted.csv", SORTED, [], 120, 0, 0, "--labels 1=negative,2=positive"),
+    ("sorted.csv", SORTED, ["--labels", "1=negative,2=positive"], 120, 120, 0, "label column"),
+    ("markers.csv", MARKERS, [], 2, 2, 5, "5 rows have no text"),
+    ("fasttext.txt", FASTTEXT, [], 2, 0, 0, "__label__"),
+    ("fasttext.txt", FASTTEXT, ["--labels", "1=negative,2=positive"], 2, 2, 0, "__label__"),
+    ("sep.csv", "sep=;\nid;text;label\n1;Bad, bad;neg\n2;Good;pos\n", [], 2, 2, 0, "semicolon"),
+    ("merge.tsv", TSV, [], 3, 3, 0, "--quote none"),
+    ("backslash.csv", 'text,label\n"\\"Fresh\\", no.",neg\nFine.,pos\n', [], 2, 2, 0, "--quote backslash"),
+    ("cr.txt", "Good.\rBad.\r", [], 2, 0, 0, "CR"),
+    ("nested.jsonl", NESTED, ["--text-column", "review.text"], 2, 0, 0, "id column"),
+    (
+        "two.csv",
+        "title,text\nBad,It broke.\nGood,Fine.\n",
+        ["--text-column", "title,text"],
+        2,
+        0,
+        0,
+        "2 reviews",
+    ),
+    ("headless.csv", HEADLESS, ["--columns", "label,text"], 2, 2, 0, "2 reviews"),
+    (
+        "headless.csv",
+        HEADLESS,
+        ["--no-header", "--text-column", "2", "--label-column", "1"],
+        2,
+        2,
+        0,
+        "2 reviews",
+    ),
+]
+
+
+@pytest.mark.parametrize("kind", range(0, len(CASES), 5))
+def test_files_of_each_kind_are_read_right(loracle: Loracle, tmp_path: Path, kind: int) -> None:
+    for name, content, options, reviews, gold, without_text, said in CASES[kind : kind + 5]:
+        (tmp_path / name).write_bytes(content.encode())
+        done = loracle("enqueue", "--dry-run", "--json", "--adapter", "stub", name, *options)
+        assert done.returncode == 0, (name, done.stderr)
+        found = json.loads(done.stdout)
+        assert (found["reviews"], found["with_gold"], found["without_text"]) == (
+            reviews,
+            gold,
+            without_text,
+        ), name
+        assert said in done.stderr or said == f"{reviews} reviews", (name, done.stderr)
+
+
+def test_what_can_only_be_guessed_wrong_is_refused_with_the_way(loracle: Loracle, tmp_path: Path) -> None:
+    for name, content, way in (
+        ("headless.csv", HEADLESS, "--columns label,text"),
+        ("nested.jsonl", NESTED, "--text-column review.text"),
+    ):
+        (tmp_path / name).write_text(content)
+        done = loracle("enqueue", name, "--adapter", "stub")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert way in done.stderr
+
+
+def test_rows_without_text_stop_no_job_and_a_stream_gives_numbers_back(loracle: Loracle) -> None:
+    assert loracle("enqueue", "-", "--adapter", "stub", input=MARKERS).returncode == 0
+    stream = loracle("enqueue", "-", "--adapter", "stub", input="text,label\na,0\nb,1\nc,2\n")
+    assert "no gold label is taken from the numbers" in stream.stderr
+    status = json.loads(loracle("status", "1", "--json").stdout)
+    assert (status["rejected"], status["without_text"]) == (5, 5)
