@@ -106,7 +106,9 @@ def read_labelled(
     told = [*([doubt] if (doubt := column.doubt()) else []), *column.announcements()]
     if told and not (labels or (read.meanings and not read.meanings.is_list)):
         raise TrainingInvalid(
-            f"the data have labels that aren't among {', '.join(names)}: {'; '.join(told)}."
+            f"the data have labels that aren't among {', '.join(names)}: {', '.join(sorted(column.unmapped)[:5])}. "
+            "Name them all with --labels, or say what each means, as in --labels 1=negative,2=positive: then the "
+            "others are left out."
         )
     if not mapped:
         raise TrainingInvalid(f"the data hold no gold label: {'; '.join(told)}.")

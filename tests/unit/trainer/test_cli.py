@@ -12,7 +12,7 @@ from tests.unit import models
 from trainer.__main__ import main
 from trainer.pages import MODEL_CARD
 from trainer.record import Report
-from worker.errors import BaseNotFound, TrainingInvalid
+from worker.errors import BaseNotFound, Invalid, TrainingInvalid
 from worker.model.manifest import Manifest
 
 OPTIONS = ["--max-length=32", "--rank=8", "--epochs=2", "--token-budget=512", "--dtype=fp32"]
@@ -93,7 +93,7 @@ def test_json_is_all_that_goes_to_stdout(base: Path, data: Path, tmp_path: Path)
 def test_what_the_user_can_mend_is_named(
     base: Path, data: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    with pytest.raises(TrainingInvalid, match=message) as caught:
+    with pytest.raises(Invalid, match=message) as caught:
         invoke("train", data, "--out", tmp_path / "a", "--base", base, *OPTIONS, *arguments)
     assert caught.value.exit_code == 2
     assert not (tmp_path / "a").exists()
