@@ -168,7 +168,7 @@ class BulkScorer:
         answers: dict[int, Answer] = {}
         charges: dict[int, Charge] = {}
         refusals: list[str | None] = []
-        asked = [self.body(line, texts) for line in lines[:1]]
+        asked = self.body(lines[0], texts) if lines else {}
         refused: set[str] = set()
         for file_id in (batch.output_file_id, batch.error_file_id):
             for custom_id, status, body, request_id in self._results(file_id):
@@ -196,7 +196,8 @@ class BulkScorer:
             where = self.spec.base_url
             refusal = f"the server refuses every request: {where} {said}. Check --model and OPENAI_BASE_URL"
         self._route.learnt.leave_out(refused, asked)
-        return Collected(answers, charges, refusal, learnt=[self.body(line, texts) for line in lines[:1]] != asked)
+        asks_otherwise = bool(lines) and self.body(lines[0], texts) != asked
+        return Collected(answers, charges, refusal, learnt=asks_otherwise)
 
     def forget(self, file_id: str | None) -> bool:
         """Deletes uploaded reviews; whether they are gone. What can't be deleted now goes by itself in three days."""
