@@ -9,6 +9,9 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 from tests.benchmarks import (
     agreement,
@@ -23,47 +26,30 @@ from tests.benchmarks import (
 )
 
 
+def _size(name: str, usual: int) -> int:
+    return int(os.environ.get(f"LORACLE_BENCH_{name}", usual))
+
+
+BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
+    "enqueue": lambda: enqueueing.measure(rows=_size("ROWS", 1_000_000)),
+    "encode": lambda: encoding.measure(texts=_size("TEXTS", 256)),
+    "score": lambda: scoring.measure(reviews=_size("REVIEWS", 320)),
+    "train": training.measure,
+    "oracle": lambda: oracle.measure(requests=_size("REQUESTS", 50_000)),
+    "agree": lambda: agreement.measure(rows=_size("ROWS", 1_000_000)),
+    "queries": lambda: queries.measure(rows=_size("ROWS", 1_000_000)),
+    "export": lambda: exporting.measure(rows=_size("ROWS", 1_000_000)),
+    "report": lambda: report.measure(reviews=_size("REPORT", 100_000)),
+}
+
+
 def main() -> None:
     """Runs the benchmarks named on the command line, or all, and prints one JSON object per figure."""
-    chosen = sys.argv[1:] or [
-        "enqueue",
-        "encode",
-        "score",
-        "train",
-        "oracle",
-        "agree",
-        "queries",
-        "export",
-        "report",
-    ]
-    print(json.dumps({"machine": platform.platform(), "cores": os.cpu_count()}))  # noqa: T201
-    if "enqueue" in chosen:
-        for figure in enqueueing.measure(rows=int(os.environ.get("LORACLE_BENCH_ROWS", "1000000"))):
-            print(json.dumps(figure), flush=True)  # noqa: T201
-    if "encode" in chosen:
-        for figure in encoding.measure(texts=int(os.environ.get("LORACLE_BENCH_TEXTS", "256"))):
-            print(json.dumps(figure), flush=True)  # noqa: T201
-    if "score" in chosen:
-        for figure in scoring.measure(reviews=int(os.environ.get("LORACLE_BENCH_REVIEWS", "320"))):
-            print(json.dumps(figure), flush=True)  # noqa: T201
-    if "train" in chosen:
-        for figure in training.measure():
-            print(json.dumps(figure), flush=True)  # noqa: T201
-    if "oracle" in chosen:
-        for figure in oracle.measure(requests=int(os.environ.get("LORACLE_BENCH_REQUESTS", "50000"))):
-            print(json.dumps(figure), flush=True)  # noqa: T201
-    if "agree" in chosen:
-        for figure in agreement.measure(rows=int(os.environ.get("LORACLE_BENCH_ROWS", "1000000"))):
-            print(json.dumps(figure), flush=True)  # noqa: T201
-    if "queries" in chosen:
-        for figure in queries.measure(rows=int(os.environ.get("LORACLE_BENCH_ROWS", "1000000"))):
-            print(json.dumps(figure), flush=True)  # noqa: T201
-    if "export" in chosen:
-        for figure in exporting.measure(rows=int(os.environ.get("LORACLE_BENCH_ROWS", "1000000"))):
-            print(json.dumps(figure), flush=True)  # noqa: T201
-    if "report" in chosen:
-        for figure in report.measure(reviews=int(os.environ.get("LORACLE_BENCH_REPORT", "100000"))):
-            print(json.dumps(figure), flush=True)  # noqa: T201
+    say = partial(print, flush=True)
+    say(json.dumps({"machine": platform.platform(), "cores": os.cpu_count()}))
+    for name in sys.argv[1:] or BENCHMARKS:
+        for figure in BENCHMARKS[name]():
+            say(json.dumps(figure))
 
 
 if __name__ == "__main__":

@@ -6,23 +6,18 @@ Every review has gold and a label of adapter and oracle: the most there is to re
 from __future__ import annotations
 
 import resource
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
-from tests import services
+from tests.benchmarks.databases import engines
 from worker.agreement.measure import Pair, pair
 from worker.agreement.measure import measure as measure_raters
 from worker.policy import Policy
-from worker.store.engine import make_engine
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
-from worker.store.schema import upgrade
 
 JOB, ADAPTER, ORACLE = 100, 101, 102
 POLICY = Policy("adapter", audit=1.0)
@@ -31,18 +26,11 @@ POLICY = Policy("adapter", audit=1.0)
 def measure(*, rows: int) -> Iterator[dict[str, Any]]:
     """`pairs_s` is reading and the two pairs on all rows; `all_s` reading and all that is kept, slices too, and
     `kept_s` with the writing."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        urls = [f"sqlite:///{folder / 'loracle.db'}"]
-        with suppress(services.ServiceUnavailableError):
-            urls.append(stack.enter_context(services.postgres()))
-        for url in urls:
-            yield _measure(url, rows)
+    for engine in engines():
+        yield _measure(engine, rows)
 
 
-def _measure(url: str, rows: int) -> dict[str, Any]:
-    engine = make_engine(url)
-    upgrade(engine)
+def _measure(engine: Engine, rows: int) -> dict[str, Any]:
     on_postgresql = engine.dialect.name == "postgresql"
     with engine.begin() as connection:
         for statement in _statements(rows, on_postgresql=on_postgresql):
@@ -67,7 +55,6 @@ def _measure(url: str, rows: int) -> dict[str, Any]:
     ledger = Ledger(engine)
     ledger.agreements.save(JOB, found, token=ledger.agreements.begin(JOB))
     kept_s = time.perf_counter() - started + all_s
-    engine.dispose()
     return {
         "benchmark": "agreement",
         "database": "PostgreSQL" if on_postgresql else "SQLite",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from tests.contract.asking import answers, ask, claim_all, pack, pay
 from tests.contract.enqueued import enqueue, finish, reviews, spec, sql, work_off
+from worker.agreement.columns import NONE
 from worker.agreement.counts import label_counts, wrong_by_source
 from worker.errors import AdapterUnknown, JobUnknown
 from worker.reviews import Reject, Review
@@ -156,8 +157,14 @@ def test_jobs_are_listed_newest_first(ledger: Ledger, queries: Queries) -> None:
 def test_labels_are_counted_alone_and_against_gold(ledger: Ledger, queries: Queries) -> None:
     raters = queries.raters(scored(ledger, failing=frozenset({3})))
     assert label_counts(raters) == {"pos": 5, "neg": 4}
-    # neg|neg, neg|pos, pos|neg and pos|pos, once each.
     assert wrong_by_source(raters) == {"adapter": (2, 4)}
+    both = (raters.gold != NONE) & (raters.final != NONE)
+    pairs = [
+        (raters.labels[gold], raters.labels[final])
+        for gold, final in zip(raters.gold[both].tolist(), raters.final[both].tolist(), strict=True)
+    ]
+    assert pairs == [("pos", "neg"), ("pos", "pos"), ("neg", "pos"), ("neg", "neg")]
+    assert raters.final_score[both].tolist() == [0.75] * 4
 
 
 @pytest.mark.parametrize(
@@ -210,6 +217,20 @@ def test_a_page_of_results_reads_only_its_own_rows(engine: Engine, ledger: Ledge
     assert "SCAN labels" not in plan
     assert "Seq Scan on reviews" not in plan
     assert "Seq Scan on labels" not in plan
+
+
+def test_following_rows_looks_at_no_others(engine: Engine, ledger: Ledger, queries: Queries) -> None:
+    job = enqueue(ledger, 60)
+    seen: list[str] = []
+
+    def count(*arguments: object) -> None:
+        seen.append(str(arguments[2]))
+
+    event.listen(engine, "before_cursor_execute", count)
+    found = list(queries.results.iterate(job.id, after_row=10, until_row=15, chunk=3))
+    event.remove(engine, "before_cursor_execute", count)
+    assert [row["row_no"] for row in found] == [11, 12, 13, 14, 15]
+    assert len([statement for statement in seen if "FROM results" in statement]) == 2
 
 
 def test_rows_are_decided_up_to_the_first_open_batch(ledger: Ledger, queries: Queries) -> None:

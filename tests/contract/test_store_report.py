@@ -81,7 +81,7 @@ def test_the_sharpest_disagreements_come_first(engine: Engine) -> None:
     raters = Queries(engine).raters(job_id)
 
     def listed(between: Between, limit: int = 1000) -> list[int]:
-        return raters.row_no[sharpest(raters, between, limit=limit)].tolist()  # type: ignore[no-any-return]
+        return [int(raters.row_no[place]) for place in sharpest(raters, between, limit=limit)]
 
     def sure(row: Row) -> float:
         return (row.score or 0.5) + (row.oracle_score or 0.5)

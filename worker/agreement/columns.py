@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, get_args
+from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +19,7 @@ NONE = -1
 Codes = NDArray[np.int16]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Raters:
     """The labels of a job's N reviews, in the order of `row_no` (N,), ascending.
 
@@ -28,6 +28,9 @@ class Raters:
     `adapter_score`, `oracle_score` and `final_score` (N,) are the probability of the label given, NaN where it isn't
     known. `characters` (N,) is the length of the text. `reason` (N,) is a place in `REASONS`: why the oracle was
     asked; with a reason and without an oracle's label it gave no answer.
+
+    Final labels follow the rule of the view `results`. The oracle's counts where it was asked to decide and did; an
+    audit never decides. Else the adapter's counts, which under the policy `oracle` only audits.
     """
 
     labels: tuple[str, ...]
@@ -35,12 +38,19 @@ class Raters:
     gold: Codes
     adapter: Codes
     oracle: Codes
-    final: Codes
     adapter_score: NDArray[np.float64]
     oracle_score: NDArray[np.float64]
-    final_score: NDArray[np.float64]
     characters: NDArray[np.int64]
     reason: Codes
+    final: Codes = field(init=False)
+    final_score: NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        decided, alone = self.decided, ~self.asked_for("policy")
+        final = np.where(decided, self.oracle, np.where(alone, self.adapter, NONE))
+        score = np.where(decided, self.oracle_score, np.where(alone, self.adapter_score, np.nan))
+        object.__setattr__(self, "final", final.astype(np.int16))
+        object.__setattr__(self, "final_score", score)
 
     def __len__(self) -> int:
         return len(self.row_no)
@@ -51,47 +61,10 @@ class Raters:
         found: NDArray[np.bool_] = (self.oracle != NONE) & ~self.asked_for("audit")
         return found
 
-    def asked_for(self, reason: str) -> NDArray[np.bool_]:
+    def asked_for(self, reason: RequestReason) -> NDArray[np.bool_]:
         """The reviews (N,) that the oracle was asked about for this reason."""
         found: NDArray[np.bool_] = self.reason == REASONS.index(reason)
         return found
-
-
-def decide(
-    labels: tuple[str, ...],
-    *,
-    row_no: NDArray[np.int64],
-    gold: Codes,
-    adapter: Codes,
-    oracle: Codes,
-    adapter_score: NDArray[np.float64],
-    oracle_score: NDArray[np.float64],
-    characters: NDArray[np.int64],
-    reason: Codes,
-) -> Raters:
-    """The raters with their final labels, by the rule of the view `results`.
-
-    The oracle's label counts where it was asked to decide and did; an audit never decides. Else the adapter's, which
-    under the policy `oracle` only audits.
-    """
-    decided = (oracle != NONE) & (reason != REASONS.index("audit"))
-    adapters = reason != REASONS.index("policy")
-    alone: Any = np.where(adapters, adapter, NONE)
-    final = np.where(decided, oracle, alone).astype(np.int16)
-    final_score = np.where(decided, oracle_score, np.where(adapters, adapter_score, np.nan))
-    return Raters(
-        labels=labels,
-        row_no=row_no,
-        gold=gold,
-        adapter=adapter,
-        oracle=oracle,
-        final=final,
-        adapter_score=adapter_score,
-        oracle_score=oracle_score,
-        final_score=final_score,
-        characters=characters,
-        reason=reason,
-    )
 
 
 SLICES = 10

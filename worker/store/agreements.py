@@ -24,7 +24,7 @@ class AgreementQueries:
     engine: Engine
 
     def of(self, job_id: int) -> list[Measurement]:
-        """What `save_agreements` kept for this job, in the order in which it was given."""
+        """What `Agreements.save` kept for this job, in the order in which it was given."""
         with read(self.engine) as connection:
             rows = connection.execute(
                 select(Agreement.raters, Agreement.selection, Agreement.slice, Agreement.statistics)
@@ -149,7 +149,6 @@ class Agreements:
         job which is over is measured; one transaction. False if the token is worth nothing by now: nothing was
         written.
         """
-
         with read(self.engine) as connection:
             days = label_days(connection, job_id)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
-from worker.agreement.columns import NONE, REASONS, Codes, Raters, decide
+from worker.agreement.columns import NONE, REASONS, Codes, Raters
 from worker.store.adapters import adapter_labels
 from worker.store.inserts import on_postgresql
 from worker.store.job_rows import read_job
@@ -25,26 +25,7 @@ UNKNOWN = -2
 """The code of a label whose name isn't among those given."""
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """A job's reviews in row order, as `Raters` has them, but for the final label."""
-
-    row_no: NDArray[np.int64]
-    gold: Codes
-    adapter: Codes
-    oracle: Codes
-    adapter_score: NDArray[np.float64]
-    oracle_score: NDArray[np.float64]
-    characters: NDArray[np.int64]
-    reason: Codes
-
-    @property
-    def has_unknown(self) -> bool:
-        """Whether some label's name isn't among those given to the reader."""
-        return any(bool((one == UNKNOWN).any()) for one in (self.gold, self.adapter, self.oracle))
-
-
-def _read_postgresql(connection: Connection, job_id: int, names: Sequence[str]) -> Columns:
+def _read_postgresql(connection: Connection, job_id: int, names: tuple[str, ...]) -> Raters:
     reviews = _packed(
         connection, job_id, "reviews",
         [("row_no", "int8send(row_no)", ">i8"), ("gold", _code("gold_label"), ">i2"),
@@ -70,7 +51,8 @@ def _read_postgresql(connection: Connection, job_id: int, names: Sequence[str]) 
     place, by_oracle = np.searchsorted(row_no, labels["row_no"]), labels["oracle"] == 1
     adapter, adapter_score = _column(len(row_no), place[~by_oracle], labels[~by_oracle])
     oracle, oracle_score = _column(len(row_no), place[by_oracle], labels[by_oracle])
-    return Columns(
+    return Raters(
+        labels=names,
         row_no=row_no,
         gold=reviews["gold"].astype(np.int16),
         adapter=adapter,
@@ -136,7 +118,7 @@ ORDER BY reviews.row_no
 """
 
 
-def _read_sqlite(connection: Connection, job_id: int, names: Sequence[str]) -> Columns:
+def _read_sqlite(connection: Connection, job_id: int, names: tuple[str, ...]) -> Raters:
     driver: Any = connection.connection.driver_connection
     base = max(len(names), len(REASONS)) + 2
     # The names are marked ? in the order in which the statement has them.
@@ -171,7 +153,8 @@ def _read_sqlite(connection: Connection, job_id: int, names: Sequence[str]) -> C
         digits.append((code % base - 2).astype(np.int16))
         code = code // base
     gold, adapter, oracle, reasons = digits
-    return Columns(
+    return Raters(
+        labels=names,
         row_no=row_no,
         gold=gold,
         adapter=adapter,
@@ -198,11 +181,15 @@ def read_raters(connection: Connection, job_id: int) -> Raters:
     }
     read = _read_postgresql if on_postgresql(connection) else _read_sqlite
     names = (*own, *sorted({*corrections.values()} - {*own}))
-    columns = read(connection, job_id, names)
-    if columns.has_unknown:
+    raters = read(connection, job_id, names)
+    if any((codes == UNKNOWN).any() for codes in (raters.gold, raters.adapter, raters.oracle)):
         names = (*own, *sorted({*_labels_given(connection, job_id), *corrections.values()} - {*own}))
-        columns = read(connection, job_id, names)
-    return _decided(names, columns, corrections)
+        raters = read(connection, job_id, names)
+    gold = raters.gold.copy()
+    gold[np.searchsorted(raters.row_no, list(corrections))] = [
+        names.index(one) for one in corrections.values()
+    ]
+    return replace(raters, gold=gold)
 
 
 def _labels_given(connection: Connection, job_id: int) -> set[str]:
@@ -214,24 +201,3 @@ def _labels_given(connection: Connection, job_id: int) -> set[str]:
         .group_by(Review.gold_label)
     )
     return {str(name) for name in (*given, *gold)}
-
-
-def _decided(names: tuple[str, ...], columns: Columns, corrections: dict[int, str]) -> Raters:
-    gold = columns.gold
-    if corrections:
-        rows = np.fromiter(corrections, dtype=np.int64, count=len(corrections))
-        place = np.searchsorted(columns.row_no, rows)
-        code = {name: number for number, name in enumerate(names)}
-        gold = gold.copy()
-        gold[place] = [code[label] for label in corrections.values()]
-    return decide(
-        names,
-        row_no=columns.row_no,
-        gold=gold,
-        adapter=columns.adapter,
-        oracle=columns.oracle,
-        adapter_score=columns.adapter_score,
-        oracle_score=columns.oracle_score,
-        characters=columns.characters,
-        reason=columns.reason,
-    )

@@ -21,7 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from worker.errors import DatabaseBusy, DatabaseUnreachable, LoracleError, SettingsInvalid
+from worker.errors import DatabaseBusy, DatabaseUnreachable, LoracleError, SettingsInvalid, Transient
 from worker.settings import ESCAPES, without_secrets
 
 T = TypeVar("T")
@@ -210,7 +210,7 @@ def analyze(engine: Engine) -> None:
         ):
             for statement in statements:
                 connection.exec_driver_sql(statement)
-    except (DBAPIError, LoracleError):
+    except (DBAPIError, Transient):
         log.info("The statistics of the tables couldn't be renewed.")
 
 

@@ -188,7 +188,15 @@ class ResultQueries:
                 raise job_unknown(job_id)
         query = _query(self.engine, job_id, filters, with_text=with_text)
         if sort == "row":
-            return _in_row_order(self.engine, query, job_id, after_row=after_row, limit=limit, chunk=chunk)
+            return _in_row_order(
+                self.engine,
+                query,
+                job_id,
+                after_row=after_row,
+                until_row=filters.get("until_row"),
+                limit=limit,
+                chunk=chunk,
+            )
         if not with_text and sort.endswith("length") and not filters.get("search"):
             query = _with_review(query)
         by: Any = RESULTS.c.score if sort.endswith("score") else Review.characters
@@ -206,7 +214,14 @@ class ResultQueries:
 
 
 def _in_row_order(
-    engine: Engine, query: Select[Any], job_id: int, *, after_row: int, limit: int | None, chunk: int
+    engine: Engine,
+    query: Select[Any],
+    job_id: int,
+    *,
+    after_row: int,
+    until_row: int | None,
+    limit: int | None,
+    chunk: int,
 ) -> Iterator[dict[str, Any]]:
     # A window of row numbers, not a number of rows: PostgreSQL then looks up what belongs to these few reviews, and
     # doesn't read the labels from the job's first one on.
@@ -214,13 +229,13 @@ def _in_row_order(
     while left is None or left > 0:
         row_no = RESULTS.c.row_no
         with read(engine) as connection:
-            last = connection.scalar(select(func.max(Review.row_no)).where(Review.job_id == job_id))
+            last = connection.scalar(select(func.max(Review.row_no)).where(Review.job_id == job_id)) or 0
             window = query.where(row_no > after_row, row_no <= after_row + width).limit(left)
             rows = connection.execute(window).all()
         for row in rows:
             yield dict(row._mapping)
         after_row += width
-        if after_row >= (last or 0):
+        if after_row >= min(last, last if until_row is None else until_row):
             return
         left = None if left is None else left - len(rows)
         width = min(2 * width, WIDEST * chunk) if len(rows) < chunk // 2 else chunk

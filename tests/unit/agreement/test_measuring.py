@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.unit.agreement_tables import cascade_of, counted, many_of, pair_of
-from worker.agreement.columns import NONE, REASONS, Raters, decide
+from worker.agreement.columns import NONE, REASONS, Raters
 from worker.agreement.intervals import Estimate
 from worker.agreement.measure import Measurement, measure, uniform_audit
 from worker.policy import Policy
@@ -38,8 +38,8 @@ def raters(
         given = [None] * n if names is None else names
         return np.array([NONE if name is None else known.index(name) for name in given], dtype=np.int16)
 
-    return decide(
-        labels,
+    return Raters(
+        labels=labels,
         row_no=np.arange(1, n + 1),
         gold=codes(gold, labels),
         adapter=codes(adapter, labels),

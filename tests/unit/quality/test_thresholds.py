@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from worker.agreement.columns import NONE, REASONS, Raters, decide
+from worker.agreement.columns import NONE, REASONS, Raters
 from worker.policy import Policy
 from worker.quality.thresholds import GRID, Share, Threshold, thresholds
 
@@ -46,8 +46,8 @@ def raters(reviews: Sequence[Known]) -> Raters:
         return NONE if one.oracle is None else REASONS.index("audit" if one.drawn else "cascade")
 
     scores = [np.nan if one.score is None else one.score for one in reviews]
-    return decide(
-        LABELS,
+    return Raters(
+        labels=LABELS,
         row_no=np.arange(1, len(reviews) + 1),
         gold=codes([one.gold for one in reviews]),
         adapter=codes([one.label for one in reviews]),
