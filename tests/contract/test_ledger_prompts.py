@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from sqlalchemy import Engine
 
-from tests.contract.asking import ORACLE, PRICE, answer_all, answers, ask, claim_all, pack, usd
+from tests.contract.asking import ORACLE, PRICE, answer_all, answers, ask, claim_all, pack, pay, usd
 from tests.contract.enqueued import STUB, expected, finish, sql, work_off
 from worker.agreement.columns import NONE
 from worker.errors import LeaseLost
@@ -430,3 +432,21 @@ def test_every_scorer_has_one_key(ledger: Ledger, queries: Queries) -> None:
     number = ledger.scorers.register(ORACLE)
     assert ledger.scorers.register(ORACLE) == number
     assert queries.oracle.scorer(number) == ORACLE
+
+
+@pytest.mark.parametrize("others", [("neg",), ("neg", "mixed")])
+def test_probabilities_are_kept_of_three_labels_and_more(
+    ledger: Ledger, queries: Queries, engine: Engine, others: tuple[str, ...]
+) -> None:
+    """Of two the score says all."""
+    given = {"pos": 0.75, **dict.fromkeys(others, 0.25 / len(others))}
+    score = Score("pos", 0.75, given)
+    job = ask(ledger, 1, policy="adapter --audit 1.0 --audit-seed 0")
+    score_with(ledger, {1: score})
+    pack(ledger)
+    (prompt,) = claim_all(ledger)
+    found = {0: dataclasses.replace(answers(prompt)[0], outcome=score)}
+    ledger.prompts.save(prompt, found, charges=pay(ledger, prompt, found), done=True)
+    kept = sql(engine, "SELECT rater FROM labels WHERE probabilities IS NOT NULL ORDER BY rater")
+    assert kept == ([("adapter",), ("oracle",)] if len(given) > 2 else [])
+    assert [row["score"] for row in queries.results.iterate(job.id)] == [0.75]

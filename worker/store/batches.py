@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
 
-from sqlalchemy import Connection, Engine, exists, func, not_, null, or_, select, update
+from sqlalchemy import Connection, Engine, exists, func, not_, or_, select, update
 
 from worker.policy import Policy
 from worker.reviews import Batch as BatchRow
@@ -106,7 +106,7 @@ class Batches(Leases[BatchRow]):
         write(
             self.engine,
             lambda connection: connection.execute(
-                update(Batch).where(*leased(batch)).values(timings=LOADING if begins else null())
+                update(Batch).where(*leased(batch)).values(timings=LOADING if begins else None)
             ),
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, delete, func, null, or_, select, union, update
+from sqlalchemy import Connection, Engine, and_, delete, func, or_, select, union, update
 
 from worker.errors import JobStateInvalid
 from worker.store.engine import now, read, rewrite_sqlite, write
@@ -128,7 +128,7 @@ class Deletion:
         def work(connection: Connection) -> int | None:
             last = _last_of_part(connection, job_id, after_row)
             for table, emptied in (
-                (Review, {"text": "", "text_sha256": b"", "attributes": null()}),
+                (Review, {"text": "", "text_sha256": b"", "attributes": None}),
                 (Request, {"text_sha256": b""}),
                 (Correction, {"note": None}),
                 (Reject, {"reason": REASON_DELETED}),

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
-from sqlalchemy import Connection, Engine, and_, case, exists, null, select, text, update
+from sqlalchemy import Connection, Engine, and_, case, exists, select, text, update
 
 from worker.errors import LeaseLost
 from worker.reviews import Lane, Lease
@@ -66,7 +66,7 @@ class Leases(Generic[Held]):
                 claimed_at=now(),
                 not_before=None,
                 task_id=task_id,
-                timings=null(),
+                timings=None,
             )
             .returning(*Batch.__table__.columns)
         ).one_or_none()
