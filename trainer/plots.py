@@ -1,9 +1,9 @@
 """Pictures: training curves and calibration for model cards, contenders side by side. They need matplotlib, which the
-extra `train` brings; without it they are left out, and nothing else is."""
+extra `train` brings; where it is missing or broken they are left out, and nothing else is."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CURVES = "curves.png"
 RELIABILITY = "reliability.png"
 
-NO_MATPLOTLIB = "matplotlib isn't installed. Install it: pip install 'loracle[train]'"
+NO_MATPLOTLIB = "matplotlib can't be imported. Install it: pip install 'loracle[train]'"
 
 # Colours that colour-blind people tell apart (Okabe and Ito 2008).
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#888888"
@@ -33,8 +33,14 @@ SMOOTHING_STEPS = 8
 
 
 def plots_available() -> bool:
-    """Whether matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
+    """Whether matplotlib can be imported."""
+    try:
+        importlib.import_module("matplotlib.backends.backend_agg")
+    except Exception:
+        # A broken installation raises anything (numpy's change of its binary interface a ValueError), and no picture
+        # is worth hours of training.
+        return False
+    return True
 
 
 def draw_curves(events: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -45,7 +51,7 @@ def draw_curves(events: Sequence[Mapping[str, Any]], path: Path) -> None:
     out. The file is there whole or not at all.
 
     Raises:
-        TrainingInvalid: matplotlib isn't installed.
+        TrainingInvalid: matplotlib can't be imported.
     """
     figure = _figure(7.0, 7.5)
     steps = [event for event in events if event.get("kind") == "step"]
@@ -88,7 +94,7 @@ def draw_reliability(rows: Sequence[ReliabilityBin], path: Path) -> None:
     The bars are the 95 % interval of each bin's accuracy. The file is there whole or not at all.
 
     Raises:
-        TrainingInvalid: matplotlib isn't installed.
+        TrainingInvalid: matplotlib can't be imported.
     """
     figure = _figure(5.0, 5.0)
     axes = figure.subplots()
@@ -126,7 +132,7 @@ def draw_comparison(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str
     oracle, is a line through both with its interval as a band.
 
     Raises:
-        TrainingInvalid: matplotlib isn't installed, or no contender was measured.
+        TrainingInvalid: matplotlib can't be imported, or no contender was measured.
     """
     figure = _figure(11.0, 5.2)
     measured = [row for row in rows if row["state"] == "measured"]

@@ -201,7 +201,7 @@ def test_the_picture_is_left_out_and_missed_without_matplotlib(
     code, _, err = invoke(adapter, data, "--out", tmp_path / "out")
     assert code == 0
     assert (
-        "reliability.png is left out: matplotlib isn't installed. Install it: pip install 'loracle[train]'"
+        "reliability.png is left out: matplotlib can't be imported. Install it: pip install 'loracle[train]'"
         in err
     )
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["evaluation.md", "metrics.json"]

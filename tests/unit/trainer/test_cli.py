@@ -51,7 +51,7 @@ def test_train_then_evaluate_then_record(base: Path, data: Path, tmp_path: Path)
     assert "80 reviews with labels negative, positive" in err
     assert "epoch 2: validation accuracy" in err
     assert (
-        "curves.png will be left out: matplotlib isn't installed. Install it: pip install 'loracle[train]'"
+        "curves.png will be left out: matplotlib can't be imported. Install it: pip install 'loracle[train]'"
         in err
     )
     assert (tmp_path / "a" / MODEL_CARD).is_file()

@@ -84,11 +84,17 @@ def test_smoothing_starts_at_the_first_value_and_keeps_a_constant() -> None:
     assert 0 < smoothed[1] < 0.5
 
 
-def test_without_matplotlib_drawing_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "error", [ModuleNotFoundError("No module named 'matplotlib'"), ValueError("numpy.dtype size changed")]
+)
+def test_without_a_matplotlib_that_works_drawing_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
+    def fail(name: str) -> None:
+        raise error
+
     assert plots_available()
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.import_module", fail)
     assert not plots_available()
     for draw in (lambda path: draw_curves(STEPS, path), lambda path: draw_reliability(ROWS, path)):
         with pytest.raises(TrainingInvalid, match="pip install 'loracle") as caught:
