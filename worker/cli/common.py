@@ -30,13 +30,15 @@ DATE = click.DateTime(
     [
         "%Y-%m-%d",
         "%Y-%m-%d %H:%M",
+        "%Y-%m-%d %H:%M:%S",
         "%Y-%m-%dT%H:%M",
         "%Y-%m-%dT%H:%M:%S",
         "%Y-%m-%dT%H:%M%z",
         "%Y-%m-%dT%H:%M:%S%z",
+        "%Y-%m-%dT%H:%M:%S.%f%z",
     ]
 )
-"""A date, or date and time (ISO 8601); local where it names no zone."""
+"""A date, or date and time (ISO 8601), such as `labelled_at` of an export; local where it names no zone."""
 
 
 def iso(seconds: float | None) -> str | None:
