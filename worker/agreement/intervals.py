@@ -124,9 +124,9 @@ def chances(ratios: NDArray[np.float64]) -> NDArray[np.float64]:
 def chi_squared_tail(degrees: int, statistic: float) -> float:
     """P(X >= statistic), X chi-squared with so many degrees of freedom (Abramowitz and Stegun 1964, 26.4.4 and
     26.4.5: all terms are positive, so nothing cancels)."""
-    if not statistic:
-        return 1.0
     half, odd = statistic / 2, degrees % 2
+    if not half:
+        return 1.0
     powers = [place + odd / 2 for place in range(degrees // 2)]
     terms = [math.exp(power * math.log(half) - half - math.lgamma(power + 1)) for power in powers]
     return min(1.0, math.fsum([math.erfc(math.sqrt(half)) if odd else 0.0, *terms]))
