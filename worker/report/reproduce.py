@@ -126,8 +126,8 @@ def methods(data: ReportData) -> list[Method]:
     found.append(
         Method(
             "reviews per second",
-            "Labelled reviews by the seconds in which at least one batch was being scored; the loading of the model "
-            "and pauses don't count.",
+            "Labelled reviews over the time from enqueueing to the last label: waiting, the loading of the model and "
+            "pauses count.",
         )
     )
     return found
