@@ -26,7 +26,7 @@ WHOLE = "all"
 SLICE_NAMES = {"length": "length {}: {:.0f}-{:.0f} characters", "score": "score {}: {:.4f}-{:.4f}"}
 
 
-class Measurement(BaseModel, frozen=True):
+class Measurement(BaseModel, frozen=True, defer_build=True):
     """How well `raters` agree on the reviews of a `selection`, and in which `slice` of them: `WHOLE`, or one by
     length or score.
 
