@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,8 +15,9 @@ Between = Literal["adapter,oracle", "gold,both", "gold,final"]
 
 def label_counts(raters: Raters) -> dict[str, int]:
     """How many reviews have each final label, the most frequent first."""
-    found = _by_label(raters.labels, raters.final)
-    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+    counts = np.bincount(raters.final[raters.final != NONE], minlength=len(raters.labels)).tolist()
+    found = [(name, count) for name, count in zip(raters.labels, counts, strict=True) if count]
+    return dict(sorted(found, key=lambda one: (-one[1], one[0])))
 
 
 def gold_count(raters: Raters) -> int:
@@ -69,8 +69,3 @@ def sharpest(raters: Raters, between: Between, *, limit: int) -> NDArray[np.int6
     places = np.flatnonzero(differ)
     sure: Any = sum(np.nan_to_num(score[places], nan=0.5) for score in scores)
     return places[np.argsort(-sure, kind="stable")[:limit]]
-
-
-def _by_label(labels: Sequence[str], codes: NDArray[np.int16]) -> dict[str, int]:
-    counts = np.bincount(codes[codes != NONE], minlength=len(labels))
-    return {name: int(count) for name, count in zip(labels, counts, strict=True) if count}

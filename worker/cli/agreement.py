@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -14,12 +13,24 @@ from worker.agreement.glossary import explained
 from worker.agreement.intervals import Estimate
 from worker.agreement.measure import WHOLE, Measurement
 from worker.bootstrap import Store, find_registered
-from worker.cli.common import DATE, OVER, echo_json, json_option, note, open_all, whole_job
+from worker.cli.common import (
+    DATE,
+    OVER,
+    echo_json,
+    json_option,
+    minute,
+    new_table,
+    note,
+    open_all,
+    whole_job,
+)
 from worker.errors import Invalid, JobStateInvalid
 from worker.quality.measured import Measured, agreement_as_it_is, refresh_agreement
 from worker.reviews import Job
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from worker.quality.drift import Change
 
 
@@ -44,7 +55,7 @@ def print_measured(job: Job, measured: Measured, by: str | None) -> None:
     """A job's comparisons: as a whole, in slices, or by label."""
     when = "measured just now, from the labels as they are"
     if measured.at is not None:
-        when = f"measured {time.strftime('%Y-%m-%d %H:%M', time.localtime(measured.at))}"
+        when = f"measured {minute(measured.at)}"
     click.echo(f"Job {job.id} '{job.name}' ({job.state}, policy {job.policy}), {when}. Intervals are 95 %.")
     whole = [row for row in measured.rows if row.slice == WHOLE]
     if by == "class":
@@ -60,7 +71,7 @@ def print_measured(job: Job, measured: Measured, by: str | None) -> None:
 
 def _print_pairs(rows: list[Measurement]) -> Columns:
     columns = ("raters", "on", "n", "agree", "kappa", "AC1", "bias p")
-    table = _table(*columns)
+    table = new_table(*columns)
     for row in rows:
         found = row.statistics
         table.add_row(
@@ -83,7 +94,7 @@ def _print_gold(rows: list[Measurement]) -> Columns:
     columns = (
         "against gold", "on", "n", "labelled", "accuracy", "macro F1", "AUROC", "RMS error", "ECE (by chance)"
     )  # fmt: skip
-    table = _table(*columns)
+    table = new_table(*columns)
     for row, gold in against_gold:
         found = gold.calibration
         table.add_row(
@@ -106,7 +117,7 @@ def _print_slices(rows: list[Measurement], by: str) -> Columns:
         note(f"There are too few reviews to part them by {by}.")
         return ()
     columns = ("raters", "on", "characters" if by == "length" else by, "n", "agree", "kappa", "accuracy")
-    table = _table(*columns)
+    table = new_table(*columns)
     last = None
     for row in rows:
         key = (",".join(row.raters), row.selection)
@@ -131,7 +142,7 @@ def _print_labels(row: Measurement) -> Columns:
     click.echo(f"{first},{second} on {row.selection}, {row.n:,} reviews:")
     given = f"{second} if {first}", f"{first} if {second}"
     columns = ("label", first, second, "both", "agree on it", *given, "bias")
-    table = _table(*columns)
+    table = new_table(*columns)
     for one in found.by_label:
         table.add_row(
             one.label,
@@ -173,7 +184,7 @@ def _print_notes(rows: list[Measurement]) -> None:
 
 def print_change(change: Change) -> None:
     """Two jobs or periods beside each other, and what follows."""
-    table = _table("", "audited", "agreeing", "share")
+    table = new_table("", "audited", "agreeing", "share")
     for side in (change.first, change.second):
         share = f"{side.agreeing / side.audited:.3f}" if side.audited else UNDEFINED
         table.add_row(side.name, f"{side.audited:,}", f"{side.agreeing:,}", share)
@@ -230,13 +241,7 @@ def _number(value: float | None) -> str:
     return UNDEFINED if value is None else f"{value:.3f}"
 
 
-def _table(*columns: str) -> Any:
-    from rich.table import Table
-
-    return Table(*columns, box=None, header_style="bold")
-
-
-def _show(table: Any) -> None:
+def _show(table: Table) -> None:
     from rich.console import Console
 
     Console(width=WIDTH).print(table)

@@ -19,6 +19,7 @@ from worker.reviews import Job, ScorerIdentity
 from worker.store.adapters import AdapterRow
 from worker.store.queries import CostRow, Queries
 from worker.store.results import Excerpt
+from worker.store.tables import ACTIVE_JOBS
 
 EXCERPT = 600
 """Characters that are shown of a review."""
@@ -104,8 +105,8 @@ class ReportData:
 
     @property
     def over(self) -> bool:
-        """Whether the job is done, stopped or cancelled: its labels don't change by themselves any more."""
-        return self.job.state in ("done", "stopped", "cancelled")
+        """Whether the job's labels don't change by themselves any more."""
+        return self.job.state not in ACTIVE_JOBS
 
 
 def read_report(queries: Queries, job_id: int, *, texts: int = 20) -> ReportData:

@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 from sqlalchemy import Connection, Engine, and_, case, exists, select, text, update
 
 from worker.errors import LeaseLost
-from worker.reviews import Lane, Lease
+from worker.reviews import LANES, Lane, Lease
 from worker.store.engine import now, read, write
 from worker.store.inserts import on_postgresql
 from worker.store.items import ITEMS
 from worker.store.queue import give_message_back, is_waiting, next_batch
-from worker.store.tables import LANES, Batch, Job
+from worker.store.tables import Batch, Job
 
 Held = TypeVar("Held", bound=Lease)
 

@@ -7,7 +7,7 @@ Times are seconds since 1970, by the database's own clock, so that hosts with di
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from sqlalchemy import (
     JSON,
@@ -29,16 +29,18 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from worker.policy import RequestReason
+from worker.reviews import LANES, JobState
+
 BigId = BigInteger().with_variant(Integer, "sqlite")
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
-JOB_STATES = ("reading", "running", "done", "stopped", "cancelled", "deleting")
+JOB_STATES: tuple[str, ...] = get_args(JobState)
 BATCH_STATES = ("queued", "running", "done", "split", "failed", "cancelled", "submitted", "parked")
 REQUEST_STATES = ("open", "packed", "labelled", "refused", "unanswered", "failed")
-REQUEST_REASONS = ("policy", "fallback", "cascade", "audit")
+REQUEST_REASONS: tuple[str, ...] = get_args(RequestReason)
 BULK_STATES = ("packed", "submitted", "collected", "failed")
 TEXTS = ("kept", "deleting", "deleted")
-LANES = ("adapter", "openai")
 RATERS = ("adapter", "oracle")
 ACTIVE_JOBS = ("reading", "running")
 OPEN_BATCHES = ("queued", "running", "submitted", "parked")
