@@ -26,7 +26,7 @@ demo-oracle: $(VENV)/ready
 	@echo
 	@echo "The oracle's labels here come from word lists: they show the way, not the quality."
 
-# After every edit: what needs no other process. Both at once, each with its own core's worth of work.
+# After every edit: what needs no other process, both at once.
 check: $(VENV)/ready
 	$(MAKE) --no-print-directory --jobs 2 lint unit
 

@@ -10,8 +10,7 @@ import pytest
 
 from tests.faults.bulk_drill import BulkDrill
 from tests.faults.oracle_drill import Drill
-from worker.jobs import asking as bulking
-from worker.jobs import asking as prompting
+from worker.jobs import asking as job_asking
 from worker.oracle import asking, throttle
 
 RUNS = int(os.environ.get("LORACLE_ORACLE_RUNS", "10"))
@@ -27,8 +26,8 @@ def test_every_review_ends_with_a_label_or_a_reason_and_within_budget(
     monkeypatch.setattr(throttle, "LONGEST_PAUSE_S", 0.3)
     monkeypatch.setattr(throttle, "QUOTA_PAUSE_S", 0.2)
     monkeypatch.setattr(throttle, "PROBE_S", 1.0)
-    monkeypatch.setattr(prompting, "PARKED_S", 0.1)
-    monkeypatch.setattr(prompting, "MONEY_UNDER_WAY_S", 0.05)
+    monkeypatch.setattr(job_asking, "PARKED_S", 0.1)
+    monkeypatch.setattr(job_asking, "MONEY_UNDER_WAY_S", 0.05)
     monkeypatch.setattr(asking, "LONGEST_WAIT_S", 0.05)
     monkeypatch.setattr(throttle, "REMEMBERED_S", 0.1)
     database = tmp_path / "drill.db"
@@ -40,10 +39,10 @@ def test_every_review_ends_with_a_label_or_a_reason_and_within_budget(
 def test_a_bulk_is_sent_once_whoever_dies_and_every_row_is_resolved(
     seed: int, tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulking, "TOKEN_LIMIT_S", 0.05)
+    monkeypatch.setattr(job_asking, "TOKEN_LIMIT_S", 0.05)
     # What the fake took it lists at once.
-    monkeypatch.setattr(bulking, "GRACE_S", 0.1)
-    monkeypatch.setattr(prompting, "PARKED_S", 0.1)
+    monkeypatch.setattr(job_asking, "GRACE_S", 0.1)
+    monkeypatch.setattr(job_asking, "PARKED_S", 0.1)
     database = tmp_path / "drill.db"
     shutil.copyfile(migrated_sqlite, database)
     BulkDrill(seed, database).run()

@@ -51,7 +51,7 @@ class Publishing:
 
         Taken in the order (priority, number of the batch within its job, job), so that jobs share the pool. A batch
         of a higher priority needs no room in it: a claim takes it with another one's message.
-        Call `unpublish` for those whose message couldn't be sent.
+        Call `publish_again` for those whose message couldn't be sent.
         """
         with read(self.engine) as connection:
             # Most calls find nothing to do, and these must not queue for the write lock.

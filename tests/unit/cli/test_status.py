@@ -11,7 +11,7 @@ import pytest
 from worker.bootstrap import Store, open_store
 from worker.cli.common import bulk_words, progress_words
 from worker.cli.status import _report
-from worker.pool import valkey as embedded
+from worker.pool import valkey
 from worker.reviews import JobSpec, Review, Score, ScorerIdentity
 from worker.settings import Settings
 from worker.store.progress import Progress, WaitingBulk
@@ -63,7 +63,7 @@ def test_batches_of_a_worker_that_was_killed_dont_move_and_promise_no_end(
     assert report["reviews_per_s"] > 0
 
     # A worker that lives moves them.
-    monkeypatch.setattr(embedded, "running_pid", lambda home: 1)
+    monkeypatch.setattr(valkey, "running_pid", lambda home: 1)
     monkeypatch.setattr("worker.pool.app.workers_online", lambda app, lane="adapter": {"a worker"})
     report = _report(settings, store, 1)
     assert report["waiting_for"] is None

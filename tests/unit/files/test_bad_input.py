@@ -9,8 +9,7 @@ import pytest
 import zstandard
 
 from worker.errors import ColumnMissing, FileUnreadable, Invalid, OptionInvalid
-from worker.files import ReadOptions, open_reviews
-from worker.files import sources as unpacking
+from worker.files import ReadOptions, open_reviews, sources
 
 ROWS = "id,text\n" + "".join(f"{n},review number {n} {os.urandom(8).hex()}\n" for n in range(8_000))
 
@@ -119,7 +118,7 @@ def test_truncated_file_is_refused_after_the_rows_before_the_break(tmp_path, pac
 
 @pytest.mark.parametrize("packing", ["gz", "zst"])
 def test_file_that_unpacks_to_far_more_than_it_is_is_left(tmp_path, monkeypatch, packing):
-    monkeypatch.setattr(unpacking, "RATIO_FREE_BYTES", 2_000_000)
+    monkeypatch.setattr(sources, "RATIO_FREE_BYTES", 2_000_000)
     pack = gzip.compress if packing == "gz" else zstandard.compress
     message = refusal(tmp_path / f"r.txt.{packing}", pack((b"abc" * 1000 + b"\n") * 5_000))
     assert "more than 200 times its size" in message

@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.pool.test_supervisor import CPU, FakeProcess
 from worker.errors import DataDirectoryBusy
-from worker.pool import valkey as embedded
+from worker.pool import valkey
 from worker.pool.supervisor import LocalPool
 from worker.pool.valkey import EmbeddedValkey, running_pid, socket_path
 from worker.settings import Settings
@@ -34,7 +34,7 @@ class Stage:
 
     @property
     def answers(self) -> bool:
-        return embedded._answers(socket_path(self.home))
+        return valkey._answers(socket_path(self.home))
 
 
 class StoppedFirst(FakeProcess):
@@ -82,7 +82,7 @@ def test_a_worker_that_cannot_start_leaves_neither_queue_nor_workers_behind(tmp_
 def test_a_pool_beside_another_worker_starts_nothing_and_takes_over_when_that_one_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "DYING_SERVER_S", 0.1)
+    monkeypatch.setattr(valkey, "DYING_SERVER_S", 0.1)
     with EmbeddedValkey(tmp_path) as other:
         with pytest.raises(DataDirectoryBusy), Stage(tmp_path).pool:
             pass

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from worker.errors import DeviceUnavailable, LoracleError
-from worker.pool import supervisor as gpus
+from worker.pool import supervisor
 from worker.pool.supervisor import Supervisor, WorkerPlan, environment, plan_workers
 from worker.settings import Settings
 
@@ -134,9 +134,9 @@ def test_a_gpu_that_is_not_there_is_refused_with_those_that_are() -> None:
 
 def test_gpus_are_those_that_cuda_visible_devices_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 3")
-    assert gpus.find_gpus() == ["2", "3"]
+    assert supervisor.find_gpus() == ["2", "3"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert gpus.find_gpus() == []
+    assert supervisor.find_gpus() == []
 
 
 def test_another_process_reads_the_same_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
