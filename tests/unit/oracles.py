@@ -86,7 +86,8 @@ class Bulk(BulkScorer):
     def score(self, reviews: Sequence[Review]) -> list[Outcome]:
         texts = [review.text for review in reviews]
         lines = self.plan("score", [False] * len(texts))
-        remote_id = self.submit(self.upload(self.content(lines, texts)), "")
+        content = self.content(lines, texts)
+        remote_id = self.submit(self.upload(content), "", content)
         while (batch := self.look(remote_id)).status not in OVER:
             time.sleep(0.01)
         collected = self.collect(batch, lines, texts)

@@ -201,7 +201,7 @@ def _submit(
     file_id = scorer.upload(content)
     ledger.bulks.note_upload(prompt, file_id)
     try:
-        return scorer.submit(file_id, bulk.client_key)
+        return scorer.submit(file_id, bulk.client_key, content)
     except (OracleInvalid, OracleUnavailable) as error:
         if isinstance(error, OracleInvalid | OracleQuotaSpent) or error.limited:
             # A clear no: there is no submission. After silence there may be one.
@@ -262,7 +262,7 @@ def _refusal(ledger: Ledger, prompt: Prompt, found: Collected, error: str | None
 
     A review is at fault only where others succeed. They don't where the oracle answered nothing of these jobs, or
     where so many refused lines are first ones; and a Bulk that is refused as a whole once more is no review's fault.
-    Lines whose parameters the server refused are asked once more, without these.
+    Lines that asked with other parameters than the next ones will are asked once more.
     """
     tried = [request.attempts > 0 for request in prompt.requests]
     if error is not None:

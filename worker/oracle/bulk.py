@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from worker.errors import BulkTooLarge, OracleInvalid, OracleUnavailable
 from worker.oracle.client import Reply, plain_code, raise_for, unavailable
 from worker.oracle.money import Charge, Price
-from worker.oracle.prompts import Learnt, fixed_ids
+from worker.oracle.prompts import FORM, PARAMETERS, Learnt, fixed_ids
 from worker.oracle.routes import ChatRoute, read_completion
 from worker.oracle.spec import OracleSpec
 from worker.reviews import Answer, Failure, Money, total
@@ -32,6 +32,8 @@ LOOK_BACK_S = 24 * 3600
 """How far before its row was written a submission is looked for: clocks differ."""
 OVER = ("completed", "failed", "expired", "cancelled")
 CLIENT_KEY = "client_key"
+ASKED = "asked"
+"""With which parameters the lines of a Bulk ask: until they are answered, others may have learnt to go without."""
 FEWEST_LINES = 3
 """Fewer lines without one good answer may be due to their reviews."""
 
@@ -49,8 +51,8 @@ class Line:
 class Collected:
     """What came back: answers, and charges, by position; what has no answer must be asked again.
 
-    `refusal`: of all lines the server answered none well, and this is what it said most often. `learnt`: it named
-    parameters that the next requests go without.
+    `refusal`: of all lines the server answered none well, and this is what it said most often. `learnt`: the next
+    requests ask with other parameters than these lines did.
     """
 
     answers: Mapping[int, Answer]
@@ -128,14 +130,15 @@ class BulkScorer:
                 expires_after={"anchor": "created_at", "seconds": KEEP_INPUT_S},
             ).id
 
-    def submit(self, file_id: str, client_key: str) -> str:
-        """Submits an uploaded file under our key; the id of OpenAI's batch."""
+    def submit(self, file_id: str, client_key: str, content: bytes) -> str:
+        """Submits an uploaded file of this content under our key; the id of OpenAI's batch."""
+        first = json.loads(content.partition(b"\n")[0])["body"]
         with _translated(self):
             return self._client.batches.create(
                 input_file_id=file_id,
                 endpoint="/v1/chat/completions",
                 completion_window=WINDOW,
-                metadata={CLIENT_KEY: client_key},
+                metadata={CLIENT_KEY: client_key, ASKED: json.dumps(_parameters(first))},
                 output_expires_after={"anchor": "created_at", "seconds": KEEP_OUTPUT_S},
             ).id
 
@@ -168,7 +171,7 @@ class BulkScorer:
         answers: dict[int, Answer] = {}
         charges: dict[int, Charge] = {}
         refusals: list[str | None] = []
-        asked = self.body(lines[0], texts) if lines else {}
+        asked = json.loads((batch.metadata or {}).get(ASKED, "{}"))
         refused: set[str] = set()
         for file_id in (batch.output_file_id, batch.error_file_id):
             for custom_id, status, body, request_id in self._results(file_id):
@@ -196,8 +199,8 @@ class BulkScorer:
             where = self.spec.base_url
             refusal = f"the server refuses every request: {where} {said}. Check --model and OPENAI_BASE_URL"
         self._route.learnt.leave_out(refused, asked)
-        asks_otherwise = bool(lines) and self.body(lines[0], texts) != asked
-        return Collected(answers, charges, refusal, learnt=asks_otherwise)
+        learnt = bool(lines) and _parameters(self.body(lines[0], texts)) != asked
+        return Collected(answers, charges, refusal, learnt=learnt)
 
     def forget(self, file_id: str | None) -> bool:
         """Deletes uploaded reviews; whether they are gone. What can't be deleted now goes by itself in three days."""
@@ -259,6 +262,12 @@ class BulkScorer:
                     continue
                 outcome = Failure(reply.trouble, reply.state)
             answers[position] = Answer(outcome, reply.model, reply.request_id, charge.tokens, charge.cost)
+
+
+def _parameters(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What a server may refuse of a request, without a word of its reviews."""
+    found = {name: body[name] for name in sorted(body.keys() & PARAMETERS)}
+    return {**found, FORM: {"type": found[FORM]["type"]}} if FORM in found else found
 
 
 def _refusal(status: int, body: object) -> str | None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.contract.asking import ask, pack
 from tests.contract.enqueued import sql
-from tests.fake_openai import BatchPlan, FakeOpenAI, Fault, rule_label
+from tests.fake_openai import VOICES, BatchPlan, FakeOpenAI, Fault, Voice, rule_label
 from tests.unit import oracles
 from worker.errors import DatabaseBusy, OracleInvalid, OracleUnavailable
 from worker.jobs import asking as bulking
@@ -20,6 +20,7 @@ from worker.jobs.asking import advance_bulks, ask_prompt
 from worker.oracle import asking, bulk
 from worker.oracle.asking import OracleScorer
 from worker.oracle.bulk import BulkScorer
+from worker.oracle.prompts import Learnt
 from worker.reviews import Money
 from worker.store.bulks import Bulks
 from worker.store.engine import make_engine
@@ -384,6 +385,27 @@ def test_odd_lines_of_a_bulk_are_asked_again_and_the_others_saved(site: Site) ->
         site.step(rounds=30, size=1000)
         assert site.labels(job_id) == site.expected(job_id)
         assert sorted(server.asked.values()) == [1, 1, 1, 2, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("voice", "form"),
+    [
+        (VOICES["mistral"], "json_schema"),
+        (dataclasses.replace(VOICES["groq"], unknown=()), "json_object"),
+    ],
+    ids=["parameters", "form"],
+)
+def test_what_one_bulk_teaches_is_no_fault_of_those_that_were_submitted_before(
+    site: Site, voice: Voice, form: str
+) -> None:
+    with FakeOpenAI(voice=voice) as server:
+        learnt = Learnt()
+        job_id = site.ask(24, oracles.bulk(server, reviews_per_prompt=3, learnt=learnt))
+        site.step(rounds=60, size=12)
+        assert site.queries.jobs.get(job_id).error is None
+        assert site.labels(job_id) == site.expected(job_id)
+        # Each Bulk's refusal counts against the form that it asked for.
+        assert learnt.dialect.form == form
 
 
 @pytest.mark.parametrize(

@@ -74,9 +74,10 @@ def test_a_bulk_s_lines_and_its_submission_are_the_sdk_s_own_types() -> None:
     with FakeOpenAI() as server:
         scorer = oracles.bulk(server, reviews_per_prompt=2)
         lines = scorer.plan("b1", [False] * len(TEXTS))
-        file_id = scorer.upload(scorer.content(lines, TEXTS))
+        content = scorer.content(lines, TEXTS)
+        file_id = scorer.upload(content)
         sent = [json.loads(line) for line in io.BytesIO(server.shelf.files[file_id])]
-        remote_id = scorer.submit(file_id, "key")
+        remote_id = scorer.submit(file_id, "key", content)
         batch = server.shelf.batches[remote_id]
     assert [line["custom_id"] for line in sent] == [line.custom_id for line in lines]
     for line in sent:
@@ -87,7 +88,11 @@ def test_a_bulk_s_lines_and_its_submission_are_the_sdk_s_own_types() -> None:
         BatchCreateParams,
         {name: batch[name] for name in ("input_file_id", "endpoint", "completion_window", "metadata")},
     )
-    assert batch["metadata"] == {"client_key": "key"}
+    assert batch["metadata"]["client_key"] == "key"
+    asked = json.loads(batch["metadata"]["asked"])
+    assert asked == {
+        name: sent[0]["body"][name] for name in ("max_completion_tokens", "reasoning_effort", "store")
+    } | {"response_format": {"type": "json_schema"}}
 
 
 def test_the_fake_answers_as_the_sdk_expects() -> None:
