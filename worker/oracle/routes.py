@@ -132,8 +132,10 @@ def read_labels(content: object, ids: Sequence[str], labels: Sequence[str]) -> l
 
 
 def _label(value: object, labels: Sequence[str]) -> str | None:
-    if not isinstance(value, str) or value in labels:
-        return value if isinstance(value, str) else None
+    if not isinstance(value, str):
+        return None
+    if value in labels:
+        return value
     same = [label for label in labels if label.strip().casefold() == value.strip().casefold()]
     return same[0] if len(same) == 1 else None
 

@@ -79,6 +79,7 @@ def broker_url(settings: Settings) -> str:
 def make_app(settings: Settings) -> Celery:
     """The Celery app of these settings: a queue per lane; connects on first use."""
     app = Celery("loracle", broker=broker_url(settings))
+    # kombu's constructors have no types.
     app.conf.update(POLICY, include=["worker.pool.tasks"], task_queues=[Queue(lane) for lane in LANES])  # type: ignore[no-untyped-call]
     app.steps["worker"].add("worker.pool.worker:SweeperStep")
     return app

@@ -23,6 +23,10 @@ from worker.pool.valkey import EmbeddedValkey, running_pid
 from worker.reviews import Lane
 from worker.settings import DOTENV, Settings
 
+log = logging.getLogger(__name__)
+
+CHILDREN_PER_GPU = 3
+SHARED_VARIABLES = ("DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
 COUNT_GPUS = "import torch; print(torch.cuda.device_count())"
 
 
@@ -44,12 +48,6 @@ def find_gpus() -> list[str]:
         )
         return [str(index) for index in range(int(counted.stdout))]
     return []
-
-
-log = logging.getLogger(__name__)
-
-CHILDREN_PER_GPU = 3
-SHARED_VARIABLES = ("DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
 
 
 @dataclass(frozen=True, slots=True)

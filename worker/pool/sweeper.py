@@ -45,8 +45,8 @@ class Sweeper(threading.Thread):
     """Sweeps the ledger of its lanes every `interval_s` seconds, and at once when woken.
 
     It opens the ledger itself, on its own thread, and survives every error: with the database away it rests
-    longer and longer, up to ten seconds, and goes on. `before_publishing` does what must precede it. Jobs that
-    are over are left to the `measurer`, after publishing.
+    longer and longer, up to ten seconds, and goes on. `child_died` is told the task of a child that is lost,
+    `before_publishing` does what must come before it. Jobs that are over are left to the `measurer`, after it.
     """
 
     def __init__(
@@ -58,10 +58,8 @@ class Sweeper(threading.Thread):
         queue_length: Callable[[Lane], int | None],
         window: int,
         interval_s: float,
+        child_died: Callable[[Ledger, str], object],
         before_publishing: Callable[[Ledger], None] | None = None,
-        child_died: Callable[[Ledger, str], object] = lambda ledger, task_id: ledger.batches.expire_lease(
-            task_id
-        ),
         measurer: Measurer | None = None,
     ) -> None:
         super().__init__(name="sweeper", daemon=True)

@@ -149,8 +149,8 @@ def score_batch(self: Any, batch_id: int) -> None:
         )
 
 
-class Lane:
-    """What all threads of this process share: the oracle's scorers, and a throttle for each model at an address."""
+class OracleParts:
+    """What the threads of the openai lane share: the scorers, and a throttle for each model at an address."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -184,7 +184,7 @@ def _throttle(settings: Settings, base_url: str, model: str) -> RedisThrottle:
     )
 
 
-_lane = Lane()
+_oracle_parts = OracleParts()
 
 
 @shared_task(bind=True, name=ASK_PROMPT)  # type: ignore[untyped-decorator]
@@ -199,8 +199,8 @@ def ask_prompt(self: Any, batch_id: int) -> None:
             asking.ask_prompt(
                 batch_id,
                 ledger=parts.store.ledger,
-                oracle_for=_lane.oracles(),
-                gate_for=_lane.gate,
+                oracle_for=_oracle_parts.oracles(),
+                gate_for=_oracle_parts.gate,
                 retry_delay_s=parts.settings.retry_delay_s,
                 poll_s=parts.settings.bulk_poll_s,
                 max_total=parts.settings.most_spent,

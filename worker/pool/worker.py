@@ -176,8 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         queue_length=length,
         window=settings.publish_window,
         interval_s=settings.sweep_interval_s,
-        before_publishing=prepare if threads else lambda ledger: breaker().look(ledger),
         child_died=lambda ledger, task_id: ledger.faults.child_died(task_id, worker_name(settings)),
+        before_publishing=prepare if threads else lambda ledger: breaker().look(ledger),
         measurer=Measurer(),
     )
     worker = app.Worker(

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Engine, exists, not_, select, update
 from worker.oracle.money import Charge
 from worker.reviews import Answer, Prompt
 from worker.store.engine import now, read, write
-from worker.store.items import close_batch, close_unsent, give_up, insert_bulk, reopen_packed, split_prompt
-from worker.store.leases import NO_LEASE, hold
+from worker.store.items import close_unsent, give_up, insert_bulk, reopen_packed, split_prompt
+from worker.store.leases import NO_LEASE, close_batch, hold
 from worker.store.money import settle, settle_unsent
 from worker.store.requests import settle_answers
 from worker.store.tables import Batch, Bulk, Request

@@ -12,6 +12,7 @@ from worker.store.engine import now, read, rewrite_sqlite, write
 from worker.store.inserts import upserting
 from worker.store.items import leave
 from worker.store.job_rows import read_job
+from worker.store.leases import NO_LEASE
 from worker.store.tables import (
     ACTIVE_JOBS,
     Agreement,
@@ -85,7 +86,7 @@ class Deletion:
         The same file can be enqueued anew at once. Returns the uploads of its Bulks that may still be at OpenAI.
 
         Raises:
-            JobUnknown, JobStateInvalid: see `deletable`.
+            JobUnknown, JobStateInvalid: see `check`.
         """
 
         def work(connection: Connection) -> list[UploadedFile]:
@@ -244,18 +245,17 @@ def _packed_into(job_id: int) -> Any:
 
 def _take_leases(connection: Connection, job_id: int) -> None:
     """Leases that ran out end for good: a worker that wakes up must not write. Requests leave their Prompts."""
-    over = {"lease_token": None, "lease_until": None}
     connection.execute(
         update(Batch)
         .where(Batch.job_id == job_id, Batch.lane == "adapter", Batch.state == "running")
-        .values(state="cancelled", finished_at=now(), **over)
+        .values(state="cancelled", finished_at=now(), **NO_LEASE)
     )
     packed = connection.scalars(_packed_into(job_id).distinct().order_by(Request.batch_id)).all()
     for batch_id in packed:
         connection.execute(
             update(Batch)
             .where(Batch.id == batch_id, Batch.state == "running", Batch.lease_until < now())
-            .values(state="queued", published_at=None, **over)
+            .values(state="queued", published_at=None, **NO_LEASE)
         )
         leave(connection, int(batch_id or 0))
 

@@ -22,21 +22,17 @@ class Items(Protocol):
 
     def must_wait(self, connection: Connection, batch: Any) -> bool:
         """Whether it can't be taken apart now, however often it was tried."""
-        ...
 
     def left(self, connection: Connection, batch: Any) -> Sequence[Any]:
         """What has no label and no reason yet, in order."""
-        ...
 
     def split(
         self, connection: Connection, batch: Any, left: Sequence[Any], reason: str, *, max_attempts: int
     ) -> None:
         """Queues two batches, each with half of what is left."""
-        ...
 
     def fail(self, connection: Connection, batch: Any, left: Sequence[Any], reason: str) -> None:
         """What is left has no label, for this reason."""
-        ...
 
 
 class Rows:
@@ -264,16 +260,6 @@ def _over() -> ColumnElement[bool]:
 
 def _packed(batch_id: int) -> tuple[Any, ...]:
     return (Request.batch_id == batch_id, Request.state == "packed")
-
-
-def close_batch(connection: Connection, batch_id: int, state: str) -> None:
-    """The batch is over. A request that began to follow when its text had just been answered is packed anew."""
-    reopen_packed(connection, batch_id)
-    connection.execute(
-        update(Batch)
-        .where(Batch.id == batch_id)
-        .values(state=state, lease_token=None, lease_until=None, error=None, finished_at=now())
-    )
 
 
 def close_unsent(connection: Connection, batch_id: int, reason: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
@@ -13,7 +14,7 @@ from worker.errors import LeaseLost
 from worker.reviews import LANES, Lane, Lease
 from worker.store.engine import now, read, write
 from worker.store.inserts import on_postgresql
-from worker.store.items import ITEMS
+from worker.store.items import ITEMS, reopen_packed
 from worker.store.queue import give_message_back, is_waiting, next_batch
 from worker.store.tables import Batch, Job
 
@@ -23,7 +24,7 @@ NO_LEASE: dict[str, Any] = {"lease_token": None, "lease_until": None}
 
 
 @dataclass(frozen=True, slots=True)
-class Leases(Generic[Held]):
+class Leases(ABC, Generic[Held]):
     """What the batches of both lanes have in common; `claim` is each lane's own, since it brings what they hold."""
 
     lane: ClassVar[Lane]
@@ -46,9 +47,9 @@ class Leases(Generic[Held]):
             if held is not None:
                 return held
 
+    @abstractmethod
     def claim(self, batch_id: int, *, task_id: str = "") -> Held | None:
         """queued -> running under a fresh lease, committed before any work; None if it isn't waiting."""
-        raise NotImplementedError
 
     def _take(self, connection: Connection, batch_id: int, task_id: str) -> Any:
         """The columns of the batch, now leased; None if it isn't waiting."""
@@ -134,6 +135,16 @@ def lease_lost(held: Lease) -> LeaseLost:
 def leased(held: Lease) -> tuple[Any, ...]:
     """Conditions on Batch: it is this one, and still leased to its holder."""
     return (Batch.id == held.id, Batch.lease_token == held.lease_token, Batch.state == "running")
+
+
+def close_batch(connection: Connection, batch_id: int, state: str) -> None:
+    """A Prompt or Bulk is over. A request that followed it just after its text was answered is packed anew."""
+    reopen_packed(connection, batch_id)
+    connection.execute(
+        update(Batch)
+        .where(Batch.id == batch_id)
+        .values(**NO_LEASE, state=state, error=None, finished_at=now())
+    )
 
 
 def put_back(

@@ -12,14 +12,13 @@ from worker.oracle.money import Charge
 from worker.reviews import Answer, Lane, Prompt
 from worker.store.engine import now, write
 from worker.store.items import (
-    close_batch,
     close_unsent,
     is_out,
     leave,
     unanswered,
     unanswered_and_whether_some_are_over,
 )
-from worker.store.leases import NO_LEASE, Leases, hold, is_held, lease_lost
+from worker.store.leases import NO_LEASE, Leases, close_batch, hold, is_held, lease_lost
 from worker.store.money import settle
 from worker.store.requests import fail_stopped, settle_answers
 from worker.store.tables import Batch

@@ -14,8 +14,8 @@ from tests.contract.enqueued import sql
 from tests.fake_openai import VOICES, BatchPlan, FakeOpenAI, Fault, Voice, rule_label
 from tests.unit import oracles
 from worker.errors import DatabaseBusy, OracleInvalid, OracleUnavailable
-from worker.jobs import asking as bulking
-from worker.jobs import holding as prompt_book
+from worker.jobs import asking as story
+from worker.jobs import holding
 from worker.jobs.asking import advance_bulks, ask_prompt
 from worker.oracle import asking, bulk
 from worker.oracle.asking import OracleScorer
@@ -255,7 +255,7 @@ def test_foreign_errors_are_named_without_their_words(
 def test_a_bulk_s_results_are_resolved_row_by_row(
     site: Site, plans: list[BatchPlan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulking, "TOKEN_LIMIT_S", 0.0)
+    monkeypatch.setattr(story, "TOKEN_LIMIT_S", 0.0)
     with FakeOpenAI(batches=plans) as server:
         job_id = site.ask(20, oracles.bulk(server, reviews_per_prompt=3))
         site.step(rounds=60, size=1000)
@@ -371,7 +371,7 @@ def test_a_submission_of_which_nobody_heard_is_looked_for_before_it_is_made_agai
             # OpenAI may only be slow to list it.
             assert site.step(rounds=3, size=1000) == 0
             assert server.shelf.batches == {}
-            monkeypatch.setattr(bulking, "GRACE_S", 0.0)
+            monkeypatch.setattr(story, "GRACE_S", 0.0)
         sql(site.engine, "UPDATE batches SET not_before = 0")
         site.step(rounds=30, size=1000)
         assert site.labels(job_id) == site.expected(job_id)
@@ -521,7 +521,7 @@ def test_a_lease_is_kept_while_a_call_takes_longer(site: Site) -> None:
 def test_paid_answers_outlive_a_database_that_is_away_for_a_moment(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prompt_book, "SAVE_AGAIN_S", 0.0)
+    monkeypatch.setattr(holding, "SAVE_AGAIN_S", 0.0)
     save, away = Prompts.save, [DatabaseBusy("locked"), DatabaseBusy("locked")]
 
     def unlucky(*arguments: Any, **options: Any) -> None:

@@ -18,10 +18,10 @@ from worker.store.publishing import Swept
 
 class FakeLedger:
     def __init__(self) -> None:
-        self.batches = self.publishing = self
+        self.publishing = self
         self.sweeps: list[bool] = []
         self.expired: list[str] = []
-        self.unpublished: list[int] = []
+        self.published_again: list[int] = []
         self.broken = False
         self.waiting: list[int] = []
         self.result = Swept()
@@ -36,7 +36,7 @@ class FakeLedger:
         return self.waiting[:window]
 
     def publish_again(self, batch_ids: Sequence[int]) -> None:
-        self.unpublished += batch_ids
+        self.published_again += batch_ids
 
     def expire_lease(self, task_id: str) -> bool:
         if self.broken:
@@ -63,6 +63,7 @@ def sweeper(ledger: FakeLedger, broker: FakeBroker, **options: Any) -> Sweeper:
         publish=broker.publish,
         queue_length=lambda lane: broker.length,
         window=4,
+        child_died=lambda _, task_id: ledger.expire_lease(task_id),
         **{"interval_s": 3600.0, **options},
     )
 
@@ -85,7 +86,7 @@ def test_a_round_tops_up_the_window_and_only_an_empty_queue_counts_as_empty() ->
     one.sweep()
     assert ledger.sweeps == [True, False, False]
     assert broker.published == [1, 2, 3, 4] * 2
-    assert ledger.unpublished == [1, 2, 3, 4]
+    assert ledger.published_again == [1, 2, 3, 4]
 
 
 def test_an_outage_is_told_once_and_its_end_once(caplog: pytest.LogCaptureFixture) -> None:
