@@ -12,6 +12,7 @@ from pathlib import Path
 
 from worker.errors import TrainingInvalid
 from worker.files import GoldColumn, ReadOptions, open_reviews
+from worker.files.gold import MARKERS
 from worker.model.encoding import plan_micro_batches
 from worker.reviews import Reject, Review
 
@@ -103,12 +104,14 @@ def read_labelled(
         [(review.gold_label or "").strip() for review in reviews], [*cells], labels, read
     )
     mapped = [(review, label) for review in reviews if (label := column(review.gold_label)) is not None]
+    counts["reviews without a label left out"] += sum(
+        not column.word(review.gold_label) for review in reviews
+    )
     told = [*([doubt] if (doubt := column.doubt()) else []), *column.announcements()]
     if told and not (labels or (read.meanings and not read.meanings.is_list)):
         raise TrainingInvalid(
-            f"the data have labels that aren't among {', '.join(names)}: {', '.join(sorted(column.unmapped)[:5])}. "
-            "Name them all with --labels, or say what each means, as in --labels 1=negative,2=positive: then the "
-            "others are left out."
+            f"the data have labels that aren't among {', '.join(names)}. {'. '.join(told)}. "
+            "Name them all with --labels to train on them."
         )
     if not mapped:
         raise TrainingInvalid(f"the data hold no gold label: {'; '.join(told)}.")
@@ -218,6 +221,7 @@ def _gold_column(
     told = read.meanings
     names = tuple(labels) or (() if told is None else told.names)
     if not names:
+        distinct = [label for label in distinct if label not in MARKERS]
         polarity = GoldColumn(POLARITY)
         polarity.look([*distinct, *more])
         if all(polarity(label) for label in distinct):

@@ -204,7 +204,12 @@ def _example(header: Header) -> str:
 
 
 def _refuse_label_as_header(header: Header) -> None:
-    """A label's word that comes again in its own column names no column, whatever else is said of the file."""
+    """A label's word that comes again in its own column names no column, whatever else is said of the file.
+
+    Beside a usual name it does: `text,positive` above positive and negative.
+    """
+    if any(_plain(name) in (*TEXT_NAMES, *LABEL_NAMES) for name in header.names):
+        return
     for name in header.names:
         if name.casefold() in LABEL_WORDS and name in map(_label_text, header.first_values.get(name, ())):
             raise _no_header(header)
@@ -220,9 +225,9 @@ def _refuse_data_as_header(header: Header) -> None:
             "is a review); if it names the column, give it with --text-column."
         )
     label_words = sum(name.casefold() in LABEL_WORDS for name in names)
-    if label_words == 1 or any(_is_value(name, header.first_values.get(name, ())) for name in names):
-        raise _no_header(header)
-    if any(_is_sentence(name) for name in names):
+    if label_words == 1 or any(
+        _is_sentence(name) or _is_value(name, header.first_values.get(name, ())) for name in names
+    ):
         raise _no_header(header, " If that line does name the columns, choose the text's with --text-column.")
 
 
@@ -285,8 +290,8 @@ def _doubt_label(values: Sequence[Any]) -> str | None:
     if other := [value for value in numbers if not _BINARY.fullmatch(value)]:
         told = suggestion(numbers, ("negative", "positive"))
         return (
-            f"values such as {other[0]} may be ratings, and only 0 and 1 are labels. Say what they mean, for example "
-            f"with --labels {told}"
+            f"values such as {other[0]} may be ratings. Say what they mean, for example with --labels {told}, or "
+            "take it with --label-column if they are the places of the labels from 0"
         )
     return None
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import itertools
-import re
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 
 from worker.errors import FileUnreadable
-from worker.files.columns import Header, choose_columns, listed
+from worker.files.columns import MAX_GUESSED_LABELS, Header, choose_columns, listed
 from worker.files.dialect import find_dialect
+from worker.files.gold import NUMBER
 from worker.files.lines import LineReader
 from worker.files.records import (
     GUESS_RECORDS,
@@ -41,7 +41,7 @@ class DelimitedReader(LineReader):
         self._source = source
         self._options = options
         self._names: list[str] = []
-        self._others: _Others | None = None
+        self._others = _Others()
         self._doubtful: list[int] = []
         self._dialect, announced = find_dialect(source, fmt, options)
         rows = self._rows()
@@ -98,6 +98,9 @@ class DelimitedReader(LineReader):
         if not any(row[-1].strip() for row in rows):
             self._names.append("")
             return ["each row ends with a delimiter that the header lacks: its last cell is left out"]
+        # R's row names are all different. A comma in a text that isn't quoted mostly has a space behind it.
+        if len({row[0] for row in rows}) < len(rows) or any(row[1].startswith(" ") for row in rows):
+            return []
         self._names.insert(0, ROW_NAMES)
         return [
             f"the header is one name short of every row: the first column holds row names ('{ROW_NAMES}')"
@@ -171,57 +174,57 @@ class DelimitedReader(LineReader):
                 row, broken = (spaced, None) if spaced is not None else ([], _reason(error))
                 lines.give_back()
             else:
-                if len(lines.held) > 1 and seen_header and not lines.problems:
-                    broken = self._swallowed(row, lines.held, start)
-                    if broken is not None:
-                        row = []
-                        lines.give_back()
-                elif seen_header and self._names and len(row) != len(self._names) and len(lines.held) == 1:
-                    spaced = dialect.tolerant(lines.held[0])
-                    row = spaced if spaced is not None and len(spaced) == len(self._names) else row
+                if seen_header and row and (len(lines.held) > 1 or len(row) != len(self._names)):
+                    row, broken = self._second_look(row, lines, start)
             problem = lines.problem() if lines.problems else None
             if problem or broken or (row if seen_header else any(cell.strip() for cell in row)):
                 seen_header = True
                 yield start, row, problem or broken
 
-    def _swallowed(self, row: Sequence[str], held: Sequence[str], start: int) -> str | None:
-        """Why a record of several lines is broken: the lines that a stray quote swallowed are records themselves.
+    def _second_look(self, row: list[str], lines: _Lines, start: int) -> tuple[list[str], str | None]:
+        """The cells of a record of several lines, or with more or fewer cells than the header, and what is wrong.
 
-        Where they only may be, the record stays whole, and is told of after the read.
+        Where each line is a record by itself, a stray quote may have swallowed them. If the whole is none, they are
+        read again. Else it is what a writer of csv makes of a text that holds such lines: it stays as it is, and is
+        told of after the read.
         """
         width = len(self._names)
-        if width < 2:
-            return None
-        cells = [line.rstrip("\r\n").split(self._dialect.delimiter) for line in held]
+        if len(lines.held) == 1:
+            spaced = self._dialect.tolerant(lines.held[0])
+            return (spaced if spaced is not None and len(spaced) == width else row), None
+        cells = [line.rstrip("\r\n").split(self._dialect.delimiter) for line in lines.held]
+        if width < 2 or lines.problems or any(len(found) != width for found in cells):
+            return row, None
         if len(row) != width:
-            return SWALLOWED if any(len(found) == width for found in cells[1:]) else None
-        if any(len(found) != width for found in cells):
-            return None
-        if self._others is not None and all(self._others.fit(found) for found in cells):
-            return SWALLOWED
-        self._doubtful.append(start)
-        return None
+            lines.give_back()
+            return [], SWALLOWED
+        if all(self._others.fit(found) for found in cells):
+            self._doubtful.append(start)
+        return row, None
 
 
 class _Others:
-    """What the cells beside the text look like in the first records."""
+    """What the cells beside the text hold in the first records: numbers, a few words that come again, or anything."""
 
-    def __init__(self, places: Sequence[int], rows: Sequence[Sequence[str]]) -> None:
-        self._shapes = {at: {_shape(row[at]) for row in rows} for at in places}
+    def __init__(self, places: Sequence[int] = (), rows: Sequence[Sequence[str]] = ()) -> None:
+        self._numbers: list[int] = []
+        self._words: dict[int, set[str]] = {}
+        for at in places if rows else ():
+            found = {row[at].strip() for row in rows}
+            if all(NUMBER.fullmatch(cell) for cell in found):
+                self._numbers.append(at)
+            elif len(found) <= min(MAX_GUESSED_LABELS, len(rows) // 2):
+                self._words[at] = found
 
     def fit(self, cells: Sequence[str]) -> bool:
         """Whether a line's cells look like those of a record."""
-        return bool(self._shapes) and all(_shape(cells[at]) in found for at, found in self._shapes.items())
+        return all(NUMBER.fullmatch(_bare(cells[at])) for at in self._numbers) and all(
+            _bare(cells[at]) in found for at, found in self._words.items()
+        )
 
 
-def _shape(cell: str) -> str:
-    """Words of labels as they are, other words and numbers by their kinds."""
-    text = cell.strip().strip('"')
-    return (
-        re.sub(r"\d+", "9", text)
-        if len(text) <= 20 and " " not in text
-        else re.sub(r"[^\W\d]+|\d+", "a", text)
-    )
+def _bare(cell: str) -> str:
+    return cell.strip().strip('"')
 
 
 class _RecordTooLongError(Exception):
@@ -255,7 +258,8 @@ class _Lines:
             if self._held_chars > self._limit:
                 raise _RecordTooLongError
             raw = next(self._lines)
-            line = self._decoded(raw, self._line_no + 1)
+            sound = None if isinstance(raw, LongLine) or b"\0" in raw else decode_line(raw, self._encoding)
+            line = self._replaced(raw, self._line_no + 1) if sound is None else sound
         self._line_no += 1
         self.held.append(line)
         self._held_chars += len(line)
@@ -279,17 +283,13 @@ class _Lines:
             (self.problems.pop(no) for no in sorted(self.problems) if first <= no <= self._line_no), None
         )
 
-    def _decoded(self, raw: Line, line_no: int) -> str:
+    def _replaced(self, raw: Line, line_no: int) -> str:
         if isinstance(raw, LongLine):
             self.problems[line_no] = LINE_TOO_LONG.format(limit=self._limit)
             return '"\n' if raw.quotes % 2 else "x\n"
-        if b"\0" in raw:
-            self.problems[line_no] = NUL
-        line = decode_line(raw, self._encoding)
-        if line is None:
-            self.problems[line_no] = f"not valid {self._encoding}"
-            return raw.decode(self._encoding, "replace")
-        return line
+        valid = decode_line(raw, self._encoding) is not None
+        self.problems[line_no] = NUL if valid else f"not valid {self._encoding}"
+        return raw.decode(self._encoding, "replace")
 
 
 def _reason(error: Exception) -> str:

@@ -7,6 +7,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from worker.files.guessing import SEP_LINE, sniff_delimiter
@@ -36,6 +37,11 @@ class Dialect:
             more["quoting"] = csv.QUOTE_NONE
         elif self.quote == "backslash":
             more["escapechar"] = "\\"
+            # csv drops every backslash, and with it those of C:\new and of \N for a missing value.
+            escapes = re.compile(rf'\\["\\\r\n{re.escape(self.delimiter)}]|\\')
+            doubled = partial(escapes.sub, lambda found: found[0].ljust(2, "\\"))
+            # Not a generator: that would end at the first error of `lines`.
+            lines = map(doubled, lines)
         return csv.reader(
             lines,
             delimiter=self.delimiter,
@@ -149,20 +155,20 @@ def _guess_quote(lines: list[str], double: Dialect) -> tuple[Dialect, list[str]]
             return _with_spaces(double)
         return double, []
     backslash = replace(double, quote="backslash")
-    if any('\\"' in line for line in lines):
-        trial = _try(lines, backslash)
-        if trial.broken < as_double.broken or (trial.broken == 0 and trial.long < as_double.long):
-            return backslash, [
-                'quotes in texts are written \\" (--quote backslash, guessed; --quote double chooses the other way)'
-            ]
-    spaced = _try(lines, replace(double, spaces=True))
-    if spaced.broken < as_double.broken and not spaced.broken:
-        return _with_spaces(double)
-    if double.delimiter == "\t" and _plain(lines):
+    broken = _try(lines, backslash).broken if any('\\"' in line for line in lines) else as_double.broken
+    plain = double.delimiter == "\t" and _plain(lines)
+    if broken < as_double.broken and not (broken and plain):
+        return backslash, [
+            'quotes in texts are written \\" (--quote backslash, guessed; --quote double chooses the other way)'
+        ]
+    if plain:
         return replace(double, quote="none"), [
             "quotes are characters of the text: without them each line has the same number of cells "
             "(--quote none, guessed; --quote double chooses the other way)"
         ]
+    spaced = _try(lines, replace(double, spaces=True))
+    if spaced.broken < as_double.broken and not spaced.broken:
+        return _with_spaces(double)
     return double, []
 
 
@@ -171,17 +177,18 @@ def _with_spaces(dialect: Dialect) -> tuple[Dialect, list[str]]:
 
 
 def _has_spaces(lines: list[str], dialect: Dialect) -> bool:
-    """Whether a cell begins with a space and a quote that aren't within quotes themselves."""
+    """Whether a cell begins with a space and a quote that aren't within quotes themselves, and all reads well so."""
     trial = _try(lines, dialect)
     if not any(cell.startswith(" ") and cell.lstrip().startswith('"') for row in trial.rows for cell in row):
         return False
     written = "".join(lines)
-    return any(
+    found = any(
         cell.lstrip(" ").startswith('"') and f'"{cell.replace(chr(34), chr(34) * 2)}"' not in written
         for row in trial.rows
         for cell in row
         if cell.startswith(" ")
     )
+    return found and not _try(lines, replace(dialect, spaces=True)).broken
 
 
 def _plain(lines: list[str]) -> bool:

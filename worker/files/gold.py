@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from worker.errors import OptionInvalid
 
@@ -30,6 +31,7 @@ _RANGE = re.compile(r"([+-]?\d+(?:\.\d+)?)-([+-]?\d+(?:\.\d+)?)")
 _LIST_OF_ONE = re.compile(r"""\[\s*(["']?)([^,"'\[\]]+)\1\s*\]""")
 
 
+@lru_cache(maxsize=4096)
 def word_of(cell: str) -> str:
     """A gold cell as it is compared: numbers by value, `['x']` and fastText's `__label__x` as x."""
     text = cell.strip()
@@ -46,7 +48,7 @@ def word_of(cell: str) -> str:
 class Meanings:
     """`--labels`: `names` are the labels in order, `words` and `ranges` the cells that mean one of them.
 
-    `is_list` says that only names were given: they stand for the numbers from 0.
+    `is_list` says that only names were given: they are the labels at the places 0, 1, ….
     """
 
     names: tuple[str, ...]
@@ -65,7 +67,7 @@ class Meanings:
         if not any("=" in part for part in parts):
             if not all(parts) or len({part.casefold() for part in parts}) < len(parts):
                 raise OptionInvalid(f"--labels {text!r} must be different names with commas between them.")
-            return cls(tuple(parts), {str(at): name for at, name in enumerate(parts)}, is_list=True)
+            return cls(tuple(parts), {}, is_list=True)
         words: dict[str, str] = {}
         ranges: list[tuple[float, float, str]] = []
         names: list[str] = []
@@ -112,9 +114,10 @@ class GoldColumn:
     """The labels that a column's cells mean.
 
     By name first, whatever the case, and by pos for positive and the like; then by `told`. Without it numbers are
-    places in `labels` only where the whole column holds the first place, the last one, and nothing but places: 1
-    of 5 stars is no label, and a column that begins with 0 and 1 may end with 4. `look` reads the column; `growing`
-    does without: the cells are seen as they come, and numbers may be taken back in the end.
+    places in `labels` only where the whole column holds every place and nothing else: 1 of 5 stars is no label, and a
+    column that begins with 0 and 1 may end with 4. Where `told` is a list of names, numbers are places in that list,
+    unless one of them is none. `look` reads the column; `growing` does without: the cells are seen as they come, and
+    numbers may be taken back in the end.
     """
 
     labels: Sequence[str]
@@ -123,8 +126,10 @@ class GoldColumn:
     unmapped: dict[str, int] = field(default_factory=dict)
     unmapped_count: int = 0
     _meanings: dict[str, str] = field(default_factory=dict)
+    _places: dict[str, str] = field(default_factory=dict)
     _values: set[str] = field(default_factory=set)
-    _places: bool = False
+    _known: dict[str | None, str | None] = field(default_factory=dict)
+    _are_places: bool = False
     _strangers: bool = False
     _taken: int = 0
 
@@ -145,29 +150,37 @@ class GoldColumn:
         elif len(self.labels) == len(FALSE_TRUE):
             for word, label in zip(FALSE_TRUE, self.labels, strict=True):
                 self._meanings.setdefault(word, label)
+        # Where labels are numbers themselves, a number is a name: 1 can't be both the label 1 and the second place.
+        if not any(NUMBER.fullmatch(label) for label in self.labels):
+            in_order = self.labels if self.told is None else self.told.names if self.told.is_list else ()
+            self._places = {str(at): self._meanings[word_of(name)] for at, name in enumerate(in_order)}
 
     def look(self, cells: Iterable[str | None]) -> None:
         """Decides by all cells of the column whether its numbers are places."""
-        if self.told is None:
+        if self._places:
             for number, cell in enumerate(cells):
-                self._see(self._word(cell))
+                self._see(self.word(cell))
                 if self._strangers and number >= _LOOKED_AT_LEAST:
                     break
-            self._places = self._whole()
+            self._are_places = self._whole()
 
     def __call__(self, cell: str | None) -> str | None:
         """The label that a cell means; None, and counted, where it means none."""
-        word = self._word(cell)
+        if (known := self._known.get(cell)) is not None:
+            return known
+        word = self.word(cell)
         if not word:
             return None
-        if self.growing and self.told is None:
+        if self.growing and self._places:
             self._see(word)
         label = self._label(word)
-        if label is None and not (self.told is None and NUMBER.fullmatch(word)):
+        if label is None and not (self._places and NUMBER.fullmatch(word)):
             self.unmapped_count += 1
             shown = (cell or "").strip()[:30]
             if shown in self.unmapped or len(self.unmapped) < _KEPT_UNMAPPED:
                 self.unmapped[shown] = self.unmapped.get(shown, 0) + 1
+        elif not self.growing and len(self._known) < _MOST_VALUES:
+            self._known[cell] = label
         return label
 
     @property
@@ -181,7 +194,7 @@ class GoldColumn:
             (value for value in self._values if NUMBER.fullmatch(value) and value not in self._meanings),
             key=float,
         )
-        if self.told is not None or self._whole() or not numbers:
+        if not self._places or self._whole() or not numbers:
             return None
         listed = ", ".join(numbers[:_SHOWN_VALUES]) + (" …" if len(numbers) > _SHOWN_VALUES else "")
         return (
@@ -196,39 +209,46 @@ class GoldColumn:
             return doubts
         found = ", ".join(f"'{value}' ({count:,})" for value, count in list(self.unmapped.items())[:5])
         if self.told is not None:
-            return [f"{self.unmapped_count:,} gold labels aren't in --labels and are left out: {found}"]
+            return [
+                *doubts,
+                f"{self.unmapped_count:,} gold labels aren't in --labels and are left out: {found}",
+            ]
         first = next(iter(self.unmapped))
-        shown = f"{first}={self.labels[0]}" if re.fullmatch(r"[\w.+-]+", first) else f"1={self.labels[0]}"
         return [
             *doubts,
             f"{self.unmapped_count:,} gold labels are none of {'/'.join(self.labels)} and are left out: {found}. "
-            f"--labels says what a value means, as in --labels {shown}",
+            f"--labels says what a value means, as in --labels {first}=LABEL",
         ]
 
-    def _word(self, cell: str | None) -> str:
+    def word(self, cell: str | None) -> str:
+        """What is compared of a cell: "" for an empty one, and for a marker of a missing value that is no label."""
         if cell is None:
             return ""
-        return "" if cell.strip() in MARKERS and word_of(cell) not in self._meanings else word_of(cell)
+        word = word_of(cell)
+        if cell.strip() in MARKERS and word not in self._meanings:
+            return word if self.told is not None and self.told.label_of(word) is not None else ""
+        return word
 
     def _see(self, word: str) -> None:
         if not word:
             return
         if len(self._values) < _MOST_VALUES:
             self._values.add(word)
-        if not (word.isdecimal() and int(word) < len(self.labels)):
+        if word not in self._places and (self.told is None or NUMBER.fullmatch(word)):
             self._strangers = True
 
     def _whole(self) -> bool:
-        return not self._strangers and {"0", str(len(self.labels) - 1)} <= self._values
+        """Whether the numbers seen are places. Who lists names has said that they are, so not all must be there."""
+        return not self._strangers and (self.told is not None or self._places.keys() <= self._values)
 
     def _label(self, word: str) -> str | None:
         if self.told is not None and (label := self.told.label_of(word)) is not None:
             return self._meanings[word_of(label)]
         if word in self._meanings:
             return self._meanings[word]
-        if self._places or (self.growing and self.told is None and not self._strangers):
+        if word in self._places and (self._are_places or (self.growing and not self._strangers)):
             self._taken += 1
-            return self.labels[int(word)]
+            return self._places[word]
         return None
 
 

@@ -31,6 +31,7 @@ FIRST_BLOCK_BYTES = 64 * 1024
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 QUOTES = ("double", "backslash", "none")
+_LONGEST_MARKER = max(map(len, MARKERS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,8 @@ def text_problem(text: str, options: ReadOptions) -> str | None:
     word = text.strip()
     if not word:
         return EMPTY_TEXT
-    if word in MARKERS and not options.keep_markers:
+    # Hashing every text takes time.
+    if len(word) <= _LONGEST_MARKER and word in MARKERS and not options.keep_markers:
         return f"{NO_TEXT} ({word})"
     return None
 

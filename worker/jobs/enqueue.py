@@ -249,9 +249,8 @@ class Source:
             if record.without_text:
                 self.without_text[record.reason.rpartition("no text")[2].strip(" ()") or "missing"] += 1
             return record
-        if record.gold_label is None:
-            return record
-        return replace(record, gold_label=self.gold(record.gold_label))
+        label = self.gold(record.gold_label)
+        return record if label == record.gold_label else replace(record, gold_label=label)
 
 
 def preview(source: Source, *, shown: int = 5) -> Preview:
@@ -329,18 +328,8 @@ def open_job(
 def _told(read: ReadOptions) -> dict[str, Any]:
     """How the user said the file is read, but for its columns: what repeats the job."""
     usual, given = asdict(ReadOptions()), asdict(read)
-    told = (
-        "format",
-        "labels",
-        "keep_markers",
-        "no_header",
-        "columns",
-        "delimiter",
-        "quote",
-        "skip_lines",
-        "encoding",
-    )
-    return {name: given[name] for name in told if given[name] != usual[name]}
+    stored = ("text_column", "label_column", "id_column", "keep_columns", "max_chars")
+    return {name: given[name] for name in given if name not in stored and given[name] != usual[name]}
 
 
 def enqueue_file(
@@ -385,13 +374,14 @@ def enqueue_file(
             if unreadable and position >= REJECTS_JUDGED_FROM:
                 _judge(job.id, unreadable, position, max_rejects, ledger)
             after_chunk(reviews, rejects)
+        _judge(job.id, unreadable, position, max_rejects, ledger)
     except FileUnreadable as error:
         ledger.jobs.stop(job.id, str(error))
         raise
-    _judge(job.id, unreadable, position, max_rejects, ledger)
-    if source.gold.taken_back:
-        # A stream's column is known only now: it isn't one of places, though it began as one.
-        ledger.jobs.clear_gold(job.id)
+    finally:
+        if source.gold.taken_back:
+            # A stream's column is known only when it ends, however that is: it began as one of places, and isn't.
+            ledger.jobs.clear_gold(job.id)
     ledger.jobs.seal(job.id)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from worker.errors import ColumnMissing, OptionInvalid
 from worker.files import Columns, GoldColumn, ReadOptions, open_reviews
+from worker.files.gold import MARKERS
 from worker.reviews import Review
 
 LONG = "a long and winding review of a thing"
@@ -148,7 +149,9 @@ TWO, THREE = ("negative", "positive"), ("negative", "neutral", "positive")
     [
         (TWO, ["0", "1.0", ""], ["negative", "positive", None]),
         (TWO, ["0", "nan", "1"], ["negative", None, "positive"]),
-        (THREE, ["0", "2"], ["negative", "positive"]),
+        (THREE, ["0", "2", "1"], ["negative", "positive", "neutral"]),
+        (THREE, ["0", "2"], [None] * 2),
+        (("1", "2"), ["0", "1"], [None, "1"]),
         (TWO, ["1", "2", "3", "4", "5"], [None] * 5),
         (TWO, ["1"] * 50 + ["2"] * 50, [None] * 100),
         (TWO, ["1", "1"], [None, None]),
@@ -182,13 +185,22 @@ def test_numbers_are_places_only_where_the_whole_column_shows_it(labels, cells, 
         ),
         ("-1=neg,1=pos", ["-1", "0", "1"], ["negative", None, "positive"]),
         ("bad=negative,good=positive", ["BAD", "good", "positive"], ["negative", "positive", "positive"]),
-        ("positive,negative", ["0", "1"], ["positive", "negative"]),
+        ("positive,negative", ["0", "1", "Positive"], ["positive", "negative", "positive"]),
+        ("negative,positive", ["1", "positive"], ["positive"] * 2),
+        ("negative,positive", ["1", "2"], [None] * 2),
+        ("negative,positive", ["5", "3", "1", "positive"], [None] * 3 + ["positive"]),
+        ("NA=negative,1=positive", ["NA", "1", "N/A"], ["negative", "positive", None]),
     ],
 )
 def test_labels_says_what_values_mean(told, cells, gold):
     column = GoldColumn(TWO, ReadOptions(labels=told).meanings)
+    column.look(cells)
     assert [column(cell) for cell in cells] == gold
-    assert bool(column.announcements()) == (None in gold)
+    missing = {cell for cell, label in zip(cells, gold, strict=True) if label is None} - MARKERS
+    assert bool(column.announcements() or column.doubt()) == bool(missing)
+    growing = GoldColumn(TWO, ReadOptions(labels=told).meanings, growing=True)
+    came = [growing(cell) for cell in cells]
+    assert growing.taken_back or came == gold
 
 
 @pytest.mark.parametrize(

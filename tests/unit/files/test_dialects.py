@@ -42,17 +42,74 @@ def test_spaces_around_quotes_are_no_part_of_a_cell(tmp_path):
     assert texts(read(tmp_path / "r.csv", data)[1]) == ["Bad, really", 'He said "fine"']
 
 
+def test_a_backslash_before_anything_else_stays(tmp_path):
+    data = 'id,text\n1,"He said \\"no\\" twice"\n2,\\N\n3,C:\\new\n4,"a \\\\ b"\n5,a\\, b\n'
+    assert texts(read(tmp_path / "r.csv", data)[1]) == [
+        'He said "no" twice',
+        r"no text (\N)",
+        r"C:\new",
+        r"a \ b",
+        "a, b",
+    ]
+    # A line too long for a record must not end the file.
+    long = 'id,text\n1,"' + "\n".join(["x" * 1_000_000] * 6) + "\n2,b\n"
+    _, records = read(tmp_path / "r.csv", long, quote="backslash")
+    assert records[-1] == Review(records[-1].row_no, "b", "2")
+
+
+def test_quotes_that_read_well_as_they_are_stay_so(tmp_path):
+    data = 'id,text\n1,"it ends with \\""\n ,1, good\n2, bad,  ""a"" """\n2,"7,neg\n"\n'
+    file, records = read(tmp_path / "r.csv", data)
+    assert texts(records) == ['it ends with \\"\n ,1, good\n2, bad,  "a" "', "7,neg\n"]
+    assert not any("--quote" in line for line in file.announcements)
+    # A space before a quote says nothing where quotes are characters.
+    _, records = read(tmp_path / "r.tsv", 'id\ttext\n1\t  55" wide\n2\t "a" bad\n3\tfine\n')
+    assert texts(records) == ['  55" wide', ' "a" bad', "fine"]
+
+
 def test_a_record_that_swallows_records_is_never_silent(tmp_path):
     rows = [f"{n},a review of it,{'neg' if n % 2 else 'pos'}" for n in range(100)]
     rows[60], rows[63] = '60,"a stray quote,pos', '63,a TV of 55",neg'
+    data = "id,text,label\n" + "\n".join(rows) + "\n"
+    file, records = read(tmp_path / "r.csv", data)
+    assert len(records) == 97
+    assert len(file.notes) == 1
+    assert "1 record holds lines that look like records" in file.notes[0]
+    assert "line 62" in file.notes[0]
+    assert "--quote none" in file.notes[0]
+    found = read(tmp_path / "r.csv", data, quote="none")[1]
+    assert len(found) == 100
+    assert found[60].text == '"a stray quote'
+    # What has another number of cells than the header is no record, and its lines are.
+    rows[60], rows[63] = '60,a review,"pos', '63",a review of it,neg'
+    rows[61:63] = []
     _, records = read(tmp_path / "r.csv", "id,text,label\n" + "\n".join(rows) + "\n")
-    assert [type(record) for record in records].count(Reject) == 1
-    assert len(records) == 100
-    assert records[60].line_no == 62
+    assert [record.line_no for record in records if isinstance(record, Reject)] == [62]
+    assert len(records) == 98
     lines = "text,title\n" + '"one, two\nthree, four",five\n' + "x,y\n" * 3
     file, records = read(tmp_path / "r.csv", lines)
     assert records[0].text == "one, two\nthree, four"
     assert file.notes == []
+
+
+@pytest.mark.parametrize(
+    "columns", [("id", "text"), ("label", "text"), ("id", "label", "text"), ("text", "label")]
+)
+def test_a_text_of_lines_that_look_like_records_comes_back_equal(tmp_path, columns):
+    rng = random.Random(5)
+    pieces = ["1, good bed", "2, bad food", "neg,bad", "7,pos,fine", "fine,neg", "plain", "8,neg,x\n9,pos,y"]
+    wanted = [
+        {
+            "id": str(n),
+            "label": "pos" if n % 3 else "neg",
+            "text": "\n".join(rng.choices(pieces, k=n % 4 + 1)),
+        }
+        for n in range(200)
+    ]
+    made = io.StringIO()
+    csv.writer(made).writerows([columns, *([row[name] for name in columns] for row in wanted)])
+    _, records = read(tmp_path / "r.csv", made.getvalue())
+    assert texts(records) == [row["text"] for row in wanted]
 
 
 def test_excels_sep_line_is_obeyed_and_skipped(tmp_path):
@@ -71,6 +128,10 @@ def test_rs_row_names_have_no_name_in_the_header(tmp_path):
     file, records = read(tmp_path / "r.csv", '"text","label"\n"1","fine","pos"\n"2","bad","neg"\n')
     assert [(record.text, record.gold_label) for record in records] == [("fine", "pos"), ("bad", "neg")]
     assert any("row names" in line for line in file.announcements)
+    # Commas in texts that nobody quoted are no row names.
+    for data in ("text,label\nBad, really,neg\nFine, yes,pos\n", "text,label\nBad,so,neg\nBad,no,neg\n"):
+        _, records = read(tmp_path / "r.csv", data)
+        assert texts(records) == ["broken line: 3 cells where the header has 2"] * 2
 
 
 @pytest.mark.parametrize("name", ["r.csv", "r.txt"])
@@ -108,6 +169,27 @@ def test_a_first_review_is_no_header(tmp_path, data):
 def test_a_label_is_no_header_even_where_the_text_column_is_told(tmp_path):
     with pytest.raises(ColumnMissing, match="no header"):
         read(tmp_path / "r.csv", "positive,Lovely.\npositive,Good.\n", text_column="Lovely.")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Review", "review_text,sentiment", "good,bad", "Positive,Negative", "text,positive", "positive,review",
+        "id,text,2023", "Q1,Q2", "1,text", ",text,label", "NA,text", "star1,star2,review title", "Kommentar",
+    ],
+)  # fmt: skip
+def test_an_ordinary_header_is_none_where_the_text_is_told(tmp_path, header):
+    names = header.split(",")
+    data = f"{header}\n" + "".join(
+        ",".join([f"{word} place"] * len(names)) + "\n" for word in ("good", "bad")
+    )
+    _, records = read(tmp_path / "r.csv", data, text_column=names[-1])
+    assert texts(records) == ["good place", "bad place"]
+
+
+def test_a_label_s_word_beside_a_usual_name_is_a_name(tmp_path):
+    _, records = read(tmp_path / "r.csv", "text,positive\nGood.,positive\nBad.,negative\n")
+    assert texts(records) == ["Good.", "Bad."]
 
 
 def test_columns_must_be_as_many_as_there_are(tmp_path):

@@ -121,6 +121,14 @@ def test_an_unknown_label_is_named(tmp_path: Path) -> None:
         )
 
 
+def test_a_marker_of_a_missing_value_is_no_label(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.csv", labelled(["0", "1", "NA", "nan"]))
+    for reviews in (read_labelled([path]), read_labelled([path], labels=("negative", "positive"))):
+        assert reviews.labels == ("negative", "positive")
+        assert reviews.gold == ["negative", "positive"]
+        assert "2 reviews without a label left out" in reviews.announcements
+
+
 def test_of_exact_duplicates_the_first_is_kept_and_told(tmp_path: Path) -> None:
     rows = labelled(["0", "1"] * 3)
     reviews = read_labelled([write(tmp_path / "r.csv", [*rows, rows[0], rows[4], rows[0]])])
