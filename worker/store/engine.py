@@ -289,7 +289,8 @@ def _lost_race(error: BaseException) -> bool:
 def _translate(context: ExceptionContext, engine: Engine) -> None:
     """Turns what is no fault of a statement into the project's own errors."""
     original = context.original_exception
-    if context.is_pre_ping or isinstance(original, LoracleError):
+    if context.is_pre_ping or isinstance(original, LoracleError) or not isinstance(original, Exception):
+        # SQLAlchemy takes Ctrl-C for a disconnect, too.
         return
     if getattr(original, "sqlstate", None) == _DISK_FULL or _sqlite_full(original):
         raise DatabaseBusy(f"the database's disk is full ({_first_line(original)}).") from original

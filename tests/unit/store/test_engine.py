@@ -204,6 +204,17 @@ def test_a_drivers_message_that_quotes_the_password_is_not_repeated(
     engine.dispose()
 
 
+def test_ctrl_c_while_the_database_is_asked_is_no_fault_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(psycopg, "connect", interrupt)
+    engine = make_engine("postgresql://h/db")
+    with pytest.raises(KeyboardInterrupt), read(engine):
+        pass
+    engine.dispose()
+
+
 def test_a_full_disk_is_a_passing_trouble(tmp_path: Path) -> None:
     engine = make_engine(f"sqlite:///{tmp_path}/x.db")
 
