@@ -188,3 +188,22 @@ def test_score_and_doctor_take_the_active_adapter(loracle: Loracle, tmp_path: Pa
     findings = json.loads(loracle("doctor", "--json").stdout)["findings"]
     (adapter,) = [one["detail"] for one in findings if one["check"] == "adapter"]
     assert "new jobs use 'mine'" in adapter
+
+
+def test_a_plain_peft_adapter_is_brought_in_after_asking_what_it_does_not_say(
+    loracle: Loracle, tmp_path: Path
+) -> None:
+    shutil.copytree(BUNDLED, tmp_path / "plain")
+    (tmp_path / "plain" / MANIFEST).unlink()
+    (tmp_path / "reviews.txt").write_text("A wonderful film.\nAn awful film.\n")
+    for options, way in ((), "--max-length 256"), (("--max-length", "256"), "--labels negative,positive"):
+        asked = loracle("adapters", "import", "plain", *options)
+        assert (asked.returncode, asked.stdout) == (2, "")
+        assert way in asked.stderr
+    made = loracle("adapters", "import", "plain", "--max-length", "256", "--labels", "negative,positive")
+    assert made.returncode == 0, made.stderr
+    assert not (tmp_path / "plain" / MANIFEST).exists()
+    done = loracle("run", "reviews.txt", "--adapter", "plain-loracle")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in loracle("results", "1", "--json").stdout.splitlines()]
+    assert [row["label"] for row in rows] == ["positive", "negative"]

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -19,12 +19,23 @@ from worker.bootstrap import (
     local_directory,
     restore_adapter,
 )
-from worker.cli.common import echo_json, json_option, minute, new_table, note, open_all, print_table
+from worker.cli.common import (
+    echo_json,
+    json_option,
+    log_to_stderr,
+    minute,
+    new_table,
+    note,
+    open_all,
+    print_table,
+)
 from worker.errors import AdapterInvalid
 from worker.model.bases import check_adapter
+from worker.model.encoding import Cleaning, Encoding, Truncation
 from worker.model.manifest import BUNDLED, Manifest
+from worker.model.plain_peft import PlainAdapter, import_adapter
 from worker.reviews import DTYPES
-from worker.settings import Settings
+from worker.settings import Settings, read_settings
 
 PIPE_WIDTH = 160
 """Characters in a line of a table that isn't shown on a terminal."""
@@ -286,6 +297,70 @@ def add(directory: Path, activated: bool, no_verify: bool, as_json: bool) -> Non
     if activated:
         click.echo("New jobs use it; jobs that exist keep theirs.")
         _say_outranked(settings)
+
+
+@adapters.command("import", short_help="Make a plain PEFT adapter one of Loracle's.")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--labels", metavar="A,B", help="Its labels, in the order of the numbers it was trained with.")
+@click.option("--max-length", type=click.IntRange(min=8), help="Tokens of a review it was trained with.")
+@click.option(
+    "--truncation",
+    type=click.Choice(get_args(Truncation)),
+    default="head",
+    show_default=True,
+    help="Which tokens of a longer review.",
+)
+@click.option(
+    "--cleaning",
+    type=click.Choice(get_args(Cleaning)),
+    default="none",
+    show_default=True,
+    help="What is taken out of texts.",
+)
+@click.option("--base", metavar="NAME|DIR", help="Its base model (else as its configuration says).")
+@click.option("--name", help="Name of the adapter.  [default: the directory's]")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="New directory.  [default: DIRECTORY-loracle, here]"
+)
+def import_command(
+    directory: Path,
+    labels: str | None,
+    max_length: int | None,
+    truncation: Truncation,
+    cleaning: Cleaning,
+    base: str | None,
+    name: str | None,
+    out: Path | None,
+) -> None:
+    """Make a plain PEFT adapter (LoRA, SEQ_CLS, safetensors) one of Loracle's: a copy with manifest and probes.
+
+    DIRECTORY holds adapter_config.json and adapter_model.safetensors, and stays as it is. What its files don't say
+    is asked for: the labels, and the length that its reviews were cut to. Reviews are encoded as transformers'
+    tokenizers do it by themselves (the first tokens, nothing cleaned) unless --truncation or --cleaning says
+    otherwise. It has no temperature: `loracle evaluate OUT FILE --fit-temperature` fits one.
+    """
+    settings = read_settings()
+    log_to_stderr(settings.log_level)
+    plain = PlainAdapter.read(directory)
+    if max_length is None:
+        raise AdapterInvalid(
+            f"{directory} doesn't say how many tokens of a review it was trained with. Say it with --max-length, "
+            "for example --max-length 256."
+        )
+    whole = directory.resolve().name
+    out = out or Path(f"{whole}-loracle")
+    manifest = import_adapter(
+        plain,
+        out,
+        name=name or whole,
+        labels=[one.strip() for one in labels.split(",")] if labels else (),
+        encoding=Encoding(max_length, truncation, cleaning),
+        base_id=base or settings.base_model,
+    )
+    if not labels:
+        note(f"labels: {', '.join(manifest.labels)} (from the base's configuration; --labels says otherwise)")
+    print_manifest(manifest, title=str(out), sha256=manifest.sha256)
+    note(f"Score with it: loracle run FILE --adapter {out}")
 
 
 @adapters.command(short_help="Let new jobs use an adapter.")
