@@ -113,10 +113,12 @@ def _sample(source: Source, skipped: int) -> list[str]:
 
 @dataclass(slots=True)
 class _Trial:
-    """How the sample reads in a dialect: its rows, and the records that are broken or go over several lines."""
+    """How the sample reads in a dialect: its rows, and how many records are broken, have a cell more than the header
+    (each has one where they have names of rows), or go over several lines."""
 
     rows: list[list[str]]
     broken: int = 0
+    wide: int = 0
     long: int = 0
 
 
@@ -140,8 +142,8 @@ def _try(lines: list[str], dialect: Dialect) -> _Trial:
                 continue
             row, used = tolerant, 1
         width = width or len(row)
-        if len(row) not in (width, width + 1):
-            trial.broken += 1
+        trial.broken += len(row) not in (width, width + 1)
+        trial.wide += len(row) == width + 1
         trial.long += used > 1
         trial.rows.append(row)
         at += used
@@ -150,17 +152,19 @@ def _try(lines: list[str], dialect: Dialect) -> _Trial:
 
 def _guess_quote(lines: list[str], double: Dialect) -> tuple[Dialect, list[str]]:
     as_double = _try(lines, double)
-    if not as_double.broken and not as_double.long:
-        if _has_spaces(lines, double):
-            return _with_spaces(double)
-        return double, []
     backslash = replace(double, quote="backslash")
-    broken = _try(lines, backslash).broken if any('\\"' in line for line in lines) else as_double.broken
-    plain = double.delimiter == "\t" and _plain(lines)
-    if broken < as_double.broken and not (broken and plain):
-        return backslash, [
-            'quotes in texts are written \\" (--quote backslash, guessed; --quote double chooses the other way)'
-        ]
+    escaped = [
+        'quotes in texts are written \\" (--quote backslash, guessed; --quote double chooses the other way)'
+    ]
+    as_backslash = _try(lines, backslash) if any('\\"' in line for line in lines) else as_double
+    better = (as_backslash.broken, as_backslash.wide) < (as_double.broken, as_double.wide)
+    if not as_backslash.broken and not as_double.broken and as_backslash.wide == as_double.wide:
+        better = any('\\"' in cell for cell in _odd_cells(lines, as_double))
+    plain = double.delimiter == "\t" and (as_double.broken or as_double.long) and _plain(lines)
+    if better and not (as_backslash.broken and plain):
+        return backslash, escaped
+    if not as_double.broken and not as_double.long:
+        return _with_spaces(double) if _has_spaces(lines, double) else (double, [])
     if plain:
         return replace(double, quote="none"), [
             "quotes are characters of the text: without them each line has the same number of cells "
@@ -178,17 +182,20 @@ def _with_spaces(dialect: Dialect) -> tuple[Dialect, list[str]]:
 
 def _has_spaces(lines: list[str], dialect: Dialect) -> bool:
     """Whether a cell begins with a space and a quote that aren't within quotes themselves, and all reads well so."""
-    trial = _try(lines, dialect)
-    if not any(cell.startswith(" ") and cell.lstrip().startswith('"') for row in trial.rows for cell in row):
-        return False
-    written = "".join(lines)
     found = any(
-        cell.lstrip(" ").startswith('"') and f'"{cell.replace(chr(34), chr(34) * 2)}"' not in written
-        for row in trial.rows
-        for cell in row
-        if cell.startswith(" ")
+        cell.startswith(" ") and cell.lstrip(" ").startswith('"')
+        for cell in _odd_cells(lines, _try(lines, dialect))
     )
     return found and not _try(lines, replace(dialect, spaces=True)).broken
+
+
+def _odd_cells(lines: list[str], trial: _Trial) -> Iterator[str]:
+    """Cells with quotes that no writer of doubled quotes has written so: it would have quoted them."""
+    written = "".join(lines)
+    for row in trial.rows:
+        for cell in row:
+            if '"' in cell and f'"{cell.replace(chr(34), chr(34) * 2)}"' not in written:
+                yield cell
 
 
 def _plain(lines: list[str]) -> bool:

@@ -136,6 +136,8 @@ class ParquetReader:
                         yield dict(zip(found, cells, strict=True))
             except (pa.ArrowException, OSError) as error:
                 raise self._damaged(error) from None
+            if done != total:
+                raise self._damaged(f"{done:,} rows where its footer says {total:,}")
 
     def _values(self, name: str, column: pa.Array) -> list[Any]:
         import pyarrow as pa
@@ -159,7 +161,7 @@ class ParquetReader:
             ) from None
         return values
 
-    def _damaged(self, error: Exception) -> FileUnreadable:
+    def _damaged(self, error: object) -> FileUnreadable:
         return FileUnreadable(
             f"{self._source.name} is no parquet file, or a damaged one: {error}. Copy or download it again."
         )
