@@ -39,6 +39,15 @@ CASES: list[tuple[str, str, list[str], int, int, int, str]] = [
     ("sep.csv", "sep=;\nid;text;label\n1;Bad, bad;neg\n2;Good;pos\n", [], 2, 2, 0, "semicolon"),
     ("merge.tsv", TSV, [], 3, 3, 0, "--quote none"),
     ("backslash.csv", 'text,label\n"\\"Fresh\\", no.",neg\nFine.,pos\n', [], 2, 2, 0, "--quote backslash"),
+    (
+        "unicode.txt",
+        "\ufefftext\tlabel\nCafé was bad.\tneg\nGood.\tpos\n",
+        ["--format", "tsv"],
+        2,
+        2,
+        0,
+        "encoding: utf-16",
+    ),
     ("cr.txt", "Good.\rBad.\r", [], 2, 0, 0, "CR"),
     ("nested.jsonl", NESTED, ["--text-column", "review.text"], 2, 0, 0, "id column"),
     (
@@ -66,7 +75,9 @@ CASES: list[tuple[str, str, list[str], int, int, int, str]] = [
 @pytest.mark.parametrize("kind", range(0, len(CASES), 5))
 def test_files_of_each_kind_are_read_right(loracle: Loracle, tmp_path: Path, kind: int) -> None:
     for name, content, options, reviews, gold, without_text, said in CASES[kind : kind + 5]:
-        (tmp_path / name).write_bytes(content.encode())
+        (tmp_path / name).write_bytes(
+            content.encode("utf-16-le" if content.startswith("\ufeff") else "utf-8")
+        )
         done = loracle("enqueue", "--dry-run", "--json", "--adapter", "stub", name, *options)
         assert done.returncode == 0, (name, done.stderr)
         found = json.loads(done.stdout)

@@ -56,13 +56,22 @@ def test_results_come_in_every_format_with_the_same_columns(scored: Loracle, tmp
         "asked", "cost", "text", "shop",
     ]  # fmt: skip
     as_csv = list(
-        csv.DictReader(io.StringIO(scored("results", "1", "--format", "csv", "--with-text").stdout))
+        csv.DictReader(
+            io.StringIO(
+                scored("results", "1", "--format", "csv", "--with-text", "--excel").stdout.removeprefix(
+                    "\ufeff"
+                )
+            )
+        )
     )
     as_json = [
         json.loads(line) for line in scored("results", "1", "--json", "--with-text").stdout.splitlines()
     ]
     written = scored("results", "1", "-o", "labels.parquet", "--with-text")
     assert (written.returncode, written.stderr) == (0, "6 rows of job 1 in labels.parquet.\n")
+    refused = scored("results", "1", "-o", "labels.jsonl", "--excel")
+    assert (refused.returncode, (tmp_path / "labels.jsonl").exists()) == (2, False)
+    assert "--excel is for csv, not jsonl" in refused.stderr
     as_parquet = pq.read_table(tmp_path / "labels.parquet").to_pylist()
     assert list(as_csv[0]) == list(as_json[0]) == list(as_parquet[0]) == columns
     assert [row["text"] for row in as_json] == TEXTS

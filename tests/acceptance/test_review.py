@@ -59,7 +59,7 @@ def audited(labelled: Path, loracle: Loracle, tmp_path: Path) -> Loracle:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))
 
 
@@ -83,6 +83,7 @@ def test_disagreements_are_filled_in_imported_and_trained_on(audited: Loracle, t
     assert done.returncode == 0, done.stderr
     assert "negative or positive" in done.stderr
     work = read_csv(tmp_path / "work.csv")
+    assert (tmp_path / "work.csv").read_bytes().startswith(b"\xef\xbb\xbf")
     assert list(work[0]) == COLUMNS
     assert [int(row["row_no"]) for row in work] == expected
     assert all(row["adapter"] != row["oracle"] and row["final"] == row["adapter"] for row in work)

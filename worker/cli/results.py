@@ -121,6 +121,9 @@ FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "pa
 @click.option("--format", "format_", type=click.Choice(RESULT_FORMATS), help="Else by -o's name.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
+@click.option(
+    "--excel", is_flag=True, help="With csv: a byte-order mark, so that Excel reads the letters right."
+)
 @filter_options
 @click.option("--with-text", is_flag=True, help="The review's text too.")
 @click.option("--follow", is_flag=True, help="Go on while the job runs; rows in order, as they are labelled.")
@@ -129,6 +132,7 @@ def results(
     format_: str | None,
     as_json: bool,
     output: Path | None,
+    excel: bool,
     with_text: bool,
     follow: bool,
     **filters: Any,
@@ -150,6 +154,10 @@ def results(
         if format_ or output:
             raise Invalid(f"--follow writes row by row: use csv or jsonl, not {chosen}.")
         chosen = "csv"
+    if excel and chosen != "csv":
+        raise Invalid(
+            f"--excel is for csv, not {chosen}: name a file that ends in .csv, or add --format csv."
+        )
     limit = filters["limit"]
     rows = (_follow if follow else _rows)(store, found, with_text, filters)
     on_screen = WITHOUT_ORACLE if found.oracle_id is None else ON_SCREEN
@@ -160,7 +168,8 @@ def results(
     ]
     if chosen == "table":
         rows = ({**row, "cost": None if row["cost"] is None else dollars(row["cost"])} for row in rows)
-    count = write_results(rows, columns, format=chosen, target=output if output is not None else sys.stdout)
+    target = output if output is not None else sys.stdout
+    count = write_results(rows, columns, format=chosen, target=target, mark=excel)
     if output is not None:
         note(f"{count:,} {'row' if count == 1 else 'rows'} of job {job} in {output}{'' if count else NONE}.")
     elif not count:

@@ -164,7 +164,7 @@ def _export(
         lines = output is not None and output.suffix == ".jsonl"
         count = write_tasks(rows, target, as_lines=lines)
     elif chosen == "csv":
-        count = write_results(rows, COLUMNS, format="csv", target=target)
+        count = write_results(rows, COLUMNS, format="csv", target=target, mark=output is not None)
     else:
         count = write_results(_excerpts(rows), ON_SCREEN, format="table", target=target)
     if not count:

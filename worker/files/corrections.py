@@ -17,6 +17,7 @@ from xml.sax.saxutils import quoteattr
 from worker.errors import ColumnMissing, CorrectionInvalid, FileUnreadable
 from worker.files.guessing import sniff_delimiter
 from worker.files.results import unguarded, whole_text
+from worker.files.sources import bom_encoding
 
 NEEDED = ("job_id", "row_no", "correction")
 
@@ -39,7 +40,7 @@ def read_filled_csv(path: Path) -> list[Filled]:
     """The records with a correction, in the file's order; comma, semicolon or tab between the cells.
 
     Raises:
-        FileUnreadable: it is empty, not UTF-8, or no csv.
+        FileUnreadable: it is empty, neither UTF-8 nor UTF-16, or no csv.
         ColumnMissing: it lacks job_id, row_no or correction.
         CorrectionInvalid: a record is broken, or its job_id or row_no is no number.
     """
@@ -99,18 +100,23 @@ def _number(path: Path, line: int, name: str, cell: str) -> int:
 
 
 def read_text(path: Path) -> str:
-    """The file's text, without a byte-order mark.
+    """The file's text, without a byte-order mark: UTF-8, or UTF-16 where the mark says so.
 
     Raises:
-        FileUnreadable: it can't be read, is empty, or isn't UTF-8.
+        FileUnreadable: it can't be read, is empty, or is neither.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise FileUnreadable(f"{path} can't be read: {error.strerror}.") from error
+    encoding = bom_encoding(content, "utf-8") or "utf-8-sig"
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
+        if encoding != "utf-8-sig":
+            raise FileUnreadable(
+                f"{path.name} begins as {encoding} and isn't: {error}. Save it again, as 'CSV UTF-8'."
+            ) from error
         line = content.count(b"\n", 0, error.start) + 1
         raise FileUnreadable(
             f"{path.name} isn't UTF-8 (line {line}). Save it as 'CSV UTF-8', or convert it: "

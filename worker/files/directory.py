@@ -13,7 +13,7 @@ from worker.errors import FileUnreadable, OptionInvalid
 from worker.files.columns import Columns
 from worker.files.gold import SYNONYMS
 from worker.files.records import LINE_TOO_LONG, NUL, ReadOptions, review_of, text_problem
-from worker.files.sources import read_whole
+from worker.files.sources import bom_encoding, read_whole
 from worker.reviews import Reject, Review
 
 SUFFIXES = (".txt", ".txt.gz", ".txt.zst")
@@ -100,7 +100,8 @@ class DirectoryReader:
                 return "", LINE_TOO_LONG.format(limit=self._options.max_line_bytes).replace(
                     "a line", "a file"
                 )
-            text = data.decode(self._options.encoding).removeprefix("\ufeff")
+            encoding = bom_encoding(data, self._options.encoding) or self._options.encoding
+            text = data.decode(encoding).removeprefix("\ufeff")
         except UnicodeError:
             return "", f"not valid {self._options.encoding}"
         except (FileUnreadable, OSError) as error:

@@ -133,13 +133,20 @@ def check_text(name: str, block: bytes, encoding: str, *, has_header: bool) -> s
         )
     nuls = block.count(b"\0")
     if 4 * nuls > len(block):
-        raise FileUnreadable(f"{name} looks like UTF-16, not {encoding}. Read it with --encoding utf-16-le.")
+        raise FileUnreadable(
+            f"{name} looks like UTF-16, not {encoding}. Read it with --encoding {_without_bom(block)}."
+        )
     control = len(block) - len(block.translate(None, _CONTROL))
     if nuls or 50 * control > len(block):
         raise FileUnreadable(f"{name} is binary, not text. Formats: {', '.join(FORMATS)}.")
     raise FileUnreadable(
         f"{name} is not valid {encoding}. Choose its encoding with --encoding, for example latin-1 or cp1252."
     )
+
+
+def _without_bom(block: bytes) -> str:
+    """Which byte of Latin letters is NUL tells the order."""
+    return "utf-16-le" if block[1::2].count(b"\0") >= block[::2].count(b"\0") else "utf-16-be"
 
 
 def unknown_format(name: str, block: bytes) -> FileUnreadable:

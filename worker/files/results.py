@@ -78,10 +78,13 @@ _CONTROL = dict.fromkeys((*range(32), *range(127, 160)), " ")
 Row = Mapping[str, Any]
 
 
-def write_results(rows: Iterable[Row], columns: Sequence[str], *, format: str, target: TextIO | Path) -> int:
+def write_results(
+    rows: Iterable[Row], columns: Sequence[str], *, format: str, target: TextIO | Path, mark: bool = False
+) -> int:
     """Writes the rows' `columns` and returns how many rows there were. Memory stays flat.
 
-    A file gets its name only when it is whole. A column that a row lacks is empty.
+    A file gets its name only when it is whole. A column that a row lacks is empty. With `mark` a csv begins with a
+    byte-order mark: Excel takes a csv without one for an encoding of the country, and not for UTF-8.
 
     Raises:
         OptionInvalid: an unknown format, or parquet to a terminal.
@@ -98,6 +101,8 @@ def write_results(rows: Iterable[Row], columns: Sequence[str], *, format: str, t
             "jsonl": _write_jsonl,
         }[format]
         with whole_text(target) as text:
+            if mark:
+                text.write("\ufeff")
             write(counted, columns, text)
     return counted.count
 

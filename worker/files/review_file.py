@@ -183,7 +183,7 @@ def _open_file(source: FileSource, options: ReadOptions) -> ReviewFile:
     if not block:
         raise FileUnreadable(f"{source.name} is empty.")
     refuse_binary(source.name, block, fmt)
-    announcements: list[str] = []
+    announcements = source.see(block)
     if block.startswith(PARQUET_MAGIC):
         fmt = "parquet"
     else:
@@ -216,7 +216,7 @@ def _open_stream(source: StreamSource, options: ReadOptions) -> ReviewFile:
     head_bytes = source.peek()
     if head_bytes or fmt == "parquet":
         refuse_binary(source.name, head_bytes, fmt)
-    announcements: list[str] = []
+    announcements = source.see(head_bytes)
     if head_bytes.startswith(PARQUET_MAGIC):
         fmt = "parquet"
     else:

@@ -37,8 +37,9 @@ class FileSource:
         self.path = path
         self.name = path.name
         self.size_bytes: int | None = path.stat().st_size
-        self.encoding, self._recode = _line_encoding(options.encoding)
         self._options = options
+        self._written = options.encoding
+        self.encoding, self._recode = _line_encoding(self._written)
         self._counted: Counted | None = None
         self.packed = False
         self.cut_at_cr = False
@@ -47,6 +48,15 @@ class FileSource:
     def position(self) -> int:
         """Bytes of the file on disk read so far."""
         return self._counted.count if self._counted else 0
+
+    def see(self, block: bytes) -> list[str]:
+        """Takes the encoding that a byte-order mark says, and gives what to announce."""
+        written = bom_encoding(block, self._written)
+        if written is None:
+            return []
+        self._written = written
+        self.encoding, self._recode = _line_encoding(written)
+        return [f"encoding: {written} (its byte-order mark says so)"]
 
     def open(self, *, as_text: bool = True) -> io.BufferedReader:
         """The unpacked bytes; `as_text` turns encodings whose lines can't be cut into UTF-8."""
@@ -61,7 +71,7 @@ class FileSource:
         if not as_text:
             return stream
         if self._recode:
-            stream = recoded(stream, self._options.encoding, self.name)
+            stream = recoded(stream, self._written, self.name)
         self.cut_at_cr = ends_with_cr(stream.peek())
         return _cut_at_cr(stream) if self.cut_at_cr else stream
 
@@ -91,8 +101,9 @@ class StreamSource:
     def __init__(self, stream: IO[bytes], name: str, options: ReadOptions, *, owned: bool = False) -> None:
         self.name = name
         self.size_bytes: int | None = None
-        self.encoding, self._recode = _line_encoding(options.encoding)
         self._options = options
+        self._written = options.encoding
+        self.encoding, self._recode = _line_encoding(self._written)
         self._counted = Counted(stream, close_source=owned)
         self._stream = unpacked(io.BufferedReader(self._counted, BUFFER_BYTES), name)
         self._head: list[Line] | None = None
@@ -108,12 +119,21 @@ class StreamSource:
         """The first bytes that came, at least one unless the stream is empty."""
         return self._stream.peek(4)
 
+    def see(self, block: bytes) -> list[str]:
+        """Takes the encoding that a byte-order mark says, and gives what to announce."""
+        written = bom_encoding(block, self._written)
+        if written is None:
+            return []
+        self._written = written
+        self.encoding, self._recode = _line_encoding(written)
+        return [f"encoding: {written} (its byte-order mark says so)"]
+
     def head(self) -> list[Line]:
         """The lines up to the first that isn't blank; `lines` gives them again."""
         if self._head is not None:
             return self._head
         if self._recode:
-            self._stream = recoded(self._stream, self._options.encoding, self.name)
+            self._stream = recoded(self._stream, self._written, self.name)
         self.cut_at_cr = ends_with_cr(self._stream.peek())
         if self.cut_at_cr:
             self._stream = _cut_at_cr(self._stream)
@@ -307,6 +327,20 @@ def unpacked(stream: io.BufferedReader, name: str) -> io.BufferedReader:
     return stream
 
 
+def bom_encoding(block: bytes, told: str) -> str | None:
+    """The encoding that the first bytes say, None without such a mark, or where the user named another encoding."""
+    if codecs.lookup(told).name not in ("utf-8", "utf-8-sig"):
+        return None
+    # UTF-32's mark begins with that of UTF-16.
+    for marks, encoding in (
+        ((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "utf-32"),
+        ((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-16"),
+    ):
+        if block.startswith(marks):
+            return encoding
+    return None
+
+
 def splits_at_newlines(encoding: str) -> bool:
     """Whether lines can be cut before they are decoded: true of all but UTF-16, UTF-32 and EBCDIC."""
     return "\n,a".encode(encoding).removeprefix(codecs.BOM_UTF8) == b"\n,a"
@@ -413,4 +447,9 @@ def _recoded(chunks: Iterator[bytes], encoding: str, name: str) -> Iterator[byte
             yield decoder.decode(chunk).encode("utf-8", "surrogatepass")
         yield decoder.decode(b"", True).encode("utf-8", "surrogatepass")
     except UnicodeError as error:
+        if isinstance(error, UnicodeDecodeError) and error.reason == "truncated data":
+            raise FileUnreadable(
+                f"{name} is truncated: it ends within a character of {encoding}. Only what stands before the break "
+                "can be read. Copy or download it again."
+            ) from None
         raise FileUnreadable(f"{name} is not {encoding}: {error}. Choose another --encoding.") from None

@@ -63,7 +63,7 @@ def import_corrections(
 
 
 def _read(path: Path, control: str | None) -> tuple[list[Filled], str | None]:
-    if path.suffix == ".csv":
+    if path.suffix in (".csv", ".tsv", ".txt"):  # Excel calls its "Unicode text", with tabs, .txt
         if control is not None:
             raise OptionInvalid("--control names a control of a Label Studio export; a csv has none.")
         return read_filled_csv(path), None

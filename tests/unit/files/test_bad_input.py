@@ -73,8 +73,9 @@ def test_file_with_nothing_in_it_is_refused_in_every_packing(tmp_path):
         (bytes(range(256)) * 20, "binary"),
         (b"\x00\x01\x02\n" * 50, "binary"),
         (b"id,text\n" + b"1,caf\xe9\n" * 20, "--encoding"),
-        ("id,text\n1,café\n".encode("utf-16"), "--encoding utf-16."),
         ("id,text\n1,abcdefgh\n".encode("utf-16-le"), "--encoding utf-16-le."),
+        ("id,text\n1,abcdefgh\n".encode("utf-16-be"), "--encoding utf-16-be."),
+        ("id,text\n1,abcdefgh\n".encode("utf-16")[:-1], "ends within a character of utf-16"),
         (b"PAR1" + bytes(100), "--format parquet"),
         (b"BZh91AY", "bzip2"),
     ],
@@ -122,6 +123,16 @@ def test_file_that_unpacks_to_far_more_than_it_is_is_left(tmp_path, monkeypatch,
     pack = gzip.compress if packing == "gz" else zstandard.compress
     message = refusal(tmp_path / f"r.txt.{packing}", pack((b"abc" * 1000 + b"\n") * 5_000))
     assert "more than 200 times its size" in message
+
+
+def test_utf16_that_breaks_off_is_refused_after_the_rows_before_the_break(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_bytes(ROWS.encode("utf-16")[:-1])
+    got = []
+    with pytest.raises(FileUnreadable, match="ends within a character of utf-16"):
+        got.extend(open_reviews(path).read())
+    assert len(got) > 7_000
+    assert "looks like UTF-16" in refusal(path, encoding="latin-1")
 
 
 def test_directory_without_txt_files_is_refused(tmp_path):

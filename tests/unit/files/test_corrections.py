@@ -31,18 +31,20 @@ def test_only_filled_records_count_with_the_line_they_begin_at(path: Path) -> No
     ]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_a_spreadsheets_own_way_of_saving_is_understood(path: Path, delimiter: str) -> None:
+def test_a_spreadsheets_own_way_of_saving_is_understood(path: Path, delimiter: str, encoding: str) -> None:
     rows = [HEADER.split(","), ["7", "2,0" if delimiter == ";" else "2.0", "b", 'a "b"; c', "pos", ""]]
     out = io.StringIO()
     csv.writer(out, delimiter=delimiter, lineterminator="\r\n").writerows(rows)
-    path.write_bytes(b"\xef\xbb\xbf" + out.getvalue().encode())
+    path.write_bytes(out.getvalue().encode(encoding))
     assert read_filled_csv(path) == [Filled("line 2", 7, 2, "pos")]
 
 
 def test_what_was_made_safe_for_spreadsheets_is_read_back_as_it_was(path: Path) -> None:
     row = {"job_id": 7, "row_no": 1, "text": "=1+1", "correction": "-minus", "note": "@home"}
-    write_results([row], HEADER.split(","), format="csv", target=path)
+    write_results([row], HEADER.split(","), format="csv", target=path, mark=True)
+    assert path.read_text().startswith("\ufeffjob_id")
     assert "'=1+1" in path.read_text()
     assert read_filled_csv(path) == [Filled("line 2", 7, 1, "-minus", None, "@home")]
 
@@ -52,6 +54,7 @@ def test_what_was_made_safe_for_spreadsheets_is_read_back_as_it_was(path: Path) 
     [
         (b"", FileUnreadable, r"work\.csv is empty"),
         (b"\n \n", FileUnreadable, r"work\.csv is empty"),
+        (HEADER.encode("utf-16")[:-1], FileUnreadable, r"begins as utf-16 and isn't: .* 'CSV UTF-8'"),
         (
             HEADER.encode() + "\n7,1,a,café,pos,\n".encode("latin-1"),
             FileUnreadable,

@@ -251,10 +251,12 @@ def test_directory_gives_a_review_a_file_in_order_labelled_by_folder(tmp_path):
 
 def test_one_file_outside_the_label_folders_means_no_labels(tmp_path):
     root = imdb(tmp_path / "set")
-    write(root / "readme.txt", "all about it")
+    write(root / "readme.txt", "all about it".encode("utf-16"))
     file = open_reviews(root, ReadOptions())
     assert file.columns.label is None
-    assert {r.gold_label for r in file.read() if isinstance(r, Review)} == {None}
+    reviews = [r for r in file.read() if isinstance(r, Review)]
+    assert {r.gold_label for r in reviews} == {None}
+    assert reviews[-1].text == "all about it"
 
 
 def test_links_out_of_a_directory_are_rejected_and_pipes_not_opened(tmp_path):
@@ -351,6 +353,31 @@ def test_hash_follows_content_and_for_directories_names(tmp_path):
 def test_other_encodings_are_read_when_named(tmp_path, encoding):
     path = write(tmp_path / "r.csv", "id,text\n1,caf\u00e9 \u00a3\n2,na\u00efve\n".encode(encoding))
     assert [r.text for r in read(path, encoding=encoding)] == ["café £", "naïve"]
+
+
+@pytest.mark.parametrize("written", ["utf-16-le", "utf-16-be", "utf-32-le"])
+@pytest.mark.parametrize(
+    ("name", "content", "lines"),
+    [
+        ("r.csv", 'id,text\n1,"café\n£"\n2\n', [3, 4]),
+        ("r.tsv", "id\ttext\n1\tcafé\n2\n", [3]),
+        ("r.txt", "\ncafé\n\0\n", [3]),
+        ("r.jsonl", '{"id": 1, "text": "café"}\n{"id"}\n', [2]),
+    ],
+)
+def test_utf16_is_known_by_its_byte_order_mark_and_lines_are_counted_right(
+    tmp_path, written, name, content, lines
+):
+    path = write(tmp_path / name, ("\ufeff" + content).encode(written))
+    mark = f"encoding: {written[:6]} (its byte-order mark says so)"
+    for opened in (
+        open_reviews(path),
+        open_reviews(io.BytesIO(path.read_bytes()), ReadOptions(format=name[2:])),
+    ):
+        assert mark in opened.announcements
+        found = list(opened.read())
+        assert found[0].text.startswith("café")
+        assert [line for _, line, _ in reasons(found)] == lines[-1:]
 
 
 def test_half_a_surrogate_in_utf16_rejects_only_its_row(tmp_path):

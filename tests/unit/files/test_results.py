@@ -52,6 +52,14 @@ def test_csv_cell_that_a_spreadsheet_would_run_is_quoted(start):
     assert rows == [[f"'{start}"], [f"'{start}1+cmd"]]
 
 
+def test_csv_for_excel_begins_with_a_mark_and_reads_back_equal(tmp_path):
+    path = tmp_path / "r.csv"
+    write_results(iter(ROWS[:1]), COLUMNS, format="csv", target=path, mark=True)
+    assert path.read_bytes().startswith(b"\xef\xbb\xbfrow_no")
+    found = list(open_reviews(path, ReadOptions(keep_columns=("row_no",))).read())
+    assert [(r.text, r.attributes["row_no"]) for r in found] == [(ROWS[0]["text"], "1")]
+
+
 @pytest.mark.parametrize("number", [-0.5, "-0.5", "-12", "+3.0e-4", -7])
 def test_csv_numbers_stay_numbers(number):
     assert written([{"x": number}], ("x",), format="csv") == f"x\n{number}\n"
