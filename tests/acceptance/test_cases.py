@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.acceptance.conftest import Loracle
+from tests.workbooks import write_xlsx
 
 STARS = "text,stars\nAwful.,1\nBad.,2\nSo so.,3\nGood.,4\nLovely.,5\n"
 SORTED = "label,text\n" + "1,It broke.\n" * 60 + "2,Lovely.\n" * 60
@@ -19,8 +21,13 @@ NESTED = (
 HEADLESS = 'positive,Lovely place.\nnegative,"Cold food, and we waited."\n'
 TSV = 'id\tlabel\ttext\n1\tpositive\t"Best pizza\n2\tnegative\tCold food\n3\tpositive\tA 55" TV\n'
 
+SHEETS = {
+    "Cover": [],
+    "March": [["id", "text", "label"], [1, "Bad, bad", "neg"], [2, "Good", "pos"], [3, "#N/A"]],
+}
+
 # name, content, options, reviews, with gold, without text, a word that is said
-CASES: list[tuple[str, str, list[str], int, int, int, str]] = [
+CASES: list[tuple[str, Any, list[str], int, int, int, str]] = [
     ("stars.csv", STARS, ["--label-column", "stars"], 5, 0, 0, "--labels 1-2=negative,4-5=positive"),
     (
         "stars.csv",
@@ -48,6 +55,7 @@ CASES: list[tuple[str, str, list[str], int, int, int, str]] = [
         0,
         "encoding: utf-16",
     ),
+    ("book.xlsx", SHEETS, ["--sheet", "march"], 2, 2, 1, "id column"),
     ("cr.txt", "Good.\rBad.\r", [], 2, 0, 0, "CR"),
     ("nested.jsonl", NESTED, ["--text-column", "review.text"], 2, 0, 0, "id column"),
     (
@@ -75,9 +83,11 @@ CASES: list[tuple[str, str, list[str], int, int, int, str]] = [
 @pytest.mark.parametrize("kind", range(0, len(CASES), 5))
 def test_files_of_each_kind_are_read_right(loracle: Loracle, tmp_path: Path, kind: int) -> None:
     for name, content, options, reviews, gold, without_text, said in CASES[kind : kind + 5]:
-        (tmp_path / name).write_bytes(
-            content.encode("utf-16-le" if content.startswith("\ufeff") else "utf-8")
-        )
+        if isinstance(content, dict):
+            write_xlsx(tmp_path / name, content)
+        else:
+            encoding = "utf-16-le" if content.startswith("\ufeff") else "utf-8"
+            (tmp_path / name).write_bytes(content.encode(encoding))
         done = loracle("enqueue", "--dry-run", "--json", "--adapter", "stub", name, *options)
         assert done.returncode == 0, (name, done.stderr)
         found = json.loads(done.stdout)

@@ -8,25 +8,12 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from worker.errors import FileUnreadable
-from worker.files.columns import MAX_GUESSED_LABELS, Header, choose_columns, listed
+from worker.files.columns import MAX_GUESSED_LABELS
 from worker.files.dialect import find_dialect
 from worker.files.gold import NUMBER
-from worker.files.lines import LineReader
-from worker.files.records import (
-    GUESS_RECORDS,
-    LINE_TOO_LONG,
-    NUL,
-    ReadOptions,
-    review_of,
-    text_of_cells,
-    text_problem,
-)
+from worker.files.records import LINE_TOO_LONG, NUL, ReadOptions
 from worker.files.sources import Line, LongLine, Source, decode_line
-from worker.reviews import Reject, Review
-
-Row = tuple[int, list[str], str | None]
-"""The line a record begins at, its cells, and what is wrong with it."""
+from worker.files.tables import Row, TableReader
 
 ROW_NAMES = "row_names"
 """What R's first column is called, which has no name in the header."""
@@ -34,41 +21,14 @@ ROW_NAMES = "row_names"
 SWALLOWED = "broken line: a quote is never closed, and the lines below it are records by themselves"
 
 
-class DelimitedReader(LineReader):
-    """Lines of delimited cells, quoted as in csv; the first record names the columns."""
+class DelimitedReader(TableReader):
+    """Lines of delimited cells, quoted as in csv."""
 
     def __init__(self, source: Source, fmt: str, options: ReadOptions) -> None:
-        self._source = source
-        self._options = options
-        self._names: list[str] = []
         self._others = _Others()
         self._doubtful: list[int] = []
         self._dialect, announced = find_dialect(source, fmt, options)
-        rows = self._rows()
-        header = next(rows, None)
-        if header is None:
-            raise FileUnreadable(f"{source.name} is empty.")
-        if header[2] is not None:
-            raise FileUnreadable(f"The header of {source.name} can't be read: {header[2]}.")
-        if options.headless:
-            self._names = self._given_names(header[1])
-            rows = itertools.chain([header], rows)
-        else:
-            self._names = [name.strip() for name in header[1]]
-        self._pending: Iterator[Row] | None = None if source.repeatable else rows
-        first = list(itertools.islice(rows, GUESS_RECORDS)) if source.repeatable else []
-        if source.repeatable and not first:
-            raise FileUnreadable(f"{source.name} has a header but no record below it.")
-        announced += self._name_first_column([row for _, row, problem in first if problem is None])
-        whole = [row for _, row, problem in first if problem is None and len(row) == len(self._names)]
-        values = {name: [row[at] for row in whole] for at, name in enumerate(self._names)}
-        self.columns, announcements = choose_columns(
-            Header(source.name, self._names, values, may_be_data=not options.headless), options
-        )
-        self._others = _Others(
-            [at for at, name in enumerate(self._names) if name not in self.columns.texts], whole
-        )
-        self.announcements = [*announced, *announcements]
+        super().__init__(source, options, announced, repeatable=source.repeatable)
 
     @property
     def notes(self) -> Sequence[str]:
@@ -82,16 +42,7 @@ class DelimitedReader(LineReader):
             "characters here: read the file with --quote none"
         ]
 
-    def _given_names(self, first: Sequence[str]) -> list[str]:
-        names = list(self._options.columns)
-        if names and len(names) != len(first):
-            raise FileUnreadable(
-                f"{self._source.name} has {_cells(len(first))} in its first line ({listed(first)}), and --columns "
-                f"{','.join(names)} names {len(names)}. Name each, in order."
-            )
-        return names or [str(place) for place in range(1, len(first) + 1)]
-
-    def _name_first_column(self, rows: Sequence[Sequence[str]]) -> list[str]:
+    def _widen(self, rows: Sequence[Sequence[str]]) -> list[str]:
         """R writes no name above its row names, and some programs end each row with a delimiter."""
         if self._options.headless or not rows or any(len(row) != len(self._names) + 1 for row in rows):
             return []
@@ -106,47 +57,13 @@ class DelimitedReader(LineReader):
             f"the header is one name short of every row: the first column holds row names ('{ROW_NAMES}')"
         ]
 
-    def _records(self) -> Iterator[Review | Reject]:
-        names, columns, options = self._names, self.columns, self._options
-        width = len(names)
-        texts_at = [names.index(name) for name in columns.texts]
-        text_at = texts_at[0]
-        label_at = None if columns.label_cell is None else names.index(columns.label_cell)
-        id_at = None if columns.id is None else names.index(columns.id)
-        kept_at = [(name, names.index(name)) for name in columns.kept]
-        row_no = 0
-        self._doubtful = []
-        for line_no, row, problem in self._data_rows():
-            if len(row) != width and problem is None:
-                if len(row) == 1 and not row[0].strip():
-                    continue
-                problem = f"broken line: {_cells(len(row))} where the header has {width}"
-            row_no += 1
-            review = None
-            if problem is None:
-                if len(texts_at) == 1:
-                    text = row[text_at]
-                    problem = text_problem(text, options)
-                else:
-                    text, problem = text_of_cells([row[at] for at in texts_at], options)
-                if problem is None:
-                    review, problem = review_of(
-                        row_no,
-                        text,
-                        (row[id_at].strip() or None) if id_at is not None else None,
-                        (row[label_at].strip() or None) if label_at is not None else None,
-                        {name: row[at] for name, at in kept_at},
-                        options,
-                    )
-            yield review or Reject(row_no, line_no, problem or "")
+    def _learn(self, rows: Sequence[Sequence[str]]) -> None:
+        texts = self.columns.texts
+        self._others = _Others([at for at, name in enumerate(self._names) if name not in texts], rows)
 
     def _data_rows(self) -> Iterator[Row]:
-        if self._source.repeatable:
-            return itertools.islice(self._rows(), 0 if self._options.headless else 1, None)
-        rows, self._pending = self._pending, None
-        if rows is None:
-            raise FileUnreadable(f"{self._source.name} is a stream: it can be read only once.")
-        return rows
+        self._doubtful = []
+        return super()._data_rows()
 
     def _rows(self) -> Iterator[Row]:
         """All records but blank lines, the header first."""
@@ -301,7 +218,3 @@ def _reason(error: Exception) -> str:
     if "new-line character" in message:
         return "broken line: a carriage return outside quotes"
     return f"broken line: {message}"
-
-
-def _cells(count: int) -> str:
-    return "1 cell" if count == 1 else f"{count} cells"

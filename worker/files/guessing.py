@@ -9,7 +9,7 @@ import re
 
 from worker.errors import FileUnreadable
 from worker.files.columns import looks_like_text_column
-from worker.files.records import DELIMITERS, FIRST_BLOCK_BYTES, FORMATS
+from worker.files.records import DELIMITERS, FIRST_BLOCK_BYTES, FORMATS, TEXT_FORMATS
 
 _SUFFIXES = {
     ".csv": "csv",
@@ -19,6 +19,11 @@ _SUFFIXES = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".xlsx": "workbook",
+    ".xlsm": "workbook",
+    ".xlsb": "workbook",
+    ".xls": "workbook",
+    ".ods": "workbook",
     ".txt": "txt",
     ".text": "txt",
 }
@@ -27,10 +32,14 @@ SEP_LINE = re.compile(r'\ufeff?"?sep=([^"\r\n])"?\s*')
 """A line that Excel reads, and no other program."""
 
 PARQUET_MAGIC = b"PAR1"
+ZIP_MAGIC = b"PK\x03\x04"
+OLE_MAGIC = b"\xd0\xcf\x11\xe0"
+"""Microsoft's container: an old workbook, or an encrypted one."""
+
+_MARKUP = re.compile(rb"\s*<(?:\?xml|!DOCTYPE|!--|html|table|meta|head)\b", re.IGNORECASE)
 
 _MAGIC = (
-    (b"PK\x03\x04", "a zip archive or an Excel workbook: unpack it, or save it as csv"),
-    (b"\xd0\xcf\x11\xe0", "an old Excel or Word file: save it as csv"),
+    (b"PK\x05\x06", "an empty zip archive"),
     (b"\x89PNG", "an image"),
     (b"\xff\xd8\xff", "an image"),
     (b"GIF8", "an image"),
@@ -86,25 +95,38 @@ def sniff_delimiter(header: str) -> str | None:
     return best if counts[best] > 1 else None
 
 
-def refuse_binary(name: str, head: bytes, fmt: str | None) -> None:
-    """Refuses what by its first bytes is another kind of file than the text or parquet it should be.
+def format_by_bytes(name: str, head: bytes, told: str | None) -> str | None:
+    """The format of a file that isn't text, None for one that may be.
 
     Raises:
-        FileUnreadable: says what the file is.
+        FileUnreadable: it is no review file, or not what the user `told`; says what it is.
     """
-    if head.startswith(PARQUET_MAGIC):
-        if fmt not in (None, "parquet"):
-            raise FileUnreadable(f"{name} is a parquet file, not {fmt}. Read it with --format parquet.")
-        return
+    found = "parquet" if head.startswith(PARQUET_MAGIC) else None
+    found = "workbook" if head.startswith((ZIP_MAGIC, OLE_MAGIC)) else found
+    if found is not None:
+        if told not in (None, found):
+            raise FileUnreadable(f"{name} is a {found} file, not {told}. Read it with --format {found}.")
+        return found
     kind = next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
     if kind is None and head[257:262] == b"ustar":
         kind = "a tar archive: unpack it and give the directory"
     if kind is not None:
         raise FileUnreadable(f"{name} is no review file but {kind}. Formats: {', '.join(FORMATS)}.")
-    if fmt == "parquet":
+    named = format_by_name(name)
+    if "workbook" in (told, named) and _MARKUP.match(head.removeprefix(codecs.BOM_UTF8)):
+        raise FileUnreadable(
+            f"{name} is no workbook but a page of HTML or XML, which many websites call one. Open it in a "
+            "spreadsheet, and save it as .xlsx or csv."
+        )
+    if told == "workbook":
+        raise FileUnreadable(
+            f"{name} is no workbook: its first bytes are no workbook's. Choose another --format."
+        )
+    if "parquet" in (told, named if told is None else told):
         raise FileUnreadable(
             f"{name} is no parquet file: it doesn't begin with PAR1. Choose another --format."
         )
+    return None
 
 
 def check_text(name: str, block: bytes, encoding: str, *, has_header: bool) -> str | None:
@@ -157,7 +179,7 @@ def unknown_format(name: str, block: bytes) -> FileUnreadable:
         )
     return FileUnreadable(
         f"{name} has an unknown format: neither its name nor its first line tells. "
-        f"Choose one of {', '.join(FORMATS[:-1])} with --format."
+        f"Choose one of {', '.join(TEXT_FORMATS)} with --format."
     )
 
 

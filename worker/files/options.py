@@ -62,13 +62,14 @@ _OPTIONS = [
         metavar="N",
         help="Lines to leave out first.",
     ),
+    click.option("--sheet", metavar="NAME|N", help="Of a workbook: its name or number (else the first)."),
     click.option("--encoding", default="utf-8", show_default=True, help="Of text files."),
 ]
 
 
 NAMES = (
     "text_column", "label_column", "labels", "id_column", "keep_columns", "keep_markers", "format_", "no_header",
-    "columns", "delimiter", "quote", "skip_lines", "encoding",
+    "columns", "delimiter", "quote", "skip_lines", "sheet", "encoding",
 )  # fmt: skip
 
 

@@ -12,7 +12,8 @@ from worker.errors import OptionInvalid
 from worker.files.gold import FASTTEXT, MARKERS, Meanings
 from worker.reviews import Review
 
-FORMATS = ("csv", "tsv", "jsonl", "parquet", "txt", "dir")
+TEXT_FORMATS = ("csv", "tsv", "jsonl", "txt")
+FORMATS = (*TEXT_FORMATS, "parquet", "workbook", "dir")
 
 MAX_CHARS = 200_000
 """A text longer than this is no review; the classifier reads a few hundred tokens of it anyway."""
@@ -56,6 +57,7 @@ class ReadOptions:
     columns: tuple[str, ...] = ()
     quote: str | None = None
     skip_lines: int = 0
+    sheet: str | None = None
 
     def __post_init__(self) -> None:
         if self.format is not None and self.format not in FORMATS:

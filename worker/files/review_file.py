@@ -15,17 +15,17 @@ from worker.files.columns import Columns
 from worker.files.delimited import DelimitedReader
 from worker.files.directory import DirectoryReader
 from worker.files.guessing import (
-    PARQUET_MAGIC,
     check_text,
+    format_by_bytes,
     format_by_line,
     format_by_name,
-    refuse_binary,
     unknown_format,
 )
 from worker.files.lines import JsonLinesReader, PlainReader
 from worker.files.parquet import ParquetReader
 from worker.files.records import ReadOptions
 from worker.files.sources import FileSource, Source, StreamSource, text_of, unpacked
+from worker.files.workbook import WorkbookReader
 from worker.reviews import Reject, Review
 
 STDIN_NAME = "stdin"
@@ -178,15 +178,18 @@ def _open_directory(path: Path, options: ReadOptions) -> ReviewFile:
 
 
 def _open_file(source: FileSource, options: ReadOptions) -> ReviewFile:
-    fmt = options.format or format_by_name(source.name)
     block = source.first_block(as_text=False)
     if not block:
         raise FileUnreadable(f"{source.name} is empty.")
-    refuse_binary(source.name, block, fmt)
     announcements = source.see(block)
-    if block.startswith(PARQUET_MAGIC):
-        fmt = "parquet"
+    named = format_by_name(source.name)
+    fmt = format_by_bytes(source.name, block, options.format)
+    if fmt is not None:
+        if named not in (None, fmt):
+            announcements.append(f"format: {fmt} (by its first bytes, whatever its name says)")
     else:
+        # What is named as a workbook and is none may be any text.
+        fmt = options.format or (None if named == "workbook" else named)
         doubt = check_text(
             source.name, source.first_block(), source.encoding, has_header=fmt in ("csv", "tsv")
         )
@@ -214,11 +217,10 @@ def _open_stream(source: StreamSource, options: ReadOptions) -> ReviewFile:
     if fmt == "dir":
         raise OptionInvalid(f"{source.name} is a stream, not a directory. Choose another --format.")
     head_bytes = source.peek()
-    if head_bytes or fmt == "parquet":
-        refuse_binary(source.name, head_bytes, fmt)
     announcements = source.see(head_bytes)
-    if head_bytes.startswith(PARQUET_MAGIC):
-        fmt = "parquet"
+    found = format_by_bytes(source.name, head_bytes, fmt)
+    if found is not None:
+        fmt = found
     else:
         head = source.head()
         if not head:
@@ -250,23 +252,23 @@ def _about_lines(source: Source) -> list[str]:
 
 
 def _reader(source: Source, fmt: str, options: ReadOptions, *, packed: bool) -> _Reader:
-    if fmt in ("csv", "tsv"):
+    delimited = ("csv", "tsv")
+    for name, given, formats in (
+        ("--no-header", options.no_header, (*delimited, "workbook")),
+        ("--columns", options.columns, (*delimited, "workbook")),
+        ("--delimiter", options.delimiter, delimited),
+        ("--quote", options.quote, delimited),
+        ("--sheet", options.sheet, ("workbook",)),
+    ):
+        if given and fmt not in formats:
+            raise OptionInvalid(
+                f"{source.name} is read as {fmt}, and {name} is for {' and '.join(formats)} files. Leave it out"
+                f"{'' if formats == ('workbook',) else ', or add --format csv'}."
+            )
+    if fmt in delimited:
         return DelimitedReader(source, fmt, options)
-    of_tables = [
-        name
-        for name, given in (
-            ("--no-header", options.no_header),
-            ("--columns", options.columns),
-            ("--delimiter", options.delimiter),
-            ("--quote", options.quote),
-        )
-        if given
-    ]
-    if of_tables:
-        raise OptionInvalid(
-            f"{source.name} is read as {fmt}, and {', '.join(of_tables)} is for csv and tsv files. "
-            "Leave it out, or add --format csv."
-        )
+    if fmt == "workbook":
+        return WorkbookReader(source, options, packed=packed)
     if fmt == "parquet":
         return ParquetReader(source, options, packed=packed)
     if fmt == "jsonl":

@@ -378,12 +378,22 @@ def _capped(pieces: Iterable[bytes], packed: io.BufferedReader, name: str) -> It
     total = 0
     for piece in pieces:
         total += len(piece)
-        if total > RATIO_FREE_BYTES and isinstance(raw, Counted) and total > MAX_RATIO * raw.count:
-            raise FileUnreadable(
-                f"{name} unpacks to more than {MAX_RATIO} times its size and was left at {total:,} bytes. "
-                "If that is right, unpack it yourself first."
-            )
+        if isinstance(raw, Counted):
+            refuse_bomb(name, total, raw.count)
         yield piece
+
+
+def refuse_bomb(name: str, unpacked_bytes: int, packed_bytes: int) -> None:
+    """Refuses data that unpack to far more than they are.
+
+    Raises:
+        FileUnreadable: says so.
+    """
+    if unpacked_bytes > RATIO_FREE_BYTES and unpacked_bytes > MAX_RATIO * packed_bytes:
+        raise FileUnreadable(
+            f"{name} unpacks to more than {MAX_RATIO} times its size and was left at {unpacked_bytes:,} bytes. "
+            "If that is right, unpack it yourself first."
+        )
 
 
 def _gunzipped(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:

@@ -212,7 +212,7 @@ class Source:
             "read": {
                 name: value
                 for name, value in asdict(options.read).items()
-                if name in ("delimiter", "encoding", "quote", "skip_lines", "labels", "keep_markers")
+                if name in ("delimiter", "encoding", "quote", "skip_lines", "sheet", "labels", "keep_markers")
             },
             "headless": options.read.headless,
             "limit": options.limit,

@@ -68,7 +68,7 @@ def test_file_with_nothing_in_it_is_refused_in_every_packing(tmp_path):
     ("data", "words"),
     [
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "an image"),
-        (b"PK\x03\x04" + bytes(100), "Excel"),
+        (b"PK\x03\x04" + bytes(100), "no workbook, or a damaged one"),
         (b"%PDF-1.7\n", "PDF"),
         (bytes(range(256)) * 20, "binary"),
         (b"\x00\x01\x02\n" * 50, "binary"),
@@ -76,7 +76,7 @@ def test_file_with_nothing_in_it_is_refused_in_every_packing(tmp_path):
         ("id,text\n1,abcdefgh\n".encode("utf-16-le"), "--encoding utf-16-le."),
         ("id,text\n1,abcdefgh\n".encode("utf-16-be"), "--encoding utf-16-be."),
         ("id,text\n1,abcdefgh\n".encode("utf-16")[:-1], "ends within a character of utf-16"),
-        (b"PAR1" + bytes(100), "--format parquet"),
+        (b"PAR1" + bytes(100), "no parquet file, or a damaged one"),
         (b"BZh91AY", "bzip2"),
     ],
 )
@@ -145,7 +145,7 @@ def test_directory_without_txt_files_is_refused(tmp_path):
 
 
 def test_unknown_format_is_refused_with_the_known_ones(tmp_path):
-    assert "Choose one of csv, tsv, jsonl, parquet, txt" in refusal(tmp_path / "r.dat", "hello world\n")
+    assert "Choose one of csv, tsv, jsonl, txt" in refusal(tmp_path / "r.dat", "hello world\n")
     assert "one object a line" in refusal(tmp_path / "r.json", '[{"text": "a"}]\n')
     assert "JSON array" in refusal(tmp_path / "r.jsonl", '[{"text": "a"}]\n')
 
