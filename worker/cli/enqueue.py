@@ -289,8 +289,8 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
     """Put review files into the queue; prints the id of each file's job.
 
     FILE is csv, tsv, jsonl, parquet, txt (a review a line), a workbook (.xlsx, .ods, .xls, .xlsb), each also as .gz
-    or .zst, a directory of .txt files, or - for a stream on stdin. The same file with the same options is the same job: a second call returns it, and one
-    that was interrupted goes on where it stopped.
+    or .zst, a directory of .txt files, or - for a stream on stdin. The same file with the same options is the same
+    job: a second call returns it, and one that was interrupted goes on where it stopped.
 
     The columns of texts, gold labels and ids are guessed from their names, and announced. Records that can't be read
     (NUL, broken, too long) are rejected with line and reason (`loracle status JOB --rejects`), and stop a job when
