@@ -56,6 +56,11 @@ def resolve_data(name: str | Path, split: str = "train") -> Data:
     """
     if Path(name).exists():
         return Data((Path(name),), str(name))
+    if "://" in str(name):  # not shown: it may hold a password
+        raise FileUnreadable(
+            "A URL is no file. Databases are read by `loracle run`, `enqueue` and `plan`; write the rows into a file "
+            "first, such as reviews.csv."
+        )
     parts = _dataset_name(SHORT_NAMES.get(str(name), str(name)))
     if parts is None:
         raise FileUnreadable(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +118,25 @@ def test_rows_without_text_stop_no_job_and_a_stream_gives_numbers_back(loracle: 
     assert "no gold label is taken from the numbers" in stream.stderr
     status = json.loads(loracle("status", "1", "--json").stdout)
     assert (status["rejected"], status["without_text"]) == (5, 5)
+
+
+def test_a_database_is_read_as_a_file_and_results_go_back_into_it(loracle: Loracle, tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as shop:
+        shop.execute("CREATE TABLE reviews (id INTEGER, body TEXT, stars INTEGER)")
+        shop.executemany(
+            "INSERT INTO reviews VALUES (?, ?, ?)", [(7, "Good.", 5), (8, None, 1), (9, "Bad.", 1)]
+        )
+        shop.commit()
+    query = "SELECT id, body AS text, stars FROM reviews ORDER BY id"
+    options = ("--adapter", "stub", "--label-column", "stars", "--labels", "1=negative,5=positive")
+    for asked in (loracle("enqueue", "sqlite:///shop.db"), loracle("enqueue", "a.csv", "--query", query)):
+        assert (asked.returncode, asked.stdout) == (2, "")
+        assert "--query" in asked.stderr
+    done = loracle("run", "sqlite:///shop.db", "--query", query, *options)
+    assert done.returncode == 0, done.stderr
+    assert "1 row has no text" in done.stderr
+    written = loracle("results", "1", "--to", "sqlite:///shop.db", "--table", "labels")
+    assert written.returncode == 0, written.stderr
+    with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as shop:
+        rows = shop.execute("SELECT row_no, id, gold_label, label IS NULL FROM labels ORDER BY id").fetchall()
+    assert rows == [(1, "7", "positive", 0), (3, "9", "negative", 0)]

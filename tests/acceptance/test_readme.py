@@ -200,6 +200,10 @@ def write_files(folder: Path) -> None:
                 file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
         else:
             (folder / name).write_text("\n".join(texts) + "\n", encoding="utf-8")
+    with contextlib.closing(sqlite3.connect(folder / "shop.db")) as shop:
+        shop.execute("CREATE TABLE reviews (id INTEGER, body TEXT)")
+        shop.executemany("INSERT INTO reviews VALUES (?, ?)", enumerate(models.make_reviews(40)[0]))
+        shop.commit()
     models.make_base(folder / "tiny")
 
 

@@ -30,11 +30,13 @@ from worker.oracle.spec import ROUTES, OracleSpec
 from worker.policy import KINDS, Policy
 from worker.reviews import Job
 from worker.settings import Settings
+from worker.store.foreign import Query
 
 Command = Callable[..., Any]
 
 
 _OPTIONS = [
+    click.option("--query", metavar="SELECT", help="What to read of a database (FILE is its URL)."),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N reviews."),
     click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Draw N reviews at random."),
     click.option("--seed", type=int, default=0, show_default=True, help="Of --sample."),
@@ -79,7 +81,7 @@ def enqueue_options(
     """
     if values["limit"] is not None and values["sample"] is not None:
         raise Invalid("--limit takes the first reviews, --sample draws some at random: choose one of them.")
-    of_job = ("limit", "sample", "seed", "name", "priority", "max_rejects", "again")
+    of_job = ("query", "limit", "sample", "seed", "name", "priority", "max_rejects", "again")
     return EnqueueOptions(
         read=read_options(values, max_chars=settings.max_text_chars),
         batch_size=values["batch_size"] or batch_size or settings.batch_size,
@@ -100,8 +102,25 @@ def pinned_adapter(store: Store, settings: Settings, name: str | None) -> Adapte
 
 
 def open_source(path: str, options: EnqueueOptions, adapter: Adapter) -> Source:
-    """A file, a directory, or `-` for stdin, opened; what was guessed is announced on stderr."""
-    if path == "-":
+    """A file, a directory, a database, or `-` for stdin, opened; what was guessed is announced on stderr.
+
+    Raises:
+        OptionInvalid: a database without --query, or --query without a database.
+    """
+    # A URL that is mistyped may hold a password: it is never shown as a file's name.
+    if ":/" in path and not Path(path).exists():
+        if options.query is None:
+            raise OptionInvalid(
+                "a database's URL needs --query, for example "
+                "--query 'SELECT id, body AS text FROM reviews ORDER BY id'."
+            )
+        source = Source(Query(path, options.query), options, adapter.labels)
+    elif options.query is not None:
+        raise OptionInvalid(
+            f"--query reads a database, and {path} is no URL of one. Leave it out, or name the database, say "
+            "sqlite:///shop.db."
+        )
+    elif path == "-":
         if sys.stdin.isatty():
             note("Reading reviews from the keyboard, one a line; end with Ctrl-D.")
         source = Source(sys.stdin.buffer, options, adapter.labels)
@@ -124,6 +143,22 @@ def write_job(
 
     `tick` is called after every chunk, and several times a second while a stream is silent.
     """
+    try:
+        return _written(source, adapter, store, publisher, asked, tick)
+    finally:
+        if source.query is not None:
+            # It holds a transaction open, which nobody needs while the job is scored.
+            source.query.close()
+
+
+def _written(
+    source: Source,
+    adapter: Adapter,
+    store: Store,
+    publisher: Publisher,
+    asked: Asked,
+    tick: Callable[[], None],
+) -> Job:
     job, new = open_job(source, adapter, store.ledger, asked=asked)
     if not new and asked.max_cost is not None and asked.max_cost.dollars != job.max_cost:
         if store.ledger.jobs.set_budget(job.id, asked.max_cost):
@@ -289,8 +324,11 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
     """Put review files into the queue; prints the id of each file's job.
 
     FILE is csv, tsv, jsonl, parquet, txt (a review a line), a workbook (.xlsx, .ods, .xls, .xlsb), each also as .gz
-    or .zst, a directory of .txt files, or - for a stream on stdin. The same file with the same options is the same
-    job: a second call returns it, and one that was interrupted goes on where it stopped.
+    or .zst, a directory of .txt files, - for a stream on stdin, or a database's URL with --query. The same file with
+    the same options is the same job: a second call returns it, and one that was interrupted goes on where it stopped.
+
+    A database is only read: sqlite:///shop.db, postgresql://user@host/db, or what else SQLAlchemy has a driver for.
+    The same rows of the same query are the same job; to go on where it stopped, the query needs an ORDER BY.
 
     The columns of texts, gold labels and ids are guessed from their names, and announced. Records that can't be read
     (NUL, broken, too long) are rejected with line and reason (`loracle status JOB --rejects`), and stop a job when

@@ -15,6 +15,7 @@ from worker.cli.common import DATE, OVER, format_of, iso, note, open_all, whole_
 from worker.errors import Invalid, ReportImpossible
 from worker.files.results import RESULT_FORMATS, whole, write_results
 from worker.reviews import Job, dollars
+from worker.store.foreign import write_table
 from worker.store.results import SORTS
 
 Command = Callable[..., Any]
@@ -124,6 +125,11 @@ FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "pa
 @click.option(
     "--excel", is_flag=True, help="With csv: a byte-order mark, so that Excel reads the letters right."
 )
+@click.option(
+    "--to", metavar="URL", help="Write to a database: sqlite:///shop.db, postgresql://user@host/db."
+)
+@click.option("--table", metavar="NAME", help="Of --to: a new table.")
+@click.option("--append", is_flag=True, help="Of --to: the table may be there, with these columns.")
 @filter_options
 @click.option("--with-text", is_flag=True, help="The review's text too.")
 @click.option("--follow", is_flag=True, help="Go on while the job runs; rows in order, as they are labelled.")
@@ -133,6 +139,9 @@ def results(
     as_json: bool,
     output: Path | None,
     excel: bool,
+    to: str | None,
+    table: str | None,
+    append: bool,
     with_text: bool,
     follow: bool,
     **filters: Any,
@@ -144,7 +153,17 @@ def results(
     the same columns whatever the job: `corrected` is 1 where a person gave the gold label, `labelled_at` is UTC. A
     kept column whose name is taken is called file_NAME. Filters can be combined. Memory stays flat, however many rows
     there are, and no cell of a csv is a formula to a spreadsheet.
+
+    --to and --table write the same rows into another database, all of them or none.
     """
+    if to is None and (table or append):
+        raise Invalid(
+            "--table and --append are for a database: name it with --to, such as --to sqlite:///shop.db."
+        )
+    if to is not None and (output or format_ or as_json or follow or excel):
+        raise Invalid("--to writes into a database: leave -o, --format, --json, --excel and --follow out.")
+    if to is not None and not table:
+        raise Invalid("--to needs a new table's name, for example --table labels.")
     _, store = open_all()
     wants_texts = "results --with-text" * with_text or "results --search" * (filters["search"] is not None)
     found = whole_job(store, job, texts_for=wants_texts or None)
@@ -162,10 +181,15 @@ def results(
     rows = (_follow if follow else _rows)(store, found, with_text, filters)
     on_screen = WITHOUT_ORACLE if found.oracle_id is None else ON_SCREEN
     columns = [
-        *(on_screen if chosen == "table" else COLUMNS),
+        *(on_screen if chosen == "table" and to is None else COLUMNS),
         *(["text"] if with_text else []),
         *_kept(found).values(),
     ]
+    if to is not None and table is not None:
+        count, place = write_table(to, table, rows, columns, append=append)
+        counted = "row" if count == 1 else "rows"
+        note(f"{count:,} {counted} of job {job} in table {table} of {place}{'' if count else NONE}.")
+        return
     if chosen == "table":
         rows = ({**row, "cost": None if row["cost"] is None else dollars(row["cost"])} for row in rows)
     target = output if output is not None else sys.stdout

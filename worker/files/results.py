@@ -59,7 +59,7 @@ ROW_GROUP_ROWS = 50_000
 _BATCH_ROWS = 5_000
 _TABLE_ROWS = 200
 
-_TYPES = {
+TYPES = {
     "job_id": "int64",
     "row_no": "int64",
     "score": "float64",
@@ -243,7 +243,7 @@ def _write_parquet(rows: Iterable[Row], columns: Sequence[str], file: IO[bytes])
     import pyarrow.parquet as pq
 
     times = pa.timestamp("us", tz="UTC")
-    types = {name: times if kind == "timestamp" else kind for name, kind in _TYPES.items()}
+    types = {name: times if kind == "timestamp" else kind for name, kind in TYPES.items()}
     schema = pa.schema([(name, types.get(name, "string")) for name in columns])
     remaining = iter(rows)
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:

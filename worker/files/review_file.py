@@ -24,6 +24,7 @@ from worker.files.guessing import (
 from worker.files.lines import JsonLinesReader, PlainReader
 from worker.files.parquet import ParquetReader
 from worker.files.records import ReadOptions
+from worker.files.rows import RowReader, Rows
 from worker.files.sources import FileSource, Source, StreamSource, text_of, unpacked
 from worker.files.workbook import WorkbookReader
 from worker.reviews import Reject, Review
@@ -75,7 +76,7 @@ class ReviewFile:
     @property
     def is_stream(self) -> bool:
         """Whether it can be read only once, has no size and no hash."""
-        return self._path is None
+        return self._path is None and not isinstance(self._reader, RowReader)
 
     @property
     def notes(self) -> Sequence[str]:
@@ -101,7 +102,7 @@ class ReviewFile:
 
     def content_sha256(self, progress: Callable[[int], None] = lambda added: None) -> str:
         """The hash of the file's bytes, unpacked, so that a packed copy has the same; of a directory, of all names
-        and bytes.
+        and bytes; of a query, of its rows in any order.
 
         `progress` is told how many bytes were added to the hash.
 
@@ -109,7 +110,7 @@ class ReviewFile:
             FileUnreadable: a stream has no such hash; packed data are truncated or damaged, which shows here,
                 before a record is read.
         """
-        if isinstance(self._reader, DirectoryReader):
+        if isinstance(self._reader, DirectoryReader | RowReader):
             return self._reader.content_sha256(progress)
         if self._path is None:
             raise FileUnreadable(f"{self.name} is a stream: its content has no hash before it is read.")
@@ -161,6 +162,21 @@ def open_reviews(path: Path | IO[bytes], options: ReadOptions | None = None) -> 
             StreamSource(path.open("rb", buffering=0), path.name, options, owned=True), options
         )
     return _open_file(FileSource(path, options), options)
+
+
+def open_query(rows: Rows, options: ReadOptions | None = None) -> ReviewFile:
+    """The rows of a query as a review file; closing it closes them.
+
+    Raises:
+        FileUnreadable: there are no rows; ColumnMissing: a column isn't there or no text column can be guessed.
+        OptionInvalid: an option says how a file is read.
+    """
+    try:
+        reader = RowReader(rows, options or ReadOptions())
+    except BaseException:
+        rows.close()
+        raise
+    return ReviewFile(reader, name=rows.name, fmt="query", size_bytes=None, path=None, close=rows.close)
 
 
 def _open_directory(path: Path, options: ReadOptions) -> ReviewFile:

@@ -11,14 +11,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
-from worker.errors import FileUnreadable, Invalid, TooManyRejects
-from worker.files import GoldColumn, ReadOptions, ReviewFile, open_reviews, sample
+from worker.errors import FileUnreadable, Invalid, JobStateInvalid, TooManyRejects
+from worker.files import GoldColumn, ReadOptions, ReviewFile, open_query, open_reviews, sample
 from worker.policy import Policy
 from worker.reviews import Job, JobSpec, Money, Reject, Review
+from worker.store.foreign import Query
 from worker.store.ledger import Ledger
 
 Item = TypeVar("Item")
@@ -131,9 +133,11 @@ REJECTS_JUDGED_FROM = 100
 
 @dataclass(frozen=True, slots=True)
 class EnqueueOptions:
-    """How a file becomes a job; `limit` takes the first reviews, `sample` draws some by `seed`."""
+    """How a file becomes a job; `limit` takes the first reviews, `sample` draws some by `seed`; `query` is for a
+    database."""
 
     read: ReadOptions
+    query: str | None = None
     limit: int | None = None
     sample: int | None = None
     seed: int = 0
@@ -168,13 +172,16 @@ class Preview:
 
 
 class Source:
-    """A review file with the options of its job: the records that belong to the job, in order, any number of times
-    (a stream once)."""
+    """A review file or a query, with the options of its job: the records that belong to the job, in order, any number
+    of times (a stream once)."""
 
-    def __init__(self, path: Path | BinaryIO, options: EnqueueOptions, labels: Sequence[str]) -> None:
-        self.file: ReviewFile = open_reviews(path, options.read)
+    def __init__(self, path: Path | BinaryIO | Query, options: EnqueueOptions, labels: Sequence[str]) -> None:
+        self.query = path if isinstance(path, Query) else None
+        self.file: ReviewFile = (
+            open_query(path, options.read) if isinstance(path, Query) else open_reviews(path, options.read)
+        )
         self.options = options
-        self.is_stream = not isinstance(path, Path)
+        self.is_stream = not isinstance(path, Path | Query)
         self.gold = GoldColumn(labels, options.read.meanings, growing=self.is_stream)
         self.without_text: Counter[str] = Counter()
         if self.file.columns.label is not None and not self.is_stream:
@@ -304,7 +311,7 @@ def open_job(
         "label_column": source.file.columns.label_cell,
         "id_column": source.file.columns.id,
         "keep_columns": list(source.file.columns.kept),
-        "reading": _told(options.read),
+        "reading": {**_told(options.read), **({} if source.query is None else {"query": source.query.sql})},
         "limit": options.limit,
         "sample": options.sample,
         "seed": options.seed if options.sample is not None else None,
@@ -352,6 +359,8 @@ def enqueue_file(
     """
     position, reviews, rejects = job.records_read, job.reviews_read, job.rejected
     unreadable = rejects - job.without_text
+    if position and source.query is not None:
+        _check_order(job, source, ledger)
     max_rejects = source.options.max_rejects
     records = source.records(skip=position, reviews_before=reviews)
     # Whole batches: rejects between the reviews must not cut one short.
@@ -383,6 +392,28 @@ def enqueue_file(
             # A stream's column is known only when it ends, however that is: it began as one of places, and isn't.
             ledger.jobs.clear_gold(job.id)
     ledger.jobs.seal(job.id)
+
+
+def _check_order(job: Job, source: Source, ledger: Ledger) -> None:
+    """A database may give the same rows in another order: what was read of them must come first again."""
+    with closing(ledger.jobs.stored(job.id)) as stored:
+        again = itertools.islice(source.records(), job.records_read)
+        for record in again:
+            found = None
+            if isinstance(record, Review):
+                digest = hashlib.sha256(record.text.encode()).digest()
+                found = (record.row_no, record.external_id, record.gold_label, digest)
+            if found is not None and found != next(stored, None):
+                break
+        else:
+            if next(stored, None) is None:
+                source.without_text.clear()
+                return
+    raise JobStateInvalid(
+        f"the query gives its rows in another order than before, so job {job.id} can't go on after "
+        f"{job.records_read:,} records. Give the query an ORDER BY with a column in which no value comes twice: that "
+        f"is a new job. `loracle delete {job.id}` deletes the old one."
+    )
 
 
 def _is_review(record: Review | Reject) -> bool:

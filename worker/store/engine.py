@@ -296,7 +296,7 @@ def _translate(context: ExceptionContext, engine: Engine) -> None:
         raise DatabaseBusy(f"the database's disk is full ({_first_line(original)}).") from original
     if context.connection is None or context.is_disconnect:
         raise DatabaseUnreachable(
-            f"the database {address(engine)} can't be reached: {_said(original, engine.url)}. "
+            f"the database {address(engine)} can't be reached: {driver_said(original, engine.url)}. "
             "Check DATABASE_URL and whether the server is up."
         ) from original
 
@@ -305,7 +305,7 @@ def _sqlite_full(error: BaseException) -> bool:
     return isinstance(error, sqlite3.OperationalError) and "is full" in str(error)
 
 
-def _said(error: BaseException, url: URL) -> str:
+def driver_said(error: BaseException, url: URL) -> str:
     """The first line of a driver's message; the error's type alone if it may quote a secret of the URL."""
     line = _first_line(error)
     secrets = [url.password, *(url.query.get(name) for name in SECRET_OPTIONS)]

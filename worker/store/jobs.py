@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,6 +139,17 @@ class Jobs:
                 queue_batches(connection, job_id, ranges)
 
         write(self.engine, work)
+
+    def stored(self, job_id: int) -> Generator[tuple[int, str | None, str | None, bytes], None, None]:
+        """Row number, id, gold label and sha256 of the text of each review so far, in order."""
+        query = select(Review.row_no, Review.external_id, Review.gold_label, Review.text_sha256)
+        query = query.where(Review.job_id == job_id).order_by(Review.row_no)
+        with (
+            read(self.engine) as connection,
+            connection.execute(query, execution_options={"yield_per": 2048}) as rows,
+        ):
+            for row in rows:
+                yield (row[0], row[1], row[2], bytes(row[3]))
 
     def clear_gold(self, job_id: int) -> None:
         """Takes back the gold labels of the job's file: what its column holds proved to be no labels."""
