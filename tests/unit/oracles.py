@@ -84,6 +84,8 @@ class Bulk(BulkScorer):
         return self.spec.identity
 
     def score(self, reviews: Sequence[Review]) -> list[Outcome]:
+        if not reviews:
+            return []
         texts = [review.text for review in reviews]
         lines = self.plan("score", [False] * len(texts))
         content = self.content(lines, texts)
