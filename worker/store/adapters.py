@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, Select, func, insert, select
 from worker import __version__
 from worker.errors import AdapterInvalid, AdapterUnknown, CacheUnusable, HostUnfit
 from worker.model.manifest import MANIFEST, Manifest
-from worker.store.engine import now, read, write
+from worker.store.engine import now, read, writes
 from worker.store.inserts import upserting
 from worker.store.tables import Activation, Adapter, Job
 
@@ -161,7 +161,8 @@ class Adapters:
         """The id of the adapter `stub`: it has no files, the stub scorer stands in for it."""
         return self._insert(STUB, STUB, {"name": STUB}, None)
 
-    def activate(self, adapter_id: int | None) -> bool:
+    @writes
+    def activate(self, connection: Connection, adapter_id: int | None) -> bool:
         """New jobs use this adapter from now on; None: the one bundled with the Loracle that enqueues.
 
         Returns whether another one was active before. Jobs that exist keep theirs.
@@ -170,24 +171,20 @@ class Adapters:
             AdapterUnknown: there is no such adapter.
             AdapterInvalid: it is the stub.
         """
-
-        def work(connection: Connection) -> bool:
-            if adapter_id is not None:
-                sha256 = connection.scalar(select(Adapter.sha256).where(Adapter.id == adapter_id))
-                if sha256 is None:
-                    raise adapter_unknown(adapter_id)
-                if sha256 == STUB:
-                    raise AdapterInvalid(
-                        "the stub gives labels without a model, for tests and drills: it can't become the "
-                        "adapter of all new jobs. Name it for one job with --adapter stub."
-                    )
-            before = read_activation(connection)
-            if adapter_id == (before.adapter_id if before is not None else None):
-                return False
-            connection.execute(insert(Activation).values(adapter_id=adapter_id, activated_at=now()))
-            return True
-
-        return write(self.engine, work)
+        if adapter_id is not None:
+            sha256 = connection.scalar(select(Adapter.sha256).where(Adapter.id == adapter_id))
+            if sha256 is None:
+                raise adapter_unknown(adapter_id)
+            if sha256 == STUB:
+                raise AdapterInvalid(
+                    "the stub gives labels without a model, for tests and drills: it can't become the "
+                    "adapter of all new jobs. Name it for one job with --adapter stub."
+                )
+        before = read_activation(connection)
+        if adapter_id == (before.adapter_id if before is not None else None):
+            return False
+        connection.execute(insert(Activation).values(adapter_id=adapter_id, activated_at=now()))
+        return True
 
     def restore(self, adapter_id: int, cache: Path) -> Path:
         """The adapter's directory `cache`/<sha256>, written from the database unless it is there, unchanged.
@@ -236,16 +233,21 @@ class Adapters:
             )
         return directory
 
-    def _insert(self, name: str, sha256: str, manifest: Mapping[str, Any], archive: bytes | None) -> int:
-        def work(connection: Connection) -> int:
-            connection.execute(
-                upserting(connection, Adapter)
-                .values(name=name, sha256=sha256, manifest=dict(manifest), archive=archive, created_at=now())
-                .on_conflict_do_nothing(index_elements=["sha256"])
-            )
-            return connection.execute(select(Adapter.id).where(Adapter.sha256 == sha256)).scalar_one()
-
-        return write(self.engine, work)
+    @writes
+    def _insert(
+        self,
+        connection: Connection,
+        name: str,
+        sha256: str,
+        manifest: Mapping[str, Any],
+        archive: bytes | None,
+    ) -> int:
+        connection.execute(
+            upserting(connection, Adapter)
+            .values(name=name, sha256=sha256, manifest=dict(manifest), archive=archive, created_at=now())
+            .on_conflict_do_nothing(index_elements=["sha256"])
+        )
+        return connection.execute(select(Adapter.id).where(Adapter.sha256 == sha256)).scalar_one()
 
 
 MAX_ARCHIVE_BYTES = 512 * 2**20

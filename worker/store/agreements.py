@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, case, delete, exists, insert, or_, select, update
 
 from worker.agreement.measure import Measurement
-from worker.store.engine import now, read, write
+from worker.store.engine import now, read, write, writes
 from worker.store.inserts import upserting
 from worker.store.job_rows import lock_job
 from worker.store.progress import label_days
@@ -69,23 +69,20 @@ class Agreements:
 
     engine: Engine
 
-    def begin(self, job_id: int) -> str:
+    @writes
+    def begin(self, connection: Connection, job_id: int) -> str:
         """The token to measure this job with now; whoever measures it already has begun in vain.
 
         Raises:
             JobUnknown: there is no such job.
         """
         token = secrets.token_hex(16)
-
-        def work(connection: Connection) -> None:
-            lock_job(connection, job_id)
-            _upsert(
-                connection,
-                {"job_id": job_id, "due_at": now() + MEASURE_S, "token": token, "attempts": 1},
-                {"due_at": now() + MEASURE_S, "token": token, "attempts": Measuring.attempts + 1},
-            )
-
-        write(self.engine, work)
+        lock_job(connection, job_id)
+        _upsert(
+            connection,
+            {"job_id": job_id, "due_at": now() + MEASURE_S, "token": token, "attempts": 1},
+            {"due_at": now() + MEASURE_S, "token": token, "attempts": Measuring.attempts + 1},
+        )
         return token
 
     def claim(self, token: str) -> int | None:
@@ -125,24 +122,21 @@ class Agreements:
             )
         return found is not None
 
-    def release(self, token: str, *, delay_s: float = 0.0, counts: bool = True) -> list[tuple[int, int]]:
+    @writes
+    def release(
+        self, connection: Connection, token: str, *, delay_s: float = 0.0, counts: bool = True
+    ) -> list[tuple[int, int]]:
         """What the holder of this token began is due again after `delay_s` seconds; (job, attempts) of each.
 
         `counts`: its attempt does, since the job may be at fault.
         """
-
-        def work(connection: Connection) -> list[tuple[int, int]]:
-            rows = connection.execute(
-                update(Measuring)
-                .where(Measuring.token == token)
-                .values(
-                    token=None, due_at=now() + delay_s, attempts=Measuring.attempts - (0 if counts else 1)
-                )
-                .returning(Measuring.job_id, Measuring.attempts)
-            )
-            return [(job_id, attempts) for job_id, attempts in rows]
-
-        return write(self.engine, work)
+        rows = connection.execute(
+            update(Measuring)
+            .where(Measuring.token == token)
+            .values(token=None, due_at=now() + delay_s, attempts=Measuring.attempts - (0 if counts else 1))
+            .returning(Measuring.job_id, Measuring.attempts)
+        )
+        return [(job_id, attempts) for job_id, attempts in rows]
 
     def save(self, job_id: int, found: Sequence[Measurement], *, token: str) -> bool:
         """Keeps how well the job's raters agree, in place of all that was kept before, its labels by day, and that a

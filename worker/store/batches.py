@@ -13,7 +13,7 @@ from worker.policy import Policy
 from worker.reviews import Batch as BatchRow
 from worker.reviews import Failure, Lane, Outcome, Score, ScorerIdentity
 from worker.reviews import Review as ReviewRow
-from worker.store.engine import now, read, write
+from worker.store.engine import now, read, write, writes
 from worker.store.fault_rows import lock_device, prove_sound
 from worker.store.inserts import insert_labels, upserting
 from worker.store.leases import NO_LEASE, Leases, hold, lease_lost, leased
@@ -101,14 +101,10 @@ class Batches(Leases[BatchRow]):
             oracle_id=job.oracle_id,
         )
 
-    def loading(self, batch: BatchRow, begins: bool) -> None:
+    @writes
+    def loading(self, connection: Connection, batch: BatchRow, begins: bool) -> None:
         """An adapter is loaded for this batch: a child that dies meanwhile has not looked at a review yet."""
-        write(
-            self.engine,
-            lambda connection: connection.execute(
-                update(Batch).where(*leased(batch)).values(timings=LOADING if begins else None)
-            ),
-        )
+        connection.execute(update(Batch).where(*leased(batch)).values(timings=LOADING if begins else None))
 
     def finish(
         self,

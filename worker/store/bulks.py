@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, exists, not_, select, update
 
 from worker.oracle.money import Charge
 from worker.reviews import Answer, Prompt
-from worker.store.engine import now, read, write
+from worker.store.engine import now, read, writes
 from worker.store.items import close_unsent, give_up, insert_bulk, reopen_packed, split_prompt
 from worker.store.leases import NO_LEASE, close_batch, hold
 from worker.store.money import settle, settle_unsent
@@ -68,51 +68,49 @@ class Bulks:
         with read(self.engine) as connection:
             return int(connection.scalar(select(Batch.scorer_id).where(Batch.id == batch_id)) or 0)
 
-    def begin(self, prompt: Prompt) -> None:
+    @writes
+    def begin(self, connection: Connection, prompt: Prompt) -> None:
         """It is uploaded anew: what was set aside for it before wasn't spent. Raises LeaseLost."""
+        hold(connection, prompt)
+        settle_unsent(connection, prompt.id)
+        connection.execute(
+            update(Bulk).where(Bulk.batch_id == prompt.id).values(file_id=None, creating_at=None)
+        )
 
-        def work(connection: Connection) -> None:
-            hold(connection, prompt)
-            settle_unsent(connection, prompt.id)
-            connection.execute(
-                update(Bulk).where(Bulk.batch_id == prompt.id).values(file_id=None, creating_at=None)
-            )
-
-        write(self.engine, work)
-
-    def note_upload(self, prompt: Prompt, file_id: str) -> None:
+    @writes
+    def note_upload(self, connection: Connection, prompt: Prompt, file_id: str) -> None:
         """The Bulk's lines are uploaded: from now on a submission of it may exist. Raises LeaseLost."""
+        hold(connection, prompt, lease_until=now() + self.lease_s)
+        connection.execute(
+            update(Bulk).where(Bulk.batch_id == prompt.id).values(file_id=file_id, creating_at=now())
+        )
 
-        def work(connection: Connection) -> None:
-            hold(connection, prompt, lease_until=now() + self.lease_s)
-            connection.execute(
-                update(Bulk).where(Bulk.batch_id == prompt.id).values(file_id=file_id, creating_at=now())
-            )
-
-        write(self.engine, work)
-
-    def note_submission(self, prompt: Prompt, remote_id: str, *, poll_after_s: float) -> None:
+    @writes
+    def note_submission(
+        self, connection: Connection, prompt: Prompt, remote_id: str, *, poll_after_s: float
+    ) -> None:
         """OpenAI has it: it waits, without a lease, until it is asked about again. Raises LeaseLost."""
+        _wait(connection, prompt, poll_after_s, None)
+        connection.execute(
+            update(Bulk)
+            .where(Bulk.batch_id == prompt.id, Bulk.submitted_at.is_(None))
+            .values(submitted_at=now())
+        )
+        connection.execute(
+            update(Bulk).where(Bulk.batch_id == prompt.id).values(state="submitted", remote_id=remote_id)
+        )
 
-        def work(connection: Connection) -> None:
-            _wait(connection, prompt, poll_after_s, None)
-            connection.execute(
-                update(Bulk)
-                .where(Bulk.batch_id == prompt.id, Bulk.submitted_at.is_(None))
-                .values(submitted_at=now())
-            )
-            connection.execute(
-                update(Bulk).where(Bulk.batch_id == prompt.id).values(state="submitted", remote_id=remote_id)
-            )
-
-        write(self.engine, work)
-
-    def wait(self, prompt: Prompt, *, poll_after_s: float, said: str | None = None) -> None:
+    @writes
+    def wait(
+        self, connection: Connection, prompt: Prompt, *, poll_after_s: float, said: str | None = None
+    ) -> None:
         """OpenAI isn't done with it: asked about again after `poll_after_s` seconds. Raises LeaseLost."""
-        write(self.engine, lambda connection: _wait(connection, prompt, poll_after_s, said))
+        _wait(connection, prompt, poll_after_s, said)
 
+    @writes
     def collect(
         self,
+        connection: Connection,
         prompt: Prompt,
         answers: Mapping[int, Answer],
         *,
@@ -126,21 +124,17 @@ class Bulks:
         Raises:
             LeaseLost: another worker collects it; nothing was written.
         """
-
-        def work(connection: Connection) -> int:
-            hold(connection, prompt)
-            settle(connection, charges)
-            settle_answers(connection, prompt, answers)
-            again = _leave_unanswered(connection, prompt, error)
-            connection.execute(
-                update(Bulk)
-                .where(Bulk.batch_id == prompt.id)
-                .values(state="failed" if error else "collected", error=error, collected_at=now())
-            )
-            close_batch(connection, prompt.id, "failed" if error and not answers else "done")
-            return again
-
-        return write(self.engine, work)
+        hold(connection, prompt)
+        settle(connection, charges)
+        settle_answers(connection, prompt, answers)
+        again = _leave_unanswered(connection, prompt, error)
+        connection.execute(
+            update(Bulk)
+            .where(Bulk.batch_id == prompt.id)
+            .values(state="failed" if error else "collected", error=error, collected_at=now())
+        )
+        close_batch(connection, prompt.id, "failed" if error and not answers else "done")
+        return again
 
     def has_answers(self, prompt: Prompt) -> bool:
         """Whether this scorer has labelled any review of the Bulk's jobs."""
@@ -148,74 +142,61 @@ class Bulks:
         with read(self.engine) as connection:
             return bool(connection.scalar(select(labelled)))
 
-    def abandon(self, prompt: Prompt, error: str) -> None:
+    @writes
+    def abandon(self, connection: Connection, prompt: Prompt, error: str) -> None:
         """It is given up, and its requests are open again. What was set aside counts as spent if it was submitted.
 
         Raises:
             LeaseLost: another worker has it now.
         """
+        hold(connection, prompt)
+        close_unsent(connection, prompt.id, error)
+        connection.execute(
+            update(Bulk)
+            .where(Bulk.batch_id == prompt.id, Bulk.state == "submitted")
+            .values(state="failed", error=error, collected_at=now())
+        )
+        reopen_packed(connection, prompt.id)
+        close_batch(connection, prompt.id, "failed")
 
-        def work(connection: Connection) -> None:
-            hold(connection, prompt)
-            close_unsent(connection, prompt.id, error)
-            connection.execute(
-                update(Bulk)
-                .where(Bulk.batch_id == prompt.id, Bulk.state == "submitted")
-                .values(state="failed", error=error, collected_at=now())
-            )
-            reopen_packed(connection, prompt.id)
-            close_batch(connection, prompt.id, "failed")
-
-        write(self.engine, work)
-
-    def split(self, prompt: Prompt, reason: str) -> None:
+    @writes
+    def split(self, connection: Connection, prompt: Prompt, reason: str) -> None:
         """Two Bulks of half the size in its place; nothing of it was sent.
 
         Raises:
             LeaseLost: another worker has it now.
         """
+        hold(connection, prompt)
+        close_unsent(connection, prompt.id, reason)
+        for batch_id in split_prompt(connection, prompt.id, prompt.scorer_id, prompt.requests):
+            insert_bulk(connection, batch_id)
+        close_batch(connection, prompt.id, "split")
 
-        def work(connection: Connection) -> None:
-            hold(connection, prompt)
-            close_unsent(connection, prompt.id, reason)
-            for batch_id in split_prompt(connection, prompt.id, prompt.scorer_id, prompt.requests):
-                insert_bulk(connection, batch_id)
-            close_batch(connection, prompt.id, "split")
-
-        write(self.engine, work)
-
-    def submit_again(self, prompt: Prompt, reason: str, *, delay_s: float) -> None:
+    @writes
+    def submit_again(self, connection: Connection, prompt: Prompt, reason: str, *, delay_s: float) -> None:
         """OpenAI took it and then didn't want it now: uploaded anew, under a new key, later. Raises LeaseLost."""
-
-        def work(connection: Connection) -> None:
-            _wait(connection, prompt, delay_s, reason)
-            settle_unsent(connection, prompt.id)
-            connection.execute(
-                update(Bulk)
-                .where(Bulk.batch_id == prompt.id)
-                .values(
-                    state="packed",
-                    file_id=None,
-                    creating_at=None,
-                    remote_id=None,
-                    client_key=secrets.token_hex(16),
-                )
+        _wait(connection, prompt, delay_s, reason)
+        settle_unsent(connection, prompt.id)
+        connection.execute(
+            update(Bulk)
+            .where(Bulk.batch_id == prompt.id)
+            .values(
+                state="packed",
+                file_id=None,
+                creating_at=None,
+                remote_id=None,
+                client_key=secrets.token_hex(16),
             )
-
-        write(self.engine, work)
-
-    def due_now(self, batch_ids: Sequence[int]) -> int:
-        """Bulks that wait are asked about at the next sweep; how many."""
-        return write(
-            self.engine,
-            lambda connection: (
-                connection.execute(
-                    update(Batch)
-                    .where(Batch.id.in_(batch_ids), Batch.state == "submitted")
-                    .values(state="queued", not_before=None, published_at=None)
-                ).rowcount
-            ),
         )
+
+    @writes
+    def due_now(self, connection: Connection, batch_ids: Sequence[int]) -> int:
+        """Bulks that wait are asked about at the next sweep; how many."""
+        return connection.execute(
+            update(Batch)
+            .where(Batch.id.in_(batch_ids), Batch.state == "submitted")
+            .values(state="queued", not_before=None, published_at=None)
+        ).rowcount
 
 
 def _leave_unanswered(connection: Connection, prompt: Prompt, error: str | None) -> int:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import aliased
 from worker.errors import CorrectionInvalid, JobStateInvalid
 from worker.reviews import Correction as CorrectionRow
 from worker.store.agreements import measure_anew
-from worker.store.engine import now, read, write
+from worker.store.engine import now, read, writes
 from worker.store.inserts import upserting
 from worker.store.job_rows import job_unknown, lock_job, read_job
 from worker.store.results import RESULTS, label_of
@@ -28,7 +28,8 @@ class Corrections:
 
     engine: Engine
 
-    def save(self, job_id: int, corrections: Sequence[CorrectionRow]) -> int:
+    @writes
+    def save(self, connection: Connection, job_id: int, corrections: Sequence[CorrectionRow]) -> int:
         """Writes all of them in one transaction, or none; one for a review that has one replaces it.
 
         Returns how many replaced another one. The agreement of a job that is over is due to be measured anew.
@@ -39,22 +40,16 @@ class Corrections:
             CorrectionInvalid: the job has no review of one's row.
         """
         ordered = sorted(corrections, key=lambda correction: correction.row_no)
-
-        def work(connection: Connection) -> int:
-            # Locked: a job that ends meanwhile is measured after this.
-            state = lock_job(connection, job_id)
-            if state == "deleting" or read_job(connection, job_id).texts != "kept":
-                raise JobStateInvalid(
-                    f"the texts of job {job_id} were deleted: its reviews take no corrections."
-                )
-            replaced = 0
-            for start in range(0, len(ordered), _ROWS):
-                replaced += _save(connection, job_id, ordered[start : start + _ROWS])
-            if state not in ACTIVE_JOBS:
-                measure_anew(connection, job_id)
-            return replaced
-
-        return write(self.engine, work)
+        # Locked: a job that ends meanwhile is measured after this.
+        state = lock_job(connection, job_id)
+        if state == "deleting" or read_job(connection, job_id).texts != "kept":
+            raise JobStateInvalid(f"the texts of job {job_id} were deleted: its reviews take no corrections.")
+        replaced = 0
+        for start in range(0, len(ordered), _ROWS):
+            replaced += _save(connection, job_id, ordered[start : start + _ROWS])
+        if state not in ACTIVE_JOBS:
+            measure_anew(connection, job_id)
+        return replaced
 
 
 def _save(connection: Connection, job_id: int, corrections: Sequence[CorrectionRow]) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, and_, delete, func, or_, select, union, update
 
 from worker.errors import JobStateInvalid
-from worker.store.engine import now, read, rewrite_sqlite, write
+from worker.store.engine import now, read, rewrite_sqlite, writes
 from worker.store.inserts import upserting
 from worker.store.items import leave
 from worker.store.job_rows import read_job
@@ -80,7 +80,8 @@ class Deletion:
         is_begun = "deleting" in (job.state, job.texts)
         return Deletable(job.name, reviews, rejects, labels, corrections, job.spent, is_begun)
 
-    def begin(self, job_id: int, *, texts_only: bool) -> list[UploadedFile]:
+    @writes
+    def begin(self, connection: Connection, job_id: int, *, texts_only: bool) -> list[UploadedFile]:
         """From now on the job is `deleting`, or its texts are, and nothing of it is scored or asked any more.
 
         The same file can be enqueued anew at once. Returns the uploads of its Bulks that may still be at OpenAI.
@@ -88,103 +89,85 @@ class Deletion:
         Raises:
             JobUnknown, JobStateInvalid: see `check`.
         """
-
-        def work(connection: Connection) -> list[UploadedFile]:
-            # The lock keeps `retry` from coming between.
-            connection.execute(select(Job.id).where(Job.id == job_id).with_for_update())
-            _check(connection, job_id, texts_only=texts_only)
-            _take_leases(connection, job_id)
-            marked: dict[str, Any] = {"texts": "deleting"} if texts_only else {"state": "deleting"}
-            # The identity is a hash of the file: whoever has the file could tell that it was here.
+        # The lock keeps `retry` from coming between.
+        connection.execute(select(Job.id).where(Job.id == job_id).with_for_update())
+        _check(connection, job_id, texts_only=texts_only)
+        _take_leases(connection, job_id)
+        marked: dict[str, Any] = {"texts": "deleting"} if texts_only else {"state": "deleting"}
+        # The identity is a hash of the file: whoever has the file could tell that it was here.
+        connection.execute(update(Job).where(Job.id == job_id).values(identity=f"deleted {job_id}", **marked))
+        if not texts_only:
             connection.execute(
-                update(Job).where(Job.id == job_id).values(identity=f"deleted {job_id}", **marked)
+                upserting(connection, DeletedJob)
+                .values(id=job_id, spent_nanos=0, deleted_at=now())
+                .on_conflict_do_nothing(index_elements=["id"])
             )
-            if not texts_only:
-                connection.execute(
-                    upserting(connection, DeletedJob)
-                    .values(id=job_id, spent_nanos=0, deleted_at=now())
-                    .on_conflict_do_nothing(index_elements=["id"])
-                )
-            return _uploaded_files(connection, job_id)
+        return _uploaded_files(connection, job_id)
 
-        return write(self.engine, work)
-
-    def delete_rows(self, job_id: int) -> int:
+    @writes
+    def delete_rows(self, connection: Connection, job_id: int) -> int:
         """One transaction: the job's next reviews and rejects, with all that is theirs; how many, 0 at the end."""
+        last = _last_of_part(connection, job_id, 0)
+        for table in (Label, Request, Correction):
+            connection.execute(delete(table).where(table.job_id == job_id, table.row_no <= last))
+        return sum(
+            connection.execute(delete(table).where(table.job_id == job_id, table.row_no <= last)).rowcount
+            for table in (Review, Reject)
+        )
 
-        def work(connection: Connection) -> int:
-            last = _last_of_part(connection, job_id, 0)
-            for table in (Label, Request, Correction):
-                connection.execute(delete(table).where(table.job_id == job_id, table.row_no <= last))
-            return sum(
-                connection.execute(delete(table).where(table.job_id == job_id, table.row_no <= last)).rowcount
-                for table in (Review, Reject)
-            )
-
-        return write(self.engine, work)
-
-    def empty_texts(self, job_id: int, after_row: int) -> int | None:
+    @writes
+    def empty_texts(self, connection: Connection, job_id: int, after_row: int) -> int | None:
         """One transaction: the texts behind `after_row`, and what may quote them; the last row, None at the end."""
+        last = _last_of_part(connection, job_id, after_row)
+        for table, emptied in (
+            (Review, {"text": "", "text_sha256": b"", "attributes": None}),
+            (Request, {"text_sha256": b""}),
+            (Correction, {"note": None}),
+            (Reject, {"reason": REASON_DELETED}),
+        ):
+            connection.execute(
+                update(table)
+                .where(table.job_id == job_id, table.row_no > after_row, table.row_no <= last)
+                .values(**emptied)
+            )
+        return None if last == _END else last
 
-        def work(connection: Connection) -> int | None:
-            last = _last_of_part(connection, job_id, after_row)
-            for table, emptied in (
-                (Review, {"text": "", "text_sha256": b"", "attributes": None}),
-                (Request, {"text_sha256": b""}),
-                (Correction, {"note": None}),
-                (Reject, {"reason": REASON_DELETED}),
-            ):
-                connection.execute(
-                    update(table)
-                    .where(table.job_id == job_id, table.row_no > after_row, table.row_no <= last)
-                    .values(**emptied)
-                )
-            return None if last == _END else last
-
-        return write(self.engine, work)
-
-    def delete_calls(self, job_id: int) -> int:
+    @writes
+    def delete_calls(self, connection: Connection, job_id: int) -> int:
         """One transaction: the job's next batches and reservations; how many, 0 at the end.
 
         What the reservations took still counts as spent. Prompts and Bulks that hold requests of other jobs are
         theirs from now on.
         """
+        mine = select(Batch.id).where(Batch.job_id == job_id).order_by(Batch.id.desc()).limit(AT_ONCE)
+        batch_ids = list(connection.scalars(mine))
+        if batch_ids:
+            _give_away(connection, job_id, batch_ids)
+            left = delete(Batch).where(Batch.id.in_(batch_ids), Batch.job_id == job_id)
+            connection.execute(left)
+        some = select(Reservation.id).where(Reservation.job_id == job_id).limit(AT_ONCE)
+        taken = connection.scalars(
+            delete(Reservation)
+            .where(Reservation.id.in_(some.scalar_subquery()))
+            .returning(func.coalesce(Reservation.cost_nanos, Reservation.reserved_nanos))
+        ).all()
+        _keep_money(connection, job_id, sum(taken))
+        return len(batch_ids) + len(taken)
 
-        def work(connection: Connection) -> int:
-            mine = select(Batch.id).where(Batch.job_id == job_id).order_by(Batch.id.desc()).limit(AT_ONCE)
-            batch_ids = list(connection.scalars(mine))
-            if batch_ids:
-                _give_away(connection, job_id, batch_ids)
-                left = delete(Batch).where(Batch.id.in_(batch_ids), Batch.job_id == job_id)
-                connection.execute(left)
-            some = select(Reservation.id).where(Reservation.job_id == job_id).limit(AT_ONCE)
-            taken = connection.scalars(
-                delete(Reservation)
-                .where(Reservation.id.in_(some.scalar_subquery()))
-                .returning(func.coalesce(Reservation.cost_nanos, Reservation.reserved_nanos))
-            ).all()
-            _keep_money(connection, job_id, sum(taken))
-            return len(batch_ids) + len(taken)
-
-        return write(self.engine, work)
-
-    def end(self, job_id: int, *, texts_only: bool) -> None:
+    @writes
+    def end(self, connection: Connection, job_id: int, *, texts_only: bool) -> None:
         """The last transaction: the job is gone, or its texts are."""
-
-        def work(connection: Connection) -> None:
-            if texts_only:
-                connection.execute(
-                    update(Job).where(Job.id == job_id, Job.texts == "deleting").values(texts="deleted")
-                )
-                return
-            # A worker that was taken for dead may have reserved since.
-            left = connection.scalar(select(Job.spent_nanos).where(Job.id == job_id).with_for_update())
-            _keep_money(connection, job_id, int(left or 0))
-            connection.execute(delete(Agreement).where(Agreement.job_id == job_id))
-            connection.execute(delete(Job).where(Job.id == job_id, Job.state == "deleting"))
-            connection.execute(update(DeletedJob).where(DeletedJob.id == job_id).values(deleted_at=now()))
-
-        write(self.engine, work)
+        if texts_only:
+            connection.execute(
+                update(Job).where(Job.id == job_id, Job.texts == "deleting").values(texts="deleted")
+            )
+            return
+        # A worker that was taken for dead may have reserved since.
+        left = connection.scalar(select(Job.spent_nanos).where(Job.id == job_id).with_for_update())
+        _keep_money(connection, job_id, int(left or 0))
+        connection.execute(delete(Agreement).where(Agreement.job_id == job_id))
+        connection.execute(delete(Job).where(Job.id == job_id, Job.state == "deleting"))
+        connection.execute(update(DeletedJob).where(DeletedJob.id == job_id).values(deleted_at=now()))
 
     def wipe(self, *, whole: bool = False) -> bool:
         """Nothing that was deleted is left in the bytes of SQLite's files; whether that is so.

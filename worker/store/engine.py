@@ -10,8 +10,9 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import psycopg
 from sqlalchemy import Connection, Double, Engine, create_engine, event
@@ -24,7 +25,15 @@ from sqlalchemy.sql.functions import FunctionElement
 from worker.errors import DatabaseBusy, DatabaseUnreachable, LoracleError, SettingsInvalid, Transient
 from worker.settings import ESCAPES, without_secrets
 
+
+class _Part(Protocol):
+    @property
+    def engine(self) -> Engine: ...
+
+
 T = TypeVar("T")
+P = ParamSpec("P")
+PartT = TypeVar("PartT", bound=_Part)
 
 log = logging.getLogger(__name__)
 
@@ -195,6 +204,16 @@ def write(engine: Engine, work: Callable[[Connection], T]) -> T:
             ) from error
 
     return retrying(once)
+
+
+def writes(method: Callable[Concatenate[PartT, Connection, P], T]) -> Callable[Concatenate[PartT, P], T]:
+    """A method that is one transaction, as `write` has it: its first argument is the connection, given by this."""
+
+    @wraps(method)
+    def in_one_transaction(part: PartT, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return write(part.engine, lambda connection: method(part, connection, *args, **kwargs))
+
+    return in_one_transaction
 
 
 def analyze(engine: Engine) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, delete, select, update
 
 from worker.reviews import Batch as BatchRow
 from worker.store.batches import LOADING, Batches
-from worker.store.engine import now, read, write
+from worker.store.engine import now, read, write, writes
 from worker.store.fault_rows import DEVICE, Fault, Standing, at, lock_device, prove_sound, read_faults
 from worker.store.inserts import upserting
 from worker.store.leases import is_held, put_back
@@ -46,23 +46,20 @@ class WorkerFaults:
             faults = read_faults(connection, worker=worker)
         return next((fault for fault in faults if fault.adapter_id is None), None)
 
-    def unfit(self, batch: BatchRow, worker: str, reason: str) -> bool:
+    @writes
+    def unfit(self, connection: Connection, batch: BatchRow, worker: str, reason: str) -> bool:
         """The worker can't load the batch's adapter: the batch goes back uncounted, and the worker leaves the adapter
         alone for some minutes. Whether this is news.
         """
-
-        def work(connection: Connection) -> bool:
-            row = _locked(connection, worker, batch.adapter_id)
-            connection.execute(
-                update(WorkerFault)
-                .where(*at(worker, batch.adapter_id))
-                .values(reason=reason, times=row.times + 1, seen_at=now(), until=now() + WITHDRAWN_S)
-            )
-            if is_held(connection, batch):
-                put_back(connection, batch.id)
-            return bool(row.times == 0 or row.reason != reason)
-
-        return write(self.engine, work)
+        row = _locked(connection, worker, batch.adapter_id)
+        connection.execute(
+            update(WorkerFault)
+            .where(*at(worker, batch.adapter_id))
+            .values(reason=reason, times=row.times + 1, seen_at=now(), until=now() + WITHDRAWN_S)
+        )
+        if is_held(connection, batch):
+            put_back(connection, batch.id)
+        return bool(row.times == 0 or row.reason != reason)
 
     def fit(self, worker: str, adapter_id: int) -> bool:
         """The worker has loaded the adapter. Whether it couldn't before."""
@@ -72,20 +69,24 @@ class WorkerFaults:
         gone = delete(WorkerFault).where(*at(worker, adapter_id))
         return write(self.engine, lambda connection: connection.execute(gone).rowcount == 1)
 
+    @writes
     def broke(
-        self, batch: BatchRow, worker: str, reason: str, *, while_scoring: bool, delay_s: float = 0.0
+        self,
+        connection: Connection,
+        batch: BatchRow,
+        worker: str,
+        reason: str,
+        *,
+        while_scoring: bool,
+        delay_s: float = 0.0,
     ) -> None:
         """The worker's device broke: the batch goes back uncounted, due after `delay_s` seconds.
 
         While nothing proves the device sound, nobody knows whether one of the reviews did it.
         """
-
-        def work(connection: Connection) -> None:
-            _break(connection, worker, reason, batch.adapter_id, [batch.id] if while_scoring else [])
-            if is_held(connection, batch):
-                put_back(connection, batch.id, delay_s=delay_s)
-
-        write(self.engine, work)
+        _break(connection, worker, reason, batch.adapter_id, [batch.id] if while_scoring else [])
+        if is_held(connection, batch):
+            put_back(connection, batch.id, delay_s=delay_s)
 
     def child_died(self, task_id: str, worker: str) -> bool:
         """The child that ran this task died: its lease ends now. Whether it held one.
@@ -114,38 +115,30 @@ class WorkerFaults:
 
         return write(self.engine, work)
 
-    def device_sound(self, worker: str) -> None:
+    @writes
+    def device_sound(self, connection: Connection, worker: str) -> None:
         """A probe has shown that the device works: what broke it before counts as an attempt of its batch."""
+        row = lock_device(connection, worker)
+        if row is not None:
+            prove_sound(connection, row, max_attempts=self.max_attempts)
 
-        def work(connection: Connection) -> None:
-            row = lock_device(connection, worker)
-            if row is not None:
-                prove_sound(connection, row, max_attempts=self.max_attempts)
-
-        write(self.engine, work)
-
-    def device_untried(self, worker: str) -> None:
+    @writes
+    def device_untried(self, connection: Connection, worker: str) -> None:
         """A probe couldn't get as far as the device: the worker takes batches again, and nothing is counted."""
-        write(
-            self.engine,
-            lambda connection: connection.execute(delete(WorkerFault).where(*at(worker, DEVICE))),
-        )
+        connection.execute(delete(WorkerFault).where(*at(worker, DEVICE)))
 
-    def device_still_broken(self, worker: str, reason: str) -> None:
+    @writes
+    def device_still_broken(self, connection: Connection, worker: str, reason: str) -> None:
         """A probe has failed, so the breaks before it were no review's fault. The next one waits twice as long."""
-
-        def work(connection: Connection) -> None:
-            row = lock_device(connection, worker)
-            if row is None:
-                return
-            wait_s = min(PROBE_S * 2**row.probes, LONGEST_PROBE_S)
-            connection.execute(
-                update(WorkerFault)
-                .where(*at(worker, DEVICE))
-                .values(reason=reason, batch_ids=[], probes=row.probes + 1, until=now() + wait_s)
-            )
-
-        write(self.engine, work)
+        row = lock_device(connection, worker)
+        if row is None:
+            return
+        wait_s = min(PROBE_S * 2**row.probes, LONGEST_PROBE_S)
+        connection.execute(
+            update(WorkerFault)
+            .where(*at(worker, DEVICE))
+            .values(reason=reason, batch_ids=[], probes=row.probes + 1, until=now() + wait_s)
+        )
 
     def take_over(self, worker: str, *, gone: Callable[[str], bool]) -> None:
         """A worker has started: it can load everything until shown otherwise, but its device may still be broken.

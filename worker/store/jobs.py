@@ -15,7 +15,7 @@ from worker.reviews import JobSpec, Money
 from worker.reviews import Reject as RejectRow
 from worker.reviews import Review as ReviewRow
 from worker.store.agreements import measure_anew, measure_later
-from worker.store.engine import analyze, now, read, write
+from worker.store.engine import analyze, now, read, write, writes
 from worker.store.inserts import insert_reviews, queue_batches, upserting
 from worker.store.job_rows import job_unknown, read_job
 from worker.store.requests import fail_stopped, insert_requests, open_requests_of, reopen
@@ -39,56 +39,52 @@ class Jobs:
 
     engine: Engine
 
-    def open(self, spec: JobSpec) -> tuple[JobRow, bool]:
+    @writes
+    def open(self, connection: Connection, spec: JobSpec) -> tuple[JobRow, bool]:
         """The job of this identity and whether it is new; an existing one is returned as it is."""
-
-        def work(connection: Connection) -> tuple[JobRow, bool]:
-            # Looked for first: an insert that comes to nothing uses up a job's number all the same.
-            known = connection.scalar(select(Job.id).where(Job.identity == spec.identity))
-            if known is not None:
-                return read_job(connection, known), False
-            created = connection.execute(
-                upserting(connection, Job)
-                .values(
-                    identity=spec.identity,
-                    name=spec.name,
-                    source=spec.source,
-                    state="reading",
-                    policy=spec.policy,
-                    oracle_id=spec.oracle_id,
-                    max_cost_nanos=None if spec.max_cost is None else spec.max_cost.nanos,
-                    adapter_id=spec.adapter_id,
-                    priority=spec.priority,
-                    batch_size=spec.batch_size,
-                    max_rejects=spec.max_rejects,
-                    options=dict(spec.options),
-                    records_read=0,
-                    created_at=now(),
-                )
-                .on_conflict_do_nothing(index_elements=["identity"])
-                .returning(Job.id)
-            ).scalar_one_or_none()
-            is_new = created is not None
-            job_id = created or connection.scalar(select(Job.id).where(Job.identity == spec.identity))
-            return read_job(connection, int(job_id or 0)), is_new
-
-        return write(self.engine, work)
-
-    def set_budget(self, job_id: int, max_cost: Money) -> bool:
-        """The most the oracle may cost for this job, with what is spent; False if the job is over."""
-
-        def work(connection: Connection) -> bool:
-            changed = connection.execute(
-                update(Job)
-                .where(Job.id == job_id, Job.state.in_(ACTIVE_JOBS))
-                .values(max_cost_nanos=max_cost.nanos)
+        # Looked for first: an insert that comes to nothing uses up a job's number all the same.
+        known = connection.scalar(select(Job.id).where(Job.identity == spec.identity))
+        if known is not None:
+            return read_job(connection, known), False
+        created = connection.execute(
+            upserting(connection, Job)
+            .values(
+                identity=spec.identity,
+                name=spec.name,
+                source=spec.source,
+                state="reading",
+                policy=spec.policy,
+                oracle_id=spec.oracle_id,
+                max_cost_nanos=None if spec.max_cost is None else spec.max_cost.nanos,
+                adapter_id=spec.adapter_id,
+                priority=spec.priority,
+                batch_size=spec.batch_size,
+                max_rejects=spec.max_rejects,
+                options=dict(spec.options),
+                records_read=0,
+                created_at=now(),
             )
-            return changed.rowcount == 1
+            .on_conflict_do_nothing(index_elements=["identity"])
+            .returning(Job.id)
+        ).scalar_one_or_none()
+        is_new = created is not None
+        job_id = created or connection.scalar(select(Job.id).where(Job.identity == spec.identity))
+        return read_job(connection, int(job_id or 0)), is_new
 
-        return write(self.engine, work)
+    @writes
+    def set_budget(self, connection: Connection, job_id: int, max_cost: Money) -> bool:
+        """The most the oracle may cost for this job, with what is spent; False if the job is over."""
+        changed = connection.execute(
+            update(Job)
+            .where(Job.id == job_id, Job.state.in_(ACTIVE_JOBS))
+            .values(max_cost_nanos=max_cost.nanos)
+        )
+        return changed.rowcount == 1
 
+    @writes
     def append(
         self,
+        connection: Connection,
         job_id: int,
         records: Sequence[ReviewRow | RejectRow],
         *,
@@ -110,35 +106,31 @@ class Jobs:
         reviews = [record for record in records if isinstance(record, ReviewRow)]
         if [review.row_no for batch in batches for review in batch] != [r.row_no for r in reviews]:
             raise ValueError("the batches of a chunk must hold its reviews, each once, in order")
-
-        def work(connection: Connection) -> None:
-            # The update locks the job's row first: chunks of one job come one after the other.
-            advanced = connection.execute(
-                update(Job)
-                .where(Job.id == job_id, Job.state == "reading")
-                .where(*([] if after is None else [Job.records_read == after]))
-                .values(records_read=Job.records_read + len(records))
-                .returning(Job.policy, Job.oracle_id)
-            ).one_or_none()
-            if advanced is None:
-                raise _not_appendable(read_job(connection, job_id), after)
-            insert_reviews(connection, job_id, reviews)
-            rejects = [
-                {"job_id": job_id, "row_no": r.row_no, "line_no": r.line_no, "reason": r.reason}
-                for r in records
-                if isinstance(r, RejectRow)
-            ]
-            if rejects:
-                connection.execute(insert(Reject), rejects)
-            policy = Policy.parse(advanced.policy)
-            if policy.kind == "oracle" and advanced.oracle_id is not None:
-                asked: list[tuple[int, RequestReason]] = [(r.row_no, "policy") for r in reviews]
-                insert_requests(connection, job_id, advanced.oracle_id, asked)
-            if policy.names_adapter:
-                ranges = [(b[0].row_no, b[-1].row_no, len(b)) for b in batches if b]
-                queue_batches(connection, job_id, ranges)
-
-        write(self.engine, work)
+        # The update locks the job's row first: chunks of one job come one after the other.
+        advanced = connection.execute(
+            update(Job)
+            .where(Job.id == job_id, Job.state == "reading")
+            .where(*([] if after is None else [Job.records_read == after]))
+            .values(records_read=Job.records_read + len(records))
+            .returning(Job.policy, Job.oracle_id)
+        ).one_or_none()
+        if advanced is None:
+            raise _not_appendable(read_job(connection, job_id), after)
+        insert_reviews(connection, job_id, reviews)
+        rejects = [
+            {"job_id": job_id, "row_no": r.row_no, "line_no": r.line_no, "reason": r.reason}
+            for r in records
+            if isinstance(r, RejectRow)
+        ]
+        if rejects:
+            connection.execute(insert(Reject), rejects)
+        policy = Policy.parse(advanced.policy)
+        if policy.kind == "oracle" and advanced.oracle_id is not None:
+            asked: list[tuple[int, RequestReason]] = [(r.row_no, "policy") for r in reviews]
+            insert_requests(connection, job_id, advanced.oracle_id, asked)
+        if policy.names_adapter:
+            ranges = [(b[0].row_no, b[-1].row_no, len(b)) for b in batches if b]
+            queue_batches(connection, job_id, ranges)
 
     def stored(self, job_id: int) -> Generator[tuple[int, str | None, str | None, bytes], None, None]:
         """Row number, id, gold label and sha256 of the text of each review so far, in order."""
@@ -151,13 +143,10 @@ class Jobs:
             for row in rows:
                 yield (row[0], row[1], row[2], bytes(row[3]))
 
-    def clear_gold(self, job_id: int) -> None:
+    @writes
+    def clear_gold(self, connection: Connection, job_id: int) -> None:
         """Takes back the gold labels of the job's file: what its column holds proved to be no labels."""
-
-        def work(connection: Connection) -> None:
-            connection.execute(update(Review).where(Review.job_id == job_id).values(gold_label=None))
-
-        write(self.engine, work)
+        connection.execute(update(Review).where(Review.job_id == job_id).values(gold_label=None))
 
     def seal(self, job_id: int) -> bool:
         """The file or stream has ended: reading -> running, or done at once if nothing is open.
@@ -224,25 +213,23 @@ class Jobs:
         if records is not None and records >= ANALYZED_FROM:
             analyze(self.engine)
 
-    def stop(self, job_id: int, reason: str) -> None:
+    @writes
+    def stop(self, connection: Connection, job_id: int, reason: str) -> None:
         """The job can't go on: no further batch is claimed, running ones finish. A job that is over stays so.
 
         Raises:
             JobUnknown: there is no such job.
         """
+        stopped = connection.execute(
+            update(Job)
+            .where(Job.id == job_id, Job.state.in_(ACTIVE_JOBS))
+            .values(state="stopped", error=reason, finished_at=now())
+        )
+        if stopped.rowcount == 0:
+            read_job(connection, job_id)
 
-        def work(connection: Connection) -> None:
-            stopped = connection.execute(
-                update(Job)
-                .where(Job.id == job_id, Job.state.in_(ACTIVE_JOBS))
-                .values(state="stopped", error=reason, finished_at=now())
-            )
-            if stopped.rowcount == 0:
-                read_job(connection, job_id)
-
-        write(self.engine, work)
-
-    def cancel(self, job_id: int) -> JobRow:
+    @writes
+    def cancel(self, connection: Connection, job_id: int) -> JobRow:
         """Queued batches are cancelled, running ones finish, labels are kept. Cancelling twice is like once.
 
         The oracle isn't asked about its reviews any more, but for a call or Bulk under way.
@@ -251,26 +238,23 @@ class Jobs:
             JobUnknown: there is no such job.
             JobStateInvalid: the job is done already.
         """
+        cancelled = connection.execute(
+            update(Job)
+            .where(Job.id == job_id, Job.state.in_((*ACTIVE_JOBS, "stopped")))
+            .values(state="cancelled", finished_at=now())
+        )
+        job = read_job(connection, job_id)
+        if cancelled.rowcount == 0 and job.state != "cancelled":
+            raise JobStateInvalid(f"job {job_id} is {job.state}: there is nothing left to cancel.")
+        connection.execute(
+            update(Batch)
+            .where(Batch.job_id == job_id, Batch.lane == "adapter", Batch.state == "queued")
+            .values(state="cancelled", published_at=None, finished_at=now())
+        )
+        return job
 
-        def work(connection: Connection) -> JobRow:
-            cancelled = connection.execute(
-                update(Job)
-                .where(Job.id == job_id, Job.state.in_((*ACTIVE_JOBS, "stopped")))
-                .values(state="cancelled", finished_at=now())
-            )
-            job = read_job(connection, job_id)
-            if cancelled.rowcount == 0 and job.state != "cancelled":
-                raise JobStateInvalid(f"job {job_id} is {job.state}: there is nothing left to cancel.")
-            connection.execute(
-                update(Batch)
-                .where(Batch.job_id == job_id, Batch.lane == "adapter", Batch.state == "queued")
-                .values(state="cancelled", published_at=None, finished_at=now())
-            )
-            return job
-
-        return write(self.engine, work)
-
-    def retry(self, job_id: int, *, max_cost: Money | None = None) -> int:
+    @writes
+    def retry(self, connection: Connection, job_id: int, *, max_cost: Money | None = None) -> int:
         """Queues again what failed or was cancelled, and lets a stopped job go on; labels stay.
 
         The oracle is asked again where it gave no label; `max_cost` is the job's new limit. A job
@@ -282,23 +266,20 @@ class Jobs:
             JobStateInvalid: it is being deleted, or its texts are.
         """
 
-        return write(self.engine, lambda connection: reset_failed(connection, job_id, max_cost))
+        return reset_failed(connection, job_id, max_cost)
 
-    def stop_oracle(self, job_ids: Sequence[int], reason: str) -> None:
+    @writes
+    def stop_oracle(self, connection: Connection, job_ids: Sequence[int], reason: str) -> None:
         """The oracle isn't asked any more for these jobs: their open requests end with the reason.
 
         What a call under way answers is still saved. `retry` lifts it.
         """
-
-        def work(connection: Connection) -> None:
-            connection.execute(
-                update(Job)
-                .where(Job.id.in_(job_ids), Job.state.in_(ACTIVE_JOBS), Job.oracle_error.is_(None))
-                .values(oracle_error=reason)
-            )
-            fail_stopped(connection)
-
-        write(self.engine, work)
+        connection.execute(
+            update(Job)
+            .where(Job.id.in_(job_ids), Job.state.in_(ACTIVE_JOBS), Job.oracle_error.is_(None))
+            .values(oracle_error=reason)
+        )
+        fail_stopped(connection)
 
 
 def nothing_open() -> list[Any]:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, and_, case, exists, select, text, upd
 
 from worker.errors import LeaseLost
 from worker.reviews import LANES, Lane, Lease
-from worker.store.engine import now, read, write
+from worker.store.engine import now, read, write, writes
 from worker.store.inserts import on_postgresql
 from worker.store.items import ITEMS, reopen_packed
 from worker.store.queue import give_message_back, is_waiting, next_batch
@@ -75,16 +75,24 @@ class Leases(ABC, Generic[Held]):
             give_message_back(connection, self.lane)
         return taken
 
-    def renew(self, held: Held) -> None:
+    @writes
+    def renew(self, connection: Connection, held: Held) -> None:
         """The lease runs for its full length from now on.
 
         Raises:
             LeaseLost: it expired and another worker has the batch, or it is over.
         """
-        write(self.engine, lambda connection: hold(connection, held, lease_until=now() + self.lease_s))
+        hold(connection, held, lease_until=now() + self.lease_s)
 
+    @writes
     def release(
-        self, held: Held, error: str | None = None, *, delay_s: float = 0.0, counts: bool = True
+        self,
+        connection: Connection,
+        held: Held,
+        error: str | None = None,
+        *,
+        delay_s: float = 0.0,
+        counts: bool = True,
     ) -> None:
         """Gives the batch back: due after `delay_s` seconds, or bisected after too many attempts that count.
 
@@ -93,15 +101,11 @@ class Leases(ABC, Generic[Held]):
         Raises:
             LeaseLost: another worker has the batch now.
         """
-
-        def work(connection: Connection) -> None:
-            hold(connection, held)
-            if counts:
-                give_back(connection, held.id, error or "", delay_s=delay_s, max_attempts=self.max_attempts)
-            else:
-                put_back(connection, held.id, error=error, delay_s=delay_s)
-
-        write(self.engine, work)
+        hold(connection, held)
+        if counts:
+            give_back(connection, held.id, error or "", delay_s=delay_s, max_attempts=self.max_attempts)
+        else:
+            put_back(connection, held.id, error=error, delay_s=delay_s)
 
     def expire_lease(self, task_id: str) -> bool:
         """The child that ran this task, of either lane, died: its lease ends now. Whether it held one."""

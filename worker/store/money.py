@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, and_, exists, func, insert, or_, sele
 from worker.errors import BudgetSpent
 from worker.oracle.money import NOTHING, Charge, Price
 from worker.reviews import Money, total
-from worker.store.engine import now, read, write
+from worker.store.engine import now, read, writes
 from worker.store.inserts import on_postgresql
 from worker.store.job_rows import job_unknown
 from worker.store.tables import OPEN_BATCHES, Batch, Bulk, DeletedJob, Job, Reservation
@@ -25,8 +25,15 @@ class Reservations:
 
     engine: Engine
 
+    @writes
     def reserve(
-        self, batch_id: int, shares: Mapping[int, Money], *, price: Price, max_total: Money | None = None
+        self,
+        connection: Connection,
+        batch_id: int,
+        shares: Mapping[int, Money],
+        *,
+        price: Price,
+        max_total: Money | None = None,
     ) -> dict[int, int]:
         """Sets aside each job's share of a call at this price, all or none; the reservation of every job.
 
@@ -37,47 +44,43 @@ class Reservations:
             BudgetSpent: a job's max_cost or `max_total` doesn't allow it. `final` unless calls under way may
                 still turn out cheaper than what was set aside for them.
         """
-
-        def work(connection: Connection) -> dict[int, int]:
-            if max_total is not None:
-                if on_postgresql(connection):
-                    connection.execute(select(func.pg_advisory_xact_lock(_GLOBAL_LOCK)))
-                spent, wanted = spent_by_all(connection), total(shares.values())
-                if spent + wanted > max_total:
-                    raise BudgetSpent(
-                        f"LORACLE_MAX_COST allows {max_total} for all jobs together, of which {spent} is spent or "
-                        f"set aside; the next request may cost {wanted}.",
-                        final=spent + wanted > max_total + _under_way(connection, None, batch_id),
-                    )
-            reservations = {}
-            # In order of the jobs: two Prompts with the same jobs never wait for each other in a circle.
-            for job_id, share in sorted(shares.items()):
-                spent_then = Job.spent_nanos + share.nanos
-                taken = connection.execute(
-                    update(Job)
-                    .where(
-                        Job.id == job_id,
-                        or_(Job.max_cost_nanos.is_(None), spent_then <= Job.max_cost_nanos),
-                    )
-                    .values(spent_nanos=spent_then)
+        if max_total is not None:
+            if on_postgresql(connection):
+                connection.execute(select(func.pg_advisory_xact_lock(_GLOBAL_LOCK)))
+            spent, wanted = spent_by_all(connection), total(shares.values())
+            if spent + wanted > max_total:
+                raise BudgetSpent(
+                    f"LORACLE_MAX_COST allows {max_total} for all jobs together, of which {spent} is spent or "
+                    f"set aside; the next request may cost {wanted}.",
+                    final=spent + wanted > max_total + _under_way(connection, None, batch_id),
                 )
-                if taken.rowcount == 0:
-                    raise _spent(connection, job_id, share, batch_id)
-                reservations[job_id] = connection.execute(
-                    insert(Reservation)
-                    .values(
-                        job_id=job_id,
-                        batch_id=batch_id,
-                        reserved_nanos=share.nanos,
-                        input_price_nanos=price.input.nanos,
-                        output_price_nanos=price.output.nanos,
-                        created_at=now(),
-                    )
-                    .returning(Reservation.id)
-                ).scalar_one()
-            return reservations
-
-        return write(self.engine, work)
+        reservations = {}
+        # In order of the jobs: two Prompts with the same jobs never wait for each other in a circle.
+        for job_id, share in sorted(shares.items()):
+            spent_then = Job.spent_nanos + share.nanos
+            taken = connection.execute(
+                update(Job)
+                .where(
+                    Job.id == job_id,
+                    or_(Job.max_cost_nanos.is_(None), spent_then <= Job.max_cost_nanos),
+                )
+                .values(spent_nanos=spent_then)
+            )
+            if taken.rowcount == 0:
+                raise _spent(connection, job_id, share, batch_id)
+            reservations[job_id] = connection.execute(
+                insert(Reservation)
+                .values(
+                    job_id=job_id,
+                    batch_id=batch_id,
+                    reserved_nanos=share.nanos,
+                    input_price_nanos=price.input.nanos,
+                    output_price_nanos=price.output.nanos,
+                    created_at=now(),
+                )
+                .returning(Reservation.id)
+            ).scalar_one()
+        return reservations
 
     def outstanding(self, batch_id: int) -> dict[int, int]:
         """The unsettled reservations of a Bulk, by job."""

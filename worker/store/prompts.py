@@ -10,7 +10,7 @@ from sqlalchemy import Connection, update
 
 from worker.oracle.money import Charge
 from worker.reviews import Answer, Lane, Prompt
-from worker.store.engine import now, write
+from worker.store.engine import now, write, writes
 from worker.store.items import (
     close_unsent,
     is_out,
@@ -30,29 +30,26 @@ class Prompts(Leases[Prompt]):
 
     lane: ClassVar[Lane] = "openai"
 
-    def claim(self, batch_id: int, *, task_id: str = "") -> Prompt | None:
+    @writes
+    def claim(self, connection: Connection, batch_id: int, *, task_id: str = "") -> Prompt | None:
         """queued -> running under a fresh lease; with the requests that have no answer yet, by job and row.
 
         Requests of jobs that were stopped or cancelled leave the Prompt. None if there is nothing to do.
         """
-
-        def work(connection: Connection) -> Prompt | None:
-            taken = self._take(connection, batch_id, task_id)
-            if taken is None:
-                return None
-            requests, some_over = unanswered_and_whether_some_are_over(connection, batch_id)
-            # The lines of a Bulk are counted off by its requests: once it may be out, none leaves.
-            if some_over and not is_out(connection, batch_id):
-                leave(connection, batch_id)
-                fail_stopped(connection)
-                requests = unanswered(connection, batch_id)
-            if not requests:
-                close_unsent(connection, batch_id, "nothing was left to ask")
-                close_batch(connection, batch_id, "done")
-                return None
-            return Prompt(batch_id, taken.attempts, taken.lease_token, taken.scorer_id, requests)
-
-        return write(self.engine, work)
+        taken = self._take(connection, batch_id, task_id)
+        if taken is None:
+            return None
+        requests, some_over = unanswered_and_whether_some_are_over(connection, batch_id)
+        # The lines of a Bulk are counted off by its requests: once it may be out, none leaves.
+        if some_over and not is_out(connection, batch_id):
+            leave(connection, batch_id)
+            fail_stopped(connection)
+            requests = unanswered(connection, batch_id)
+        if not requests:
+            close_unsent(connection, batch_id, "nothing was left to ask")
+            close_batch(connection, batch_id, "done")
+            return None
+        return Prompt(batch_id, taken.attempts, taken.lease_token, taken.scorer_id, requests)
 
     def save(
         self,
@@ -87,23 +84,20 @@ class Prompts(Leases[Prompt]):
         if not write(self.engine, work):
             raise lease_lost(prompt)
 
-    def park(self, prompt: Prompt, reason: str, *, delay_s: float) -> None:
+    @writes
+    def park(self, connection: Connection, prompt: Prompt, reason: str, *, delay_s: float) -> None:
         """The Prompt waits for quota or money; the sweeper queues it again after `delay_s` seconds.
 
         Raises:
             LeaseLost: another worker has it now.
         """
-
-        def work(connection: Connection) -> None:
-            hold(
-                connection,
-                prompt,
-                state="parked",
-                attempts=Batch.attempts - 1,
-                **NO_LEASE,
-                published_at=None,
-                not_before=now() + delay_s,
-                error=reason,
-            )
-
-        write(self.engine, work)
+        hold(
+            connection,
+            prompt,
+            state="parked",
+            attempts=Batch.attempts - 1,
+            **NO_LEASE,
+            published_at=None,
+            not_before=now() + delay_s,
+            error=reason,
+        )

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, func, select, update
 
 from worker.reviews import Lane
-from worker.store.engine import now, read, write
+from worker.store.engine import now, read, write, writes
 from worker.store.inserts import on_postgresql
 from worker.store.jobs import Jobs, nothing_open
 from worker.store.leases import give_back
@@ -80,9 +80,10 @@ class Publishing:
                 ),
             )
 
-    def give_message_back(self, lane: Lane) -> None:
+    @writes
+    def give_message_back(self, connection: Connection, lane: Lane) -> None:
         """A message was taken from the queue and used for nothing: another one may be published for it."""
-        write(self.engine, lambda connection: give_message_back(connection, lane))
+        give_message_back(connection, lane)
 
     def sweep(self, lane: Lane, *, queue_empty: bool, publish_again_after_s: float = 5.0) -> Swept:
         """Expired leases go back, lost messages are published again, jobs with nothing open are done.
@@ -107,13 +108,14 @@ class Publishing:
             write(self.engine, fail_stopped)
         swept = Swept()
         if expired is not None or unheard or waited is not None:
-            swept = write(self.engine, lambda connection: self._sweep_batches(connection, lane, unheard_s))
+            swept = self._sweep_batches(lane, unheard_s)
             if swept.failed or stopped is not None:
                 with read(self.engine) as connection:
                     ready = connection.scalars(select(Job.id).where(*nothing_open()).order_by(Job.id)).all()
         completed = tuple(job_id for job_id in ready if self.jobs.complete(job_id))
         return Swept(swept.requeued, swept.split, swept.failed, swept.published_again, completed)
 
+    @writes
     def _sweep_batches(self, connection: Connection, lane: Lane, unheard_s: float) -> Swept:
         if on_postgresql(connection) and not connection.scalar(
             select(func.pg_try_advisory_xact_lock(_lock_key("sweep", lane)))
