@@ -11,7 +11,7 @@ from sqlalchemy import Engine, event, inspect
 
 from tests.contract.asking import PRICE, answer_all, answers, ask, claim_all, pack, pay, sums_agree, usd
 from tests.contract.enqueued import enqueue, in_batches, spec, sql, work_off
-from worker.agreement.counts import label_counts
+from worker.agreement.columns import label_counts
 from worker.errors import BudgetSpent, JobStateInvalid, JobUnknown, LeaseLost
 from worker.jobs.deletion import delete_job
 from worker.reviews import Correction, Reject, Review

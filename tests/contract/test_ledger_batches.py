@@ -18,7 +18,7 @@ from tests.contract.enqueued import (
     sql,
     work_off,
 )
-from worker.agreement.counts import label_counts
+from worker.agreement.columns import label_counts
 from worker.errors import LeaseLost
 from worker.reviews import Batch
 from worker.store.engine import make_engine

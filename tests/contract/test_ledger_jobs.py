@@ -22,7 +22,7 @@ from tests.contract.enqueued import (
     sql,
     work_off,
 )
-from worker.agreement.counts import label_counts
+from worker.agreement.columns import label_counts
 from worker.errors import JobStateInvalid, JobUnknown
 from worker.reviews import Reject, Review
 from worker.store.ledger import Ledger

@@ -9,8 +9,7 @@ from sqlalchemy import Engine, event
 
 from tests.contract.asking import answers, ask, claim_all, pack, pay
 from tests.contract.enqueued import enqueue, finish, reviews, spec, sql, work_off
-from worker.agreement.columns import NONE
-from worker.agreement.counts import label_counts, wrong_by_source
+from worker.agreement.columns import NONE, label_counts, wrong_by_source
 from worker.errors import AdapterUnknown, JobUnknown
 from worker.reviews import Reject, Review
 from worker.store.ledger import Ledger

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from tests.contract.enqueued import sql
 from tests.report_job import Row, final_label, save_job
-from worker.agreement.counts import Between, gold_count, score_counts, sharpest
+from worker.agreement.columns import Between, gold_count, score_counts, sharpest
 from worker.report.data import EXCERPT, read_report
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries

@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 from tests.contract.enqueued import STUB as SCORER
 from tests.contract.enqueued import batch_states, enqueue, finish, outcomes, sql
 from worker.reviews import Batch
-from worker.store.fault_rows import OPENS_AT, Standing
+from worker.store.faults import OPENS_AT, Standing
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
 

@@ -15,7 +15,7 @@ from tests.unit import oracles
 from worker.model.manifest import BUNDLED
 from worker.pool.valkey import EmbeddedValkey, socket_url
 from worker.scorers.stub import BREAK
-from worker.store.fault_rows import OPENS_AT
+from worker.store.faults import OPENS_AT
 
 HANDFUL = 5
 """Three in a row open the breaker; two more children may be at work just then."""

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from worker.agreement.glossary import explained
 from worker.agreement.intervals import Estimate
-from worker.agreement.measure import WHOLE, Measurement
+from worker.agreement.measure import WHOLE, Measurement, explained
 from worker.bootstrap import Store, find_registered
 from worker.cli.common import (
     DATE,

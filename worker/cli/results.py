@@ -204,7 +204,7 @@ def results(
 
 def _say_by_source(store: Store, job: int) -> None:
     """How often each source is wrong, on stderr: behind the rows, since all labels are read for it."""
-    from worker.agreement.counts import wrong_by_source
+    from worker.agreement.columns import wrong_by_source
 
     for source, (wrong, total) in wrong_by_source(store.queries.raters(job)).items():
         note(f"{source}: {wrong:,} of {total:,} labels with gold are wrong ({wrong / total:.1%}).")

@@ -22,8 +22,7 @@ from worker.cli.enqueue import (
 )
 from worker.cli.status import oracle_waiting_for, why_unscored
 from worker.errors import Invalid
-from worker.quality.measured import record_agreement
-from worker.quality.summary import Summary, summarise
+from worker.quality.measured import Summary, record_agreement, summarise
 from worker.reviews import Failure, Review, dollars
 from worker.settings import Settings, read_settings, without_secrets
 

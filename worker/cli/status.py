@@ -14,12 +14,10 @@ from worker.cli.agreement import agreement_lines
 from worker.cli.common import OVER, bulk_words, echo_json, json_option, open_all
 from worker.errors import BrokerUnreachable, HostUnfit
 from worker.policy import Policy
-from worker.quality.measured import Measured, agreement_as_it_is, kept_agreement
-from worker.quality.summary import summarise_agreement
+from worker.quality.measured import Measured, agreement_as_it_is, kept_agreement, summarise_agreement
 from worker.reviews import Job, dollars, duration
 from worker.settings import Settings
-from worker.store.fault_rows import Fault
-from worker.store.faults import WITHDRAWN_S
+from worker.store.faults import WITHDRAWN_S, Fault
 from worker.store.progress import Progress
 
 

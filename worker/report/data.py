@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from worker import __version__
-from worker.agreement.columns import NONE, Raters
-from worker.agreement.counts import gold_count, label_counts, score_counts, sharpest
+from worker.agreement.columns import NONE, Raters, gold_count, label_counts, score_counts, sharpest
 from worker.agreement.measure import WHOLE, Measurement
 from worker.policy import Policy
 from worker.quality.measured import agreement_as_it_is

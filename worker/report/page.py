@@ -8,8 +8,7 @@ from importlib.resources import files
 
 from markupsafe import Markup
 
-from worker.agreement.glossary import explained
-from worker.agreement.measure import Measurement
+from worker.agreement.measure import Measurement, explained
 from worker.report import reproduce, text
 from worker.report.charts import draw
 from worker.report.data import EXCERPT, Disagreement, ReportData

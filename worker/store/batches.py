@@ -14,14 +14,11 @@ from worker.reviews import Batch as BatchRow
 from worker.reviews import Failure, Lane, Outcome, Score, ScorerIdentity
 from worker.reviews import Review as ReviewRow
 from worker.store.engine import now, read, write, writes
-from worker.store.fault_rows import lock_device, prove_sound
+from worker.store.faults import lock_device, prove_sound
 from worker.store.inserts import insert_labels, upserting
-from worker.store.leases import NO_LEASE, Leases, hold, lease_lost, leased
+from worker.store.leases import LOADING, NO_LEASE, Leases, hold, lease_lost, leased
 from worker.store.requests import insert_requests, record_failure
 from worker.store.tables import ACTIVE_JOBS, OPEN_REQUESTS, Batch, Job, Request, Review, Scorer
-
-LOADING = {"loading": True}
-"""The timings of a batch while an adapter is loaded for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,9 @@ Held = TypeVar("Held", bound=Lease)
 
 NO_LEASE: dict[str, Any] = {"lease_token": None, "lease_until": None}
 
+LOADING = {"loading": True}
+"""The timings of a batch while an adapter is loaded for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Leases(ABC, Generic[Held]):

@@ -26,7 +26,7 @@ from worker.store.agreements import AgreementQueries
 from worker.store.columns import read_raters
 from worker.store.corrections import ReviewTasks
 from worker.store.engine import read
-from worker.store.fault_rows import Fault, read_faults
+from worker.store.faults import Fault, read_faults
 from worker.store.job_rows import job_unknown, read_job, select_jobs, to_job
 from worker.store.progress import Progress, StatsQueries, read_progress
 from worker.store.results import ReportQueries, ResultQueries

@@ -16,7 +16,7 @@ from worker.cli.doctor import doctor
 from worker.cli.status import status
 from worker.pool import app as celery_app
 from worker.settings import read_settings
-from worker.store.fault_rows import OPENS_AT
+from worker.store.faults import OPENS_AT
 
 BARE, ILL, SOUND = "bare CPU (pid 1)", "ill GPU 0 (pid 2)", "sound CPU (pid 3)"
 Online = Callable[..., None]

@@ -16,7 +16,7 @@ from worker.jobs import scoring as pipeline
 from worker.reviews import Lane, Outcome, Review, ScorerIdentity
 from worker.scorers.stub import StubScorer
 from worker.store.engine import make_engine
-from worker.store.fault_rows import OPENS_AT
+from worker.store.faults import OPENS_AT
 from worker.store.ledger import Ledger
 
 HERE = "here CPU (pid 1)"

@@ -16,7 +16,7 @@ from worker.lifeline import is_alive
 from worker.pool.breaker import PROBE_TIMEOUT_S, Breaker, probe
 from worker.pool.worker import LaneConsumer, _was_here
 from worker.settings import Settings
-from worker.store.fault_rows import OPENS_AT
+from worker.store.faults import OPENS_AT
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from tests.pages import Page
 from tests.report_job import Row, save_job
-from worker.agreement.glossary import TERMS
+from worker.agreement.measure import TERMS
 from worker.report.charts import label_colours
 from worker.report.data import ReportData, read_report
 from worker.report.page import GENERATOR, render
