@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, Select, func, insert, select
 from worker import __version__
 from worker.errors import AdapterInvalid, AdapterUnknown, CacheUnusable, HostUnfit
 from worker.model.manifest import MANIFEST, Manifest
-from worker.store.engine import now, read, writes
+from worker.store.engine import now, read, reads, writes
 from worker.store.inserts import upserting
 from worker.store.tables import Activation, Adapter, Job
 
@@ -73,56 +73,74 @@ class ActivationRow:
     activated_at: float
 
 
-def select_adapters() -> Select[tuple[int, str, str, float, dict[str, Any]]]:
-    """The columns of AdapterRow."""
+def _select() -> Select[tuple[int, str, str, float, dict[str, Any]]]:
     return select(Adapter.id, Adapter.name, Adapter.sha256, Adapter.created_at, Adapter.manifest)
 
 
-def read_adapter(connection: Connection, adapter_id: int) -> AdapterRow:
-    """The adapter of this id. Raises AdapterUnknown."""
-    row = connection.execute(select_adapters().where(Adapter.id == adapter_id)).one_or_none()
-    if row is None:
-        raise adapter_unknown(adapter_id)
-    return AdapterRow(*row)
+@dataclass(frozen=True, slots=True)
+class AdapterQueries:
+    """The reads about adapters."""
 
+    engine: Engine
 
-def find_adapter(connection: Connection, wanted: str) -> AdapterRow:
-    """The newest adapter of this name, else the one of this id, else the one whose sha256 begins so.
+    @reads
+    def all(self, connection: Connection) -> list[AdapterRow]:
+        """All adapters, the newest first."""
+        return [AdapterRow(*row) for row in connection.execute(_select().order_by(Adapter.id.desc()))]
 
-    Raises:
-        AdapterUnknown: there is none, or the digits fit several.
-    """
-    newest_first = select_adapters().order_by(Adapter.id.desc())
-    found = connection.execute(newest_first.where(Adapter.name == wanted).limit(1)).all()
-    if not found and wanted.isascii() and wanted.isdecimal() and int(wanted) <= LARGEST_ID:
-        found = connection.execute(newest_first.where(Adapter.id == int(wanted))).all()
-    if not found and len(wanted) >= SHORTEST_PREFIX:
-        prefixed = Adapter.sha256.startswith(wanted.lower(), autoescape=True)
-        found = connection.execute(newest_first.where(prefixed)).all()
-    if len(found) == 1:
-        return AdapterRow(*found[0])
-    if found:
-        fitting = ", ".join(f"'{row.name}' {row.sha256[:12]}" for row in found)
-        raise AdapterUnknown(f"{len(found)} adapters begin with '{wanted}' ({fitting}): give more digits.")
-    names = connection.scalars(select(Adapter.name).distinct().order_by(Adapter.name)).all()
-    raise AdapterUnknown(
-        f"there is no adapter '{wanted}' in the database (found: {', '.join(names) or 'none'})."
-    )
+    @reads
+    def get(self, connection: Connection, adapter_id: int) -> AdapterRow:
+        """The adapter of this id. Raises AdapterUnknown."""
+        row = connection.execute(_select().where(Adapter.id == adapter_id)).one_or_none()
+        if row is None:
+            raise adapter_unknown(adapter_id)
+        return AdapterRow(*row)
 
+    @reads
+    def find(self, connection: Connection, wanted: str) -> AdapterRow:
+        """The newest adapter of this name, else the one of this id, else the one whose sha256 begins so (4 digits at
+        least).
 
-def read_uses(connection: Connection) -> dict[int, AdapterUse]:
-    """By adapter id. The archives themselves aren't read."""
-    jobs = select(Job.adapter_id, func.count().label("jobs")).group_by(Job.adapter_id).subquery()
-    rows = connection.execute(
-        select(Adapter.id, func.length(Adapter.archive), jobs.c.jobs).outerjoin(
-            jobs, jobs.c.adapter_id == Adapter.id
+        Raises:
+            AdapterUnknown: there is none, or the digits fit several.
+        """
+        newest_first = _select().order_by(Adapter.id.desc())
+        found = connection.execute(newest_first.where(Adapter.name == wanted).limit(1)).all()
+        if not found and wanted.isascii() and wanted.isdecimal() and int(wanted) <= LARGEST_ID:
+            found = connection.execute(newest_first.where(Adapter.id == int(wanted))).all()
+        if not found and len(wanted) >= SHORTEST_PREFIX:
+            prefixed = Adapter.sha256.startswith(wanted.lower(), autoescape=True)
+            found = connection.execute(newest_first.where(prefixed)).all()
+        if len(found) == 1:
+            return AdapterRow(*found[0])
+        if found:
+            fitting = ", ".join(f"'{row.name}' {row.sha256[:12]}" for row in found)
+            raise AdapterUnknown(
+                f"{len(found)} adapters begin with '{wanted}' ({fitting}): give more digits."
+            )
+        names = connection.scalars(select(Adapter.name).distinct().order_by(Adapter.name)).all()
+        raise AdapterUnknown(
+            f"there is no adapter '{wanted}' in the database (found: {', '.join(names) or 'none'})."
         )
-    )
-    return {adapter_id: AdapterUse(int(size or 0), int(count or 0)) for adapter_id, size, count in rows}
+
+    @reads
+    def uses(self, connection: Connection) -> dict[int, AdapterUse]:
+        """Size and number of jobs of every adapter, by its id. The archives themselves aren't read."""
+        jobs = select(Job.adapter_id, func.count().label("jobs")).group_by(Job.adapter_id).subquery()
+        rows = connection.execute(
+            select(Adapter.id, func.length(Adapter.archive), jobs.c.jobs).outerjoin(
+                jobs, jobs.c.adapter_id == Adapter.id
+            )
+        )
+        return {adapter_id: AdapterUse(int(size or 0), int(count or 0)) for adapter_id, size, count in rows}
+
+    @reads
+    def activation(self, connection: Connection) -> ActivationRow | None:
+        """The activation that holds, the newest; None as long as nobody has activated one."""
+        return _activation(connection)
 
 
-def read_activation(connection: Connection) -> ActivationRow | None:
-    """The activation that holds: the newest. None: nobody ever activated one."""
+def _activation(connection: Connection) -> ActivationRow | None:
     row = connection.execute(
         select(Activation.adapter_id, Activation.activated_at).order_by(Activation.id.desc()).limit(1)
     ).one_or_none()
@@ -180,7 +198,7 @@ class Adapters:
                     "the stub gives labels without a model, for tests and drills: it can't become the "
                     "adapter of all new jobs. Name it for one job with --adapter stub."
                 )
-        before = read_activation(connection)
+        before = _activation(connection)
         if adapter_id == (before.adapter_id if before is not None else None):
             return False
         connection.execute(insert(Activation).values(adapter_id=adapter_id, activated_at=now()))

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, case, delete, exists, insert, or_, select, update
 
 from worker.agreement.measure import Measurement
-from worker.store.engine import now, read, write, writes
+from worker.store.engine import now, read, reads, write, writes
 from worker.store.inserts import upserting
 from worker.store.job_rows import lock_job
 from worker.store.progress import label_days
@@ -23,28 +23,26 @@ class AgreementQueries:
 
     engine: Engine
 
-    def of(self, job_id: int) -> list[Measurement]:
+    @reads
+    def of(self, connection: Connection, job_id: int) -> list[Measurement]:
         """What `Agreements.save` kept for this job, in the order in which it was given."""
-        with read(self.engine) as connection:
-            rows = connection.execute(
-                select(Agreement.raters, Agreement.selection, Agreement.slice, Agreement.statistics)
-                .where(Agreement.job_id == job_id)
-                .order_by(Agreement.id)
-            )
-            return [
-                Measurement.model_validate({**row._mapping, "raters": row.raters.split(",")}) for row in rows
-            ]
+        rows = connection.execute(
+            select(Agreement.raters, Agreement.selection, Agreement.slice, Agreement.statistics)
+            .where(Agreement.job_id == job_id)
+            .order_by(Agreement.id)
+        )
+        return [Measurement.model_validate({**row._mapping, "raters": row.raters.split(",")}) for row in rows]
 
-    def has_gold(self, job_id: int) -> bool:
+    @reads
+    def has_gold(self, connection: Connection, job_id: int) -> bool:
         """Whether any review of the job has a gold label, by the file or by a person's correction."""
-        with read(self.engine) as connection:
-            return bool(connection.scalar(select(or_(*_gold(job_id)))))
+        return bool(connection.scalar(select(or_(*_gold(job_id)))))
 
-    def is_comparable(self, job_id: int) -> bool:
+    @reads
+    def is_comparable(self, connection: Connection, job_id: int) -> bool:
         """Whether any review of the job has gold, or the oracle was asked about one: else nobody can be compared."""
-        with read(self.engine) as connection:
-            asked = exists().where(Request.job_id == job_id)
-            return bool(connection.scalar(select(or_(asked, *_gold(job_id)))))
+        asked = exists().where(Request.job_id == job_id)
+        return bool(connection.scalar(select(or_(asked, *_gold(job_id)))))
 
 
 def _gold(job_id: int) -> tuple[Any, Any]:
@@ -114,12 +112,12 @@ class Agreements:
 
         return write(self.engine, work)
 
-    def is_expired(self, token: str) -> bool:
+    @reads
+    def is_expired(self, connection: Connection, token: str) -> bool:
         """Whether the holder of this token has taken longer than `MEASURE_S` seconds."""
-        with read(self.engine) as connection:
-            found = connection.scalar(
-                select(Measuring.job_id).where(Measuring.token == token, Measuring.due_at <= now())
-            )
+        found = connection.scalar(
+            select(Measuring.job_id).where(Measuring.token == token, Measuring.due_at <= now())
+        )
         return found is not None
 
     @writes

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, exists, not_, select, update
 
 from worker.oracle.money import Charge
 from worker.reviews import Answer, Prompt
-from worker.store.engine import now, read, writes
+from worker.store.engine import now, reads, writes
 from worker.store.items import close_unsent, give_up, insert_bulk, reopen_packed, split_prompt
 from worker.store.leases import NO_LEASE, close_batch, hold
 from worker.store.money import settle, settle_unsent
@@ -49,24 +49,24 @@ class Bulks:
     engine: Engine
     lease_s: float
 
-    def get(self, batch_id: int) -> BulkRow | None:
+    @reads
+    def get(self, connection: Connection, batch_id: int) -> BulkRow | None:
         """The Bulk of this batch; None if the batch is a Prompt."""
-        with read(self.engine) as connection:
-            row = connection.execute(_select_bulks().where(Bulk.batch_id == batch_id)).one_or_none()
+        row = connection.execute(_select_bulks().where(Bulk.batch_id == batch_id)).one_or_none()
         return None if row is None else BulkRow(*row)
 
-    def all(self, *, open_only: bool = False) -> list[BulkRow]:
+    @reads
+    def all(self, connection: Connection, *, open_only: bool = False) -> list[BulkRow]:
         """All Bulks, the newest first."""
         query = _select_bulks().order_by(Bulk.batch_id.desc())
         if open_only:
             query = query.where(Bulk.state.in_(("packed", "submitted")))
-        with read(self.engine) as connection:
-            return [BulkRow(*row) for row in connection.execute(query)]
+        return [BulkRow(*row) for row in connection.execute(query)]
 
-    def scorer_of(self, batch_id: int) -> int:
+    @reads
+    def scorer_of(self, connection: Connection, batch_id: int) -> int:
         """The scorer that a Bulk asks."""
-        with read(self.engine) as connection:
-            return int(connection.scalar(select(Batch.scorer_id).where(Batch.id == batch_id)) or 0)
+        return int(connection.scalar(select(Batch.scorer_id).where(Batch.id == batch_id)) or 0)
 
     @writes
     def begin(self, connection: Connection, prompt: Prompt) -> None:
@@ -136,11 +136,11 @@ class Bulks:
         close_batch(connection, prompt.id, "failed" if error and not answers else "done")
         return again
 
-    def has_answers(self, prompt: Prompt) -> bool:
+    @reads
+    def has_answers(self, connection: Connection, prompt: Prompt) -> bool:
         """Whether this scorer has labelled any review of the Bulk's jobs."""
         labelled = exists().where(Request.job_id.in_(prompt.job_ids), Request.state == "labelled")
-        with read(self.engine) as connection:
-            return bool(connection.scalar(select(labelled)))
+        return bool(connection.scalar(select(labelled)))
 
     @writes
     def abandon(self, connection: Connection, prompt: Prompt, error: str) -> None:

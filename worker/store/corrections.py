@@ -12,7 +12,7 @@ from sqlalchemy.orm import aliased
 from worker.errors import CorrectionInvalid, JobStateInvalid
 from worker.reviews import Correction as CorrectionRow
 from worker.store.agreements import measure_anew
-from worker.store.engine import now, read, writes
+from worker.store.engine import now, read, reads, writes
 from worker.store.inserts import upserting
 from worker.store.job_rows import job_unknown, lock_job, read_job
 from worker.store.results import RESULTS, label_of
@@ -145,17 +145,19 @@ class ReviewTasks:
             for row in rows:
                 yield ReviewTask(*row)
 
-    def missing_rows(self, job_id: int, row_nos: Sequence[int], *, chunk: int = 1000) -> set[int]:
+    @reads
+    def missing_rows(
+        self, connection: Connection, job_id: int, row_nos: Sequence[int], *, chunk: int = 1000
+    ) -> set[int]:
         """Those of these rows of which the job has no review."""
         found: set[int] = set()
-        with read(self.engine) as connection:
-            for start in range(0, len(row_nos), chunk):
-                part = row_nos[start : start + chunk]
-                found.update(
-                    connection.scalars(
-                        select(Review.row_no).where(Review.job_id == job_id, Review.row_no.in_(part))
-                    )
+        for start in range(0, len(row_nos), chunk):
+            part = row_nos[start : start + chunk]
+            found.update(
+                connection.scalars(
+                    select(Review.row_no).where(Review.job_id == job_id, Review.row_no.in_(part))
                 )
+            )
         return set(row_nos) - found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, and_, delete, func, or_, select, union, update
 
 from worker.errors import JobStateInvalid
-from worker.store.engine import now, read, rewrite_sqlite, writes
+from worker.store.engine import now, reads, rewrite_sqlite, writes
 from worker.store.inserts import upserting
 from worker.store.items import leave
 from worker.store.job_rows import read_job
@@ -63,20 +63,20 @@ class Deletion:
 
     engine: Engine
 
-    def check(self, job_id: int, *, texts_only: bool) -> Deletable:
+    @reads
+    def check(self, connection: Connection, job_id: int, *, texts_only: bool) -> Deletable:
         """What would go.
 
         Raises:
             JobUnknown: there is no such job.
             JobStateInvalid: it isn't over, workers hold batches of it, or a Bulk of it is under way.
         """
-        with read(self.engine) as connection:
-            _check(connection, job_id, texts_only=texts_only)
-            job = read_job(connection, job_id)
-            reviews, rejects, labels, corrections = (
-                int(connection.scalar(select(func.count()).where(table.job_id == job_id)) or 0)
-                for table in (Review, Reject, Label, Correction)
-            )
+        _check(connection, job_id, texts_only=texts_only)
+        job = read_job(connection, job_id)
+        reviews, rejects, labels, corrections = (
+            int(connection.scalar(select(func.count()).where(table.job_id == job_id)) or 0)
+            for table in (Review, Reject, Label, Correction)
+        )
         is_begun = "deleting" in (job.state, job.texts)
         return Deletable(job.name, reviews, rejects, labels, corrections, job.spent, is_begun)
 

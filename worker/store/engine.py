@@ -206,6 +206,17 @@ def write(engine: Engine, work: Callable[[Connection], T]) -> T:
     return retrying(once)
 
 
+def reads(method: Callable[Concatenate[PartT, Connection, P], T]) -> Callable[Concatenate[PartT, P], T]:
+    """A method that reads one moment, as `read` has it: its first argument is the connection, given by this."""
+
+    @wraps(method)
+    def at_one_moment(part: PartT, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with read(part.engine) as connection:
+            return method(part, connection, *args, **kwargs)
+
+    return at_one_moment
+
+
 def writes(method: Callable[Concatenate[PartT, Connection, P], T]) -> Callable[Concatenate[PartT, P], T]:
     """A method that is one transaction, as `write` has it: its first argument is the connection, given by this."""
 

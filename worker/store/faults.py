@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, delete, select, update
 
 from worker.reviews import Batch as BatchRow
-from worker.store.engine import now, read, write, writes
+from worker.store.engine import now, read, reads, write, writes
 from worker.store.inserts import upserting
 from worker.store.leases import LOADING, Leases, give_back, is_held, put_back
 from worker.store.tables import Batch, Job, WorkerFault
@@ -109,19 +109,19 @@ class WorkerFaults:
     batches: Leases[BatchRow]
     max_attempts: int
 
-    def standing(self, worker: str) -> Standing:
+    @reads
+    def standing(self, connection: Connection, worker: str) -> Standing:
         """What this worker must leave alone now."""
-        with read(self.engine) as connection:
-            faults = read_faults(connection, worker=worker)
+        faults = read_faults(connection, worker=worker)
         return Standing(
             frozenset(fault.adapter_id for fault in faults if fault.adapter_id is not None),
             any(fault.adapter_id is None for fault in faults),
         )
 
-    def broken_device(self, worker: str) -> Fault | None:
+    @reads
+    def broken_device(self, connection: Connection, worker: str) -> Fault | None:
         """What is wrong with this worker's device while it must not take batches; None: it may."""
-        with read(self.engine) as connection:
-            faults = read_faults(connection, worker=worker)
+        faults = read_faults(connection, worker=worker)
         return next((fault for fault in faults if fault.adapter_id is None), None)
 
     @writes

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, and_, exists, func, insert, or_, sele
 from worker.errors import BudgetSpent
 from worker.oracle.money import NOTHING, Charge, Price
 from worker.reviews import Money, total
-from worker.store.engine import now, read, writes
+from worker.store.engine import now, reads, writes
 from worker.store.inserts import on_postgresql
 from worker.store.job_rows import job_unknown
 from worker.store.tables import OPEN_BATCHES, Batch, Bulk, DeletedJob, Job, Reservation
@@ -82,15 +82,15 @@ class Reservations:
             ).scalar_one()
         return reservations
 
-    def outstanding(self, batch_id: int) -> dict[int, int]:
+    @reads
+    def outstanding(self, connection: Connection, batch_id: int) -> dict[int, int]:
         """The unsettled reservations of a Bulk, by job."""
-        with read(self.engine) as connection:
-            rows = connection.execute(
-                select(Reservation.job_id, Reservation.id).where(
-                    Reservation.batch_id == batch_id, Reservation.cost_nanos.is_(None)
-                )
+        rows = connection.execute(
+            select(Reservation.job_id, Reservation.id).where(
+                Reservation.batch_id == batch_id, Reservation.cost_nanos.is_(None)
             )
-            return {row.job_id: row.id for row in rows}
+        )
+        return {row.job_id: row.id for row in rows}
 
 
 def spent_by_all(connection: Connection) -> Money:

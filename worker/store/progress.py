@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from worker.reviews import Job as JobRow
 from worker.reviews import Money
-from worker.store.engine import now, read
+from worker.store.engine import now, reads
 from worker.store.inserts import on_postgresql
 from worker.store.job_rows import read_job
 from worker.store.requests import in_parts
@@ -304,8 +304,13 @@ class StatsQueries:
 
     engine: Engine
 
+    @reads
     def by_day(
-        self, *, since: datetime.date | None = None, until: datetime.date | None = None
+        self,
+        connection: Connection,
+        *,
+        since: datetime.date | None = None,
+        until: datetime.date | None = None,
     ) -> list[DayStats]:
         """Every day on which something happened, from `since` to `until`, both included, in order.
 
@@ -319,25 +324,24 @@ class StatsQueries:
         def at(day: int) -> DayStats:
             return days.setdefault(day, DayStats(_EPOCH + datetime.timedelta(days=day)))
 
-        with read(self.engine) as connection:
-            for day, jobs, records in connection.execute(_jobs(connection, window)):
-                at(day).jobs, at(day).reviews = int(jobs), int(records)
-            for day, rejects in connection.execute(_of_jobs(connection, Reject, window)):
-                at(day).rejects = int(rejects)
-                at(day).reviews -= int(rejects)
-            failed = _of_jobs(connection, Review, window).where(Review.error.is_not(None))
-            for day, failures in connection.execute(failed):
-                at(day).failures = int(failures)
-            live = connection.scalars(_live_jobs(window)).all()
-            counts = [connection.execute(_kept_labels(window))]
-            # By number: a plan for a subquery would walk over the labels of all jobs.
-            counts += [connection.execute(_labels(connection, part, window)) for part in in_parts(live)]
-            for day, label, source, count in chain.from_iterable(counts):
-                at(day).labels[label] += int(count)
-                at(day).sources[source] += int(count)
-            for day, cost, tokens, set_aside in connection.execute(_money(connection, window)):
-                at(day).cost_nanos, at(day).tokens = int(cost), int(tokens)
-                at(day).set_aside_nanos = int(set_aside)
+        for day, jobs, records in connection.execute(_jobs(connection, window)):
+            at(day).jobs, at(day).reviews = int(jobs), int(records)
+        for day, rejects in connection.execute(_of_jobs(connection, Reject, window)):
+            at(day).rejects = int(rejects)
+            at(day).reviews -= int(rejects)
+        failed = _of_jobs(connection, Review, window).where(Review.error.is_not(None))
+        for day, failures in connection.execute(failed):
+            at(day).failures = int(failures)
+        live = connection.scalars(_live_jobs(window)).all()
+        counts = [connection.execute(_kept_labels(window))]
+        # By number: a plan for a subquery would walk over the labels of all jobs.
+        counts += [connection.execute(_labels(connection, part, window)) for part in in_parts(live)]
+        for day, label, source, count in chain.from_iterable(counts):
+            at(day).labels[label] += int(count)
+            at(day).sources[source] += int(count)
+        for day, cost, tokens, set_aside in connection.execute(_money(connection, window)):
+            at(day).cost_nanos, at(day).tokens = int(cost), int(tokens)
+            at(day).set_aside_nanos = int(set_aside)
         return [days[day] for day in sorted(days)]
 
 

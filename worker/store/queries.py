@@ -5,27 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-from sqlalchemy import Engine, Text, column, func, select, table
+from sqlalchemy import Connection, Engine, Text, column, func, select, table
 
 from worker.agreement.columns import Raters
 from worker.errors import OracleInvalid
 from worker.reviews import Job as JobRow
 from worker.reviews import JobState, Money, ScorerIdentity
 from worker.reviews import Reject as RejectRow
-from worker.store.adapters import (
-    ActivationRow,
-    AdapterRow,
-    AdapterUse,
-    find_adapter,
-    read_activation,
-    read_adapter,
-    read_uses,
-    select_adapters,
-)
+from worker.store.adapters import AdapterQueries
 from worker.store.agreements import AgreementQueries
 from worker.store.columns import read_raters
 from worker.store.corrections import ReviewTasks
-from worker.store.engine import read
+from worker.store.engine import reads
 from worker.store.faults import Fault, read_faults
 from worker.store.job_rows import job_unknown, read_job, select_jobs, to_job
 from worker.store.progress import Progress, StatsQueries, read_progress
@@ -33,7 +24,6 @@ from worker.store.results import ReportQueries, ResultQueries
 from worker.store.tables import (
     OPEN_BATCHES,
     OPEN_REQUESTS,
-    Adapter,
     Batch,
     Job,
     Reject,
@@ -68,84 +58,84 @@ class OracleQueries:
 
     engine: Engine
 
-    def costs(self, job_id: int) -> list[CostRow]:
+    @reads
+    def costs(self, connection: Connection, job_id: int) -> list[CostRow]:
         """What each scorer of the job took."""
         c = COSTS.c
-        with read(self.engine) as connection:
-            rows = connection.execute(
-                select(c.scorer, c.labels, c.paid_labels, c.tokens, c.cost, c.lost)
-                .where(c.job_id == job_id)
-                .order_by(c.scorer_id)
-            )
-            return [
-                CostRow(name, int(labels), int(paid), int(tokens), float(cost), float(lost))
-                for name, labels, paid, tokens, cost, lost in rows
-            ]
+        rows = connection.execute(
+            select(c.scorer, c.labels, c.paid_labels, c.tokens, c.cost, c.lost)
+            .where(c.job_id == job_id)
+            .order_by(c.scorer_id)
+        )
+        return [
+            CostRow(name, int(labels), int(paid), int(tokens), float(cost), float(lost))
+            for name, labels, paid, tokens, cost, lost in rows
+        ]
 
-    def lost(self, job_id: int) -> float:
+    @reads
+    def lost(self, connection: Connection, job_id: int) -> float:
         """What is set aside, in US dollars, for calls that nobody heard of again."""
-        with read(self.engine) as connection:
-            nanos = connection.scalar(
-                select(func.sum(Reservation.reserved_nanos))
-                .join(Batch, Batch.id == Reservation.batch_id)
-                .where(
-                    Reservation.job_id == job_id,
-                    Reservation.cost_nanos.is_(None),
-                    Batch.state.not_in(("running", "submitted")),
-                )
+        nanos = connection.scalar(
+            select(func.sum(Reservation.reserved_nanos))
+            .join(Batch, Batch.id == Reservation.batch_id)
+            .where(
+                Reservation.job_id == job_id,
+                Reservation.cost_nanos.is_(None),
+                Batch.state.not_in(("running", "submitted")),
             )
+        )
         return Money(int(nanos or 0)).dollars
 
-    def handed_over(self, job_id: int) -> str | None:
+    @reads
+    def handed_over(self, connection: Connection, job_id: int) -> str | None:
         """Why batches of the job went to the oracle; None if none did."""
-        with read(self.engine) as connection:
-            return connection.scalar(
-                select(Batch.error)
-                .where(
-                    Batch.job_id == job_id,
-                    Batch.lane == "adapter",
-                    Batch.state == "done",
-                    Batch.error.is_not(None),
-                )
-                .order_by(Batch.id.desc())
-                .limit(1)
+        return connection.scalar(
+            select(Batch.error)
+            .where(
+                Batch.job_id == job_id,
+                Batch.lane == "adapter",
+                Batch.state == "done",
+                Batch.error.is_not(None),
             )
+            .order_by(Batch.id.desc())
+            .limit(1)
+        )
 
-    def prompt_counts(self, oracle_id: int) -> dict[str, int]:
+    @reads
+    def prompt_counts(self, connection: Connection, oracle_id: int) -> dict[str, int]:
         """How many Prompts and Bulks of a scorer there are, by state."""
-        with read(self.engine) as connection:
-            rows = connection.execute(
-                select(Batch.state, func.count())
-                .where(Batch.lane == "openai", Batch.scorer_id == oracle_id)
-                .group_by(Batch.state)
-            )
-            return {state: int(count) for state, count in rows}
+        rows = connection.execute(
+            select(Batch.state, func.count())
+            .where(Batch.lane == "openai", Batch.scorer_id == oracle_id)
+            .group_by(Batch.state)
+        )
+        return {state: int(count) for state, count in rows}
 
-    def prompt_error(self, oracle_id: int) -> str | None:
+    @reads
+    def prompt_error(self, connection: Connection, oracle_id: int) -> str | None:
         """Why the latest Prompt of a scorer that is parked waits."""
-        with read(self.engine) as connection:
-            return connection.scalar(
-                select(Batch.error)
-                .where(
-                    Batch.lane == "openai",
-                    Batch.scorer_id == oracle_id,
-                    Batch.state == "parked",
-                    Batch.error.is_not(None),
-                )
-                .order_by(Batch.claimed_at.desc())
-                .limit(1)
+        return connection.scalar(
+            select(Batch.error)
+            .where(
+                Batch.lane == "openai",
+                Batch.scorer_id == oracle_id,
+                Batch.state == "parked",
+                Batch.error.is_not(None),
             )
+            .order_by(Batch.claimed_at.desc())
+            .limit(1)
+        )
 
-    def scorer(self, scorer_id: int) -> ScorerIdentity:
+    @reads
+    def scorer(self, connection: Connection, scorer_id: int) -> ScorerIdentity:
         """Who gives labels under this key.
 
         Raises:
             OracleInvalid: nobody.
         """
-        with read(self.engine) as connection:
-            row = connection.execute(
-                select(Scorer.kind, Scorer.name, Scorer.sha256, Scorer.details).where(Scorer.id == scorer_id)
-            ).one_or_none()
+        row = connection.execute(
+            select(Scorer.kind, Scorer.name, Scorer.sha256, Scorer.details).where(Scorer.id == scorer_id)
+        ).one_or_none()
         if row is None:
             raise OracleInvalid(f"the database has no scorer {scorer_id}.")
         return ScorerIdentity(row.kind, row.name, row.sha256, row.details)
@@ -157,105 +147,66 @@ class JobQueries:
 
     engine: Engine
 
-    def get(self, job_id: int) -> JobRow:
+    @reads
+    def get(self, connection: Connection, job_id: int) -> JobRow:
         """The job. Raises JobUnknown."""
-        with read(self.engine) as connection:
-            return read_job(connection, job_id)
+        return read_job(connection, job_id)
 
-    def newest(self, limit: int = 50) -> list[JobRow]:
+    @reads
+    def newest(self, connection: Connection, limit: int = 50) -> list[JobRow]:
         """The newest jobs first."""
-        with read(self.engine) as connection:
-            return [
-                to_job(row) for row in connection.execute(select_jobs().order_by(Job.id.desc()).limit(limit))
-            ]
+        return [to_job(row) for row in connection.execute(select_jobs().order_by(Job.id.desc()).limit(limit))]
 
-    def state(self, job_id: int) -> JobState:
+    @reads
+    def state(self, connection: Connection, job_id: int) -> JobState:
         """The job's state by one read of its primary key: cheap enough to poll. Raises JobUnknown."""
-        with read(self.engine) as connection:
-            state = connection.scalar(select(Job.state).where(Job.id == job_id))
+        state = connection.scalar(select(Job.state).where(Job.id == job_id))
         if state is None:
             raise job_unknown(job_id)
         return cast("JobState", state)
 
-    def progress(self, job_id: int) -> Progress:
+    @reads
+    def progress(self, connection: Connection, job_id: int) -> Progress:
         """How far the job is, from its batches: labels are never counted. Raises JobUnknown."""
-        with read(self.engine) as connection:
-            return read_progress(connection, job_id)
+        return read_progress(connection, job_id)
 
-    def rejects(self, job_id: int, *, limit: int | None = None) -> list[RejectRow]:
+    @reads
+    def rejects(self, connection: Connection, job_id: int, *, limit: int | None = None) -> list[RejectRow]:
         """The records of the job's file that couldn't be read, in file order."""
-        with read(self.engine) as connection:
-            rows = connection.execute(
-                select(Reject.row_no, Reject.line_no, Reject.reason)
-                .where(Reject.job_id == job_id)
-                .order_by(Reject.row_no)
-                .limit(limit)
-            )
-            return [RejectRow(*row) for row in rows]
+        rows = connection.execute(
+            select(Reject.row_no, Reject.line_no, Reject.reason)
+            .where(Reject.job_id == job_id)
+            .order_by(Reject.row_no)
+            .limit(limit)
+        )
+        return [RejectRow(*row) for row in rows]
 
-    def decided_until(self, job_id: int) -> int:
+    @reads
+    def decided_until(self, connection: Connection, job_id: int) -> int:
         """The last row number before which every review has its label or its error."""
-        with read(self.engine) as connection:
-            first_batch = connection.scalar(
-                select(func.min(Batch.first_row)).where(
-                    Batch.job_id == job_id, Batch.lane == "adapter", Batch.state.in_(OPEN_BATCHES)
-                )
+        first_batch = connection.scalar(
+            select(func.min(Batch.first_row)).where(
+                Batch.job_id == job_id, Batch.lane == "adapter", Batch.state.in_(OPEN_BATCHES)
             )
-            first_request = connection.scalar(
-                select(func.min(Request.row_no)).where(
-                    Request.job_id == job_id, Request.state.in_(OPEN_REQUESTS), Request.reason != "audit"
-                )
+        )
+        first_request = connection.scalar(
+            select(func.min(Request.row_no)).where(
+                Request.job_id == job_id, Request.state.in_(OPEN_REQUESTS), Request.reason != "audit"
             )
-            last = connection.scalar(select(func.max(Review.row_no)).where(Review.job_id == job_id))
+        )
+        last = connection.scalar(select(func.max(Review.row_no)).where(Review.job_id == job_id))
         open_rows = [row for row in (first_batch, first_request) if row is not None]
         return min(open_rows) - 1 if open_rows else int(last or 0)
 
-    def finished(self, adapter_id: int) -> list[JobRow]:
+    @reads
+    def finished(self, connection: Connection, adapter_id: int) -> list[JobRow]:
         """The jobs of this adapter that are done, the oldest first."""
-        with read(self.engine) as connection:
-            rows = connection.execute(
-                select_jobs()
-                .where(Job.adapter_id == adapter_id, Job.state == "done", Job.finished_at.is_not(None))
-                .order_by(Job.finished_at, Job.id)
-            )
-            return [to_job(row) for row in rows]
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterQueries:
-    """The reads about adapters."""
-
-    engine: Engine
-
-    def all(self) -> list[AdapterRow]:
-        """All adapters, the newest first."""
-        with read(self.engine) as connection:
-            rows = connection.execute(select_adapters().order_by(Adapter.id.desc()))
-            return [AdapterRow(*row) for row in rows]
-
-    def get(self, adapter_id: int) -> AdapterRow:
-        """The adapter of this id. Raises AdapterUnknown."""
-        with read(self.engine) as connection:
-            return read_adapter(connection, adapter_id)
-
-    def find(self, wanted: str) -> AdapterRow:
-        """The newest adapter of this name, or the one of this id or whose sha256 begins so (4 digits at least).
-
-        Raises:
-            AdapterUnknown: there is none, or the digits fit several.
-        """
-        with read(self.engine) as connection:
-            return find_adapter(connection, wanted)
-
-    def uses(self) -> dict[int, AdapterUse]:
-        """Size and number of jobs of every adapter, by its id."""
-        with read(self.engine) as connection:
-            return read_uses(connection)
-
-    def activation(self) -> ActivationRow | None:
-        """Which adapter new jobs use, and since when; None as long as nobody has activated one."""
-        with read(self.engine) as connection:
-            return read_activation(connection)
+        rows = connection.execute(
+            select_jobs()
+            .where(Job.adapter_id == adapter_id, Job.state == "done", Job.finished_at.is_not(None))
+            .order_by(Job.finished_at, Job.id)
+        )
+        return [to_job(row) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,10 +215,10 @@ class FaultQueries:
 
     engine: Engine
 
-    def all(self) -> list[Fault]:
+    @reads
+    def all(self, connection: Connection) -> list[Fault]:
         """What keeps workers from taking batches now, by worker; some of them may have ended since."""
-        with read(self.engine) as connection:
-            return read_faults(connection)
+        return read_faults(connection)
 
 
 class Queries:
@@ -286,7 +237,7 @@ class Queries:
         self.report = ReportQueries(engine)
         self.stats = StatsQueries(engine)
 
-    def raters(self, job_id: int) -> Raters:
+    @reads
+    def raters(self, connection: Connection, job_id: int) -> Raters:
         """All labels of the job's reviews, of one moment; some 70 bytes per review. Raises JobUnknown."""
-        with read(self.engine) as connection:
-            return read_raters(connection, job_id)
+        return read_raters(connection, job_id)

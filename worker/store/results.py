@@ -9,6 +9,7 @@ from typing import Any, Literal, TypedDict, Unpack, get_args
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Connection,
     Double,
     Engine,
     Integer,
@@ -21,7 +22,7 @@ from sqlalchemy import (
     table,
 )
 
-from worker.store.engine import read
+from worker.store.engine import read, reads
 from worker.store.job_rows import job_unknown
 from worker.store.tables import Job, Label, Reject, Review, Scorer
 
@@ -51,22 +52,22 @@ class ReportQueries:
 
     engine: Engine
 
-    def identity(self, job_id: int) -> str | None:
+    @reads
+    def identity(self, connection: Connection, job_id: int) -> str | None:
         """The sha256 of content, columns, sample, adapter and policy; a job of a stream has a random one."""
-        with read(self.engine) as connection:
-            return connection.scalar(select(Job.identity).where(Job.id == job_id))
+        return connection.scalar(select(Job.identity).where(Job.id == job_id))
 
-    def scorer_uses(self, job_id: int) -> list[ScorerUse]:
+    @reads
+    def scorer_uses(self, connection: Connection, job_id: int) -> list[ScorerUse]:
         """Who gave the job labels, and how many."""
-        with read(self.engine) as connection:
-            rows = connection.execute(
-                select(Label.scorer_id, Scorer.kind, Label.response_model, func.count())
-                .join(Scorer, Scorer.id == Label.scorer_id)
-                .where(Label.job_id == job_id)
-                .group_by(Label.scorer_id, Scorer.kind, Label.response_model)
-                .order_by(Label.scorer_id, Label.response_model)
-            )
-            return [ScorerUse(*row) for row in rows]
+        rows = connection.execute(
+            select(Label.scorer_id, Scorer.kind, Label.response_model, func.count())
+            .join(Scorer, Scorer.id == Label.scorer_id)
+            .where(Label.job_id == job_id)
+            .group_by(Label.scorer_id, Scorer.kind, Label.response_model)
+            .order_by(Label.scorer_id, Label.response_model)
+        )
+        return [ScorerUse(*row) for row in rows]
 
     def reject_reasons(self, job_id: int, *, limit: int) -> dict[str, int]:
         """How many records were rejected for each reason, the most frequent `limit` of them."""
@@ -88,22 +89,24 @@ class ReportQueries:
             .limit(limit)
         )
 
-    def excerpts(self, job_id: int, rows: Sequence[int], *, characters: int) -> dict[int, Excerpt]:
+    @reads
+    def excerpts(
+        self, connection: Connection, job_id: int, rows: Sequence[int], *, characters: int
+    ) -> dict[int, Excerpt]:
         """The texts of these reviews, cut to so many characters, by row number."""
-        with read(self.engine) as connection:
-            found = connection.execute(
-                select(
-                    Review.row_no,
-                    Review.external_id,
-                    func.substr(Review.text, 1, characters),
-                    func.length(Review.text),
-                ).where(Review.job_id == job_id, Review.row_no.in_(rows))
-            )
-            return {row[0]: Excerpt(*row[1:]) for row in found}
+        found = connection.execute(
+            select(
+                Review.row_no,
+                Review.external_id,
+                func.substr(Review.text, 1, characters),
+                func.length(Review.text),
+            ).where(Review.job_id == job_id, Review.row_no.in_(rows))
+        )
+        return {row[0]: Excerpt(*row[1:]) for row in found}
 
-    def _counts(self, query: Any) -> dict[str, int]:
-        with read(self.engine) as connection:
-            return {reason: int(count) for reason, count in connection.execute(query)}
+    @reads
+    def _counts(self, connection: Connection, query: Any) -> dict[str, int]:
+        return {reason: int(count) for reason, count in connection.execute(query)}
 
 
 RESULTS = table(
@@ -207,10 +210,10 @@ class ResultQueries:
             chunk,
         )
 
-    def scorer_names(self) -> list[str]:
+    @reads
+    def scorer_names(self, connection: Connection) -> list[str]:
         """The names of all that have given labels, or were to."""
-        with read(self.engine) as connection:
-            return list(connection.scalars(select(Scorer.name).distinct().order_by(Scorer.name)))
+        return list(connection.scalars(select(Scorer.name).distinct().order_by(Scorer.name)))
 
 
 def _in_row_order(
