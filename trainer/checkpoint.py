@@ -43,6 +43,7 @@ class Checkpoint:
         self._interval_s = interval_s
         self._saved = time.monotonic()
         self._found: dict[str, Any] | None = None
+        self._parts: tuple[torch.nn.Module, torch.optim.Optimizer, torch.amp.GradScaler]
 
     def find(self) -> bool:
         """Reads the file; False if there is none.
@@ -78,7 +79,9 @@ class Checkpoint:
     def restore(
         self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
     ) -> Position | None:
-        """Puts weights, optimizer and random numbers back; None where there is nothing to go on with."""
+        """Puts weights, optimizer and random numbers back; None where there is nothing to go on with. From now on
+        `save` writes those of this model, optimizer and scaler."""
+        self._parts = model, optimizer, scaler
         if self._found is None:
             return None
         parameters = dict(model.named_parameters())
@@ -94,29 +97,18 @@ class Checkpoint:
         self._found = None
         return position
 
-    def save_when_due(
-        self,
-        model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        scaler: torch.amp.GradScaler,
-        position: Position,
-    ) -> None:
+    def save_when_due(self, position: Position) -> None:
         """Saves if the last time is long enough ago."""
         if time.monotonic() - self._saved >= self._interval_s:
-            self.save(model, optimizer, scaler, position)
+            self.save(position)
 
-    def save(
-        self,
-        model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        scaler: torch.amp.GradScaler,
-        position: Position,
-    ) -> None:
+    def save(self, position: Position) -> None:
         """Writes the file, whole or not at all.
 
         Raises:
             TrainingInvalid: the disk doesn't take it.
         """
+        model, optimizer, scaler = self._parts
         state = {
             "fingerprint": json.dumps(self._fingerprint),
             "position": dataclasses.asdict(position),

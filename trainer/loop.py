@@ -22,6 +22,7 @@ from trainer.config import TrainConfig
 from trainer.data import Examples, class_weights, steps
 from trainer.record import EpochReport, Report, StepReport
 from worker.errors import TrainingInvalid
+from worker.model.devices import out_of_memory
 from worker.model.encoding import plan_micro_batches
 
 
@@ -171,7 +172,7 @@ def fit(
                     )
                 )
                 if checkpoint is not None and number < len(planned):
-                    checkpoint.save_when_due(trainee.model, optimizer, scaler, at)
+                    checkpoint.save_when_due(at)
         # Without gradients there is room for more.
         budget = max(2 * config.token_budget, config.encoding.max_length)
         found = validate(trainee, validation, token_budget=budget, dtype=dtype, epoch=epoch)
@@ -183,7 +184,7 @@ def fit(
             keep(found)
         report(EpochReport(epoch, at.step, total, found.accuracy, found.loss, best, at.seconds))
         if checkpoint is not None:
-            checkpoint.save(trainee.model, optimizer, scaler, at)
+            checkpoint.save(at)
     return at
 
 
@@ -262,21 +263,13 @@ def _precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 def _out_of_memory(config: TrainConfig) -> Iterator[None]:
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _no_memory(config) from error
-    except RuntimeError as error:
-        # What torch's CPU allocator raises has no class of its own.
-        if "can't allocate memory" not in str(error) and "not enough memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
             raise
-        raise _no_memory(config) from error
-
-
-def _no_memory(config: TrainConfig) -> TrainingInvalid:
-    if config.reviews_per_step is not None:
-        option, now = "--reviews-per-step", config.reviews_per_step
-    else:
         option, now = "--token-budget", config.token_budget
-    return TrainingInvalid(
-        f"the memory doesn't suffice for these micro-batches: halve {option} (now {now}) and double --accumulate "
-        f"(now {config.accumulate}), which trains the same; a lower --max-length helps too."
-    )
+        if config.reviews_per_step is not None:
+            option, now = "--reviews-per-step", config.reviews_per_step
+        raise TrainingInvalid(
+            f"the memory doesn't suffice for these micro-batches: halve {option} (now {now}) and double --accumulate "
+            f"(now {config.accumulate}), which trains the same; a lower --max-length helps too."
+        ) from error

@@ -81,6 +81,10 @@ class Finding:
     detail: str
 
 
+Found = tuple[str, str]
+"""State and detail of a finding."""
+
+
 @click.command()
 @json_option
 def doctor(as_json: bool) -> int:
@@ -111,15 +115,15 @@ def _broken(findings: list[Finding]) -> bool:
 
 
 def _findings() -> Iterator[Finding]:
-    yield _versions()
+    yield Finding("versions", *_versions())
     try:
-        yield _env_files()
+        yield Finding(".env", *_env_files())
         settings = read_settings()
     except LoracleError as error:
         yield Finding("settings", "error", str(error))
         return
     yield Finding("settings", "ok", f"data directory {settings.home}")
-    checks: list[tuple[str, Callable[[Settings], Finding]]] = [
+    checks: list[tuple[str, Callable[[Settings], Found]]] = [
         ("database", _database),
         ("redis", _redis),
         ("workers", _workers),
@@ -129,12 +133,12 @@ def _findings() -> Iterator[Finding]:
     ]
     for name, check in checks:
         try:
-            yield check(settings)
+            yield Finding(name, *check(settings))
         except LoracleError as error:
             yield Finding(name, "error", str(error))
 
 
-def _versions() -> Finding:
+def _versions() -> Found:
     found, missing = [f"loracle {__version__}", f"python {platform.python_version()}"], []
     for package in PACKAGES:
         try:
@@ -142,106 +146,97 @@ def _versions() -> Finding:
         except PackageNotFoundError:
             missing.append(package)
     if missing:
-        return Finding(
-            "versions", "error", f"not installed: {', '.join(missing)}. Run `pip install loracle`."
-        )
-    return Finding("versions", "ok", ", ".join(found))
+        return "error", f"not installed: {', '.join(missing)}. Run `pip install loracle`."
+    return "ok", ", ".join(found)
 
 
-def _env_files() -> Finding:
+def _env_files() -> Found:
     files = find_env_files()
     found = f"read: {', '.join(map(str, files.read)) or 'none'}"
     if files.ignored is None:
-        return Finding(".env", "ok", found)
-    return Finding(
-        ".env",
+        return "ok", found
+    return (
         "warning",
         f"{found}; ignored: ./.env. A .env counts in the data directory: move it to {files.home / '.env'}",
     )
 
 
-def _database(settings: Settings) -> Finding:
+def _database(settings: Settings) -> Found:
     open_store(settings)
     name = without_secrets(settings.database)
     if settings.database.startswith("sqlite") and not _sqlite_mended(sqlite3.sqlite_version_info):
-        return Finding(
-            "database",
+        return (
             "warning",
             f"{name}: SQLite {sqlite3.sqlite_version} has a rare corruption when several processes write "
             "(mended in 3.51.3, 3.50.7, 3.44.6). Use PostgreSQL for data you can't score again.",
         )
-    return Finding("database", "ok", f"{name}, schema up to date")
+    return "ok", f"{name}, schema up to date"
 
 
 def _sqlite_mended(found: tuple[int, ...]) -> bool:
     return found >= SQLITE_MENDED[0] or any(found[:2] == line[:2] and found >= line for line in SQLITE_MENDED)
 
 
-def _redis(settings: Settings) -> Finding:
+def _redis(settings: Settings) -> Found:
     from worker.pool.app import make_app, ping
     from worker.pool.valkey import running_pid, server_binary
 
     if settings.embedded:
         pid = running_pid(settings.home)
         if pid is None:
-            return Finding("redis", "ok", f"private Valkey ({server_binary()}), starts with the worker")
-        return Finding("redis", "ok", f"private Valkey of the worker with pid {pid}")
+            return "ok", f"private Valkey ({server_binary()}), starts with the worker"
+        return "ok", f"private Valkey of the worker with pid {pid}"
     server = ping(make_app(settings))
     if server.exposed:
-        return Finding(
-            "redis",
+        return (
             "error",
             f"{server.title} listens beyond loopback without a password: set requirepass or an ACL.",
         )
-    return Finding("redis", "ok", server.title)
+    return "ok", server.title
 
 
-def _workers(settings: Settings) -> Finding:
+def _workers(settings: Settings) -> Found:
     from worker.cli.status import faults_online, reason
 
     faults = faults_online(settings, open_store(settings))
     if not faults:
-        return Finding("workers", "ok", "none of those that run reports a fault")
-    return Finding("workers", "warning", "; ".join(f"{fault.worker}: {reason(fault)}" for fault in faults))
+        return "ok", "none of those that run reports a fault"
+    return "warning", "; ".join(f"{fault.worker}: {reason(fault)}" for fault in faults)
 
 
-def _device(settings: Settings) -> Finding:
+def _device(settings: Settings) -> Found:
     from worker.model.devices import choose_device, choose_dtype, device_title
 
     device = choose_device(settings.device)
     dtype = str(choose_dtype(device, settings.dtype)).removeprefix("torch.")
-    return Finding("device", "ok", f"{device_title(device)}, {dtype}")
+    return "ok", f"{device_title(device)}, {dtype}"
 
 
-def _adapter(settings: Settings) -> Finding:
+def _adapter(settings: Settings) -> Found:
     from worker.bootstrap import adapter_files, load_directory
     from worker.store.adapters import STUB
 
     if settings.adapter == STUB:
-        return Finding(
-            "adapter", "warning", "LORACLE_ADAPTER is the stub: new jobs get labels without a model"
-        )
+        return "warning", "LORACLE_ADAPTER is the stub: new jobs get labels without a model"
     scorer = load_directory(adapter_files(settings), settings)
     name, sha256 = scorer.identity.name, scorer.identity.details["manifest_sha256"]
-    return Finding(
-        "adapter",
+    return (
         "ok",
         f"new jobs use '{name}' {sha256[:12]}: it loads and gives its probe sentences their scores",
     )
 
 
-def _oracle(settings: Settings) -> Finding:
+def _oracle(settings: Settings) -> Found:
     """Asks nobody: a question costs money."""
     from worker.oracle.money import parse_prices, price_of
 
     if settings.openai_api_key is None:
-        return Finding("oracle", "ok", "OPENAI_API_KEY isn't set: this host asks no oracle")
+        return "ok", "OPENAI_API_KEY isn't set: this host asks no oracle"
     price = price_of(settings.oracle_model, parse_prices(settings.prices))
     cap = (
         "no LORACLE_MAX_COST" if settings.max_cost is None else f"{settings.most_spent} at most for all jobs"
     )
-    return Finding(
-        "oracle",
+    return (
         "ok",
         f"{settings.oracle_model} at {settings.oracle_url}, {price.input} and {price.output} per "
         f"million input and output tokens, {cap}; not asked here",

@@ -59,6 +59,7 @@ def out_of_memory(error: BaseException) -> bool:
         isinstance(error, MemoryError | torch.OutOfMemoryError)
         or "out of memory" in said
         or "allocate memory" in said
+        or "not enough memory" in said
     )
 
 

@@ -260,12 +260,11 @@ def _cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-class LocalPool:
-    """The private Valkey, where no Redis is configured, and the planned workers. Entering it starts the queue.
+class LocalPool(Supervisor):
+    """The planned workers with the private Valkey, where no Redis is configured. Entering it starts the queue.
 
-    It has no loop of its own: call `poll` a few times a second. Use it on the main thread alone, which its processes
-    die with. With `may_wait`, another worker that has this data directory is no error: it does the work, and when it
-    ends this pool takes over.
+    With `may_wait`, another worker that has this data directory is no error: it does the work, and when it ends this
+    pool takes over.
     """
 
     def __init__(
@@ -276,12 +275,11 @@ class LocalPool:
         may_wait: bool = False,
         spawn: Spawn | None = None,
     ) -> None:
+        super().__init__(settings, plan, spawn=spawn)
         self._home = settings.home
         self._valkey = EmbeddedValkey(settings.home) if settings.embedded else None
-        self._supervisor = Supervisor(settings, plan, spawn=spawn)
         self._may_wait = may_wait
         self._started = False
-        self._stopping = False
         self.waits_for: str | None = None
         """The sentence that names the other worker which does the work; None: this pool does it."""
 
@@ -289,7 +287,7 @@ class LocalPool:
         """Starts the workers, now or when the other worker has ended."""
         self._started = True
         if self.waits_for is None:
-            self._supervisor.start()
+            super().start()
 
     def poll(self) -> None:
         """Starts again what died, the queue first, later after each death.
@@ -306,28 +304,12 @@ class LocalPool:
         if self._valkey is not None:
             self._valkey.poll()
         if self._started:
-            self._supervisor.poll()
+            super().poll()
 
-    @property
-    def running(self) -> int:
-        """How many workers run."""
-        return self._supervisor.running
-
-    def request_stop(self) -> None:
-        """Asks every worker to finish the batches in flight and end; returns at once. Nothing starts again."""
-        self._stopping = True
-        self._supervisor.request_stop()
-
-    def kill(self) -> None:
-        """Ends every worker at once; the ledger gives their batches to others."""
-        self._stopping = True
-        self._supervisor.kill()
-
-    def stop(self) -> None:
+    def stop(self, timeout_s: float = 60.0) -> bool:
         """Stops the workers warmly and after them the queue, on which they rely to the end."""
-        self._stopping = True
         try:
-            self._supervisor.stop()
+            return super().stop(timeout_s)
         finally:
             # Also when a second Ctrl-C ends the wait for the workers.
             if self._valkey is not None:
@@ -357,4 +339,4 @@ class LocalPool:
         if self.waits_for is None:
             log.warning("The worker that did the work on this machine has ended: this command takes over.")
             if self._started:
-                self._supervisor.start()
+                super().start()
