@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from worker.policy import RequestReason
+from worker.policy import Policy, RequestReason
 
 REASONS: tuple[RequestReason, ...] = get_args(RequestReason)
 """Why the oracle was asked; a review's reason is the place in here."""
@@ -17,6 +17,7 @@ NONE = -1
 """The code of "no label" and of "not asked"."""
 
 Codes = NDArray[np.int16]
+Rows = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +57,42 @@ class Raters:
         return len(self.row_no)
 
     @property
-    def decided(self) -> NDArray[np.bool_]:
+    def decided(self) -> Rows:
         """The reviews (N,) whose final label is the oracle's."""
-        found: NDArray[np.bool_] = (self.oracle != NONE) & ~self.asked_for("audit")
+        found: Rows = (self.oracle != NONE) & ~self.asked_for("audit")
         return found
 
-    def asked_for(self, reason: RequestReason) -> NDArray[np.bool_]:
+    def asked_for(self, reason: RequestReason) -> Rows:
         """The reviews (N,) that the oracle was asked about for this reason."""
-        found: NDArray[np.bool_] = self.reason == REASONS.index(reason)
+        found: Rows = self.reason == REASONS.index(reason)
         return found
+
+
+def uniform_audit(raters: Raters, policy: Policy, job_id: int) -> Rows:
+    """The reviews (N,) that both adapter and oracle labelled and that are a uniform sample of the adapter's.
+
+    Of a cascade these are the audited ones and, of those the oracle decided, the ones the audit would have drawn;
+    none without an audit.
+    """
+    both: Rows = (raters.adapter != NONE) & (raters.oracle != NONE)
+    if policy.audit <= 0:
+        return np.zeros(len(raters), dtype=bool)
+    if policy.kind != "oracle":
+        both &= audited(raters, policy, job_id)
+    return both
+
+
+def audited(raters: Raters, policy: Policy, job_id: int) -> Rows:
+    """The reviews (N,) of the audit among those the oracle was asked about.
+
+    A reason `audit` implies the draw; only in a cascade are others drawn too, which were asked about anyway.
+    """
+    drawn = raters.asked_for("audit")
+    if policy.kind == "cascade":
+        others = np.flatnonzero((raters.reason != NONE) & ~drawn)
+        drawn = drawn.copy()
+        drawn[others] = [policy.is_audited(job_id, row) for row in raters.row_no[others].tolist()]
+    return drawn
 
 
 SLICES = 10

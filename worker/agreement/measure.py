@@ -8,17 +8,25 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from worker.agreement.cascade import CascadeStatistics, cascade_statistics
-from worker.agreement.columns import MIN_SLICE, NONE, SLICES, Codes, Raters, crossed, cut
+from worker.agreement.columns import (
+    MIN_SLICE,
+    NONE,
+    SLICES,
+    Codes,
+    Raters,
+    Rows,
+    audited,
+    crossed,
+    cut,
+    uniform_audit,
+)
 from worker.agreement.gold import GoldStatistics, gold_statistics
 from worker.agreement.intervals import Estimate
 from worker.agreement.pairs import ManyStatistics, PairStatistics, many_statistics, pair_statistics
 from worker.policy import Policy
-
-Rows = NDArray[np.bool_]
 
 WHOLE = "all"
 """The slice that is the whole selection."""
@@ -79,33 +87,6 @@ def measure(raters: Raters, policy: Policy, job_id: int) -> list[Measurement]:
     return [*_against_gold(raters, policy, job_id), *_against_oracle(raters, policy, job_id)]
 
 
-def uniform_audit(raters: Raters, policy: Policy, job_id: int) -> Rows:
-    """The reviews (N,) that both adapter and oracle labelled and that are a uniform sample of the adapter's.
-
-    Of a cascade these are the audited ones and, of those the oracle decided, the ones the audit would have drawn;
-    none without an audit.
-    """
-    both: Rows = (raters.adapter != NONE) & (raters.oracle != NONE)
-    if policy.audit <= 0:
-        return np.zeros(len(raters), dtype=bool)
-    if policy.kind != "oracle":
-        both &= _audited(raters, policy, job_id)
-    return both
-
-
-def _audited(raters: Raters, policy: Policy, job_id: int) -> Rows:
-    """The reviews (N,) of the audit among those the oracle was asked about.
-
-    A reason `audit` implies the draw; only in a cascade are others drawn too, which were asked about anyway.
-    """
-    drawn = raters.asked_for("audit")
-    if policy.kind == "cascade":
-        others = np.flatnonzero((raters.reason != NONE) & ~drawn)
-        drawn = drawn.copy()
-        drawn[others] = [policy.is_audited(job_id, row) for row in raters.row_no[others].tolist()]
-    return drawn
-
-
 def _against_gold(raters: Raters, policy: Policy, job_id: int) -> list[Measurement]:
     gold = raters.gold != NONE
     if not gold.any():
@@ -128,9 +109,7 @@ def _against_gold(raters: Raters, policy: Policy, job_id: int) -> list[Measureme
     elif policy.audit:
         # In a cascade the oracle answers for the adapter where that can't, and the draw is of those too.
         population = gold & (by_adapter | by_oracle if policy.kind == "cascade" else by_adapter)
-        found += _sliced(
-            raters, Pair("gold", "oracle", "audit"), _audited(raters, policy, job_id), population
-        )
+        found += _sliced(raters, Pair("gold", "oracle", "audit"), audited(raters, policy, job_id), population)
     if policy.audit:
         drawn = uniform_audit(raters, policy, job_id)
         population = gold & (by_oracle if policy.kind == "oracle" else by_adapter)

@@ -24,8 +24,8 @@ from worker.oracle.client import plain_code
 from worker.oracle.money import NOTHING
 from worker.oracle.throttle import Throttle
 from worker.reviews import Money, Prompt
-from worker.store.bulks import BulkRow
 from worker.store.ledger import Ledger
+from worker.store.prompts import BulkRow
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from worker.agreement.columns import uniform_audit
 from worker.agreement.drift import MIN_BIN, Drift, bins_of_scores, drift
-from worker.agreement.measure import uniform_audit
 from worker.policy import Policy
 from worker.reviews import Job
 from worker.store.queries import Queries

@@ -7,14 +7,13 @@ from sqlalchemy import Engine
 from worker.store.adapters import Adapters
 from worker.store.agreements import Agreements
 from worker.store.batches import Batches, Scorers
-from worker.store.bulks import Bulks
 from worker.store.corrections import Corrections
 from worker.store.deletion import Deletion
 from worker.store.faults import WorkerFaults
 from worker.store.jobs import Jobs
 from worker.store.money import Reservations
 from worker.store.packing import Packing
-from worker.store.prompts import Prompts
+from worker.store.prompts import Bulks, Prompts
 from worker.store.publishing import Publishing
 
 

@@ -1,27 +1,32 @@
-"""Prompts: claimed, answered, parked."""
+"""Prompts: claimed, answered, parked. Bulks: uploaded, remembered while OpenAI works on them, collected once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, Engine, exists, not_, select, update
 
 from worker.oracle.money import Charge
 from worker.reviews import Answer, Lane, Prompt
-from worker.store.engine import now, write, writes
+from worker.store.engine import now, reads, write, writes
 from worker.store.items import (
     close_unsent,
+    give_up,
+    insert_bulk,
     is_out,
     leave,
+    reopen_packed,
+    split_prompt,
     unanswered,
     unanswered_and_whether_some_are_over,
 )
 from worker.store.leases import NO_LEASE, Leases, close_batch, hold, is_held, lease_lost
-from worker.store.money import settle
+from worker.store.money import settle, settle_unsent
 from worker.store.requests import fail_stopped, settle_answers
-from worker.store.tables import Batch
+from worker.store.tables import Batch, Bulk, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +106,229 @@ class Prompts(Leases[Prompt]):
             not_before=now() + delay_s,
             error=reason,
         )
+
+
+MAX_ROUNDS = 3
+"""Bulks that may leave a request without an answer before it is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class BulkRow:
+    """A Bulk as the ledger has it. Times are seconds since 1970; `creating_s` is how long ago OpenAI was told to
+    begin, None if it wasn't. `said` is what OpenAI last said of it, or why it waits."""
+
+    batch_id: int
+    state: str
+    batch_state: str
+    size: int
+    client_key: str
+    file_id: str | None
+    creating_s: float | None
+    remote_id: str | None
+    error: str | None
+    created_at: float
+    submitted_at: float | None
+    collected_at: float | None
+    said: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bulks:
+    """The submissions to the Batch API."""
+
+    engine: Engine
+    lease_s: float
+
+    @reads
+    def get(self, connection: Connection, batch_id: int) -> BulkRow | None:
+        """The Bulk of this batch; None if the batch is a Prompt."""
+        row = connection.execute(_select_bulks().where(Bulk.batch_id == batch_id)).one_or_none()
+        return None if row is None else BulkRow(*row)
+
+    @reads
+    def all(self, connection: Connection, *, open_only: bool = False) -> list[BulkRow]:
+        """All Bulks, the newest first."""
+        query = _select_bulks().order_by(Bulk.batch_id.desc())
+        if open_only:
+            query = query.where(Bulk.state.in_(("packed", "submitted")))
+        return [BulkRow(*row) for row in connection.execute(query)]
+
+    @reads
+    def scorer_of(self, connection: Connection, batch_id: int) -> int:
+        """The scorer that a Bulk asks."""
+        return int(connection.scalar(select(Batch.scorer_id).where(Batch.id == batch_id)) or 0)
+
+    @writes
+    def begin(self, connection: Connection, prompt: Prompt) -> None:
+        """It is uploaded anew: what was set aside for it before wasn't spent. Raises LeaseLost."""
+        hold(connection, prompt)
+        settle_unsent(connection, prompt.id)
+        connection.execute(
+            update(Bulk).where(Bulk.batch_id == prompt.id).values(file_id=None, creating_at=None)
+        )
+
+    @writes
+    def note_upload(self, connection: Connection, prompt: Prompt, file_id: str) -> None:
+        """The Bulk's lines are uploaded: from now on a submission of it may exist. Raises LeaseLost."""
+        hold(connection, prompt, lease_until=now() + self.lease_s)
+        connection.execute(
+            update(Bulk).where(Bulk.batch_id == prompt.id).values(file_id=file_id, creating_at=now())
+        )
+
+    @writes
+    def note_submission(
+        self, connection: Connection, prompt: Prompt, remote_id: str, *, poll_after_s: float
+    ) -> None:
+        """OpenAI has it: it waits, without a lease, until it is asked about again. Raises LeaseLost."""
+        _wait(connection, prompt, poll_after_s, None)
+        connection.execute(
+            update(Bulk)
+            .where(Bulk.batch_id == prompt.id, Bulk.submitted_at.is_(None))
+            .values(submitted_at=now())
+        )
+        connection.execute(
+            update(Bulk).where(Bulk.batch_id == prompt.id).values(state="submitted", remote_id=remote_id)
+        )
+
+    @writes
+    def wait(
+        self, connection: Connection, prompt: Prompt, *, poll_after_s: float, said: str | None = None
+    ) -> None:
+        """OpenAI isn't done with it: asked about again after `poll_after_s` seconds. Raises LeaseLost."""
+        _wait(connection, prompt, poll_after_s, said)
+
+    @writes
+    def collect(
+        self,
+        connection: Connection,
+        prompt: Prompt,
+        answers: Mapping[int, Answer],
+        *,
+        charges: Mapping[int, Charge],
+        error: str | None,
+    ) -> int:
+        """One transaction: the answers saved, the reservations settled, the Bulk over; how many are asked again.
+
+        A request without an answer is open again; after three Bulks it ends as `unanswered`.
+
+        Raises:
+            LeaseLost: another worker collects it; nothing was written.
+        """
+        hold(connection, prompt)
+        settle(connection, charges)
+        settle_answers(connection, prompt, answers)
+        again = _leave_unanswered(connection, prompt, error)
+        connection.execute(
+            update(Bulk)
+            .where(Bulk.batch_id == prompt.id)
+            .values(state="failed" if error else "collected", error=error, collected_at=now())
+        )
+        close_batch(connection, prompt.id, "failed" if error and not answers else "done")
+        return again
+
+    @reads
+    def has_answers(self, connection: Connection, prompt: Prompt) -> bool:
+        """Whether this scorer has labelled any review of the Bulk's jobs."""
+        labelled = exists().where(Request.job_id.in_(prompt.job_ids), Request.state == "labelled")
+        return bool(connection.scalar(select(labelled)))
+
+    @writes
+    def abandon(self, connection: Connection, prompt: Prompt, error: str) -> None:
+        """It is given up, and its requests are open again. What was set aside counts as spent if it was submitted.
+
+        Raises:
+            LeaseLost: another worker has it now.
+        """
+        hold(connection, prompt)
+        close_unsent(connection, prompt.id, error)
+        connection.execute(
+            update(Bulk)
+            .where(Bulk.batch_id == prompt.id, Bulk.state == "submitted")
+            .values(state="failed", error=error, collected_at=now())
+        )
+        reopen_packed(connection, prompt.id)
+        close_batch(connection, prompt.id, "failed")
+
+    @writes
+    def split(self, connection: Connection, prompt: Prompt, reason: str) -> None:
+        """Two Bulks of half the size in its place; nothing of it was sent.
+
+        Raises:
+            LeaseLost: another worker has it now.
+        """
+        hold(connection, prompt)
+        close_unsent(connection, prompt.id, reason)
+        for batch_id in split_prompt(connection, prompt.id, prompt.scorer_id, prompt.requests):
+            insert_bulk(connection, batch_id)
+        close_batch(connection, prompt.id, "split")
+
+    @writes
+    def submit_again(self, connection: Connection, prompt: Prompt, reason: str, *, delay_s: float) -> None:
+        """OpenAI took it and then didn't want it now: uploaded anew, under a new key, later. Raises LeaseLost."""
+        _wait(connection, prompt, delay_s, reason)
+        settle_unsent(connection, prompt.id)
+        connection.execute(
+            update(Bulk)
+            .where(Bulk.batch_id == prompt.id)
+            .values(
+                state="packed",
+                file_id=None,
+                creating_at=None,
+                remote_id=None,
+                client_key=secrets.token_hex(16),
+            )
+        )
+
+    @writes
+    def due_now(self, connection: Connection, batch_ids: Sequence[int]) -> int:
+        """Bulks that wait are asked about at the next sweep; how many."""
+        return connection.execute(
+            update(Batch)
+            .where(Batch.id.in_(batch_ids), Batch.state == "submitted")
+            .values(state="queued", not_before=None, published_at=None)
+        ).rowcount
+
+
+def _leave_unanswered(connection: Connection, prompt: Prompt, error: str | None) -> int:
+    """What has no answer is open again, or ends after three Bulks; how many are open."""
+    packed = (Request.batch_id == prompt.id, Request.state == "packed", not_(Request.follows))
+    tired = connection.execute(
+        select(Request.job_id, Request.row_no, Request.reason, Request.text_sha256).where(
+            *packed, Request.attempts + 1 >= MAX_ROUNDS
+        )
+    ).all()
+    detail = error or f"{MAX_ROUNDS} Bulks gave no valid answer to it"
+    give_up(connection, prompt.scorer_id, prompt.id, tired, state="unanswered", detail=detail)
+    connection.execute(update(Request).where(*packed).values(attempts=Request.attempts + 1))
+    return reopen_packed(connection, prompt.id)
+
+
+def _wait(connection: Connection, prompt: Prompt, poll_after_s: float, said: str | None) -> None:
+    hold(
+        connection,
+        prompt,
+        state="submitted",
+        attempts=0,
+        **NO_LEASE,
+        published_at=None,
+        not_before=now() + poll_after_s,
+        error=said,
+    )
+
+
+def _select_bulks() -> Any:
+    return select(
+        Bulk.batch_id,
+        Bulk.state,
+        Batch.state.label("batch_state"),
+        Batch.size,
+        Bulk.client_key,
+        Bulk.file_id,
+        (now() - Bulk.creating_at).label("creating_s"),
+        Bulk.remote_id,
+        Bulk.error,
+        Bulk.created_at,
+        Bulk.submitted_at,
+        Bulk.collected_at,
+        Batch.error.label("said"),
+    ).join(Batch, Batch.id == Bulk.batch_id)

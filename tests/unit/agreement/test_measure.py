@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from tests.unit.agreement_tables import cascade_of, counted, many_of, pair_of
-from worker.agreement.columns import NONE, REASONS, Raters
+from worker.agreement.columns import NONE, REASONS, Raters, uniform_audit
 from worker.agreement.intervals import Estimate
-from worker.agreement.measure import Measurement, measure, uniform_audit
+from worker.agreement.measure import Measurement, measure
 from worker.policy import Policy
 
 LABELS = ("neg", "pos")

@@ -22,10 +22,9 @@ from worker.oracle.asking import OracleScorer
 from worker.oracle.bulk import BulkScorer
 from worker.oracle.prompts import Learnt
 from worker.reviews import Money
-from worker.store.bulks import Bulks
 from worker.store.engine import make_engine
 from worker.store.ledger import Ledger
-from worker.store.prompts import Prompts
+from worker.store.prompts import Bulks, Prompts
 from worker.store.queries import Queries
 
 
