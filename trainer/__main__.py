@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from trainer.cli.compare import compare
 from trainer.cli.evaluate import evaluate
 from trainer.cli.train import train
-from worker.errors import LoracleError
+from worker.logs import run_command
 
 
 @click.group()
@@ -22,14 +20,4 @@ main.add_command(evaluate)
 main.add_command(compare)
 
 if __name__ == "__main__":
-    try:
-        main(prog_name="python -m trainer", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
-        sys.exit(130)
-    except LoracleError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_code)
+    run_command(main, "python -m trainer")

@@ -187,14 +187,14 @@ def measure_missing(
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
-        reviews.write(work / "reviews.parquet")
+        reviews.write(work / "reviews.json")
         for contender in contenders:
             before = comparison.measured(contender.key)
             if before is not None:
                 tell(f"{contender.title}: measured before")
                 continue
             tell(f"{contender.title}: training")
-            task = Task(contender, settings, work / "reviews.parquet", work / contender.key)
+            task = Task(contender, settings, work / "reviews.json", work / contender.key)
             task.work.mkdir()
             row = measure_apart(task)
             comparison.add(row)

@@ -1,13 +1,16 @@
-"""What people see on stderr: the log lines of a worker's processes, and how far a piece of work is."""
+"""What people see on stderr: log lines of a worker's processes, how far a piece of work is, why a command failed."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import click
+
+from worker.errors import LoracleError
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -88,3 +91,27 @@ class Progress:
             self._bar.console.print(line, highlight=False)
         else:
             click.echo(line, err=True)
+
+
+def run_command(command: click.Command, name: str, arguments: list[str] | None = None) -> None:
+    """Runs a command of this name and ends the process.
+
+    Exit codes: 0 done, 1 failed, 2 the user can mend it, 130 interrupted.
+    """
+    try:
+        code: Any = command.main(arguments, prog_name=name, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except LoracleError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone (| head): nothing is left to say. Point stdout elsewhere, so that the
+        # interpreter's own flush at exit doesn't complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)

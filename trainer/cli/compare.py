@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from trainer.cli.common import DATA, DEVICE, JSON, names
+from trainer.cli.common import DATA, DEVICE, JSON, names, read_data
 from worker.errors import Invalid, TrainingInvalid
 from worker.files.options import file_options, read_options
 
@@ -93,22 +92,11 @@ def compare(
     chosen = contenders(wanted, _ranks(sizes["ranks"]))
 
     from trainer.contenders.oracle import read_oracles
-    from trainer.data import LabelledReviews, read_labelled
-    from trainer.datasets import resolve_data
 
-    def read(sources: tuple[str, ...], split: str, names_of_labels: Sequence[str]) -> LabelledReviews:
-        found = [resolve_data(source, split) for source in sources]
-        reviews = read_labelled(
-            [path for each in found for path in each.paths],
-            labels=names_of_labels,
-            read=options,
-        )
-        for announcement in reviews.announcements:
-            click.echo(announcement, err=True)
-        return reviews
-
-    reviews = read(data, "train", ())
-    test = read((test_data,), "test", reviews.labels) if test_data else None
+    reviews, _ = read_data(data, options)
+    test = None
+    if test_data:
+        test, _ = read_data([test_data], options, split="test", labels=reviews.labels)
 
     # Only now, since torch takes seconds: a wrong name is told at once.
     from trainer.comparison import Comparison, identity, measure_missing, table, versions

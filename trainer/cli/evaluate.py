@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from trainer.cli.common import DEVICE, JSON, LIMIT, scoring_progress
+from trainer.cli.common import DEVICE, JSON, LIMIT, read_data, scoring_progress
 from worker.errors import TrainingInvalid
 from worker.files.options import file_options, read_options
 from worker.reviews import DTYPES
@@ -62,8 +62,6 @@ def evaluate(
     their texts. --record and --fit-temperature change the manifest, so the adapter is another one afterwards: jobs
     that it has scored stay with the one it was.
     """
-    from trainer.data import read_labelled
-    from trainer.datasets import resolve_data
     from worker.model.manifest import BUNDLED, MANIFEST, Manifest
 
     if str(adapter) == BUNDLED_NAME:
@@ -74,18 +72,7 @@ def evaluate(
             )
         adapter = BUNDLED
     manifest = Manifest.read(adapter)
-    found = [resolve_data(each, "test") for each in data]
-    for each in found:
-        if each.revision:
-            click.echo(each.sentence(), err=True)
-    reviews = read_labelled(
-        [path for each in found for path in each.paths],
-        labels=manifest.labels,
-        read=read_options(values),
-        limit=limit,
-    )
-    for announcement in reviews.announcements:
-        click.echo(announcement, err=True)
+    reviews, _ = read_data(data, read_options(values), split="test", labels=manifest.labels, limit=limit)
     # Only now, since torch takes seconds: a wrong name is told at once.
     from trainer import evaluation
     from trainer.pages import record, text_page, write_evaluation, write_model_card

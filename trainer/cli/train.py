@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from trainer.cli.common import DEVICE, JSON, LIMIT, names, scoring_progress
+from trainer.cli.common import DEVICE, JSON, LIMIT, names, read_data, scoring_progress
 from trainer.config import CHECKPOINT, RECIPES, Schedule, TrainConfig, check_out, run_directory
 from worker.errors import AdapterInvalid, TrainingInvalid
 from worker.files.options import NAMES, file_options, read_options
@@ -108,8 +108,6 @@ def train(
     trained on. With --test it says which test reviews are in the training data.
     """
     # Imported here: --help needs no torch.
-    from trainer.data import read_labelled
-    from trainer.datasets import resolve_data
     from trainer.plots import CURVES, NO_MATPLOTLIB, plots_available
     from worker.model.manifest import Manifest
 
@@ -120,22 +118,14 @@ def train(
         raise TrainingInvalid(
             "no data to train on: name one or more labelled files, or a dataset of the hub."
         )
-    found = [resolve_data(each) for each in wanted]
-    for each in found:
-        if each.revision:
-            click.echo(each.sentence(), err=True)
     read = read_options({name: settings[name] for name in NAMES})
-    reviews = read_labelled(
-        [path for each in found for path in each.paths],
-        read=read,
-        limit=limit,
-    )
-    _announce(reviews)
+    reviews, found = read_data(wanted, read, limit=limit)
+    _count(reviews)
     # Read before the training: a wrong name should not be told only hours later.
     test = None
     if test_data is not None:
-        test = read_labelled(resolve_data(test_data, "test").paths, labels=reviews.labels, read=read)
-        _announce(test, "test ")
+        test, _ = read_data([test_data], read, split="test", labels=reviews.labels)
+        _count(test, "test ")
     about: dict[str, Any] = {
         "recipe": recipe,
         "data": [
@@ -189,9 +179,7 @@ def _config(out: Path, name: str | None, recipe: str, settings: Mapping[str, Any
     return TrainConfig(out=out, name=name or out.absolute().name, encoding=encoding, **chosen)
 
 
-def _announce(reviews: LabelledReviews, what: str = "") -> None:
-    for announcement in reviews.announcements:
-        click.echo(announcement, err=True)
+def _count(reviews: LabelledReviews, what: str = "") -> None:
     click.echo(f"{len(reviews.texts):,} {what}reviews with labels {', '.join(reviews.labels)}", err=True)
 
 

@@ -79,12 +79,12 @@ def fit_and_test(
         )
         load_model(trainee.model, weights, device=str(device))
     seconds, right = test(trainee, reviews, token_budget=2 * config.token_budget, dtype=dtype)
-    parameters = list(trainee.model.parameters())
+    trainable, parameters = _count(trainee.model)
     return Row(
         key=task.contender.key,
         title=task.contender.title,
-        trainable_parameters=sum(one.numel() for one in parameters if one.requires_grad),
-        parameters=sum(one.numel() for one in parameters),
+        trainable_parameters=trainable,
+        parameters=parameters,
         memory=training.memory,
         train_seconds=training.seconds,
         test_seconds=seconds,
@@ -132,7 +132,11 @@ def measure_lora(task: Task, reviews: Reviews, report: Callable[[Report], None])
         manifest = train(config, reviews.train.texts, reviews.train.gold, reviews.labels, report=report)
     evaluation, scores = evaluate_file(config.out, reviews.test, device=config.device, dtype=config.dtype)
     given = [None if score is None else score.label for score in scores]
-    trainable, parameters = _count(config, reviews)
+    # From the same model made once more: the worker has merged the adapter away.
+    lora = lora_config(rank=config.rank, alpha=config.alpha, dropout=0.0, targets=config.targets)
+    trainable, parameters = _count(
+        Classifier.create(config.base, reviews.labels, config.encoding, lora).model
+    )
     return Row(
         key=task.contender.key,
         title=task.contender.title,
@@ -199,15 +203,10 @@ def _config(task: Task, out: Path, **changes: object) -> TrainConfig:
     return TrainConfig(out=out, name=task.contender.key, **options)  # type: ignore[arg-type]
 
 
-def _count(config: TrainConfig, reviews: Reviews) -> tuple[int, int]:
-    # Trainable and all parameters, from the same model made once more: the worker has merged the adapter away.
-    lora = lora_config(rank=config.rank, alpha=config.alpha, dropout=0.0, targets=config.targets)
-    model: torch.nn.Module = Classifier.create(config.base, reviews.labels, config.encoding, lora).model
+def _count(model: nn.Module) -> tuple[int, int]:
+    # Trainable and all parameters.
     parameters = list(model.parameters())
-    return (
-        sum(one.numel() for one in parameters if one.requires_grad),
-        sum(one.numel() for one in parameters),
-    )
+    return sum(one.numel() for one in parameters if one.requires_grad), sum(one.numel() for one in parameters)
 
 
 LSTM_LEARNING_RATE = 2e-3

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from trainer.data import LabelledReviews, split
 from trainer.leakage import leaking_rows, split_apart
@@ -72,16 +72,12 @@ def contenders(kinds: Sequence[str], ranks: Sequence[int]) -> list[Contender]:
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise TrainingInvalid(f"there is no contender {unknown[0]!r}. Choose among {', '.join(KINDS)}.")
-    chosen: list[Contender] = []
-    if "tfidf" in kinds:
-        chosen.append(Contender("tfidf"))
-    if "lstm" in kinds:
-        chosen.append(Contender("lstm"))
-    if "lora" in kinds:
-        chosen += [Contender("lora", rank) for rank in sorted(set(ranks))]
-    if "full" in kinds:
-        chosen.append(Contender("full"))
-    return chosen
+    return [
+        Contender(kind, rank)
+        for kind in get_args(Kind)
+        if kind in kinds
+        for rank in (sorted(set(ranks)) if kind == "lora" else [None])
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,33 +230,16 @@ class Reviews:
 
     def write(self, path: Path) -> None:
         """Writes them for the contenders' processes."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        texts = self.train.texts + self.test.texts
-        columns = {
-            "test": [False] * len(self.train.texts) + [True] * len(self.test.texts),
-            # Texts may hold lone surrogates, which are no UTF-8.
-            "text": [text.encode("utf-8", "surrogatepass") for text in texts],
-            "gold": self.train.gold + self.test.gold,
-        }
-        table = pa.table(columns).replace_schema_metadata({"labels": json.dumps(self.labels)})
-        pq.write_table(table, path)
+        # As JSON, which has an escape for lone surrogates: they are no UTF-8.
+        parts = [[part.texts, part.gold] for part in (self.train, self.test)]
+        path.write_text(json.dumps([self.labels, *parts]), encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> Reviews:
         """The reviews that `write` wrote."""
-        import pyarrow.parquet as pq
-
-        table = pq.read_table(path)
-        labels = tuple(json.loads(table.schema.metadata[b"labels"]))
-        parts: dict[bool, LabelledReviews] = {
-            part: LabelledReviews([], [], labels, []) for part in (False, True)
-        }
-        for test, text, gold in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
-            parts[test].texts.append(text.decode("utf-8", "surrogatepass"))
-            parts[test].gold.append(gold)
-        return cls(train=parts[False], test=parts[True])
+        labels, *parts = json.loads(path.read_text(encoding="utf-8"))
+        train, test = (LabelledReviews(texts, gold, tuple(labels), []) for texts, gold in parts)
+        return cls(train=train, test=test)
 
     def parts(self, settings: Settings) -> tuple[list[int], list[int]]:
         """Rows of `train` to learn from and rows to validate on, the same for every contender.

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import os
-import sys
-from typing import Any
 
 import click
 
 from worker import __version__
-from worker.errors import LoracleError
+from worker.logs import run_command
 
 COMMANDS = {
     "run": ("worker.cli.run:run", "Score a file on this machine, with nothing configured, and sum it up."),
@@ -73,21 +70,5 @@ def cli() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The entry point `loracle`. Exit codes: 0 done, 1 failed, 2 the user can mend it, 130 interrupted."""
-    try:
-        code: Any = cli.main(arguments, prog_name="loracle", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except LoracleError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output has gone (| head): nothing is left to say. Point stdout elsewhere, so that the
-        # interpreter's own flush at exit doesn't complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    sys.exit(code if isinstance(code, int) else 0)
+    """The entry point `loracle`."""
+    run_command(cli, "loracle", arguments)

@@ -141,9 +141,9 @@ def test_a_contender_that_is_killed_says_so(tmp_path: Path, monkeypatch: pytest.
 def test_a_contender_in_a_process_of_its_own_fails_with_its_reason(tmp_path: Path) -> None:
     reviews = LabelledReviews(*models.make_reviews(30), models.LABELS, [])
     divided, _ = divide(reviews, None, limit=None, test_limit=None, seed=0)
-    divided.write(tmp_path / "reviews.parquet")
+    divided.write(tmp_path / "reviews.json")
     settings = Settings(base=str(tmp_path), device="cpu")
-    row = measure_apart(Task(Contender("full"), settings, tmp_path / "reviews.parquet", tmp_path))
+    row = measure_apart(Task(Contender("full"), settings, tmp_path / "reviews.json", tmp_path))
     assert row.state == "failed"
     assert "holds no complete model.safetensors" in row.reason
 

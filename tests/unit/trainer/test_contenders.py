@@ -47,7 +47,7 @@ def settings(base: Path) -> Settings:
 
 
 def task(kind: Kind, settings: Settings, work: Path, rank: int | None = None) -> Task:
-    data = work / "reviews.parquet"
+    data = work / "reviews.json"
     REVIEWS.write(data)
     return Task(Contender(kind, rank), settings, data, work)
 
@@ -170,7 +170,7 @@ def test_a_task_its_reviews_and_its_row_come_back_as_they_were(settings: Setting
     sent = task("lora", dataclasses.replace(settings, targets=("query", "value")), tmp_path, 4)
     assert Task.from_json(sent.to_json()) == sent
     odd = dataclasses.replace(REVIEWS.train, texts=["\ud800 lone", *REVIEWS.train.texts[1:]])
-    Reviews(train=odd, test=REVIEWS.test).write(tmp_path / "odd.parquet")
-    assert Reviews.read(tmp_path / "odd.parquet") == Reviews(train=odd, test=REVIEWS.test)
+    Reviews(train=odd, test=REVIEWS.test).write(tmp_path / "odd.json")
+    assert Reviews.read(tmp_path / "odd.json") == Reviews(train=odd, test=REVIEWS.test)
     row = Row("a", "A", memory=None, n=4, right=3, bill_per_1000=0.5)
     assert Row.from_dict(row.to_dict()) == row
