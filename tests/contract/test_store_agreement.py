@@ -131,7 +131,8 @@ def test_a_job_without_reviews_has_no_raters_to_compare(ledger: Ledger, queries:
     job, _ = ledger.jobs.open(spec(ledger))
     ledger.jobs.seal(job.id)
     assert len(queries.raters(job.id)) == 0
-    assert refresh_agreement(job.id, ledger=ledger, queries=queries) == 0
+    refresh_agreement(job.id, ledger=ledger, queries=queries)
+    assert queries.agreements.of(job.id) == []
     with pytest.raises(JobUnknown, match="there is no job 99"):
         queries.raters(99)
 

@@ -68,7 +68,7 @@ def test_days_of_measured_jobs_are_kept_and_say_the_same(
     windows = [{}, {"since": FIRST + datetime.timedelta(days=1)}, {"until": FIRST}]
     before = [queries.stats.by_day(**window) for window in windows]
     for job in queries.jobs.newest():
-        assert refresh_agreement(job.id, ledger=ledger, queries=queries) >= 0
+        refresh_agreement(job.id, ledger=ledger, queries=queries)
     assert sql(engine, "SELECT sum(n) FROM label_days") == [(10,)]
     sql(engine, "UPDATE jobs SET state = 'done'")
     assert [queries.stats.by_day(**window) for window in windows] == before

@@ -38,8 +38,8 @@ class Measured:
         return None
 
 
-def refresh_agreement(job_id: int, *, ledger: Ledger, queries: Queries) -> int:
-    """Measures the job anew and keeps it, in place of what was kept; how many comparisons that is.
+def refresh_agreement(job_id: int, *, ledger: Ledger, queries: Queries) -> None:
+    """Measures the job anew and keeps it, in place of what was kept.
 
     To be called when labels or gold have changed: a job is over, or a person corrected it. Twice is the same as
     once, and of two at the same time the later counts.
@@ -49,12 +49,10 @@ def refresh_agreement(job_id: int, *, ledger: Ledger, queries: Queries) -> int:
     """
     token = ledger.agreements.begin(job_id)
     try:
-        rows = _measure(queries, queries.jobs.get(job_id))
-        ledger.agreements.save(job_id, rows, token=token)
+        ledger.agreements.save(job_id, _measure(queries, queries.jobs.get(job_id)), token=token)
     except BaseException:
         ledger.agreements.release(token)
         raise
-    return len(rows)
 
 
 def record_agreement(job_id: int, *, ledger: Ledger, queries: Queries) -> None:

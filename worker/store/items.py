@@ -221,8 +221,8 @@ def unanswered_and_whether_some_are_over(
     return tuple(RequestRow(*row[:5], bytes(row[5])) for row in rows), any(row.over for row in rows)
 
 
-def leave(connection: Connection, batch_id: int) -> int:
-    """Requests of jobs that are over leave the batch, open again; how many. Who followed them is asked instead."""
+def leave(connection: Connection, batch_id: int) -> None:
+    """Requests of jobs that are over leave the batch, open again. Who followed them is asked instead."""
     left = connection.execute(
         update(Request)
         .where(*_packed(batch_id), exists().where(Job.id == Request.job_id, _over()))
@@ -230,7 +230,6 @@ def leave(connection: Connection, batch_id: int) -> int:
     ).rowcount
     if left:
         _promote(connection, batch_id)
-    return left
 
 
 def reopen_packed(connection: Connection, batch_id: int) -> int:

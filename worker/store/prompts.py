@@ -280,13 +280,13 @@ class Bulks:
         )
 
     @writes
-    def due_now(self, connection: Connection, batch_ids: Sequence[int]) -> int:
-        """Bulks that wait are asked about at the next sweep; how many."""
-        return connection.execute(
+    def due_now(self, connection: Connection, batch_ids: Sequence[int]) -> None:
+        """Bulks that wait are asked about at the next sweep."""
+        connection.execute(
             update(Batch)
             .where(Batch.id.in_(batch_ids), Batch.state == "submitted")
             .values(state="queued", not_before=None, published_at=None)
-        ).rowcount
+        )
 
 
 def _leave_unanswered(connection: Connection, prompt: Prompt, error: str | None) -> int:

@@ -166,8 +166,8 @@ def of_same_text(
     return found
 
 
-def fail_stopped(connection: Connection) -> int:
-    """Ends the open requests of jobs whose oracle lane was stopped, with that reason; how many."""
+def fail_stopped(connection: Connection) -> None:
+    """Ends the open requests of jobs whose oracle lane was stopped, with that reason."""
     stopped = connection.execute(
         select(Job.id, Job.oracle_error)
         .where(
@@ -175,7 +175,6 @@ def fail_stopped(connection: Connection) -> int:
         )
         .order_by(Job.id)
     ).all()
-    ended = 0
     for job_id, error in stopped:
         open_ones = and_(Request.job_id == job_id, Request.state == "open")
         decisive = exists().where(open_ones, Request.row_no == Review.row_no, Request.reason.in_(DECISIVE))
@@ -185,10 +184,9 @@ def fail_stopped(connection: Connection) -> int:
             .values(error=f"not asked: {error}")
             .execution_options(synchronize_session=False)
         )
-        ended += connection.execute(
+        connection.execute(
             update(Request).where(open_ones).values(state="failed", detail=f"not asked: {error}")
-        ).rowcount
-    return ended
+        )
 
 
 def reopen(connection: Connection, job_id: int) -> int:
