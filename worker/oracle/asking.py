@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from worker.errors import LoracleError, OracleInvalid, OracleUnavailable
-from worker.oracle.client import Reply, Route, Trouble, raise_for, unavailable
+from worker.oracle.client import Reply, Trouble, raise_for, unavailable
 from worker.oracle.money import NOTHING, Account, Charge, Price, token_bound
 from worker.oracle.prompts import new_ids
+from worker.oracle.routes import ChatRoute, DecisionsRoute
 from worker.oracle.spec import OracleSpec
 from worker.oracle.throttle import Standing, Throttle
 from worker.reviews import Answer, Failure, Money, Outcome
@@ -34,7 +35,12 @@ class OracleScorer:
     """Asks an OpenAI model about reviews by one route, as its `spec` says. Safe for several threads."""
 
     def __init__(
-        self, spec: OracleSpec, route: Route, price: Price, *, first_wait_s: float = FIRST_WAIT_S
+        self,
+        spec: OracleSpec,
+        route: ChatRoute | DecisionsRoute,
+        price: Price,
+        *,
+        first_wait_s: float = FIRST_WAIT_S,
     ) -> None:
         self.spec = spec
         self._route = route

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import openai
 from openai import OpenAI
@@ -15,8 +15,7 @@ from openai import OpenAI
 from worker.errors import OracleInvalid, OracleQuotaSpent, OracleUnavailable
 from worker.logs import hush
 from worker.oracle.money import Charge, Price
-from worker.oracle.prompts import CAPS, PARAMETERS, Learnt
-from worker.oracle.spec import OracleSpec
+from worker.oracle.prompts import CAPS, PARAMETERS
 from worker.reviews import Outcome
 
 TIMEOUT_S = 60.0
@@ -277,25 +276,3 @@ class Reply:
         return Charge(
             price.cost(self.input_tokens, self.output_tokens), self.input_tokens + self.output_tokens
         )
-
-
-class Route(Protocol):
-    """One way to ask: what is sent, what it can cost at most, and how the answer is read."""
-
-    spec: OracleSpec
-    learnt: Learnt
-
-    def body(self, ids: Sequence[str], texts: Sequence[str], *, roomy: bool = False) -> dict[str, Any]:
-        """The request for these reviews; `roomy`: with twice the room for the answer."""
-
-    def bound(self, body: Mapping[str, Any]) -> tuple[int, int]:
-        """The most input and output tokens it can take."""
-
-    def send(self, body: Mapping[str, Any], ids: Sequence[str]) -> Reply:
-        """Asks. Raises whatever the client raises."""
-
-    def explain(
-        self, error: Exception, body: Mapping[str, Any], texts: Sequence[str], *, own_text: bool
-    ) -> Trouble:
-        """What to do about an error of `send`. With `own_text` no review was in the request: the server's words are
-        repeated, unless they hold one of these `texts`."""
