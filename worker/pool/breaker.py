@@ -12,13 +12,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any
 
 from worker.bootstrap import Scorers, Store, open_store, worker_name
 from worker.errors import AdapterInvalid, DeviceBroken, DeviceUnavailable, HostUnfit
 from worker.lifeline import die_with, died
 from worker.logs import log_lines
-from worker.reviews import Review
+from worker.reviews import Lane, Review
 from worker.settings import Settings, read_settings
 from worker.store.ledger import Ledger
 
@@ -28,17 +28,34 @@ PROBE_TIMEOUT_S = 180.0
 """A probe that takes longer hangs in the device's driver. Loading a model takes seconds."""
 
 
-class Taking(Protocol):
-    """Whether a worker takes messages from its lane."""
+class LaneConsumer:
+    """Whether a Celery worker takes messages from its lane; another thread may change it."""
+
+    def __init__(self, worker: Any, lane: Lane) -> None:
+        self._consumer = worker.consumer
+        self._lane = lane
 
     def takes(self) -> bool:
         """Whether it does."""
+        return self._lane in self._consumer.app.amqp.queues.consume_from
 
     def stop(self) -> None:
-        """From now on it doesn't; others get the messages."""
+        """Soon it doesn't. What its children hold they give back."""
+        self._consumer.call_soon(self._stop)
 
     def start(self) -> None:
-        """From now on it does."""
+        """Soon it does."""
+        self._consumer.call_soon(self._start)
+
+    def _stop(self) -> None:
+        # Without a connection there is no task_consumer; the next one takes the queues that are selected then.
+        self._consumer.app.amqp.queues.deselect(self._lane)
+        if self._consumer.task_consumer is not None:
+            self._consumer.cancel_task_queue(self._lane)
+
+    def _start(self) -> None:
+        if self._consumer.task_consumer is not None:
+            self._consumer.add_task_queue(self._lane)
 
 
 class Breaker:
@@ -51,7 +68,7 @@ class Breaker:
     def __init__(
         self,
         worker: str,
-        taking: Taking,
+        taking: LaneConsumer,
         *,
         gone: Callable[[str], bool],
         start_probe: Callable[[int], subprocess.Popen[bytes]],

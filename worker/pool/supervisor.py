@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from pydantic import SecretStr
 
@@ -67,19 +66,7 @@ class WorkerPlan:
         return "CPU" if self.gpu is None else f"GPU {self.gpu}"
 
 
-class Process(Protocol):
-    """What the supervisor needs of a process; `subprocess.Popen` has it."""
-
-    pid: int
-
-    def poll(self) -> int | None:
-        """The return code, None while it runs."""
-
-    def send_signal(self, sig: int) -> None:
-        """Sends a signal."""
-
-
-Spawn = Callable[[Sequence[str], Mapping[str, str]], Process]
+Spawn = Callable[[Sequence[str], Mapping[str, str]], subprocess.Popen[bytes]]
 
 
 def plan_workers(
@@ -125,7 +112,7 @@ def environment(settings: Settings) -> dict[str, str]:
 @dataclass
 class _Slot:
     plan: WorkerPlan
-    process: Process | None = None
+    process: subprocess.Popen[bytes] | None = None
     deaths: Deaths = field(default_factory=Deaths)
     start_at: float = 0.0
 
@@ -248,7 +235,7 @@ class Supervisor:
         )
 
 
-def _spawn(command: Sequence[str], variables: Mapping[str, str]) -> Process:
+def _spawn(command: Sequence[str], variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
     # A process group of its own: Ctrl-C reaches only the supervisor, which then stops the workers warmly.
     return subprocess.Popen(
         command, env=dict(variables), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0

@@ -22,7 +22,7 @@ from worker.lifeline import die_with, is_alive
 from worker.logs import log_lines
 from worker.oracle.throttle import CONCURRENCY
 from worker.pool.app import announce, make_app, publisher, queue_length
-from worker.pool.breaker import Breaker, start_probe
+from worker.pool.breaker import Breaker, LaneConsumer, start_probe
 from worker.pool.measurer import Measurer
 from worker.pool.sweeper import Sweeper
 from worker.reviews import LANES, Lane
@@ -82,36 +82,6 @@ class SweeperStep(bootsteps.StartStopStep):  # type: ignore[misc]
         if isinstance(exception, WorkerLostError) and self._sweeper is not None:
             log.warning("A child died while it scored a batch (%s); the batch is tried again.", exception)
             self._sweeper.lost(task_id)
-
-
-class LaneConsumer:
-    """Whether a Celery worker takes messages from its lane; another thread may change it."""
-
-    def __init__(self, worker: Any, lane: Lane) -> None:
-        self._consumer = worker.consumer
-        self._lane = lane
-
-    def takes(self) -> bool:
-        """Whether it does."""
-        return self._lane in self._consumer.app.amqp.queues.consume_from
-
-    def stop(self) -> None:
-        """Soon it doesn't. What its children hold they give back."""
-        self._consumer.call_soon(self._stop)
-
-    def start(self) -> None:
-        """Soon it does."""
-        self._consumer.call_soon(self._start)
-
-    def _stop(self) -> None:
-        # Without a connection there is no task_consumer; the next one takes the queues that are selected then.
-        self._consumer.app.amqp.queues.deselect(self._lane)
-        if self._consumer.task_consumer is not None:
-            self._consumer.cancel_task_queue(self._lane)
-
-    def _start(self) -> None:
-        if self._consumer.task_consumer is not None:
-            self._consumer.add_task_queue(self._lane)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
