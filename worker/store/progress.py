@@ -71,9 +71,8 @@ class Progress:
     `pace` is reviews per second over the last minute. `seconds_left` follows from it, and is null while nothing moves
     or a Bulk is out.
 
-    `batches` counts those of the adapter lane by state; `open_batches` are those still to be done. `requests` counts
-    what the oracle is asked by (reason, state), `open_requests` what it hasn't answered; `bulks` are the Bulks among
-    them. `oldest_message_s` is the age of the oldest message that no worker has taken yet.
+    `batches` counts those of the adapter lane by state. `requests` counts what the oracle is asked by (reason,
+    state), `open_requests` what it hasn't answered; `bulks` are the Bulks among them.
     """
 
     job: JobRow
@@ -82,7 +81,6 @@ class Progress:
     failed: int
     rejected: int
     batches: Mapping[str, int]
-    open_batches: int
     labelled_s: float | None
     speed: float | None
     pace: float
@@ -90,7 +88,6 @@ class Progress:
     open_requests: int
     bulks: tuple[WaitingBulk, ...]
     seconds_left: float | None
-    oldest_message_s: float | None
     last_error: str | None
 
     @property
@@ -124,7 +121,6 @@ def read_progress(connection: Connection, job_id: int) -> Progress:
             Batch.state,
             func.count(),
             func.sum(Batch.size),
-            func.min(Batch.published_at),
             # One that was handed over to the oracle is done, with its reason, and has no labels.
             func.max(case((Batch.error.is_(None), Batch.finished_at))),
         )
@@ -160,8 +156,7 @@ def read_progress(connection: Connection, job_id: int) -> Progress:
         .limit(1)
     )
     counts = {state: int(count) for state, count, *_ in by_state}
-    sizes = {state: int(size) for state, _, size, *_ in by_state}
-    sent = {state: first for state, _, _, first, _ in by_state}
+    sizes = {state: int(size) for state, _, size, _ in by_state}
     ends = [end for state, *_, end in by_state if state == "done" and end is not None]
     # A review is in an open or cancelled batch, or it failed, or it has its label.
     # Under the policy `oracle` batches only audit. A cascade's review has a label meanwhile, but not the final one.
@@ -188,7 +183,6 @@ def read_progress(connection: Connection, job_id: int) -> Progress:
         # Every label is the copy of one that was there before.
         ends.append(job.finished_at)
     labelled_s = max(max(ends) - job.created_at, 0.001) if labelled and ends else None
-    oldest = sent.get("queued")
     return Progress(
         job=job,
         reviews=job.reviews_read,
@@ -196,7 +190,6 @@ def read_progress(connection: Connection, job_id: int) -> Progress:
         failed=int(failed or 0),
         rejected=job.rejected,
         batches=counts,
-        open_batches=sum(counts.get(state, 0) for state in OPEN_BATCHES),
         labelled_s=labelled_s,
         speed=None if labelled_s is None else labelled / labelled_s,
         pace=pace,
@@ -204,7 +197,6 @@ def read_progress(connection: Connection, job_id: int) -> Progress:
         open_requests=open_requests,
         bulks=bulks,
         seconds_left=left / pace if pace > 0 and not bulks else None,
-        oldest_message_s=None if oldest is None else max(0.0, clock - oldest),
         last_error=last_error,
     )
 
