@@ -17,6 +17,7 @@ from worker.jobs.deletion import delete_job
 from worker.reviews import Correction, Reject, Review
 from worker.store import deletion
 from worker.store.deletion import UploadedFile
+from worker.store.engine import rewrite_sqlite
 from worker.store.ledger import Ledger
 from worker.store.money import spent_by_all
 from worker.store.queries import Queries
@@ -305,7 +306,7 @@ def test_a_large_file_is_only_rewritten_when_asked(
 ) -> None:
     monkeypatch.setattr("worker.store.engine.REWRITTEN_AT_ONCE", 0)
     assert ledger.deletion.wipe() is False
-    assert ledger.deletion.wipe(whole=True) is (engine.dialect.name == "sqlite")
+    assert rewrite_sqlite(engine, whole=True) is (engine.dialect.name == "sqlite")
 
 
 def test_what_refers_to_a_job_a_review_or_a_batch_is_found_by_an_index(engine: Engine) -> None:

@@ -15,6 +15,7 @@ from worker.store.agreements import measure_anew
 from worker.store.engine import now, read, reads, writes
 from worker.store.inserts import upserting
 from worker.store.job_rows import job_unknown, lock_job, read_job
+from worker.store.requests import in_parts
 from worker.store.results import RESULTS, label_of
 from worker.store.tables import ACTIVE_JOBS, Correction, Job, Label, Review, Scorer
 
@@ -146,19 +147,11 @@ class ReviewTasks:
                 yield ReviewTask(*row)
 
     @reads
-    def missing_rows(
-        self, connection: Connection, job_id: int, row_nos: Sequence[int], *, chunk: int = 1000
-    ) -> set[int]:
+    def missing_rows(self, connection: Connection, job_id: int, row_nos: Sequence[int]) -> set[int]:
         """Those of these rows of which the job has no review."""
-        found: set[int] = set()
-        for start in range(0, len(row_nos), chunk):
-            part = row_nos[start : start + chunk]
-            found.update(
-                connection.scalars(
-                    select(Review.row_no).where(Review.job_id == job_id, Review.row_no.in_(part))
-                )
-            )
-        return set(row_nos) - found
+        rows = select(Review.row_no).where(Review.job_id == job_id)
+        found = [connection.scalars(rows.where(Review.row_no.in_(part))) for part in in_parts(row_nos)]
+        return set(row_nos).difference(*found)
 
 
 def _tasks(job_id: int, kind: TaskKind, limit: int | None) -> Select[Any]:

@@ -169,13 +169,13 @@ class Deletion:
         connection.execute(delete(Job).where(Job.id == job_id, Job.state == "deleting"))
         connection.execute(update(DeletedJob).where(DeletedJob.id == job_id).values(deleted_at=now()))
 
-    def wipe(self, *, whole: bool = False) -> bool:
+    def wipe(self) -> bool:
         """Nothing that was deleted is left in the bytes of SQLite's files; whether that is so.
 
-        A large database is rewritten only when `whole` says so, since writers wait for that: without it, remains may
-        be left in pages that other rows share. Of PostgreSQL it is always false: that is the work of its own VACUUM.
+        A large database isn't rewritten, since writers wait for that: remains may be left in pages that other rows
+        share. Of PostgreSQL it is always false: that is the work of its own VACUUM.
         """
-        return rewrite_sqlite(self.engine, whole=whole)
+        return rewrite_sqlite(self.engine, whole=False)
 
 
 def _check(connection: Connection, job_id: int, *, texts_only: bool) -> None:

@@ -171,13 +171,12 @@ class JobQueries:
         return read_progress(connection, job_id)
 
     @reads
-    def rejects(self, connection: Connection, job_id: int, *, limit: int | None = None) -> list[RejectRow]:
+    def rejects(self, connection: Connection, job_id: int) -> list[RejectRow]:
         """The records of the job's file that couldn't be read, in file order."""
         rows = connection.execute(
             select(Reject.row_no, Reject.line_no, Reject.reason)
             .where(Reject.job_id == job_id)
             .order_by(Reject.row_no)
-            .limit(limit)
         )
         return [RejectRow(*row) for row in rows]
 
