@@ -24,7 +24,6 @@ from worker.cli.common import (
     json_option,
     log_to_stderr,
     minute,
-    new_table,
     note,
     open_all,
     print_table,
@@ -119,7 +118,8 @@ def print_adapters(listed: Sequence[Listed]) -> None:
     """A line per adapter; * marks the active one."""
     from rich.markup import escape
 
-    table = new_table("", "id", "name", "sha256", "base", "labels", "accuracy", "MB", "jobs", "added")
+    columns = ("", "id", "name", "sha256", "base", "labels", "accuracy", "MB", "jobs", "added")
+    rows = []
     for one in listed:
         measured = "-" if one.accuracy is None else f"{one.accuracy:.4f} {one.accuracy_on}"
         cells = (
@@ -134,8 +134,8 @@ def print_adapters(listed: Sequence[Listed]) -> None:
             f"{one.jobs:,}",
             "bundled" if one.added_at is None else minute(one.added_at),
         )
-        table.add_row(*(escape(cell) for cell in cells))
-    print_table(table, width=PIPE_WIDTH)
+        rows.append([escape(cell) for cell in cells])
+    print_table(columns, rows, width=PIPE_WIDTH)
 
 
 def print_manifest(manifest: Manifest, *, title: str, sha256: str) -> None:

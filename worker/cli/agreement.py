@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from worker.agreement.calibration import CalibrationError
 from worker.agreement.intervals import Estimate
 from worker.agreement.measure import WHOLE, Measurement, explained
 from worker.bootstrap import Store, find_registered
@@ -18,9 +19,9 @@ from worker.cli.common import (
     echo_json,
     json_option,
     minute,
-    new_table,
     note,
     open_all,
+    print_table,
     whole_job,
 )
 from worker.errors import Invalid, JobStateInvalid
@@ -28,8 +29,6 @@ from worker.quality.measured import Measured, agreement_as_it_is, refresh_agreem
 from worker.reviews import Job
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from worker.quality.drift import Change
 
 
@@ -70,19 +69,19 @@ def print_measured(job: Job, measured: Measured, by: str | None) -> None:
 
 def _print_pairs(rows: list[Measurement]) -> Columns:
     columns = ("raters", "on", "n", "agree", "kappa", "AC1", "bias p")
-    table = new_table(*columns)
-    for row in rows:
-        found = row.statistics
-        table.add_row(
+    cells = [
+        (
             ",".join(row.raters),
             row.selection,
             f"{row.n:,}",
-            figure(found.observed),
-            figure(found.kappa),
-            "" if found.kind == "many" else figure(found.ac1),
-            f"{found.marginal.p_value:.3f}" if found.kind == "pair" else "",
+            figure(row.statistics.observed),
+            figure(row.statistics.kappa),
+            "" if row.statistics.kind == "many" else figure(row.statistics.ac1),
+            f"{row.statistics.marginal.p_value:.3f}" if row.statistics.kind == "pair" else "",
         )
-    _show(table)
+        for row in rows
+    ]
+    print_table(columns, cells, width=WIDTH)
     return columns
 
 
@@ -93,10 +92,8 @@ def _print_gold(rows: list[Measurement]) -> Columns:
     columns = (
         "against gold", "on", "n", "labelled", "accuracy", "macro F1", "AUROC", "RMS error", "ECE (by chance)"
     )  # fmt: skip
-    table = new_table(*columns)
-    for row, gold in against_gold:
-        found = gold.calibration
-        table.add_row(
+    cells = [
+        (
             row.raters[1],
             row.selection,
             f"{gold.n:,}",
@@ -104,10 +101,11 @@ def _print_gold(rows: list[Measurement]) -> Columns:
             figure(gold.accuracy),
             _number(gold.macro_f1),
             _number(gold.auroc),
-            "" if found is None else _number(found.rms),
-            "" if found is None else f"{found.ece:.3f} ({found.band[0]:.3f}-{found.band[1]:.3f})",
+            *_calibration(gold.calibration),
         )
-    _show(table)
+        for row, gold in against_gold
+    ]
+    print_table(columns, cells, width=WIDTH)
     return columns
 
 
@@ -116,20 +114,15 @@ def _print_slices(rows: list[Measurement], by: str) -> Columns:
         note(f"There are too few reviews to part them by {by}.")
         return ()
     columns = ("raters", "on", "characters" if by == "length" else by, "n", "agree", "kappa", "accuracy")
-    table = new_table(*columns)
-    last = None
+    cells, last = [], None
     for row in rows:
         key = (",".join(row.raters), row.selection)
-        table.add_row(
-            *(key if key != last else ("", "")),
-            row.slice.removeprefix(f"{by} ").removesuffix(" characters"),
-            f"{row.n:,}",
-            figure(row.statistics.observed),
-            figure(row.statistics.kappa),
-            "" if row.gold is None else figure(row.gold.accuracy),
-        )
+        figures = figure(row.statistics.observed), figure(row.statistics.kappa)
+        ends = row.slice.removeprefix(f"{by} ").removesuffix(" characters")
+        accuracy = "" if row.gold is None else figure(row.gold.accuracy)
+        cells.append((*(key if key != last else ("", "")), ends, f"{row.n:,}", *figures, accuracy))
         last = key
-    _show(table)
+    print_table(columns, cells, width=WIDTH)
     return columns
 
 
@@ -141,19 +134,16 @@ def _print_labels(row: Measurement) -> Columns:
     click.echo(f"{first},{second} on {row.selection}, {row.n:,} reviews:")
     given = f"{second} if {first}", f"{first} if {second}"
     columns = ("label", first, second, "both", "agree on it", *given, "bias")
-    table = new_table(*columns)
-    for one in found.by_label:
-        table.add_row(
+    cells = [
+        (
             one.label,
-            f"{one.first:,}",
-            f"{one.second:,}",
-            f"{one.both:,}",
-            figure(one.specific),
-            figure(one.of_first),
-            figure(one.of_second),
+            *(f"{count:,}" for count in (one.first, one.second, one.both)),
+            *map(figure, (one.specific, one.of_first, one.of_second)),
             figure(one.bias, signed=True),
         )
-    _show(table)
+        for one in found.by_label
+    ]
+    print_table(columns, cells, width=WIDTH)
     return columns
 
 
@@ -183,11 +173,11 @@ def _print_notes(rows: list[Measurement]) -> None:
 
 def print_change(change: Change) -> None:
     """Two jobs or periods beside each other, and what follows."""
-    table = new_table("", "audited", "agreeing", "share")
+    cells = []
     for side in (change.first, change.second):
         share = f"{side.agreeing / side.audited:.3f}" if side.audited else UNDEFINED
-        table.add_row(side.name, f"{side.audited:,}", f"{side.agreeing:,}", share)
-    _show(table)
+        cells.append((side.name, f"{side.audited:,}", f"{side.agreeing:,}", share))
+    print_table(("", "audited", "agreeing", "share"), cells, width=WIDTH)
     found = change.drift
     if found.p_value is not None:
         click.echo(f"  difference as it is          {figure(found.raw, signed=True)}")
@@ -236,14 +226,14 @@ def _with_interval(summary: Mapping[str, Any], name: str) -> str:
     return f"{summary[name]:>9.4f}  (95 %: {ends}"
 
 
+def _calibration(found: CalibrationError | None) -> tuple[str, str]:
+    if found is None:
+        return "", ""
+    return _number(found.rms), f"{found.ece:.3f} ({found.band[0]:.3f}-{found.band[1]:.3f})"
+
+
 def _number(value: float | None) -> str:
     return UNDEFINED if value is None else f"{value:.3f}"
-
-
-def _show(table: Table) -> None:
-    from rich.console import Console
-
-    Console(width=WIDTH).print(table)
 
 
 @click.command()

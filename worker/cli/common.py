@@ -7,9 +7,9 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -21,10 +21,6 @@ from worker.reviews import Job, Money, duration
 from worker.settings import Settings, read_settings
 from worker.store.progress import Progress as JobProgress
 from worker.store.progress import WaitingBulk
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
 
 DATE = click.DateTime(
     [
@@ -231,15 +227,19 @@ def minute(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
-def print_table(table: Table, *, width: int | None = None) -> None:
-    """A table on stdout, `width` characters wide where that is no terminal."""
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, width: int | None = None, right: bool = False
+) -> None:
+    """A table without lines on stdout, its header in bold, `width` characters wide where that is no terminal.
+
+    `right` sets all columns but the first to the right.
+    """
     from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else width).print(table)
-
-
-def new_table(*columns: str) -> Table:
-    """An empty table without lines, its header in bold."""
     from rich.table import Table
 
-    return Table(*columns, box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for place, name in enumerate(columns):
+        table.add_column(name, justify="right" if right and place else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else width).print(table)

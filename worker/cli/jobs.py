@@ -18,7 +18,6 @@ from worker.cli.common import (
     echo_json,
     json_option,
     minute,
-    new_table,
     note,
     open_all,
     print_table,
@@ -147,11 +146,11 @@ def jobs(limit: int, as_json: bool) -> None:
     if not found:
         note("No jobs yet. `loracle enqueue FILE` makes one, `loracle run FILE` scores it at once.")
         return
-    table = new_table("job", "state", "reviews", "rejects", "created", "name")
+    rows = []
     for job in found:
         counts = f"{job.reviews_read:,}", f"{job.rejected:,}"
-        table.add_row(str(job.id), job.state, *counts, minute(job.created_at), job.name)
-    print_table(table)
+        rows.append((str(job.id), job.state, *counts, minute(job.created_at), job.name))
+    print_table(("job", "state", "reviews", "rejects", "created", "name"), rows)
 
 
 @click.command()
@@ -251,22 +250,24 @@ def _print_days(total: DayStats, days: Sequence[DayStats]) -> None:
     click.echo(f"  oracle       {dollars(total.cost):>12}  ({total.tokens:,} tokens{aside})\n")
     columns = [label for label, _ in total.labels.most_common(COLUMN_LABELS)]
     others = len(total.labels) > len(columns)
-    table = new_table("day (UTC)")
-    for name in ("labelled", *columns, *(["other"] if others else []), "rejects", "failures", "cost"):
-        table.add_column(name, justify="right")
+    header = (
+        "day (UTC)",
+        "labelled",
+        *columns,
+        *(["other"] if others else []),
+        "rejects",
+        "failures",
+        "cost",
+    )
+    rows = []
     for day in days:
         shares = [day.labels[label] for label in columns]
         if others:
             shares.append(day.labels.total() - sum(shares))
-        table.add_row(
-            str(day.day),
-            f"{day.labels.total():,}",
-            *(f"{count / day.labels.total():.1%}" if day.labels else "-" for count in shares),
-            f"{day.rejects:,}",
-            f"{day.failures:,}",
-            dollars(day.cost),
-        )
-    print_table(table)
+        parts = [f"{count / day.labels.total():.1%}" if day.labels else "-" for count in shares]
+        counts = f"{day.rejects:,}", f"{day.failures:,}", dollars(day.cost)
+        rows.append((str(day.day), f"{day.labels.total():,}", *parts, *counts))
+    print_table(header, rows, right=True)
 
 
 def _shown(counts: Counter[str]) -> str:

@@ -14,7 +14,6 @@ from worker.cli.common import (
     echo_json,
     json_option,
     minute,
-    new_table,
     note,
     open_all,
     print_table,
@@ -177,17 +176,19 @@ def threshold(job: int, as_json: bool) -> int:
     if as_json:
         echo_json({"job_id": job, "reviews": reviews, "cost_per_label": each, "thresholds": report})
         return 0
-    table = new_table("--below", "asked", "cost", "kept: accuracy", "kept: agreement", "all: accuracy")
-    for row in rows:
-        table.add_row(
-            f"{row.below:g}",
-            f"{row.asked:.1%}",
-            "?" if each is None else dollars(each * row.asked * reviews),
-            _shown(row.kept_accuracy),
-            _shown(row.kept_agreement),
-            _shown(row.accuracy),
-        )
-    print_table(table, width=100)
+    print_table(
+        ("--below", "asked", "cost", "kept: accuracy", "kept: agreement", "all: accuracy"),
+        [
+            (
+                f"{row.below:g}",
+                f"{row.asked:.1%}",
+                "?" if each is None else dollars(each * row.asked * reviews),
+                *map(_shown, (row.kept_accuracy, row.kept_agreement, row.accuracy)),
+            )
+            for row in rows
+        ],
+        width=100,
+    )
     gold, drawn = max(row.kept_accuracy.n for row in rows), max(row.kept_agreement.n for row in rows)
     note(
         f"Measured on {gold:,} reviews with gold labels and {drawn:,} audited ones; intervals are 95 % (Wilson)."
