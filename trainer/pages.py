@@ -266,7 +266,7 @@ def model_card(manifest: Manifest, files: Collection[str] = ()) -> str:
 
 
 def front_matter(manifest: Manifest) -> dict[str, Any]:
-    """The card's metadata as the hub reads it; licence and language only where the training names them."""
+    """The card's metadata as the hub reads it; licence and language only where the manifest names them."""
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [
@@ -288,7 +288,7 @@ def front_matter(manifest: Manifest) -> dict[str, Any]:
         base_model=manifest.base.id,
         library_name="peft",
         license=manifest.training.get("license"),
-        language=manifest.training.get("language"),
+        language=list(manifest.languages) or None,
         pipeline_tag="text-classification",
         tags=["lora", "sentiment-analysis", "loracle"],
         metrics=list(MEASURED.values()) if results else None,

@@ -42,13 +42,15 @@ def train(
     report: Callable[[Report], None] = lambda _: None,
     restart: bool = False,
     checkpoint_interval_s: float = INTERVAL_S,
+    languages: tuple[str, ...] = (),
 ) -> Manifest:
     """Trains an adapter on texts with gold labels and writes it to `config.out`.
 
     The epoch with the best validation accuracy is kept, with the scaling that fits the validation part; it
     is on disk as soon as it is measured, so a run that is cut short leaves the best so far. A run that was
     killed goes on from its checkpoint when it is called with the same arguments, `restart` begins anew. The gold
-    labels are among `labels`, whose order is that of the logits. `about` goes into the manifest's training.
+    labels are among `labels`, whose order is that of the logits. `about` goes into the manifest's training, and
+    `languages` are its languages.
 
     Raises:
         TrainingInvalid: data and options can't give an adapter, `config.out` exists, the loss is no number, or
@@ -106,7 +108,12 @@ def train(
                 "epoch": found.epoch,
             }
             manifest = classifier.save(
-                config.out, name=config.name, training=summary, metrics=metrics, scaling=scaling
+                config.out,
+                name=config.name,
+                training=summary,
+                metrics=metrics,
+                scaling=scaling,
+                languages=languages,
             )
             measured = evaluate_logits(
                 labels,

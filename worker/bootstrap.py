@@ -172,7 +172,7 @@ def restore_adapter(store: Store, settings: Settings, adapter_id: int) -> Path:
 def adapter_of(store: Store, adapter_id: int) -> Adapter:
     """What a new job needs to know of a registered adapter."""
     row = store.queries.adapters.get(adapter_id)
-    return Adapter(id=row.id, sha256=row.sha256, labels=row.labels)
+    return Adapter(row.id, row.sha256, row.labels, row.languages)
 
 
 class Scorers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -12,7 +12,9 @@ from worker.errors import OptionInvalid
 from worker.reviews import Outcome, Score
 
 PolicyKind = Literal["adapter", "oracle", "fallback", "cascade"]
-RequestReason = Literal["policy", "fallback", "cascade", "audit"]
+RequestReason = Literal["policy", "fallback", "cascade", "audit", "language"]
+DEFERRED: tuple[RequestReason, ...] = ("cascade", "language")
+"""Reasons for which the adapter has given a label, and the oracle decides."""
 KINDS: tuple[PolicyKind, ...] = get_args(PolicyKind)
 
 _TEXT = re.compile(r"(\w+)(?: --below (\S+))?(?: --audit (\S+) --audit-seed (-?\d+))?")
@@ -92,11 +94,18 @@ class Policy:
         digest = hashlib.sha256(f"audit {self.audit_seed} {job_id} {row_no}".encode()).digest()
         return int.from_bytes(digest[:8]) < self.audit * 2**64
 
-    def requests(self, job_id: int, scored: Iterable[tuple[int, Outcome]]) -> list[tuple[int, RequestReason]]:
-        """The rows the oracle is asked about after the adapter has scored them, each once, with the reason."""
+    def requests(
+        self, job_id: int, scored: Iterable[tuple[int, Outcome]], *, foreign: Collection[int] = ()
+    ) -> list[tuple[int, RequestReason]]:
+        """The rows the oracle is asked about after the adapter has scored them, each once, with the reason.
+
+        Of the `foreign` rows the oracle decides whatever the adapter says.
+        """
         found: list[tuple[int, RequestReason]] = []
         for row_no, outcome in scored:
             reason = self._reason(outcome)
+            if reason != "policy" and row_no in foreign and isinstance(outcome, Score):
+                reason = "language"
             # A review that the adapter couldn't label can't be compared.
             if reason is None and isinstance(outcome, Score) and self.is_audited(job_id, row_no):
                 reason = "audit"

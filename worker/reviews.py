@@ -112,7 +112,9 @@ DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 class Review:
     """One row of a review file.
 
-    `row_no` counts the file's records from 1, unreadable ones included. `attributes` are the kept columns.
+    `row_no` counts the file's records from 1, unreadable ones included; `line_no` is where it begins in the file, as
+    long as that is known. `attributes` are the kept columns. `language` is the one for which the oracle is to decide,
+    whatever the adapter says: none of the adapter's.
     """
 
     row_no: int
@@ -120,10 +122,13 @@ class Review:
     external_id: str | None = None
     gold_label: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    language: str | None = None
+    line_no: int = field(default=0, compare=False)
 
 
+# Of a directory's file the reason begins with the file's name.
 _WITHOUT_TEXT = re.compile(r"(.*: )?no text(?: \(|$)", re.DOTALL)
-"""Of a directory's file the reason begins with the file's name."""
+_OTHER_LANGUAGE = re.compile(r"(.*: )?not [^():]+ \([a-z]{2,3}\)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,16 @@ class Reject:
     def without_text(self) -> bool:
         """Whether the record can be read, and its text is empty or a marker of a missing value."""
         return _WITHOUT_TEXT.match(self.reason) is not None
+
+    @property
+    def other_language(self) -> bool:
+        """Whether it is a review in a language that is refused."""
+        return _OTHER_LANGUAGE.fullmatch(self.reason) is not None
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether something is wrong with the record itself: too many of these stop a job."""
+        return not (self.without_text or self.other_language)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +235,8 @@ class Job:
     `spent` is what the oracle cost so far with what is set aside for requests under way, `max_cost` its limit, both
     in US dollars; `oracle_error` says why the oracle is no longer asked, `texts` what became of its reviews' texts.
     `measured_at` is when the agreement of a job that is over was kept. `without_text` of the rejected records could
-    be read and hold no text.
+    be read and hold no text; `other_language` are reviews in a language that is refused. `languages` is what its
+    texts are in (`worker.files.languages.Languages`), None where the adapter's languages aren't known.
     """
 
     id: int
@@ -246,6 +262,8 @@ class Job:
     measured_at: float | None = None
     texts: Literal["kept", "deleting", "deleted"] = "kept"
     without_text: int = 0
+    other_language: int = 0
+    languages: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

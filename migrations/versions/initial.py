@@ -27,7 +27,7 @@ SELECT reviews.job_id, reviews.row_no, reviews.external_id AS id,
        CASE WHEN oracle.label IS NULL THEN adapter.score ELSE oracle.score END AS score,
        CASE WHEN oracle.label IS NOT NULL THEN 'oracle'
             WHEN adapter.label IS NULL THEN NULL
-            WHEN asked.reason = 'cascade' THEN 'adapter_unconfirmed'
+            WHEN asked.reason IN ('cascade', 'language') THEN 'adapter_unconfirmed'
             ELSE 'adapter' END AS source,
        scorers.name AS scorer, coalesce(correction.label, reviews.gold_label) AS gold_label, reviews.error,
        asked.reason AS asked, CAST(oracle.cost_nanos AS DOUBLE PRECISION) / 1e9 AS cost,
@@ -79,8 +79,8 @@ SELECT job_id, raters, selection, slice, n,
 FROM agreements
 """
 # No review or label is read for it. What is labelled follows from batches and requests, as in `loracle status`: a
-# cascade's review counts while the oracle is still to be asked only once the job is over. `with_gold` and `right`
-# are what was measured when the job ended, null before.
+# review that the adapter deferred counts while the oracle is still to be asked only once the job is over. `with_gold`
+# and `right` are what was measured when the job ended, null before.
 JOB_SUMMARY = """
 CREATE VIEW job_summary AS
 SELECT counts.job_id, counts.name, counts.state, counts.policy, counts.adapter, counts.oracle, counts.reviews,
@@ -104,7 +104,7 @@ FROM (
            (SELECT count(*) FROM requests
             WHERE requests.job_id = jobs.id AND requests.state IN ('open', 'packed')
               AND (requests.reason IN ('policy', 'fallback')
-                   OR requests.reason = 'cascade' AND jobs.state IN ('reading', 'running'))) AS asked,
+                   OR requests.reason IN ('cascade', 'language') AND jobs.state IN ('reading', 'running'))) AS asked,
            (SELECT count(*) FROM requests
             WHERE requests.job_id = jobs.id AND requests.state = 'labelled' AND requests.reason <> 'audit'
            ) AS by_oracle,
@@ -136,8 +136,8 @@ def upgrade() -> None:
         *_given(INTEGER, "adapter_id"), *_maybe(INTEGER, "oracle_id", "max_cost_nanos"),
         *_given(INTEGER, "spent_nanos", default="0"), *_maybe(TEXT, "oracle_error"),
         *_given(TEXT, "texts", default="'kept'"), *_given(INTEGER, "priority", "batch_size", "records_read"),
-        *_given(DOUBLE, "max_rejects", "created_at"), *_given(JSON, "options"), *_maybe(TEXT, "error"),
-        *_maybe(DOUBLE, "sealed_at", "finished_at", "measured_at"),
+        *_given(DOUBLE, "max_rejects", "created_at"), *_given(JSON, "options"), *_maybe(JSON, "languages"),
+        *_maybe(TEXT, "error"), *_maybe(DOUBLE, "sealed_at", "finished_at", "measured_at"),
         _one_of("jobs", "state", "reading", "running", "done", "stopped", "cancelled", "deleting"),
         _one_of("jobs", "texts", "kept", "deleting", "deleted"),
         _references("jobs", "adapter_id", "adapters.id"), _unique("jobs", "identity"),
@@ -187,7 +187,7 @@ def upgrade() -> None:
         _references("rejects", "job_id", "jobs.id", "CASCADE"),
     )  # fmt: skip
     _table(
-        "reviews", *_key("job_id", "row_no"), *_maybe(TEXT, "external_id", "gold_label", "error"),
+        "reviews", *_key("job_id", "row_no"), *_maybe(TEXT, "external_id", "gold_label", "error", "language"),
         *_given(TEXT, "text"), *_given(BYTES, "text_sha256"), *_maybe(JSON, "attributes"),
         *_maybe(sa.Integer(), "characters"), _references("reviews", "job_id", "jobs.id", "CASCADE"),
     )  # fmt: skip
@@ -216,7 +216,7 @@ def upgrade() -> None:
         *_given(INTEGER, "attempts", default="0"), *_given(BYTES, "text_sha256", default="''"),
         sa.Column("follows", sa.Boolean(), server_default=sa.false(), nullable=False),
         *_maybe(TEXT, "detail"), *_maybe(INTEGER, "batch_id"), *_given(DOUBLE, "created_at"),
-        _one_of("requests", "reason", "policy", "fallback", "cascade", "audit"),
+        _one_of("requests", "reason", "policy", "fallback", "cascade", "audit", "language"),
         _one_of(
             "requests", "state", "open", "packed", "labelled", "refused", "unanswered", "failed"
         ),

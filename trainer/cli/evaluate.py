@@ -10,6 +10,7 @@ import click
 
 from trainer.cli.common import DEVICE, JSON, LIMIT, read_data, scoring_progress
 from worker.errors import TrainingInvalid
+from worker.files.languages import look_at
 from worker.files.options import file_options, read_options
 from worker.reviews import DTYPES
 
@@ -73,6 +74,13 @@ def evaluate(
         adapter = BUNDLED
     manifest = Manifest.read(adapter)
     reviews, _ = read_data(data, read_options(values), split="test", labels=manifest.labels, limit=limit)
+    try:
+        found_languages = look_at(reviews.texts, manifest.languages)
+    except ImportError as error:
+        click.echo(f"The texts' language isn't looked at: {error}.", err=True)
+    else:
+        if found_languages is not None and found_languages.notable:
+            click.echo(f"{found_languages}: its labels of these are guesses", err=True)
     # Only now, since torch takes seconds: a wrong name is told at once.
     from trainer import evaluation
     from trainer.pages import record, text_page, write_evaluation, write_model_card

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from trainer.cli.common import DEVICE, JSON, LIMIT, names, read_data, scoring_progress
+from trainer.cli.common import DEVICE, JSON, LIMIT, names, read_data, read_languages, scoring_progress
 from trainer.config import CHECKPOINT, RECIPES, Schedule, TrainConfig, check_out, run_directory
 from worker.errors import AdapterInvalid, TrainingInvalid
+from worker.files.languages import clear_language
 from worker.files.options import NAMES, file_options, read_options
 from worker.model.encoding import Cleaning, Encoding, Truncation
 from worker.reviews import DTYPES
@@ -20,6 +21,9 @@ from worker.reviews import DTYPES
 if TYPE_CHECKING:
     from trainer.data import LabelledReviews
     from worker.model.manifest import Manifest
+
+LOOKED_AT = 300
+"""Texts from which their language is guessed."""
 
 DEFAULTS: Mapping[str, Any] = {
     field.name: field.default for field in dataclasses.fields(TrainConfig)
@@ -83,7 +87,12 @@ def setting(name: str, kind: Any, text: str, *, flag: str | None = None) -> Call
 @setting("dtype", click.Choice(DTYPES), "Number format of the products.")
 @LIMIT
 @click.option("--license", "license_id", help="For the model card, such as apache-2.0.")
-@click.option("--language", help="For the model card, such as en.")
+@click.option(
+    "--languages",
+    callback=read_languages,
+    metavar="en,de",
+    help="Of the texts, for the manifest.  [default: what they are in, if that is clear]",
+)
 @click.option("--restart", is_flag=True, help="Begin anew where an interrupted run left a checkpoint.")
 @JSON
 def train(
@@ -94,7 +103,7 @@ def train(
     test_data: str | None,
     limit: int | None,
     license_id: str | None,
-    language: str | None,
+    languages: tuple[str, ...] | None,
     restart: bool,
     as_json: bool,
     **settings: Any,
@@ -132,15 +141,17 @@ def train(
             {"name": each.name if each.revision else Path(each.name).name, "revision": each.revision}
             for each in found
         ],
-        **{key: told for key, told in (("license", license_id), ("language", language)) if told},
+        **({"license": license_id} if license_id else {}),
     }
+    if languages is None:
+        languages = _languages(reviews)
     if test is not None:
         about["test_leaks"] = _leaks(reviews, test)
     # Said before the training: afterwards it can't be mended.
     if not plots_available():
         click.echo(f"{CURVES} will be left out: {NO_MATPLOTLIB}", err=True)
     try:
-        _run(config, reviews, about, restart)
+        _run(config, reviews, about, restart, languages)
     except KeyboardInterrupt:
         click.echo(_interrupted(out), err=True)
         raise SystemExit(130) from None
@@ -191,12 +202,46 @@ def _leaks(reviews: LabelledReviews, test: LabelledReviews) -> dict[str, int]:
     return {"exact": len(leaks.exact), "near": len(leaks.near)}
 
 
-def _run(config: TrainConfig, reviews: LabelledReviews, about: Mapping[str, Any], restart: bool) -> None:
+def _languages(reviews: LabelledReviews) -> tuple[str, ...]:
+    """The language that the texts are clearly in, none where they aren't."""
+    step = max(1, len(reviews.texts) // LOOKED_AT)
+    try:
+        found = clear_language(reviews.texts[::step][:LOOKED_AT])
+    except ImportError as error:
+        click.echo(f"The texts' language isn't looked for ({error}): say it with --languages.", err=True)
+        return ()
+    if found is None:
+        click.echo(
+            "The texts aren't clearly in one language: the manifest names none, and files aren't checked for others. "
+            "--languages says which.",
+            err=True,
+        )
+        return ()
+    click.echo(f"languages: {found} (guessed from the texts; --languages says others)", err=True)
+    return (found,)
+
+
+def _run(
+    config: TrainConfig,
+    reviews: LabelledReviews,
+    about: Mapping[str, Any],
+    restart: bool,
+    languages: tuple[str, ...],
+) -> None:
     from trainer.record import Display
     from trainer.train import train as run
 
     with Display() as display:
-        run(config, reviews.texts, reviews.gold, reviews.labels, about=about, report=display, restart=restart)
+        run(
+            config,
+            reviews.texts,
+            reviews.gold,
+            reviews.labels,
+            about=about,
+            report=display,
+            restart=restart,
+            languages=languages,
+        )
 
 
 def _test(out: Path, test: LabelledReviews, device: str) -> None:

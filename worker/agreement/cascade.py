@@ -180,18 +180,20 @@ def thresholds(
 
     Up to the threshold of the cascade that the job is, the oracle was asked about every review that is unsure:
     accuracy is over all with gold. Above it, and without one, only the audit's oracle labels are used: those asked
-    for because a score was low say nothing of the others. A review without a score counts as unsure.
+    for because a score was low say nothing of the others. A review without a score counts as unsure, and so does one
+    in another language, where the oracle decides for these.
     """
     scored = raters.adapter != NONE
     if not scored.any():
         return ()
     gold, label, oracle = raters.gold[scored], raters.adapter[scored], raters.oracle[scored]
     score = np.nan_to_num(raters.adapter_score[scored], nan=-1.0)
+    foreign = raters.asked_for("language")[scored]
     drawn = uniform_audit(raters, policy, job_id)[scored]
     has_gold, answered = gold != NONE, oracle != NONE
     found = []
     for below in grid:
-        unsure = score < below
+        unsure = (score < below) | foreign
         decided = np.where(unsure & answered, oracle, label)
         # What the oracle didn't answer keeps the adapter's label.
         complete = policy.below is not None and below <= policy.below

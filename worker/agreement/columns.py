@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from worker.policy import Policy, RequestReason
+from worker.policy import DEFERRED, Policy, RequestReason
 
 REASONS: tuple[RequestReason, ...] = get_args(RequestReason)
 """Why the oracle was asked; a review's reason is the place in here."""
@@ -62,6 +62,13 @@ class Raters:
         found: Rows = (self.oracle != NONE) & ~self.asked_for("audit")
         return found
 
+    @property
+    def deferred(self) -> Rows:
+        """The reviews (N,) that the adapter labelled and of which the oracle was to decide: unsure ones, and those in
+        other languages."""
+        found: Rows = np.isin(self.reason, [REASONS.index(reason) for reason in DEFERRED])
+        return found
+
     def asked_for(self, reason: RequestReason) -> Rows:
         """The reviews (N,) that the oracle was asked about for this reason."""
         found: Rows = self.reason == REASONS.index(reason)
@@ -85,13 +92,13 @@ def uniform_audit(raters: Raters, policy: Policy, job_id: int) -> Rows:
 def audited(raters: Raters, policy: Policy, job_id: int) -> Rows:
     """The reviews (N,) of the audit among those the oracle was asked about.
 
-    A reason `audit` implies the draw; only in a cascade are others drawn too, which were asked about anyway.
+    A reason `audit` implies the draw. Others that were asked about anyway are drawn too: in a cascade, and where the
+    oracle decides for reviews in other languages.
     """
     drawn = raters.asked_for("audit")
-    if policy.kind == "cascade":
-        others = np.flatnonzero((raters.reason != NONE) & ~drawn)
-        drawn = drawn.copy()
-        drawn[others] = [policy.is_audited(job_id, row) for row in raters.row_no[others].tolist()]
+    anyway = (raters.reason != NONE) & ~drawn if policy.kind == "cascade" else raters.asked_for("language")
+    others = np.flatnonzero(anyway)
+    drawn[others] = [policy.is_audited(job_id, row) for row in raters.row_no[others].tolist()]
     return drawn
 
 
@@ -167,8 +174,8 @@ def wrong_by_source(raters: Raters) -> dict[str, tuple[int, int]]:
     known = (raters.final != NONE) & (raters.gold != NONE)
     wrong = raters.final != raters.gold
     sources = {
-        "adapter": ~raters.decided & ~raters.asked_for("cascade"),
-        "adapter_unconfirmed": ~raters.decided & raters.asked_for("cascade"),
+        "adapter": ~raters.decided & ~raters.deferred,
+        "adapter_unconfirmed": ~raters.decided & raters.deferred,
         "oracle": raters.decided,
     }
     return {

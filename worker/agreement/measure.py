@@ -44,7 +44,8 @@ class Measurement(BaseModel, frozen=True, defer_build=True):
     `selection` says for which reviews the figures hold. "all": every review that can have the labels has them, and
     figures hold for reviews like these. "audit": a uniform sample, figures hold for this job. "audit+cascade": the
     audit of a cascade together with all reviews the adapter was unsure of, weighted, so that figures hold for this
-    job. "escalated": only those the adapter was unsure of, which say nothing of the others.
+    job. "escalated": only those the adapter was unsure of, which say nothing of the others. Reviews in other
+    languages, where the oracle decides for these, count as unsure.
 
     `model_dump(mode="json")` has every figure by name, what is undefined is None; `model_validate` takes it back.
     """
@@ -128,15 +129,15 @@ def _against_gold(raters: Raters, policy: Policy, job_id: int) -> list[Measureme
 def _against_oracle(raters: Raters, policy: Policy, job_id: int) -> list[Measurement]:
     by_adapter = raters.adapter != NONE
     if policy.kind == "cascade":
-        found = _sliced(raters, Pair("adapter", "oracle", "escalated"), raters.asked_for("cascade"), None)
-        if policy.audit or not (by_adapter & ~raters.asked_for("cascade")).any():
+        found = _sliced(raters, Pair("adapter", "oracle", "escalated"), raters.deferred, None)
+        if policy.audit or not (by_adapter & ~raters.deferred).any():
             found += _cascades(raters)
         return found
     if not policy.audit:
         return []
     if policy.kind == "oracle":
         return _sliced(raters, Pair("adapter", "oracle", "audit"), by_adapter, raters.oracle != NONE)
-    return _sliced(raters, Pair("adapter", "oracle", "audit"), raters.asked_for("audit"), by_adapter)
+    return _sliced(raters, Pair("adapter", "oracle", "audit"), audited(raters, policy, job_id), by_adapter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +188,7 @@ def cascade(raters: Raters, rows: Rows, *, final: bool) -> CascadeStatistics | N
     """The adapter's or the final labels against the oracle's on the reviews `rows` (N,) of a cascade, those without
     an answer left out; None where the oracle answered none."""
     count = len(raters.labels)
-    unsure, drawn = raters.asked_for("cascade"), raters.asked_for("audit")
+    unsure, drawn = raters.deferred, raters.asked_for("audit")
     labelled = rows & (raters.adapter != NONE)
     escalated, audited = (
         crossed(raters.adapter[part], raters.oracle[part], count)
@@ -273,7 +274,7 @@ def _slices(raters: Raters, chosen: Rows, *, count: int = SLICES) -> Iterator[tu
 
 TERMS = {
     "on": "for which reviews: all; audit, a random sample of the job; escalated, those that the adapter was unsure "
-    "of; audit+cascade, the whole job estimated from both",
+    "of, or that are in another language; audit+cascade, the whole job estimated from both",
     "agree": "the share of reviews with equal labels",
     "equal labels": "the share of reviews to which these raters give one and the same label",
     "kappa": "agreement beyond chance: 1 is always, 0 is as often as by chance (Cohen's; of three raters Fleiss')",

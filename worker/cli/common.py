@@ -45,6 +45,12 @@ def iso(seconds: float | None) -> str | None:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def left_out(without_text: int, other_language: int) -> str:
+    """Of rejects: those that aren't unreadable."""
+    languages = f", {other_language:,} in other languages" if other_language else ""
+    return f"{without_text:,} without text{languages}"
+
+
 OVER = ("done", "stopped", "cancelled", "deleting")
 POLL_S = 0.2
 COUNT_S = 1.0

@@ -11,12 +11,23 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store, adapter_of, choose_adapter, default_adapter, oracle_spec
-from worker.cli.common import DOLLARS, OVER, Publisher, echo_json, json_option, note, open_all, wait_for_jobs
+from worker.cli.common import (
+    DOLLARS,
+    OVER,
+    Publisher,
+    echo_json,
+    json_option,
+    left_out,
+    note,
+    open_all,
+    wait_for_jobs,
+)
 from worker.cli.status import why_it_waits
 from worker.errors import Invalid, OptionInvalid, OracleInvalid
 from worker.files.options import file_options, read_options
 from worker.jobs.enqueue import (
     ADAPTER_ALONE,
+    OTHER_LANGUAGES,
     Adapter,
     Asked,
     EnqueueOptions,
@@ -60,6 +71,13 @@ _OPTIONS = [
         metavar="SHARE",
         help="Stop when more of the records are unreadable.",
     ),
+    click.option(
+        "--other-languages",
+        type=click.Choice(OTHER_LANGUAGES),
+        default="keep",
+        show_default=True,
+        help="What becomes of reviews in none of the adapter's languages: scored, left out, or the oracle decides.",
+    ),
     click.option("--again", is_flag=True, help="Make a new job even of a file that was scored before."),
 ]
 
@@ -81,7 +99,17 @@ def enqueue_options(
     """
     if values["limit"] is not None and values["sample"] is not None:
         raise Invalid("--limit takes the first reviews, --sample draws some at random: choose one of them.")
-    of_job = ("query", "limit", "sample", "seed", "name", "priority", "max_rejects", "again")
+    of_job = (
+        "query",
+        "limit",
+        "sample",
+        "seed",
+        "name",
+        "priority",
+        "max_rejects",
+        "again",
+        "other_languages",
+    )
     return EnqueueOptions(
         read=read_options(values, max_chars=settings.max_text_chars),
         batch_size=values["batch_size"] or batch_size or settings.batch_size,
@@ -114,7 +142,7 @@ def open_source(path: str, options: EnqueueOptions, adapter: Adapter) -> Source:
                 "a database's URL needs --query, for example "
                 "--query 'SELECT id, body AS text FROM reviews ORDER BY id'."
             )
-        source = Source(Query(path, options.query), options, adapter.labels)
+        source = Source(Query(path, options.query), options, adapter.labels, adapter.languages)
     elif options.query is not None:
         raise OptionInvalid(
             f"--query reads a database, and {path} is no URL of one. Leave it out, or name the database, say "
@@ -123,9 +151,9 @@ def open_source(path: str, options: EnqueueOptions, adapter: Adapter) -> Source:
     elif path == "-":
         if sys.stdin.isatty():
             note("Reading reviews from the keyboard, one a line; end with Ctrl-D.")
-        source = Source(sys.stdin.buffer, options, adapter.labels)
+        source = Source(sys.stdin.buffer, options, adapter.labels, adapter.languages)
     else:
-        source = Source(Path(path), options, adapter.labels)
+        source = Source(Path(path), options, adapter.labels, adapter.languages)
     _say(source, source.announcements)
     return source
 
@@ -173,6 +201,7 @@ def _written(
     if not new:
         note(f"{source.file.name}: job {job.id} is taken up again after {job.records_read:,} records.")
     title = f"enqueue {source.file.name}"
+    told: list[str] = []
     with Progress(title, source.file.size_bytes) as shown:
 
         def after_chunk(reviews: int, rejects: int) -> None:
@@ -180,7 +209,12 @@ def _written(
             publisher.publish()
             tick()
 
-        enqueue_file(job, source, store.ledger, after_chunk=after_chunk, idle=tick)
+        def after_look() -> None:
+            if not told:
+                told.extend(source.language_notes)
+                _say(source, told)
+
+        enqueue_file(job, source, store.ledger, after_chunk=after_chunk, idle=tick, after_look=after_look)
     publisher.publish()
     _say(source, source.notes)
     return job
@@ -255,6 +289,11 @@ def read_policy(values: dict[str, Any]) -> Policy:
         raise OptionInvalid(
             f"{', '.join(given)} is for the oracle, which --policy {policy.kind} never asks. "
             "Use --policy oracle, fallback or cascade, or --audit SHARE."
+        )
+    if values["other_languages"] == "oracle" and not policy.names_oracle:
+        raise OptionInvalid(
+            "--other-languages oracle sends reviews to the oracle, which --policy adapter never asks. "
+            "Use --policy fallback, or --other-languages reject."
         )
     if values["bulk"] and values["route"] not in (None, "bulk"):
         raise OptionInvalid(f"--bulk and --route {values['route']} exclude each other.")
@@ -335,6 +374,10 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
     they are more than --max-rejects. Rows without text, or with a marker of a missing value such as nan, NULL or N/A,
     are rejected too and never stop a job; --keep-markers takes the markers for texts.
 
+    A random sample of the texts is looked at: that many of them are in none of the languages that the adapter's
+    manifest names is announced, and kept with the job. With --other-languages reject or oracle each text is looked
+    at; one that is too short or unclear counts as the adapter's.
+
     Gold labels are found by name, whatever their case. Numbers are labels only where the whole column holds 0, 1 …,
     as many as there are labels. Else say what they mean: --labels 1-2=negative,4-5=positive. Other values are then
     left out, and counted.
@@ -374,6 +417,8 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
                 "reviews": found.reviews,
                 "rejected": found.rejected,
                 "without_text": found.without_text,
+                "other_language": found.other_language,
+                "languages": None if source.languages is None else source.languages.to_json(),
                 "with_gold": found.gold,
                 "characters": found.characters,
             }
@@ -382,7 +427,8 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
                 continue
             click.echo(
                 f"{source.file.name}: {found.reviews:,} reviews ({found.gold:,} with a gold label), "
-                f"{found.rejected:,} rejects ({found.without_text:,} without text); nothing was written."
+                f"{found.rejected:,} rejects ({left_out(found.without_text, found.other_language)}); nothing was "
+                "written."
             )
             for reject in found.rejects:
                 click.echo(f"  line {reject.line_no}: {reject.reason}")

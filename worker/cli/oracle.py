@@ -85,6 +85,8 @@ def plan(
     ):
         if per_minute:
             seconds = max(seconds, amount / per_minute * 60)
+    for sentence in source.language_notes:
+        note(f"{source.file.name}: {sentence}")
     report = {
         "file": source.file.name,
         "policy": str(policy),

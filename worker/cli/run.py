@@ -110,7 +110,9 @@ def _print(summary: Summary, settings: Settings) -> None:
     if summary.oracle_cost is not None:
         click.echo(f"  oracle cost  {dollars(summary.oracle_cost)}, {summary.oracle_tokens:,} tokens")
     click.echo(f"  no text      {summary.without_text:>9,}")
-    click.echo(f"  unreadable   {summary.rejected - summary.without_text:>9,}")
+    if summary.other_language:
+        click.echo(f"  other langs  {summary.other_language:>9,}")
+    click.echo(f"  unreadable   {summary.rejected - summary.without_text - summary.other_language:>9,}")
     click.echo(f"  failed       {summary.failed:>9,}")
     for line in agreement_lines(dataclasses.asdict(summary)):
         click.echo(f"  {line}")

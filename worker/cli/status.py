@@ -11,8 +11,9 @@ import click
 
 from worker.bootstrap import Store
 from worker.cli.agreement import agreement_lines
-from worker.cli.common import OVER, bulk_words, echo_json, json_option, open_all
+from worker.cli.common import OVER, bulk_words, echo_json, json_option, left_out, open_all
 from worker.errors import BrokerUnreachable, HostUnfit
+from worker.files.languages import Languages
 from worker.policy import Policy
 from worker.quality.measured import Measured, agreement_as_it_is, kept_agreement, summarise_agreement
 from worker.reviews import Job, dollars, duration
@@ -97,7 +98,9 @@ def _adapter_report(at: Progress, adapter: str, sha256: str) -> dict[str, Any]:
         "labelled": at.labelled,
         "failed": at.failed,
         "rejected": at.rejected,
-        "without_text": at.job.without_text,
+        "without_text": job.without_text,
+        "other_language": job.other_language,
+        "languages": job.languages,
         "batches": dict(at.batches),
         "reviews_per_s": None if at.speed is None else round(at.speed, 2),
         "seconds_left": at.seconds_left,
@@ -155,9 +158,10 @@ def _print(report: dict[str, Any]) -> None:
     click.echo(f"  adapter  {report['adapter']} {report['adapter_sha256'][:12]}")
     click.echo(f"  labelled {report['labelled']:,} of {total:,} reviews{share}")
     click.echo(f"  failed   {report['failed']:,}")
-    click.echo(
-        f"  rejected {report['rejected']:,} of {report['rows']:,} records ({report['without_text']:,} without text)"
-    )
+    aside = left_out(report["without_text"], report["other_language"])
+    click.echo(f"  rejected {report['rejected']:,} of {report['rows']:,} records ({aside})")
+    if report["languages"] and (found := Languages.from_json(report["languages"])).notable:
+        click.echo(f"  language {found}")
     over = report["state"] in OVER
     if report["reviews_per_s"] is not None:
         so_far = "" if over else " so far"

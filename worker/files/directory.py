@@ -71,7 +71,7 @@ class DirectoryReader:
             label = file.parent.name if self.columns.label is not None else None
             review = None
             if problem is None:
-                review, problem = review_of(row_no, text, name, label, {}, self._options)
+                review, problem = review_of(row_no, text, name, label, {}, self._options, line_no=1)
             yield review or Reject(row_no, 1, f"{name}: {problem}")
 
     def content_sha256(self, progress: Callable[[int], None]) -> str:

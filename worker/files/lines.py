@@ -99,6 +99,7 @@ class JsonLinesReader(LineReader):
                     as_name(_at(found, label_name)) if label_name is not None else None,
                     {name: as_json(_at(found, name)) for name in columns.kept},
                     options,
+                    line_no=line_no,
                 )
             yield review or Reject(row_no, line_no, problem or "")
 
@@ -198,5 +199,5 @@ class PlainReader(LineReader):
             row_no += 1
             review = None
             if problem is None:
-                review, problem = review_of(row_no, text, None, None, {}, self._options)
+                review, problem = review_of(row_no, text, None, None, {}, self._options, line_no=line_no)
             yield review or Reject(row_no, line_no, problem or "")

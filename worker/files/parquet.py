@@ -72,6 +72,7 @@ class ParquetReader:
                     as_name(cells[columns.label_cell]) if columns.label_cell is not None else None,
                     {name: as_json(cells[name]) for name in columns.kept},
                     options,
+                    line_no=row_no,
                 )
             yield review or Reject(row_no, row_no, problem or "")
 

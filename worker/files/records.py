@@ -171,6 +171,8 @@ def review_of(
     gold_label: str | None,
     attributes: Mapping[str, Any],
     options: ReadOptions,
+    *,
+    line_no: int,
 ) -> tuple[Review | None, str | None]:
     """A review, or why there is none; a text that begins with fastText's label is parted from it."""
     if text.startswith(FASTTEXT):
@@ -178,7 +180,7 @@ def review_of(
         gold_label = gold_label or label
         if (problem := text_problem(text, options)) is not None:
             return None, problem
-    return Review(row_no, text, external_id, gold_label, attributes), None
+    return Review(row_no, text, external_id, gold_label, attributes, line_no=line_no), None
 
 
 def split_fasttext(text: str) -> tuple[str | None, str]:

@@ -110,6 +110,7 @@ class RowReader:
                     as_name(cells[columns.label_cell]) if columns.label_cell is not None else None,
                     {name: as_json(cells[name]) for name in columns.kept},
                     options,
+                    line_no=row_no,
                 )
             # Bytes that are no UTF-8 arrive as halves of surrogate pairs.
             yield review or Reject(

@@ -103,6 +103,7 @@ class TableReader(LineReader):
                         (row[label_at].strip() or None) if label_at is not None else None,
                         {name: row[at] for name, at in kept_at},
                         options,
+                        line_no=line_no,
                     )
             yield review or Reject(row_no, line_no, problem or "")
 

@@ -42,10 +42,11 @@ class Plan:
 def plan(source: Source, spec: OracleSpec, price: Price, share: float) -> Plan:
     """Reads the file once; memory grows with the number of different texts (some 100 bytes each).
 
-    Which reviews a share will be isn't known: the estimates are for the average one, the bounds for the longest.
+    Which reviews a share will be isn't known: the estimates are for the average one, the bounds for the longest. It
+    is the share of those of which the oracle doesn't decide anyway, since they are in another language.
     """
     seen: set[bytes] = set()
-    sizes = array("q")
+    sizes, foreign = array("q"), array("q")
     reviews = rejected = 0
     for record in source.records():
         if not isinstance(record, Review):
@@ -56,9 +57,9 @@ def plan(source: Source, spec: OracleSpec, price: Price, share: float) -> Plan:
         if digest in seen:
             continue
         seen.add(digest)
-        sizes.append(_size(spec.sent(record.text)))
+        (sizes if record.language is None else foreign).append(_size(spec.sent(record.text)))
     different = len(seen)
-    asked = round(different * share)
+    asked = len(foreign) + round(len(sizes) * share)
     full, rest = divmod(asked, spec.reviews_per_prompt)
     prompts = [(full, spec.reviews_per_prompt), (1, rest)] if rest else [(full, spec.reviews_per_prompt)]
     bounds = [(count, *_bound(spec, size)) for count, size in prompts]
@@ -66,8 +67,8 @@ def plan(source: Source, spec: OracleSpec, price: Price, share: float) -> Plan:
     most_answers = sum(count * most for count, _, most in bounds)
     if spec.route == "bulk":
         price = price.halved()
-    estimate = (sum(sizes) * share + overhead) / BYTES_PER_TOKEN
-    most = sum(sorted(sizes, reverse=True)[:asked]) + overhead
+    estimate = (sum(foreign) + sum(sizes) * share + overhead) / BYTES_PER_TOKEN
+    most = sum(foreign) + sum(sorted(sizes, reverse=True)[: asked - len(foreign)]) + overhead
     if spec.route == "decisions":
         # Answers of Decisions are free of charge and not counted.
         answers = 0.0

@@ -144,6 +144,7 @@ class Classifier:
         training: dict[str, Any],
         metrics: dict[str, Any],
         scaling: Scaling = UNSCALED,
+        languages: tuple[str, ...] = (),
     ) -> Manifest:
         """Writes the adapter directory: PEFT's files, the tokenizer, and the manifest last.
 
@@ -174,6 +175,7 @@ class Classifier:
                 exponent=scaling.exponent,
                 training=training,
                 metrics=metrics,
+                languages=languages,
             )
             (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
             _replace(directory, partial)

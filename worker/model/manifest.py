@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,11 @@ def is_documentation(name: str) -> bool:
     return name.startswith(".") or name.endswith(DOCUMENTATION) or name == METRICS
 
 
+def is_language(code: object) -> bool:
+    """Whether it has the form of a language's code (ISO 639-1)."""
+    return isinstance(code, str) and re.fullmatch("[a-z]{2}", code) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Base:
     """The pretrained model under an adapter: id, revision ("" for a local one) and its weights' sha256."""
@@ -55,7 +61,8 @@ class Probe:
 class Manifest:
     """The contract of an adapter directory: all that can change a label, and how to check it.
 
-    `labels` are in the order of the logits. Probabilities are softmax(-(largest logit - logit) ** exponent /
+    `languages` are those of the texts it was trained on (ISO 639-1), none where that isn't known. `labels` are in
+    the order of the logits. Probabilities are softmax(-(largest logit - logit) ** exponent /
     temperature): `exponent` 1 is plain temperature scaling. `files` maps each file of the directory, but the manifest
     and documentation, to its sha256.
     """
@@ -71,6 +78,7 @@ class Manifest:
     created_at: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    languages: tuple[str, ...] = ()
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -87,15 +95,21 @@ class Manifest:
             raise AdapterInvalid(f"adapter '{self.name}' has exponent {self.exponent}; it must be > 0.")
         if not all(isinstance(text, str) for text in (self.name, *self.labels, *self.files.values())):
             raise AdapterInvalid(f"{MANIFEST} of '{self.name}' has a number where a text belongs.")
+        if not all(is_language(code) for code in self.languages):
+            raise AdapterInvalid(
+                f"adapter '{self.name}' has languages {list(self.languages)}; a code has two letters, such as en."
+            )
         if any(len(probe.logits) != len(self.labels) for probe in self.probes):
             raise AdapterInvalid(f"a probe of adapter '{self.name}' hasn't one logit per label.")
 
     def to_json(self) -> str:
         """The manifest as readable JSON, the same text for the same manifest."""
         fields = dataclasses.asdict(self)
+        # Manifests older than these fields keep their hash.
         if self.exponent == 1:
-            # Manifests older than this field keep their hash.
             del fields["exponent"]
+        if not self.languages:
+            del fields["languages"]
         return json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -114,6 +128,7 @@ class Manifest:
                     "labels": tuple(fields["labels"]),
                     "encoding": Encoding(**fields["encoding"]),
                     "files": dict(fields["files"]),
+                    "languages": tuple(fields.get("languages", ())),
                     "probes": tuple(
                         Probe(str(p["text"]), tuple(float(value) for value in p["logits"]))
                         for p in fields["probes"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,14 +132,14 @@ def _measure(queries: Queries, job: Job) -> list[Measurement]:
 class Summary:
     """What became of a job. `error` says why it stopped before its end.
 
-    `rows` counts the file's records, rejects too; `without_text` of the `rejected` hold no text, and the others can't
-    be read. Accuracy and kappa are over the labelled reviews with a gold
-    label (`gold` of them) and None where there are none. `oracle_agreement` is the share of reviews to which adapter
-    and oracle give the same label, seen in `oracle_agreement_n`; `oracle_agreement_on` says which: "audit" and
-    "audit+cascade" hold for the whole job, "escalated" only for reviews the adapter was unsure of. Intervals are
-    95 %. `reviews_per_s` is the job's speed: over the time
-    from enqueueing to the last label. `sources` says who gave the final
-    labels and `oracle_cost`, in US dollars, what the oracle took; both are empty for a job without one.
+    `rows` counts the file's records, rejects too; `without_text` of the `rejected` hold no text, `other_language`
+    are in a language that is refused, and the others can't be read. `languages` is what the texts are in. Accuracy
+    and kappa are over the labelled reviews with a gold label (`gold` of them) and None where there are none.
+    `oracle_agreement` is the share of reviews to which adapter and oracle give the same label, seen in
+    `oracle_agreement_n`; `oracle_agreement_on` says which: "audit" and "audit+cascade" hold for the whole job,
+    "escalated" only for reviews the adapter was unsure of. Intervals are 95 %. `reviews_per_s` is the job's speed:
+    over the time from enqueueing to the last label. `sources` says who gave the final labels and `oracle_cost`, in
+    US dollars, what the oracle took; both are empty for a job without one.
     """
 
     job_id: int
@@ -150,6 +151,8 @@ class Summary:
     labelled: int
     rejected: int
     without_text: int
+    other_language: int
+    languages: Mapping[str, Any] | None
     failed: int
     labels: dict[str, int]
     sources: dict[str, int]
@@ -182,6 +185,8 @@ def summarise(queries: Queries, job_id: int) -> Summary:
         labelled=at.labelled,
         rejected=at.rejected,
         without_text=job.without_text,
+        other_language=job.other_language,
+        languages=job.languages,
         failed=at.failed,
         labels=label_counts(queries.raters(job_id)),
         sources=at.sources if job.oracle_id is not None else {},

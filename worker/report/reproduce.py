@@ -35,6 +35,8 @@ def commands(data: ReportData) -> list[str]:
         enqueue += ["--limit", str(options["limit"])]
     if options.get("sample") is not None:
         enqueue += ["--sample", str(options["sample"]), "--seed", str(options.get("seed") or 0)]
+    if options.get("other_languages", "keep") != "keep":
+        enqueue += ["--other-languages", options["other_languages"]]
     enqueue += ["--adapter", "stub" if data.adapter.is_stub else data.adapter.sha256[:12]]
     enqueue += ["--policy", *str(data.policy).split(" ")]
     if data.oracle is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from worker.agreement.cascade import CascadeStatistics
 from worker.agreement.measure import Measurement
+from worker.files.languages import Languages
 from worker.report.data import ReportData
 from worker.report.words import (
     RATERS,
@@ -45,6 +46,7 @@ def scored(data: ReportData) -> Facts:
             f"{count(job.records_read)} read: {count(data.reviews, 'review')}, {count(job.rejected)} rejected",
         ),
         ("labelled", f"{count(data.labelled, 'review')}; {count(data.failed)} failed"),
+        *([("languages", str(Languages.from_json(job.languages)))] if job.languages else []),
         ("with gold label", count(data.gold, "review")),
         ("state", job.state + (f": {job.error}" if job.error else "")),
         ("policy", str(data.policy)),

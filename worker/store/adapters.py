@@ -51,6 +51,11 @@ class AdapterRow:
         """The labels it gives, in the order of its manifest."""
         return adapter_labels(self.sha256, self.manifest)
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages of the texts it was trained on, none where that isn't known."""
+        return tuple(self.manifest.get("languages", ()))
+
 
 def adapter_labels(sha256: str, manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """The labels that the adapter of this hash and manifest gives, in the order of its manifest."""

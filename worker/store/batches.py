@@ -74,7 +74,14 @@ class Batches(Leases[BatchRow]):
                 select(Job.adapter_id, Job.policy, Job.oracle_id).where(Job.id == taken.job_id)
             ).one()
             rows = connection.execute(
-                select(Review.row_no, Review.text, Review.external_id, Review.gold_label, Review.attributes)
+                select(
+                    Review.row_no,
+                    Review.text,
+                    Review.external_id,
+                    Review.gold_label,
+                    Review.attributes,
+                    Review.language,
+                )
                 .where(
                     Review.job_id == taken.job_id,
                     Review.row_no.between(taken.first_row, taken.last_row),
@@ -83,7 +90,7 @@ class Batches(Leases[BatchRow]):
             )
             policy = Policy.parse(job.policy)
             reviews = tuple(
-                ReviewRow(r[0], r[1], r[2], r[3], r[4] or {})
+                ReviewRow(r[0], r[1], r[2], r[3], r[4] or {}, r[5])
                 for r in rows
                 if policy.kind != "oracle" or policy.is_audited(taken.job_id, r[0])
             )
@@ -129,7 +136,10 @@ class Batches(Leases[BatchRow]):
         scores = [(review.row_no, o) for review, o in pairs if isinstance(o, Score)]
         failures = sorted((review.row_no, o.reason) for review, o in pairs if isinstance(o, Failure))
         policy = Policy.parse(batch.policy)
-        asked = [] if policy.kind == "oracle" else policy.requests(batch.job_id, _by_row(pairs))
+        foreign = {review.row_no for review in batch.reviews if review.language is not None}
+        asked = (
+            [] if policy.kind == "oracle" else policy.requests(batch.job_id, _by_row(pairs), foreign=foreign)
+        )
         scorer_id = self.scorers.register(scorer)
 
         def work(connection: Connection) -> None:

@@ -16,7 +16,9 @@ from worker.reviews import Answer, Review, Score
 from worker.store.engine import now, to_json
 from worker.store.tables import Batch, Job, Label, Table
 
-_REVIEW_COLUMNS = "job_id, row_no, external_id, text, text_sha256, gold_label, attributes, characters"
+_REVIEW_COLUMNS = (
+    "job_id, row_no, external_id, text, text_sha256, gold_label, attributes, characters, language"
+)
 _LABEL_COLUMNS = "job_id, row_no, rater, scorer_id, batch_id, created_at, label, score, probabilities"
 
 
@@ -37,7 +39,7 @@ def insert_reviews(connection: Connection, job_id: int, reviews: Iterable[Review
     """
     rows = _review_rows(job_id, reviews)
     if not on_postgresql(connection):
-        marks = "(?, ?, ?, ?, ?, ?, ?, ?)"
+        marks = "(?, ?, ?, ?, ?, ?, ?, ?, ?)"
         values = list(rows)
         if values:
             connection.exec_driver_sql(f"INSERT INTO reviews ({_REVIEW_COLUMNS}) VALUES {marks}", values)
@@ -67,6 +69,7 @@ def _review_rows(job_id: int, reviews: Iterable[Review]) -> Iterator[tuple[Any, 
             review.gold_label,
             attributes,
             len(review.text),
+            review.language,
         )
 
 

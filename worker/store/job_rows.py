@@ -43,6 +43,20 @@ def select_jobs() -> Select[Any]:
         )
         .scalar_subquery()
     )
+    other_language = (
+        select(func.count())
+        .where(
+            Reject.job_id == Job.id,
+            or_(
+                *(
+                    Reject.reason.like(f"{start}not % ({code})")
+                    for start in ("", "%: ")
+                    for code in ("__", "___")
+                )
+            ),
+        )
+        .scalar_subquery()
+    )
     columns: list[Any] = [
         Job.id,
         Job.name,
@@ -61,6 +75,8 @@ def select_jobs() -> Select[Any]:
         (Job.records_read - rejected).label("reviews_read"),
         rejected.label("rejected"),
         without_text.label("without_text"),
+        other_language.label("other_language"),
+        Job.languages,
         Job.error,
         Job.created_at,
         Job.sealed_at,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,6 +147,11 @@ class Jobs:
     def clear_gold(self, connection: Connection, job_id: int) -> None:
         """Takes back the gold labels of the job's file: what its column holds proved to be no labels."""
         connection.execute(update(Review).where(Review.job_id == job_id).values(gold_label=None))
+
+    @writes
+    def set_languages(self, connection: Connection, job_id: int, languages: Mapping[str, Any]) -> None:
+        """Keeps what the job's texts are in."""
+        connection.execute(update(Job).where(Job.id == job_id).values(languages=dict(languages)))
 
     def seal(self, job_id: int) -> bool:
         """The file or stream has ended: reading -> running, or done at once if nothing is open.

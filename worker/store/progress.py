@@ -26,12 +26,13 @@ from sqlalchemy import (
     true,
 )
 
+from worker.policy import DEFERRED
 from worker.reviews import Job as JobRow
 from worker.reviews import Money
 from worker.store.engine import now, reads
 from worker.store.inserts import on_postgresql
 from worker.store.job_rows import read_job
-from worker.store.requests import in_parts
+from worker.store.requests import DECISIVE, in_parts
 from worker.store.tables import (
     ACTIVE_JOBS,
     OPEN_BATCHES,
@@ -103,7 +104,7 @@ class Progress:
         unconfirmed = sum(
             count
             for (reason, state), count in self.requests.items()
-            if reason == "cascade" and state not in ("labelled", *waiting)
+            if reason in DEFERRED and state not in ("labelled", *waiting)
         )
         found = {
             "adapter": self.labelled - by_oracle - unconfirmed,
@@ -159,10 +160,10 @@ def read_progress(connection: Connection, job_id: int) -> Progress:
     sizes = {state: int(size) for state, _, size, _ in by_state}
     ends = [end for state, *_, end in by_state if state == "done" and end is not None]
     # A review is in an open or cancelled batch, or it failed, or it has its label.
-    # Under the policy `oracle` batches only audit. A cascade's review has a label meanwhile, but not the final one.
+    # Under the policy `oracle` batches only audit. What the adapter deferred has a label meanwhile, but no final one.
     if job.policy.startswith("oracle"):
         sizes = {}
-    reasons = ("policy", "fallback", "cascade") if job.state in ACTIVE_JOBS else ("policy", "fallback")
+    reasons = (*DECISIVE, *DEFERRED) if job.state in ACTIVE_JOBS else DECISIVE
     asked_now = sum(requests.get((reason, state), 0) for reason in reasons for state in OPEN_REQUESTS)
     waiting = sum(sizes.get(state, 0) for state in (*OPEN_BATCHES, "cancelled")) + asked_now
     left = sum(sizes.get(state, 0) for state in OPEN_BATCHES) + asked_now
@@ -409,13 +410,13 @@ def _final_labels(connection: Connection) -> Select[Any]:
     day = _day(connection, Label.created_at).label("day")
     source = case(
         (Label.rater == "oracle", "oracle"),
-        (Request.reason == "cascade", "adapter_unconfirmed"),
+        (Request.reason.in_(DEFERRED), "adapter_unconfirmed"),
         else_="adapter",
     ).label("source")
     is_final = case(
         (Label.rater == "oracle", Request.reason != "audit"),
         (Request.reason == "policy", false()),
-        (Request.reason.in_(("cascade", "fallback")), Request.state != "labelled"),
+        (Request.reason.in_((*DEFERRED, "fallback")), Request.state != "labelled"),
         else_=true(),
     )
     return (

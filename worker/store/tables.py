@@ -100,7 +100,8 @@ class Job(Table):
     `oracle_id` is the scorer that its policy asks. `spent_nanos` is exactly the sum of its reservations, each at its
     cost once settled; a reservation adds to it only as far as `max_cost_nanos` allows. `oracle_error` says why the
     oracle is no longer asked. `measured_at` is when its agreement was kept, null unless it is over and nothing has
-    changed since. While it is `deleting` a part of its rows is gone; so are its `texts`.
+    changed since. While it is `deleting` a part of its rows is gone; so are its `texts`. `languages` is what its
+    texts are in, null where the adapter's languages aren't known.
     """
 
     __tablename__ = "jobs"
@@ -126,6 +127,7 @@ class Job(Table):
     batch_size: Mapped[int]
     max_rejects: Mapped[float]
     options: Mapped[dict[str, Any]]
+    languages: Mapped[dict[str, Any] | None]
     records_read: Mapped[int]
     error: Mapped[str | None]
     created_at: Mapped[float]
@@ -137,7 +139,8 @@ class Job(Table):
 class Review(Table):
     """One row of a job's file; `error` says why it has no label although its batch is over.
 
-    `characters` is the length of its text, so that reviews are told apart by length without being read.
+    `characters` is the length of its text, so that reviews are told apart by length without being read. `language` is
+    its own if it is none of the adapter's and the oracle is to decide for that.
     """
 
     __tablename__ = "reviews"
@@ -160,6 +163,7 @@ class Review(Table):
     attributes: Mapped[dict[str, Any] | None]
     error: Mapped[str | None]
     characters: Mapped[int | None] = mapped_column(Integer)
+    language: Mapped[str | None]
 
 
 class Reject(Table):
