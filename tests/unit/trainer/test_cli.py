@@ -146,7 +146,7 @@ def test_a_test_set_is_measured_and_its_leaks_are_told(
         "--schedule=cosine",
         "--label-smoothing=0.05",
         "--seed=3",
-        "--language=en",
+        "--languages=en,de",
     ]
     code, out, err = invoke(
         "train", data, "--test", other, "--out", tmp_path / "a", "--base", base, *OPTIONS, *options, "--json"
@@ -160,7 +160,8 @@ def test_a_test_set_is_measured_and_its_leaks_are_told(
     assert training["data"] == [{"name": "reviews.csv", "revision": ""}]
     assert (training["lora"]["use_rslora"], training["lora_plus"]) == (True, 2.0)
     assert (training["schedule"], training["label_smoothing"], training["seed"]) == ("cosine", 0.05, 3)
-    assert "language: en" in (tmp_path / "a" / MODEL_CARD).read_text().replace('"', "")
+    assert Manifest.read(tmp_path / "a").languages == ("en", "de")
+    assert "language:\n- en\n- de" in (tmp_path / "a" / MODEL_CARD).read_text().replace('"', "")
     page = (tmp_path / "a" / "evaluation.md").read_text()
     assert "## validation" in page
     assert "## test" in page

@@ -27,7 +27,8 @@ MANIFEST = Manifest(
     encoding=Encoding(),
     files={},
     probes=(),
-    training={"license": "apache-2.0", "language": "en", "reviews": 23658},
+    training={"license": "apache-2.0", "reviews": 23658},
+    languages=("en",),
     metrics={"epoch": 3, "validation_accuracy": 0.917335, "IMDB test": MEASURED},
 )
 HOSTILE = [
@@ -64,7 +65,7 @@ def test_the_front_matter_is_yaml_that_says_what_the_adapter_is() -> None:
         "base_model": "sentence-transformers/all-MiniLM-L6-v2",
         "library_name": "peft",
         "license": "apache-2.0",
-        "language": "en",
+        "language": ["en"],
         "pipeline_tag": "text-classification",
         "tags": ["lora", "sentiment-analysis", "loracle"],
         "metrics": ["accuracy", "f1", "roc_auc", "ece"],
@@ -100,8 +101,8 @@ def test_the_hub_reads_the_results_of_the_card() -> None:
     assert all(one.task_type == "text-classification" for one in results)
 
 
-def test_licence_and_language_are_told_only_where_the_training_names_them() -> None:
-    matter = matter_of(model_card(changed(training={})))
+def test_licence_and_language_are_told_only_where_the_manifest_names_them() -> None:
+    matter = matter_of(model_card(changed(training={}, languages=())))
     assert "license" not in matter
     assert "language" not in matter
 
