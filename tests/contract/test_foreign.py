@@ -87,6 +87,10 @@ def test_values_of_every_type_become_what_they_are_in_parquet(postgres_url: str)
     assert review.attributes == {"day": "2026-01-02", "nothing": None, "found": {"a": [1]}, "raw": None}
     assert isinstance(blank, Reject)
     assert blank.without_text
+    # A cursor on the server: rows come a few at a time.
+    (streamed,) = read(postgres_url, "SELECT 'x' AS text, (SELECT count(*) FROM pg_cursors) AS id")
+    assert isinstance(streamed, Review)
+    assert streamed.external_id == "1"
     assert len(read(postgres_url, "VALUES ('x'), ('y')", text_column="column1")) == 2
     with pytest.raises(ColumnMissing, match="holds bytes"):
         read(postgres_url, "SELECT 'b'::bytea AS text", text_column="text")
@@ -237,6 +241,14 @@ def test_a_new_sqlite_file_of_a_failed_export_is_gone_again(tmp_path: Path) -> N
     with pytest.raises(OptionInvalid, match="can't be written"):
         write_table(url, "labels", [{"row_no": "no number"}], ("row_no", "id", "row_no"), append=False)
     assert not (tmp_path / "new.db").exists()
+
+
+@pytest.mark.services
+def test_a_database_is_named_without_user_and_password(postgres_url: str) -> None:
+    url = postgres_url.replace("postgres@", "postgres:s3cret@") + "&password=s3cret&application_name=s3cret"
+    query = Query(url, "SELECT 'x' AS text")
+    query.close()
+    assert query.name == postgres_url.replace("postgres@", "")
 
 
 def test_no_message_has_a_secret(tmp_path: Path) -> None:

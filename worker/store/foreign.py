@@ -58,7 +58,7 @@ class Query:
     """The rows of one SELECT, a few at a time. Nothing is ever written.
 
     All reads see one moment where the database has snapshots (PostgreSQL, SQLite, MySQL). Until it is closed it holds
-    a transaction open.
+    a transaction open: who writes to a SQLite file without a write-ahead log waits for it.
 
     Raises:
         OptionInvalid: the URL or the query can't be used.
@@ -313,9 +313,12 @@ def _connect(engine: Engine, url: URL, *, read_only: bool) -> Connection:
 
 def _shown(url: URL) -> str:
     """The database as people may see it: without user, password and options."""
+    # URL.set takes None for "as it was".
+    kind = "postgresql" if url.drivername == "postgresql+psycopg" else url.drivername
     places = {name: value for name, value in url.query.items() if name in ("host", "port")}
-    shown = url.set(username=None, password=None, query=places)
-    return shown.render_as_string().replace("postgresql+psycopg://", "postgresql://")
+    return URL.create(
+        kind, host=url.host, port=url.port, database=url.database, query=places
+    ).render_as_string()
 
 
 def _said(error: BaseException, url: URL) -> str:

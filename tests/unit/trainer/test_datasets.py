@@ -245,3 +245,9 @@ def test_people_are_told_which_revision() -> None:
     assert Data(files, "o/d", COMMIT).sentence() == "o/d at revision e6281661ce1c (2 files)"
     assert Data(files[:1], "o/d", COMMIT).sentence() == "o/d at revision e6281661ce1c (1 file)"
     assert Data(files[:1], "my/a").sentence() == "my/a"
+
+
+def test_a_database_is_no_training_file_and_its_password_is_not_shown() -> None:
+    with pytest.raises(FileUnreadable, match="loracle run") as caught:
+        resolve_data("postgresql://user:s3cret@host/db")
+    assert "s3cret" not in str(caught.value)
