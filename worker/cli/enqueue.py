@@ -367,8 +367,8 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
     the same options is the same job: a second call returns it, and one that was interrupted goes on where it stopped.
 
     A database is only read: sqlite:///shop.db, postgresql://user@host/db, or what else SQLAlchemy has a driver for.
-    PostgreSQL's password may stand in PGPASSWORD or ~/.pgpass. The same rows of the same query are the same job; to go
-    on where it stopped, the query needs an ORDER BY.
+    PostgreSQL's password may stand in PGPASSWORD or ~/.pgpass. The same rows of the same query are the same job; to
+    go on where it stopped, the query needs an ORDER BY.
 
     The columns of texts, gold labels and ids are guessed from their names, and announced. Records that can't be read
     (NUL, broken, too long) are rejected with line and reason (`loracle status JOB --rejects`), and stop a job when
