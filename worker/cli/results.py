@@ -162,7 +162,7 @@ def results(
         )
     if to is not None and (output or format_ or as_json or follow or excel):
         raise Invalid("--to writes into a database: leave -o, --format, --json, --excel and --follow out.")
-    if to is not None and not table:
+    if to is not None and not (table or "").strip(". "):
         raise Invalid("--to needs a new table's name, for example --table labels.")
     _, store = open_all()
     wants_texts = "results --with-text" * with_text or "results --search" * (filters["search"] is not None)
@@ -185,7 +185,7 @@ def results(
         *(["text"] if with_text else []),
         *_kept(found).values(),
     ]
-    if to is not None and table is not None:
+    if to is not None and table:
         count, place = write_table(to, table, rows, columns, append=append)
         counted = "row" if count == 1 else "rows"
         note(f"{count:,} {counted} of job {job} in table {table} of {place}{'' if count else NONE}.")
