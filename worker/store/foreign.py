@@ -121,8 +121,8 @@ def write_table(
 ) -> tuple[int, str]:
     """Writes the rows' `columns` into a table, all or nothing; how many there were, and the database's name.
 
-    The table (`labels` or `schema.labels`) is made, with text for ids and kept columns. One that is there must have exactly these columns, and is
-    only written to if `append`.
+    The table (`labels` or `schema.labels`) is made, with text for ids and kept columns. One that is there must have
+    exactly these columns, and is only written to if `append`.
 
     Raises:
         OptionInvalid: the table can't be written; nothing was.
