@@ -58,6 +58,15 @@ CASES: list[tuple[str, Any, list[str], int, int, int, str]] = [
         "encoding: utf-16",
     ),
     ("book.xlsx", SHEETS, ["--sheet", "march"], 2, 2, 1, "id column"),
+    (
+        "api.json",
+        json.dumps({"next": 2, "reviews": json.loads(f"[{NESTED.strip().replace(chr(10), ',')}]")}),
+        ["--text-column", "review.text"],
+        2,
+        0,
+        0,
+        "the array 'reviews'",
+    ),
     ("cr.txt", "Good.\rBad.\r", [], 2, 0, 0, "CR"),
     ("nested.jsonl", NESTED, ["--text-column", "review.text"], 2, 0, 0, "id column"),
     (
@@ -105,6 +114,7 @@ def test_what_can_only_be_guessed_wrong_is_refused_with_the_way(loracle: Loracle
     for name, content, way in (
         ("headless.csv", HEADLESS, "--columns label,text"),
         ("nested.jsonl", NESTED, "--text-column review.text"),
+        ("columns.json", '{"text": {"0": "Good."}, "label": {"0": 1}}', "columns.json > columns.jsonl"),
     ):
         (tmp_path / name).write_text(content)
         done = loracle("enqueue", name, "--adapter", "stub")

@@ -362,9 +362,10 @@ def choose_oracle(
 def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **values: Any) -> int:
     """Put review files into the queue; prints the id of each file's job.
 
-    FILE is csv, tsv, jsonl, parquet, txt (a review a line), a workbook (.xlsx, .ods, .xls, .xlsb), each also as .gz
-    or .zst, a directory of .txt files, - for a stream on stdin, or a database's URL with --query. The same file with
-    the same options is the same job: a second call returns it, and one that was interrupted goes on where it stopped.
+    FILE is csv, tsv, jsonl, json (an array, or an object with one), parquet, txt (a review a line), a workbook
+    (.xlsx, .ods, .xls, .xlsb), each also as .gz or .zst, a directory of .txt files, - for a stream on stdin, or a
+    database's URL with --query. The same file with the same options is the same job: a second call returns it, and
+    one that was interrupted goes on where it stopped.
 
     A database is only read: sqlite:///shop.db, postgresql://user@host/db, or what else SQLAlchemy has a driver for.
     PostgreSQL's password may stand in PGPASSWORD or ~/.pgpass. The same rows of the same query are the same job; to
@@ -385,8 +386,8 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
 
     How a table is written is guessed from its first lines, and announced: --delimiter, --quote. Without a header:
     --columns label,text, or --no-header and places (--text-column 2). --text-column title,text joins columns, and
-    --text-column review.text leads into an object of jsonl. Where texts begin with __label__X (fastText), X is the
-    label.
+    --text-column review.text leads into an object of json or jsonl. Where texts begin with __label__X (fastText), X
+    is the label.
 
     --policy adapter: the adapter labels, and nothing leaves this machine. oracle: the oracle labels. fallback: the
     adapter, and the oracle where it can't: its files are refused, a text kills its worker, or no adapter worker has

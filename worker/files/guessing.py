@@ -6,6 +6,8 @@ import codecs
 import csv
 import json
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from worker.errors import FileUnreadable
 from worker.files.columns import looks_like_text_column
@@ -17,6 +19,7 @@ _SUFFIXES = {
     ".tab": "tsv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".json": "json",
     ".parquet": "parquet",
     ".pq": "parquet",
     ".xlsx": "workbook",
@@ -33,6 +36,9 @@ SEP_LINE = re.compile(r'\ufeff?"?sep=([^"\r\n])"?\s*')
 
 PARQUET_MAGIC = b"PAR1"
 ZIP_MAGIC = b"PK\x03\x04"
+_DOCUMENT = re.compile(r'\[\s*(\{\s*["}]|\Z)|\{\s*("|\Z)')
+_ARRAY_FIRST = re.compile(r'\[|\{\s*"[^"]*"\s*:\s*\[\s*\{')
+_LITERAL = re.compile(r"[\s\ufeff\[]*\{\s*'[^'\n]*'\s*:")
 OLE_MAGIC = b"\xd0\xcf\x11\xe0"
 """Microsoft's container: an old workbook, or an encrypted one."""
 
@@ -64,11 +70,6 @@ def format_by_name(name: str) -> str | None:
 
 def format_by_line(line: str) -> str | None:
     """The format that a first line shows beyond doubt, None for any other line."""
-    if line.lstrip().startswith("{"):
-        try:
-            return "jsonl" if isinstance(json.loads(line), dict) else None
-        except (ValueError, RecursionError):
-            return None
     if SEP_LINE.fullmatch(line):
         return "csv"
     delimiter = sniff_delimiter(line)
@@ -81,6 +82,67 @@ def format_by_line(line: str) -> str | None:
     if any(looks_like_text_column(cell) for cell in cells):
         return "tsv" if delimiter == "\t" else "csv"
     return None
+
+
+def json_format(text: str, named: str | None, *, whole: bool) -> str | None:
+    """json or jsonl, None for what is neither; `text` is the beginning of a file, or the `whole` of it.
+
+    What is one record on one line as well as a document is what its name says, else jsonl.
+    """
+    text = text.lstrip("\ufeff \t\r\n")
+    if not (_DOCUMENT.match(text) or (text.startswith("[") and named in ("json", "jsonl"))):
+        return None
+    first, line_end, rest = text.partition("\n")
+    lines = [line for line in rest.split("\n")[: None if whole else -1] if line.strip()]
+    found = _loaded(first)
+    if found is None and not line_end and not whole:
+        # A line that is longer than what is seen.
+        return named if named in ("json", "jsonl") else "json" if _ARRAY_FIRST.match(text) else "jsonl"
+    if found is None:
+        records = any(line.startswith("{") and isinstance(_loaded(line), dict) for line in lines)
+        return "jsonl" if named == "jsonl" and records else "json"
+    if lines:
+        return "jsonl" if isinstance(found, dict) or _loaded(lines[0]) is not None else "json"
+    if isinstance(found, list):
+        return "json"
+    if not any(isinstance(value, (list, dict)) for value in found.values()):
+        return "jsonl"
+    return "json" if named == "json" or (_holds_reviews(found) and not _has_text(found)) else "jsonl"
+
+
+def _has_text(found: Mapping[str, Any]) -> bool:
+    """Whether an object or one within it has a text under a usual name."""
+    return any(
+        _has_text(value)
+        if isinstance(value, dict)
+        else isinstance(value, str) and looks_like_text_column(name)
+        for name, value in found.items()
+    )
+
+
+def _holds_reviews(found: Mapping[str, Any]) -> bool:
+    """Whether an object or one within it has an array of objects with such texts."""
+    return any(
+        _holds_reviews(value)
+        if isinstance(value, dict)
+        else isinstance(value, list) and value and isinstance(value[0], dict) and _has_text(value[0])
+        for value in found.values()
+    )
+
+
+def python_literal(text: str) -> bool | None:
+    """Whether Python's own notation begins with a list, None where it isn't Python's: `{'text': 'Good'}`."""
+    found = _LITERAL.match(text)
+    return None if found is None else "[" in found[0]
+
+
+def _loaded(line: str) -> Any:
+    """An object or an array, None for anything else."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, (dict, list)) else None
 
 
 def sniff_delimiter(header: str) -> str | None:
@@ -171,12 +233,8 @@ def _without_bom(block: bytes) -> str:
     return "utf-16-le" if block[1::2].count(b"\0") >= block[::2].count(b"\0") else "utf-16-be"
 
 
-def unknown_format(name: str, block: bytes) -> FileUnreadable:
+def unknown_format(name: str) -> FileUnreadable:
     """The error for a file whose format can't be told."""
-    if block.lstrip().startswith((b"[", b"{")):
-        return FileUnreadable(
-            f"{name} looks like JSON over several lines. Write one object a line, as jsonl, and read that."
-        )
     return FileUnreadable(
         f"{name} has an unknown format: neither its name nor its first line tells. "
         f"Choose one of {', '.join(TEXT_FORMATS)} with --format."

@@ -25,9 +25,23 @@ from worker.files.records import (
 from worker.files.sources import Line, LongLine, Source, decode_line, text_of
 from worker.reviews import Reject, Review
 
-# NaN and infinities are no JSON and no database takes them.
 _MOST_PATHS = 200
-_decode = json.JSONDecoder(parse_constant=lambda _: None).decode
+
+
+class Number(float):
+    """A number with a point or an exponent, which shows as it is written: the id 1.50 stays 1.50."""
+
+    def __init__(self, written: str) -> None:
+        self.written = written
+
+    def __str__(self) -> str:
+        return self.written
+
+
+# NaN and infinities are no JSON and no database takes them.
+DECODER = json.JSONDecoder(parse_float=Number, parse_constant=lambda _: None)
+
+NO_OBJECT = "broken line: no JSON object"
 
 
 class LineReader:
@@ -62,34 +76,37 @@ class LineReader:
         return text, None
 
 
-class JsonLinesReader(LineReader):
-    """Every line that isn't blank is an object whose members are the columns."""
+Found = tuple[int, dict[str, Any], str | None, bool]
+"""The line an object begins at, the object, what is wrong with it, and whether it may hold what SQL can't store."""
 
-    def __init__(self, source: Source, options: ReadOptions) -> None:
-        self._source = source
-        self._options = options
-        objects = self._first_objects()
+
+class ObjectReader(LineReader):
+    """Objects of JSON whose members are the columns."""
+
+    columns: Columns
+    announcements: list[str]
+
+    def _objects(self) -> Iterator[Found]:
+        raise NotImplementedError
+
+    def _choose(self, objects: Sequence[Mapping[str, Any]]) -> None:
+        """Chooses the columns by the first objects."""
         names = list(dict.fromkeys(name for found in objects for name in _paths(found)))
         top = {name for found in objects for name in found}
         values = {name: [_at(found, name) for found in objects] for name in names}
         nested = [name for name in names if name not in top]
         self.columns, self.announcements = choose_columns(
-            Header(source.name, names, values, nested=nested), options
+            Header(self._source.name, names, values, nested=nested), self._options
         )
 
     def _records(self) -> Iterator[Review | Reject]:
         columns, options = self.columns, self._options
         label_name, id_name = columns.label_cell, columns.id
-        row_no = 0
-        for line_no, line in enumerate(self._source.lines(), 1 + options.skip_lines):
-            if isinstance(line, bytes) and not line.strip():
-                continue
-            row_no += 1
-            found, problem = self._object(line)
+        for row_no, (line_no, found, problem, doubtful) in enumerate(self._objects(), 1):
             review = None
             if problem is None:
                 text, problem = text_of_cells([_at(found, name) for name in columns.texts], options)
-            if problem is None and isinstance(line, bytes) and b"\\u" in line:
+            if problem is None and doubtful:
                 problem = unstorable({name: _at(found, name) for name in columns.used})
             if problem is None:
                 review, problem = review_of(
@@ -103,18 +120,32 @@ class JsonLinesReader(LineReader):
                 )
             yield review or Reject(row_no, line_no, problem or "")
 
+
+class JsonLinesReader(ObjectReader):
+    """Every line that isn't blank is an object."""
+
+    def __init__(self, source: Source, options: ReadOptions) -> None:
+        self._source = source
+        self._options = options
+        self._choose(self._first_objects())
+
+    def _objects(self) -> Iterator[Found]:
+        for line_no, line in enumerate(self._source.lines(), 1 + self._options.skip_lines):
+            if isinstance(line, LongLine) or line.strip():
+                yield line_no, *self._object(line), isinstance(line, bytes) and b"\\u" in line
+
     def _object(self, line: Line) -> tuple[dict[str, Any], str | None]:
         text, problem = self._text(line)
         if problem is not None:
             return {}, problem
         try:
-            found = _decode(text)
+            found = DECODER.decode(text)
         except json.JSONDecodeError as error:
             return {}, f"broken line: no valid JSON ({error.msg}, column {error.colno})"
         except (ValueError, RecursionError):
             return {}, "broken line: JSON nested too deeply or with too long a number"
         if not isinstance(found, dict):
-            return {}, "broken line: no JSON object"
+            return {}, NO_OBJECT
         return found, None
 
     def _first_objects(self) -> list[dict[str, Any]]:
@@ -128,10 +159,9 @@ class JsonLinesReader(LineReader):
             raise FileUnreadable(f"{self._source.name} is empty.")
         objects = [found for line in filled[:GUESS_RECORDS] if (found := self._object(line)[0])]
         if not objects:
-            is_array = isinstance(filled[0], bytes) and filled[0].lstrip().startswith(b"[")
-            hint = " It looks like a JSON array: write one object a line." if is_array else ""
             raise FileUnreadable(
-                f"{self._source.name} is no jsonl file: none of its first lines is a JSON object.{hint}"
+                f"{self._source.name} is no jsonl file: none of its first lines is a JSON object. If it is JSON over "
+                "several lines, or an array, read it with --format json."
             )
         return objects
 

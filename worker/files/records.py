@@ -12,7 +12,7 @@ from worker.errors import OptionInvalid
 from worker.files.gold import FASTTEXT, MARKERS, Meanings
 from worker.reviews import Review
 
-TEXT_FORMATS = ("csv", "tsv", "jsonl", "txt")
+TEXT_FORMATS = ("csv", "tsv", "jsonl", "json", "txt")
 FORMATS = (*TEXT_FORMATS, "parquet", "workbook", "dir")
 
 MAX_CHARS = 200_000

@@ -14,16 +14,19 @@ from worker.errors import FileUnreadable, OptionInvalid
 from worker.files.columns import Columns
 from worker.files.delimited import DelimitedReader
 from worker.files.directory import DirectoryReader
+from worker.files.document import LITERAL_LINES, LITERAL_LIST, JsonReader, convert
 from worker.files.guessing import (
     check_text,
     format_by_bytes,
     format_by_line,
     format_by_name,
+    json_format,
+    python_literal,
     unknown_format,
 )
 from worker.files.lines import JsonLinesReader, PlainReader
 from worker.files.parquet import ParquetReader
-from worker.files.records import ReadOptions
+from worker.files.records import FIRST_BLOCK_BYTES, ReadOptions
 from worker.files.rows import RowReader, Rows
 from worker.files.sources import FileSource, Source, StreamSource, text_of, unpacked
 from worker.files.workbook import WorkbookReader
@@ -206,14 +209,17 @@ def _open_file(source: FileSource, options: ReadOptions) -> ReviewFile:
     else:
         # What is named as a workbook and is none may be any text.
         fmt = options.format or (None if named == "workbook" else named)
-        doubt = check_text(
-            source.name, source.first_block(), source.encoding, has_header=fmt in ("csv", "tsv")
-        )
+        block = source.first_block()
+        doubt = check_text(source.name, block, source.encoding, has_header=fmt in ("csv", "tsv"))
         announcements += [doubt] if doubt else []
+        if options.format is None and fmt in (None, "json", "jsonl"):
+            fmt = _json_format(source, block, whole=len(block) < FIRST_BLOCK_BYTES) or fmt
+            if fmt is not None and fmt != named:
+                announcements.append(f"format: {fmt} (guessed from the first line; --format chooses another)")
     if fmt is None:
         fmt = format_by_line(text_of(source.head(), source.encoding))
         if fmt is None:
-            raise unknown_format(source.name, block)
+            raise unknown_format(source.name)
         announcements.append(f"format: {fmt} (guessed from the first line; --format chooses another)")
     reader = _reader(source, fmt, options, packed=source.packed)
     announcements += _about_lines(source)
@@ -237,7 +243,9 @@ def _open_stream(source: StreamSource, options: ReadOptions) -> ReviewFile:
     found = format_by_bytes(source.name, head_bytes, fmt)
     if found is not None:
         fmt = found
-    else:
+    elif fmt is None and (fmt := _json_format(source, source.peek_text(), whole=False)) is not None:
+        announcements.append(f"format: {fmt} (guessed from the first line; --format chooses another)")
+    if fmt not in ("parquet", "workbook", "json"):
         head = source.head()
         if not head:
             raise FileUnreadable(f"{source.name} is empty.")
@@ -261,6 +269,23 @@ def _open_stream(source: StreamSource, options: ReadOptions) -> ReviewFile:
     )
 
 
+def _json_format(source: Source, block: bytes, *, whole: bool) -> str | None:
+    """json or jsonl by the first bytes, None for neither.
+
+    Raises:
+        FileUnreadable: it is Python's own notation.
+    """
+    text = block.decode(source.encoding, "replace")
+    if (is_list := python_literal(text)) is not None:
+        code = LITERAL_LIST if is_list else LITERAL_LINES
+        encoding = "utf-8-sig" if source.written == "utf-8" else source.written
+        raise FileUnreadable(
+            f"{source.name} holds Python's own notation ({text.lstrip()[:12]}…), not JSON. Turn it into jsonl: "
+            + convert(code.format(encoding), source)
+        )
+    return json_format(text, format_by_name(source.name), whole=whole)
+
+
 def _about_lines(source: Source) -> list[str]:
     return (
         ["its lines end with CR alone, as old Macs wrote them, and are cut there"] if source.cut_at_cr else []
@@ -274,6 +299,7 @@ def _reader(source: Source, fmt: str, options: ReadOptions, *, packed: bool) -> 
         ("--columns", options.columns, (*delimited, "workbook")),
         ("--delimiter", options.delimiter, delimited),
         ("--quote", options.quote, delimited),
+        ("--skip-lines", options.skip_lines, (*delimited, "jsonl", "txt", "workbook")),
         ("--sheet", options.sheet, ("workbook",)),
     ):
         if given and fmt not in formats:
@@ -287,6 +313,8 @@ def _reader(source: Source, fmt: str, options: ReadOptions, *, packed: bool) -> 
         return WorkbookReader(source, options, packed=packed)
     if fmt == "parquet":
         return ParquetReader(source, options, packed=packed)
+    if fmt == "json":
+        return JsonReader(source, options)
     if fmt == "jsonl":
         return JsonLinesReader(source, options)
     if options.names_a_column:

@@ -38,8 +38,8 @@ class FileSource:
         self.name = path.name
         self.size_bytes: int | None = path.stat().st_size
         self._options = options
-        self._written = options.encoding
-        self.encoding, self._recode = _line_encoding(self._written)
+        self.written = options.encoding
+        self.encoding, self._recode = _line_encoding(self.written)
         self._counted: Counted | None = None
         self.packed = False
         self.cut_at_cr = False
@@ -51,10 +51,10 @@ class FileSource:
 
     def see(self, block: bytes) -> list[str]:
         """Takes the encoding that a byte-order mark says, and gives what to announce."""
-        written = bom_encoding(block, self._written)
+        written = bom_encoding(block, self.written)
         if written is None:
             return []
-        self._written = written
+        self.written = written
         self.encoding, self._recode = _line_encoding(written)
         return [f"encoding: {written} (its byte-order mark says so)"]
 
@@ -71,7 +71,7 @@ class FileSource:
         if not as_text:
             return stream
         if self._recode:
-            stream = recoded(stream, self._written, self.name)
+            stream = recoded(stream, self.written, self.name)
         self.cut_at_cr = ends_with_cr(stream.peek())
         return _cut_at_cr(stream) if self.cut_at_cr else stream
 
@@ -102,8 +102,8 @@ class StreamSource:
         self.name = name
         self.size_bytes: int | None = None
         self._options = options
-        self._written = options.encoding
-        self.encoding, self._recode = _line_encoding(self._written)
+        self.written = options.encoding
+        self.encoding, self._recode = _line_encoding(self.written)
         self._counted = Counted(stream, close_source=owned)
         self._stream = unpacked(io.BufferedReader(self._counted, BUFFER_BYTES), name)
         self._head: list[Line] | None = None
@@ -119,12 +119,17 @@ class StreamSource:
         """The first bytes that came, at least one unless the stream is empty."""
         return self._stream.peek(4)
 
+    def peek_text(self) -> bytes:
+        """The same as text in `encoding`."""
+        block = self.peek()
+        return block.decode(self.written, "replace").encode(self.encoding) if self._recode else block
+
     def see(self, block: bytes) -> list[str]:
         """Takes the encoding that a byte-order mark says, and gives what to announce."""
-        written = bom_encoding(block, self._written)
+        written = bom_encoding(block, self.written)
         if written is None:
             return []
-        self._written = written
+        self.written = written
         self.encoding, self._recode = _line_encoding(written)
         return [f"encoding: {written} (its byte-order mark says so)"]
 
@@ -132,8 +137,7 @@ class StreamSource:
         """The lines up to the first that isn't blank; `lines` gives them again."""
         if self._head is not None:
             return self._head
-        if self._recode:
-            self._stream = recoded(self._stream, self._written, self.name)
+        self._stream = self.open()
         self.cut_at_cr = ends_with_cr(self._stream.peek())
         if self.cut_at_cr:
             self._stream = _cut_at_cr(self._stream)
@@ -151,6 +155,8 @@ class StreamSource:
         return lines
 
     def open(self, *, as_text: bool = True) -> io.BufferedReader:
+        if as_text and self._recode:
+            return recoded(self._stream, self.written, self.name)
         return self._stream
 
     def close(self) -> None:
@@ -160,11 +166,14 @@ class StreamSource:
 Source = FileSource | StreamSource
 
 
-def spooled(source: Source) -> IO[bytes]:
-    """The unpacked bytes in a temporary file, for a format that needs to jump about in it."""
+def spooled(source: Source, *, as_text: bool = False) -> IO[bytes]:
+    """The unpacked bytes in a temporary file, for a format that needs to jump about in it.
+
+    `as_text` turns encodings whose lines can't be cut into UTF-8.
+    """
     file = tempfile.TemporaryFile(prefix="loracle-")  # noqa: SIM115  the caller closes it
     try:
-        with source.open(as_text=False) as stream:
+        with source.open(as_text=as_text) as stream:
             shutil.copyfileobj(stream, file, BUFFER_BYTES)
     except BaseException:
         file.close()

@@ -145,9 +145,8 @@ def test_directory_without_txt_files_is_refused(tmp_path):
 
 
 def test_unknown_format_is_refused_with_the_known_ones(tmp_path):
-    assert "Choose one of csv, tsv, jsonl, txt" in refusal(tmp_path / "r.dat", "hello world\n")
-    assert "one object a line" in refusal(tmp_path / "r.json", '[{"text": "a"}]\n')
-    assert "JSON array" in refusal(tmp_path / "r.jsonl", '[{"text": "a"}]\n')
+    assert "Choose one of csv, tsv, jsonl, json, txt" in refusal(tmp_path / "r.dat", "hello world\n")
+    assert "--format json" in refusal(tmp_path / "r.jsonl", '[{"text": "a"}]\n', format="jsonl")
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from worker.files import ReadOptions, open_reviews
-from worker.files.gold import MARKERS
+from worker.files.gold import FASTTEXT, MARKERS
 from worker.reviews import Reject, Review
 
 quickly = settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=40)
-readable = texts.filter(lambda text: text.strip() not in {"", *MARKERS})
+readable = texts.filter(lambda text: text.strip() not in {"", *MARKERS} and not text.startswith(FASTTEXT))
 
 
 def read(path, skip=0, **options):
