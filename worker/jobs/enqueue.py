@@ -450,11 +450,13 @@ def enqueue_file(
     """
     position, reviews, rejects = job.records_read, job.reviews_read, job.rejected
     unreadable = rejects - job.without_text - job.other_language
-    if position and source.query is not None:
-        _check_order(job, source, ledger)
     max_rejects = source.options.max_rejects
     # From the beginning again: what is said of the file is said of all of it.
-    records = itertools.islice(source.records(), position, None)
+    records = source.records()
+    if source.query is None:
+        records = itertools.islice(records, position, None)
+    elif position:
+        _check_order(job, itertools.islice(records, position), ledger)
     looked_at = LOOKED_AT_FROM
     # Whole batches: rejects between the reviews must not cut one short.
     size = max(1, CHUNK // job.batch_size) * job.batch_size
@@ -492,11 +494,10 @@ def enqueue_file(
     ledger.jobs.seal(job.id)
 
 
-def _check_order(job: Job, source: Source, ledger: Ledger) -> None:
+def _check_order(job: Job, before: Iterator[Review | Reject], ledger: Ledger) -> None:
     """A database may give the same rows in another order: what was read of them must come first again."""
     with closing(ledger.jobs.stored(job.id)) as stored:
-        again = itertools.islice(source.records(), job.records_read)
-        for record in again:
+        for record in before:
             found = None
             if isinstance(record, Review):
                 digest = hashlib.sha256(record.text.encode()).digest()
