@@ -88,9 +88,6 @@ class Bulk(BulkScorer):
             return []
         texts = [review.text for review in reviews]
         lines = self.plan("score", [False] * len(texts))
-        if not lines:
-            # The ledger ends a Bulk without requests when it is claimed.
-            return []
         content = self.content(lines, texts)
         remote_id = self.submit(self.upload(content), "", content)
         while (batch := self.look(remote_id)).status not in OVER:
