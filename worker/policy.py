@@ -16,6 +16,7 @@ RequestReason = Literal["policy", "fallback", "cascade", "audit", "language"]
 DEFERRED: tuple[RequestReason, ...] = ("cascade", "language")
 """Reasons for which the adapter has given a label, and the oracle decides."""
 KINDS: tuple[PolicyKind, ...] = get_args(PolicyKind)
+REASONS: tuple[RequestReason, ...] = get_args(RequestReason)
 
 _TEXT = re.compile(r"(\w+)(?: --below (\S+))?(?: --audit (\S+) --audit-seed (-?\d+))?")
 

@@ -14,10 +14,11 @@ from sqlalchemy import Engine
 from tests.contract.asking import ORACLE, answer_all
 from tests.contract.enqueued import enqueue, in_batches, outcomes, spec, sql, work_off
 from tests.unit.agreement_tables import pair_of
-from worker.agreement.columns import NONE, REASONS, Raters
+from worker.agreement.columns import NONE, Raters
 from worker.agreement.intervals import Estimate
 from worker.agreement.measure import Measurement
 from worker.errors import JobUnknown
+from worker.policy import REASONS
 from worker.quality.measured import kept_agreement, record_agreement, refresh_agreement
 from worker.reviews import Failure, Review, Score, ScorerIdentity
 from worker.store.agreements import AgreementQueries

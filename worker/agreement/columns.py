@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from worker.policy import DEFERRED, Policy, RequestReason
-
-REASONS: tuple[RequestReason, ...] = get_args(RequestReason)
-"""Why the oracle was asked; a review's reason is the place in here."""
+from worker.policy import DEFERRED, REASONS, Policy, RequestReason
 
 NONE = -1
 """The code of "no label" and of "not asked"."""

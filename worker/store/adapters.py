@@ -18,14 +18,13 @@ from sqlalchemy import Connection, Engine, Select, func, insert, select
 from worker import __version__
 from worker.errors import AdapterInvalid, AdapterUnknown, CacheUnusable, HostUnfit
 from worker.model.manifest import MANIFEST, Manifest
+from worker.scorers.stub import LABELS
 from worker.store.engine import now, read, reads, writes
 from worker.store.inserts import upserting
 from worker.store.tables import Activation, Adapter, Job
 
 STUB = "stub"
 """Name and sha256 of the adapter without files. Only the sha256 tells it from one that was given its name."""
-
-STUB_LABELS = ("negative", "positive")
 
 SHORTEST_PREFIX = 4
 LARGEST_ID = 2**63 - 1
@@ -59,7 +58,7 @@ class AdapterRow:
 
 def adapter_labels(sha256: str, manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """The labels that the adapter of this hash and manifest gives, in the order of its manifest."""
-    return STUB_LABELS if sha256 == STUB else tuple(manifest["labels"])
+    return LABELS if sha256 == STUB else tuple(manifest["labels"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
-from worker.agreement.columns import NONE, REASONS, Codes, Raters
+from worker.agreement.columns import NONE, Codes, Raters
+from worker.policy import REASONS
 from worker.store.adapters import adapter_labels
 from worker.store.inserts import on_postgresql
 from worker.store.job_rows import read_job

@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from worker.policy import RequestReason
+from worker.policy import REASONS
 from worker.reviews import LANES, JobState
 
 BigId = BigInteger().with_variant(Integer, "sqlite")
@@ -38,7 +38,6 @@ Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresq
 JOB_STATES: tuple[str, ...] = get_args(JobState)
 BATCH_STATES = ("queued", "running", "done", "split", "failed", "cancelled", "submitted", "parked")
 REQUEST_STATES = ("open", "packed", "labelled", "refused", "unanswered", "failed")
-REQUEST_REASONS: tuple[str, ...] = get_args(RequestReason)
 BULK_STATES = ("packed", "submitted", "collected", "failed")
 TEXTS = ("kept", "deleting", "deleted")
 RATERS = ("adapter", "oracle")
@@ -341,7 +340,7 @@ class Request(Table):
     __tablename__ = "requests"
     __table_args__ = (
         _one_of("state", REQUEST_STATES),
-        _one_of("reason", REQUEST_REASONS),
+        _one_of("reason", REASONS),
         ForeignKeyConstraint(["job_id", "row_no"], ["reviews.job_id", "reviews.row_no"], ondelete="CASCADE"),
         # Progress counts by it without reading the rows.
         Index(None, "job_id", "state", "reason"),

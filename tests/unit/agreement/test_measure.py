@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from tests.unit.agreement_tables import cascade_of, counted, many_of, pair_of
-from worker.agreement.columns import NONE, REASONS, Raters, uniform_audit
+from worker.agreement.columns import NONE, Raters, uniform_audit
 from worker.agreement.intervals import Estimate
 from worker.agreement.measure import Measurement, measure
-from worker.policy import Policy
+from worker.policy import REASONS, Policy
 
 LABELS = ("neg", "pos")
 JOB = 7

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from worker.agreement.cascade import GRID, Share, Threshold, thresholds
-from worker.agreement.columns import NONE, REASONS, Raters
-from worker.policy import Policy
+from worker.agreement.columns import NONE, Raters
+from worker.policy import REASONS, Policy
 
 LABELS = ("neg", "pos")
 # Its audit draws hardly any review: which ones are audited, the reasons say.
