@@ -9,7 +9,8 @@ from typing import Any
 
 from worker.errors import ColumnMissing
 from worker.files.gold import FASTTEXT, LABEL_WORDS, MARKERS, NUMBER, suggestion
-from worker.files.records import ReadOptions, as_name
+from worker.files.records import ReadOptions, as_json, as_name, review_of, text_of_cells, unstorable
+from worker.reviews import Review
 
 TEXT_NAMES = (
     "text", "review", "review_text", "reviewtext", "review_body", "reviewbody", "review_content", "body",
@@ -60,6 +61,32 @@ class Columns:
         """Every column that is read, each once."""
         named = (*self.texts, self.label_cell, self.id, *self.kept)
         return tuple(dict.fromkeys(name for name in named if name is not None))
+
+
+def review_of_cells(
+    row_no: int,
+    cells: Mapping[str, Any],
+    columns: Columns,
+    options: ReadOptions,
+    *,
+    line_no: int,
+    storable: bool = False,
+) -> tuple[Review | None, str | None]:
+    """The review in a record's cells, by the names of `columns.used`, or why there is none; `storable` cells hold
+    nothing that a database can't keep."""
+    text, problem = text_of_cells([cells[name] for name in columns.texts], options)
+    problem = problem or (None if storable else unstorable(cells))
+    if problem is not None:
+        return None, problem
+    return review_of(
+        row_no,
+        text,
+        as_name(cells[columns.id]) if columns.id is not None else None,
+        as_name(cells[columns.label_cell]) if columns.label_cell is not None else None,
+        {name: as_json(cells[name]) for name in columns.kept},
+        options,
+        line_no=line_no,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,19 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from worker.errors import FileUnreadable
-from worker.files.columns import Columns, Header, choose_columns, fasttext_announcement
+from worker.files.columns import Columns, Header, choose_columns, fasttext_announcement, review_of_cells
 from worker.files.gold import FASTTEXT
 from worker.files.records import (
     GUESS_RECORDS,
     LINE_TOO_LONG,
     NUL,
     ReadOptions,
-    as_json,
-    as_name,
     review_of,
-    text_of_cells,
     text_problem,
-    unstorable,
 )
 from worker.files.sources import Line, LongLine, Source, decode_line, text_of
 from worker.reviews import Reject, Review
@@ -101,22 +97,13 @@ class ObjectReader(LineReader):
 
     def _records(self) -> Iterator[Review | Reject]:
         columns, options = self.columns, self._options
-        label_name, id_name = columns.label_cell, columns.id
+        used = columns.used
         for row_no, (line_no, found, problem, doubtful) in enumerate(self._objects(), 1):
             review = None
             if problem is None:
-                text, problem = text_of_cells([_at(found, name) for name in columns.texts], options)
-            if problem is None and doubtful:
-                problem = unstorable({name: _at(found, name) for name in columns.used})
-            if problem is None:
-                review, problem = review_of(
-                    row_no,
-                    text,
-                    as_name(_at(found, id_name)) if id_name is not None else None,
-                    as_name(_at(found, label_name)) if label_name is not None else None,
-                    {name: as_json(_at(found, name)) for name in columns.kept},
-                    options,
-                    line_no=line_no,
+                cells = {name: _at(found, name) for name in used}
+                review, problem = review_of_cells(
+                    row_no, cells, columns, options, line_no=line_no, storable=not doubtful
                 )
             yield review or Reject(row_no, line_no, problem or "")
 

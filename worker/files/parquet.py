@@ -7,16 +7,11 @@ from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from worker.errors import ColumnMissing, FileUnreadable
-from worker.files.columns import Header, choose_columns, shown
+from worker.files.columns import Header, choose_columns, review_of_cells, shown
 from worker.files.records import (
     GUESS_RECORDS,
     NOT_UTF8,
     ReadOptions,
-    as_json,
-    as_name,
-    review_of,
-    text_of_cells,
-    unstorable,
 )
 from worker.files.sources import FileSource, Source, spooled
 from worker.reviews import Reject, Review
@@ -61,19 +56,7 @@ class ParquetReader:
         row_no = skip
         for cells in self._rows(columns.used, skip):
             row_no += 1
-            text, problem = text_of_cells([cells[name] for name in columns.texts], options)
-            problem = problem or unstorable({name: cells[name] for name in columns.used})
-            review = None
-            if problem is None:
-                review, problem = review_of(
-                    row_no,
-                    text,
-                    as_name(cells[columns.id]) if columns.id is not None else None,
-                    as_name(cells[columns.label_cell]) if columns.label_cell is not None else None,
-                    {name: as_json(cells[name]) for name in columns.kept},
-                    options,
-                    line_no=row_no,
-                )
+            review, problem = review_of_cells(row_no, cells, columns, options, line_no=row_no)
             yield review or Reject(row_no, row_no, problem or "")
 
     def _choose(self) -> Any:

@@ -9,16 +9,11 @@ from hashlib import sha256
 from typing import Any, Protocol
 
 from worker.errors import ColumnMissing, FileUnreadable, OptionInvalid
-from worker.files.columns import Header, choose_columns, listed, shown
+from worker.files.columns import Header, choose_columns, listed, review_of_cells, shown
 from worker.files.records import (
     GUESS_RECORDS,
     NOT_UNICODE,
     ReadOptions,
-    as_json,
-    as_name,
-    review_of,
-    text_of_cells,
-    unstorable,
 )
 from worker.reviews import Reject, Review
 
@@ -99,19 +94,7 @@ class RowReader:
             if row_no <= skip:
                 continue
             cells = {name: row[at] for name, at in places.items()}
-            text, problem = text_of_cells([cells[name] for name in columns.texts], options)
-            problem = problem or unstorable(cells)
-            review = None
-            if problem is None:
-                review, problem = review_of(
-                    row_no,
-                    text,
-                    as_name(cells[columns.id]) if columns.id is not None else None,
-                    as_name(cells[columns.label_cell]) if columns.label_cell is not None else None,
-                    {name: as_json(cells[name]) for name in columns.kept},
-                    options,
-                    line_no=row_no,
-                )
+            review, problem = review_of_cells(row_no, cells, columns, options, line_no=row_no)
             # Bytes that are no UTF-8 arrive as halves of surrogate pairs.
             yield review or Reject(
                 row_no, row_no, "not valid utf-8" if problem == NOT_UNICODE else problem or ""
