@@ -28,26 +28,14 @@ class LongLine:
 Line = bytes | LongLine
 
 
-class FileSource:
-    """A file on disk: every `open` begins at its start."""
+class _Encoded:
+    """A source's encoding: what the options say, or a byte-order mark."""
 
-    repeatable = True
-
-    def __init__(self, path: Path, options: ReadOptions) -> None:
-        self.path = path
-        self.name = path.name
-        self.size_bytes: int | None = path.stat().st_size
+    def __init__(self, options: ReadOptions) -> None:
         self._options = options
         self.written = options.encoding
         self.encoding, self._recode = _line_encoding(self.written)
-        self._counted: Counted | None = None
-        self.packed = False
         self.cut_at_cr = False
-
-    @property
-    def position(self) -> int:
-        """Bytes of the file on disk read so far."""
-        return self._counted.count if self._counted else 0
 
     def see(self, block: bytes) -> list[str]:
         """Takes the encoding that a byte-order mark says, and gives what to announce."""
@@ -57,6 +45,25 @@ class FileSource:
         self.written = written
         self.encoding, self._recode = _line_encoding(written)
         return [f"encoding: {written} (its byte-order mark says so)"]
+
+
+class FileSource(_Encoded):
+    """A file on disk: every `open` begins at its start."""
+
+    repeatable = True
+
+    def __init__(self, path: Path, options: ReadOptions) -> None:
+        self.path = path
+        self.name = path.name
+        self.size_bytes: int | None = path.stat().st_size
+        super().__init__(options)
+        self._counted: Counted | None = None
+        self.packed = False
+
+    @property
+    def position(self) -> int:
+        """Bytes of the file on disk read so far."""
+        return self._counted.count if self._counted else 0
 
     def open(self, *, as_text: bool = True) -> io.BufferedReader:
         """The unpacked bytes; `as_text` turns encodings whose lines can't be cut into UTF-8."""
@@ -93,7 +100,7 @@ class FileSource:
         """Nothing stays open between reads."""
 
 
-class StreamSource:
+class StreamSource(_Encoded):
     """A stream, read once, never further ahead than the line that is asked for."""
 
     repeatable = False
@@ -101,14 +108,11 @@ class StreamSource:
     def __init__(self, stream: IO[bytes], name: str, options: ReadOptions, *, owned: bool = False) -> None:
         self.name = name
         self.size_bytes: int | None = None
-        self._options = options
-        self.written = options.encoding
-        self.encoding, self._recode = _line_encoding(self.written)
+        super().__init__(options)
         self._counted = Counted(stream, close_source=owned)
         self._stream = unpacked(io.BufferedReader(self._counted, BUFFER_BYTES), name)
         self._head: list[Line] | None = None
         self._lines: Iterator[Line] | None = None
-        self.cut_at_cr = False
 
     @property
     def position(self) -> int:
@@ -123,15 +127,6 @@ class StreamSource:
         """The same as text in `encoding`."""
         block = self.peek()
         return block.decode(self.written, "replace").encode(self.encoding) if self._recode else block
-
-    def see(self, block: bytes) -> list[str]:
-        """Takes the encoding that a byte-order mark says, and gives what to announce."""
-        written = bom_encoding(block, self.written)
-        if written is None:
-            return []
-        self.written = written
-        self.encoding, self._recode = _line_encoding(written)
-        return [f"encoding: {written} (its byte-order mark says so)"]
 
     def head(self) -> list[Line]:
         """The lines up to the first that isn't blank; `lines` gives them again."""
