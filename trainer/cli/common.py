@@ -12,7 +12,6 @@ import click
 
 from worker.errors import TrainingInvalid
 from worker.logs import Progress
-from worker.model.manifest import is_language
 from worker.reviews import duration
 
 if TYPE_CHECKING:
@@ -55,19 +54,6 @@ def read_data(
     for announcement in reviews.announcements:
         click.echo(announcement, err=True)
     return reviews, found
-
-
-def read_languages(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    """The codes of --languages."""
-    if value is None:
-        return None
-    codes = tuple(names(value.lower(), "--languages"))
-    for code in codes:
-        if not is_language(code):
-            raise TrainingInvalid(
-                f"--languages {value!r}: '{code}' is no code of a language, such as en or de."
-            )
-    return codes
 
 
 @contextmanager

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from trainer.cli.common import DEVICE, JSON, LIMIT, names, read_data, read_languages, scoring_progress
+from trainer.cli.common import DEVICE, JSON, LIMIT, names, read_data, scoring_progress
 from trainer.config import CHECKPOINT, RECIPES, Schedule, TrainConfig, check_out, run_directory
 from worker.errors import AdapterInvalid, TrainingInvalid
 from worker.files.languages import clear_language
-from worker.files.options import NAMES, file_options, read_options
+from worker.files.options import NAMES, file_options, languages_option, read_options
 from worker.model.encoding import Cleaning, Encoding, Truncation
 from worker.reviews import DTYPES
 
@@ -87,12 +87,7 @@ def setting(name: str, kind: Any, text: str, *, flag: str | None = None) -> Call
 @setting("dtype", click.Choice(DTYPES), "Number format of the products.")
 @LIMIT
 @click.option("--license", "license_id", help="For the model card, such as apache-2.0.")
-@click.option(
-    "--languages",
-    callback=read_languages,
-    metavar="en,de",
-    help="Of the texts, for the manifest.  [default: what they are in, if that is clear]",
-)
+@languages_option("Of the texts, for the manifest.  [default: what they are in, if that is clear]")
 @click.option("--restart", is_flag=True, help="Begin anew where an interrupted run left a checkpoint.")
 @JSON
 def train(

@@ -29,6 +29,7 @@ from worker.cli.common import (
     print_table,
 )
 from worker.errors import AdapterInvalid
+from worker.files.options import languages_option
 from worker.model.bases import check_adapter
 from worker.model.encoding import Cleaning, Encoding, Truncation
 from worker.model.manifest import BUNDLED, Manifest
@@ -317,6 +318,7 @@ def add(directory: Path, activated: bool, no_verify: bool, as_json: bool) -> Non
     show_default=True,
     help="What is taken out of texts.",
 )
+@languages_option("Of the texts it was trained on; without, files aren't checked for others.")
 @click.option("--base", metavar="NAME|DIR", help="Its base model (else as its configuration says).")
 @click.option("--name", help="Name of the adapter.  [default: the directory's]")
 @click.option(
@@ -328,6 +330,7 @@ def import_command(
     max_length: int | None,
     truncation: Truncation,
     cleaning: Cleaning,
+    languages: tuple[str, ...] | None,
     base: str | None,
     name: str | None,
     out: Path | None,
@@ -356,6 +359,7 @@ def import_command(
         labels=[one.strip() for one in labels.split(",")] if labels else (),
         encoding=Encoding(max_length, truncation, cleaning),
         base_id=base or settings.base_model,
+        languages=languages or (),
     )
     if not labels:
         note(f"labels: {', '.join(manifest.labels)} (from the base's configuration; --labels says otherwise)")

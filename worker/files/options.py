@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
+from worker.errors import OptionInvalid
 from worker.files.records import FORMATS, QUOTES, ReadOptions
+from worker.model.manifest import is_language
 
 Command = Callable[..., Any]
 
@@ -88,3 +90,18 @@ def read_options(values: Mapping[str, Any], **more: Any) -> ReadOptions:
     """
     named = {name.removesuffix("_"): values[name] for name in NAMES}
     return ReadOptions(**named, **more)
+
+
+def languages_option(help_: str) -> Callable[[Command], Command]:
+    """The option that says which languages an adapter's texts are in."""
+    return click.option("--languages", metavar="en,de", callback=_languages, help=help_)
+
+
+def _languages(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    codes = tuple(dict.fromkeys(code.strip().lower() for code in value.split(",")))
+    for code in codes:
+        if not is_language(code):
+            raise OptionInvalid(f"--languages {value}: {code!r} is no code of two letters, such as en or de.")
+    return codes

@@ -205,8 +205,8 @@ class Source:
     ) -> None:
         if options.other_languages != "keep" and not languages:
             raise OptionInvalid(
-                f"--other-languages {options.other_languages} needs an adapter that says its languages. Train it "
-                'with --languages, or write "languages": ["en"] into its manifest.json and add it again.'
+                f"--other-languages {options.other_languages} needs an adapter that says its languages. Train or "
+                'import it with --languages, or write "languages": ["en"] into its manifest.json and add it again.'
             )
         self.query = path if isinstance(path, Query) else None
         self.file: ReviewFile = (

@@ -94,6 +94,7 @@ def import_adapter(
     labels: Sequence[str],
     encoding: Encoding,
     base_id: str | None = None,
+    languages: tuple[str, ...] = (),
 ) -> Manifest:
     """Writes a copy with tokenizer, manifest and probes into the new directory `out`; the original stays as it is.
 
@@ -132,7 +133,7 @@ def import_adapter(
     classifier = Classifier(pretrained.model, tokenizer, labels, encoding, base)
     classifier.model = with_adapter(pretrained.model, plain.directory)
     training = {"imported_from": "PEFT", "lora": training_summary(classifier.model.peft_config["default"])}
-    manifest = classifier.save(out, name=name, training=training, metrics={})
+    manifest = classifier.save(out, name=name, training=training, metrics={}, languages=languages)
     try:
         # PEFT passes over tensors for which the base has no layer.
         if lost := sorted(_shapes(plain.directory).keys() - _shapes(out).keys()):

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.contract.enqueued import sql
-from worker.errors import FileUnreadable, LoracleError, TooManyRejects
+from worker.errors import FileUnreadable, LoracleError, OptionInvalid, TooManyRejects
 from worker.files import ReadOptions
-from worker.jobs.enqueue import Adapter, EnqueueOptions, Source, enqueue_file, open_job, preview
+from worker.jobs.enqueue import (
+    OTHER_LANGUAGES,
+    Adapter,
+    EnqueueOptions,
+    Source,
+    enqueue_file,
+    open_job,
+    preview,
+)
 from worker.store.engine import make_engine
 from worker.store.ledger import Ledger
 
@@ -63,3 +72,88 @@ def test_a_file_and_a_stream_of_it_have_the_same_gold(tmp_path: Path, data: str,
         told = [*source.announcements]
         assert preview(source).gold == gold
         assert sum("no gold label is taken" in line for line in [*told, *source.notes]) == (gold == 0)
+
+
+ENGLISH, GERMAN = "We liked the food and the service.", "Das Essen war kalt und der Service unfreundlich."
+MIXED = f"text\n{ENGLISH}\n{GERMAN}\nok\nnan\n{GERMAN}\n{ENGLISH}\n"
+
+
+def mixed(tmp_path: Path, **options: Any) -> Source:
+    (tmp_path / "mixed.csv").write_text(MIXED)
+    made = EnqueueOptions(ReadOptions(), batch_size=2, max_rejects=0.0, **options)
+    return Source(tmp_path / "mixed.csv", made, LABELS, ("en",))
+
+
+def test_reviews_in_other_languages_are_rejects_with_line_and_reason(tmp_path: Path) -> None:
+    found = preview(mixed(tmp_path, other_languages="reject"))
+    assert (found.reviews, found.rejected, found.without_text, found.other_language) == (3, 3, 1, 2)
+    assert [(one.line_no, one.reason) for one in found.rejects if one.other_language] == [
+        (3, "not English (de)"),
+        (6, "not English (de)"),
+    ]
+    # They say nothing of the file's state.
+    assert found.too_many is None
+    # The first reviews, and a random sample, are taken among those that are left.
+    assert preview(mixed(tmp_path, other_languages="reject", limit=2)).reviews == 2
+    assert preview(mixed(tmp_path, other_languages="reject", sample=3)).reviews == 3
+
+
+def test_a_file_of_a_directory_that_is_refused_is_named(tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "a (1).txt").write_text(GERMAN)
+    source = Source(
+        tmp_path / "all", EnqueueOptions(ReadOptions(), other_languages="reject"), LABELS, ("en", "fr")
+    )
+    (reject,) = preview(source).rejects
+    assert (reject.reason, reject.other_language) == ("a (1).txt: not English or French (de)", True)
+
+
+def test_an_option_for_other_languages_is_another_job_and_needs_to_know_the_adapters(tmp_path: Path) -> None:
+    adapter = Adapter(1, "0" * 64, LABELS, ("en",))
+    assert len({mixed(tmp_path, other_languages=one).identity(adapter, "") for one in OTHER_LANGUAGES}) == 3
+    with pytest.raises(OptionInvalid, match="languages"):
+        Source(tmp_path / "mixed.csv", EnqueueOptions(ReadOptions(), other_languages="reject"), LABELS)
+
+
+def test_an_enqueue_that_was_interrupted_still_speaks_of_the_whole_file(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.jobs.enqueue.CHUNK", 2)
+    engine = make_engine(sqlite_url)
+    ledger = Ledger(engine)
+    adapter = Adapter(ledger.adapters.register_stub(), "0" * 64, LABELS, ("en",))
+    job, _ = open_job(mixed(tmp_path, other_languages="reject"), adapter, ledger)
+
+    def interrupt(reviews: int, rejects: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        enqueue_file(job, mixed(tmp_path, other_languages="reject"), ledger, after_chunk=interrupt)
+    source = mixed(tmp_path, other_languages="reject")
+    job, new = open_job(source, adapter, ledger)
+    assert (new, job.records_read) == (False, 3)
+    enqueue_file(job, source, ledger)
+    job, _ = open_job(source, adapter, ledger)
+    assert (job.records_read, job.rejected, job.without_text, job.other_language) == (6, 3, 1, 2)
+    assert job.languages == {"expected": ["en"], "looked_at": 5, "sampled": False, "others": {"de": 2}}
+    engine.dispose()
+
+
+def test_a_stream_that_never_ends_says_early_what_it_is_in(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.jobs.enqueue.CHUNK", 10)
+    engine = make_engine(sqlite_url)
+    ledger = Ledger(engine)
+    stream = io.BytesIO(f"text\n{ENGLISH}\n{GERMAN}\n".encode() + f"{GERMAN}\n".encode() * 98)
+    source = Source(stream, EnqueueOptions(ReadOptions(format="csv"), batch_size=10), LABELS, ("en",))
+    job, _ = open_job(source, Adapter(ledger.adapters.register_stub(), "0" * 64, LABELS, ("en",)), ledger)
+    told: list[object] = []
+
+    def look() -> None:
+        told.append(sql(engine, "SELECT languages IS NOT NULL, sealed_at FROM jobs"))
+
+    enqueue_file(job, source, ledger, after_look=look)
+    assert told == [[(1, None)]] * 3
+    assert "99 % of 100 reviews don't look English (de)" in source.notes[-1]
+    engine.dispose()
