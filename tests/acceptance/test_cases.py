@@ -110,6 +110,28 @@ def test_files_of_each_kind_are_read_right(loracle: Loracle, tmp_path: Path, kin
         assert said in done.stderr or said == f"{reviews} reviews", (name, done.stderr)
 
 
+def test_reviews_in_other_languages_are_announced_kept_with_the_job_and_left_out(
+    loracle: Loracle, tmp_path: Path
+) -> None:
+    german = "Das Essen war kalt und der Service unfreundlich\n"
+    (tmp_path / "mixed.txt").write_text("We liked the food and the service\n" * 3 + german * 3 + "ok\n")
+    kept = loracle("enqueue", "mixed.txt")
+    assert "43 % of 7 reviews don't look English (de)" in kept.stderr
+    assert "43 % of 7 reviews don't look English (de)" in loracle("status", "1").stdout
+    assert loracle("enqueue", "mixed.txt", "--other-languages", "reject").stdout == "2\n"
+    status = json.loads(loracle("status", "2", "--rejects", "--json").stdout)
+    assert (status["reviews"], status["rejected"], status["other_language"]) == (4, 3, 3)
+    assert status["rejects"][0] == {"row_no": 4, "line_no": 4, "reason": "not English (de)"}
+    assert status["languages"]["others"] == {"de": 3}
+    for options, way in (
+        (["--other-languages", "oracle"], "--policy fallback"),
+        (["--other-languages", "reject", "--adapter", "stub"], "--languages"),
+    ):
+        refused = loracle("enqueue", "mixed.txt", *options)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert way in refused.stderr
+
+
 def test_what_can_only_be_guessed_wrong_is_refused_with_the_way(loracle: Loracle, tmp_path: Path) -> None:
     for name, content, way in (
         ("headless.csv", HEADLESS, "--columns label,text"),

@@ -90,6 +90,29 @@ def test_a_cascade_asks_about_what_the_adapter_is_unsure_of(oracle: Loracle, ser
     assert "policy   cascade --below 0.8 --audit 0.5" in story
 
 
+def test_the_oracle_decides_reviews_in_other_languages(
+    oracle: Loracle, server: FakeOpenAI, tmp_path: Path
+) -> None:
+    german = "Das Essen war kalt und der Service unfreundlich"
+    (tmp_path / "mixed.txt").write_text(f"We liked the food and the service\n{german}\nok\n")
+    options = (
+        "--adapter",
+        "bundled",
+        "--policy",
+        "fallback",
+        "--other-languages",
+        "oracle",
+        "--route",
+        "chat",
+    )
+    assert report(oracle("plan", "mixed.txt", *options, "--asked", "0", "--json"))["asked"] == 1
+    found = report(oracle("run", "mixed.txt", *options, "--json"))
+    assert found["sources"] == {"adapter": 2, "oracle": 1}
+    assert [text for call in server.calls for text in call.texts] == [german]
+    rows = [json.loads(line) for line in oracle("results", "1", "--json").stdout.splitlines()]
+    assert [row["asked"] for row in rows] == [None, "language", None]
+
+
 def test_a_plan_sends_and_writes_nothing(oracle: Loracle, server: FakeOpenAI, tmp_path: Path) -> None:
     found = report(oracle("plan", "reviews.csv", "--policy", "oracle", "--route", "decisions", "--json"))
     assert (found["reviews"], found["duplicates"], found["asked"], found["requests"]) == (41, 1, 40, 40)

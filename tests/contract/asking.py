@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import Engine
 
@@ -26,13 +26,14 @@ def ask(
     *,
     policy: str = "oracle",
     texts: Sequence[str] | None = None,
+    foreign: Collection[int] = (),
     max_cost: float | None = None,
     batch_size: int = 4,
     oracle: ScorerIdentity = ORACLE,
     priority: int = 0,
     sealed: bool = True,
 ) -> Job:
-    """A sealed job of `count` reviews under a policy that names the oracle."""
+    """A sealed job of `count` reviews under a policy that names the oracle, which decides the `foreign` ones."""
     made = dataclasses.replace(
         spec(ledger, batch_size=batch_size, priority=priority),
         policy=policy,
@@ -46,6 +47,7 @@ def ask(
     else:
         # Every job has texts of its own, or the first one's labels would do for all.
         rows = [Review(row.row_no, f"{row.text} of job {job.id}") for row in rows]
+    rows = [dataclasses.replace(row, language="de") if row.row_no in foreign else row for row in rows]
     ledger.jobs.append(job.id, rows, batches=in_batches(rows, batch_size))
     if sealed:
         ledger.jobs.seal(job.id)

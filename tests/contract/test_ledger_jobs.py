@@ -74,6 +74,23 @@ def test_a_chunk_keeps_reviews_rejects_and_batches(ledger: Ledger, queries: Quer
     assert sql(engine, "SELECT count(*) FROM reviews WHERE attributes IS NULL") == [(1,)]
 
 
+def test_a_job_keeps_what_its_texts_are_in_and_counts_what_that_refused(ledger: Ledger) -> None:
+    made = spec(ledger)
+    job, _ = ledger.jobs.open(made)
+    reasons = [
+        "not English (de)", "a.txt: not English or 'xx' (ceb)", "no text (nan)", "not valid utf-8",
+        "a.txt: no text (empty)", "too long (3 characters, limit 2)",
+    ]  # fmt: skip
+    rejects = [Reject(row, row, reason) for row, reason in enumerate(reasons, 1)]
+    ledger.jobs.append(job.id, rejects, batches=[])
+    found = {"expected": ["en"], "looked_at": 8, "sampled": False, "others": {"de": 1, "ceb": 1}}
+    ledger.jobs.set_languages(job.id, found)
+    job, _ = ledger.jobs.open(made)
+    assert (job.rejected, job.without_text, job.other_language, job.languages) == (6, 2, 2, found)
+    assert [reject.other_language for reject in rejects] == [True, True, *[False] * 4]
+    assert [reject.unreadable for reject in rejects] == [False, False, False, True, False, True]
+
+
 def test_a_chunk_that_fails_leaves_nothing_behind(ledger: Ledger, queries: Queries, engine: Engine) -> None:
     job, _ = ledger.jobs.open(spec(ledger))
     rows = [*reviews(1, 3), *reviews(3, 3)]

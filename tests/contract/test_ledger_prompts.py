@@ -74,6 +74,35 @@ def test_a_cascade_asks_below_the_threshold_and_confirms(ledger: Ledger, queries
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "policy", ["fallback", "cascade --below 0.8", "adapter --audit 0.000001 --audit-seed 0"]
+)
+def test_the_oracle_decides_reviews_in_other_languages_whatever_the_adapter_says(
+    ledger: Ledger, queries: Queries, engine: Engine, policy: str
+) -> None:
+    job = ask(ledger, 4, policy=policy, foreign={1, 2, 3})
+    score_with(
+        ledger, {1: Score("pos", 0.99), 2: Score("pos", 0.99), 3: Failure("no words"), 4: Score("pos", 0.99)}
+    )
+    reason = "fallback" if policy.split()[0] != "adapter" else None
+    third = [(3, reason, "open", None)] if reason else []
+    assert requests(engine, job.id) == [
+        (1, "language", "open", None), (2, "language", "open", None), *third
+    ]  # fmt: skip
+    # Meanwhile the adapter's label stands, unconfirmed, and doesn't count.
+    assert final(queries, job.id)[0] == ("pos", "adapter_unconfirmed", None)
+    assert queries.jobs.progress(job.id).labelled == 1
+    answer_all(ledger, failing=frozenset({2}))
+    assert queries.jobs.state(job.id) == "done"
+    labelled = final(queries, job.id)
+    assert (labelled[0], labelled[1]) == (("neg", "oracle", None), ("pos", "adapter_unconfirmed", None))
+    assert labelled[2][1] == ("oracle" if reason else None)
+    assert labelled[3] == ("pos", "adapter", None)
+    at = queries.jobs.progress(job.id)
+    assert at.sources == {"adapter": 1, "adapter_unconfirmed": 1, "oracle": 2 if reason else 1}
+    assert sql(engine, "SELECT labelled FROM job_summary WHERE job_id = :job", job=job.id) == [(at.labelled,)]
+
+
 def test_an_audit_never_decides(ledger: Ledger, queries: Queries) -> None:
     job = ask(ledger, 40, policy="adapter --audit 0.5 --audit-seed 3")
     score_with(ledger, {})

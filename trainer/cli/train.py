@@ -139,7 +139,7 @@ def train(
         **({"license": license_id} if license_id else {}),
     }
     if languages is None:
-        languages = _languages(reviews)
+        languages = guessed_languages(reviews)
     if test is not None:
         about["test_leaks"] = _leaks(reviews, test)
     # Said before the training: afterwards it can't be mended.
@@ -197,7 +197,7 @@ def _leaks(reviews: LabelledReviews, test: LabelledReviews) -> dict[str, int]:
     return {"exact": len(leaks.exact), "near": len(leaks.near)}
 
 
-def _languages(reviews: LabelledReviews) -> tuple[str, ...]:
+def guessed_languages(reviews: LabelledReviews) -> tuple[str, ...]:
     """The language that the texts are clearly in, none where they aren't."""
     step = max(1, len(reviews.texts) // LOOKED_AT)
     try:

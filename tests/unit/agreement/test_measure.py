@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.unit.agreement_tables import cascade_of, counted, many_of, pair_of
+from worker.agreement.cascade import thresholds
 from worker.agreement.columns import NONE, Raters, uniform_audit
 from worker.agreement.intervals import Estimate
 from worker.agreement.measure import Measurement, measure
@@ -172,6 +173,43 @@ def test_an_audit_is_a_sample_of_what_the_adapter_labelled(kind: Any) -> None:
     assert figures(one) == pair_of(table(gold, oracle), LABELS, finite=with_gold)
     one = found["adapter,oracle,gold", "audit"]
     assert figures(one) == many_of(dict(sorted(table(adapter, oracle, gold).items())), finite=with_gold)
+
+
+def with_foreign(job: Raters) -> Raters:
+    """The same job, and every fifth review that the adapter labelled is in another language: the oracle decides."""
+    foreign = (job.row_no % 5 == 0) & (job.adapter != NONE)
+    return dataclasses.replace(
+        job,
+        reason=np.where(foreign, REASONS.index("language"), job.reason).astype(np.int16),
+        oracle=np.where(foreign, 1 - job.adapter, job.oracle).astype(np.int16),
+    )
+
+
+@pytest.mark.parametrize("kind", ["adapter", "fallback"])
+def test_reviews_in_other_languages_are_in_an_audit_as_often_as_others(kind: Any) -> None:
+    policy = Policy(kind, audit=0.3)
+    job = with_foreign(drawn(policy, 900))
+    hashed = np.array([policy.is_audited(JOB, row) for row in job.row_no.tolist()]) & (job.adapter != NONE)
+    foreign = job.asked_for("language")
+    assert 0 < (hashed & foreign).sum() < foreign.sum()
+    one = whole(measure(job, policy, JOB))["adapter,oracle", "audit"]
+    adapter, oracle = named(job.adapter[hashed]), named(job.oracle[hashed])
+    assert figures(one) == pair_of(table(adapter, oracle), LABELS, finite=int((job.adapter != NONE).sum()))
+    assert np.array_equal(uniform_audit(job, policy, JOB), hashed & (job.oracle != NONE))
+    assert (job.final[foreign] == job.oracle[foreign]).all()
+
+
+def test_reviews_in_other_languages_count_in_a_cascade_as_those_that_the_oracle_decides() -> None:
+    policy = Policy("cascade", below=0.7, audit=0.3)
+    job = with_foreign(drawn(policy, 1500))
+    found = whole(measure(job, policy, JOB))["adapter,oracle", "audit+cascade"]
+    assert found.statistics.kind == "cascade"
+    decided = job.deferred & (job.adapter != NONE)
+    assert found.statistics.escalated == int((decided & (job.oracle != NONE)).sum())
+    assert found.statistics.audited == int((job.asked_for("audit") & (job.oracle != NONE)).sum())
+    asked = {row.below: row.asked for row in thresholds(job, policy, JOB)}
+    # Whatever the adapter's score is.
+    assert min(asked.values()) >= job.asked_for("language").sum() / (job.adapter != NONE).sum()
 
 
 def test_under_the_policy_oracle_the_adapters_labels_are_the_sample() -> None:

@@ -10,6 +10,8 @@ from click.testing import CliRunner
 
 from tests.unit import models
 from trainer.__main__ import main
+from trainer.cli.train import guessed_languages
+from trainer.data import LabelledReviews
 from trainer.pages import MODEL_CARD
 from trainer.record import Report
 from worker.errors import BaseNotFound, Invalid, TrainingInvalid
@@ -129,6 +131,16 @@ def test_interrupting_the_test_leaves_the_adapter_and_says_how_to_measure_it(
     assert code == 130
     assert "--record test`" in err
     assert Manifest.read(tmp_path / "a").name == "a"
+
+
+def test_the_texts_language_is_guessed_where_it_is_clear(capsys: pytest.CaptureFixture[str]) -> None:
+    for texts, languages, said in (
+        (["The food was fine and we liked the staff"] * 9, ("en",), "languages: en (guessed"),
+        (["ok", "Great!"], (), "--languages says which"),
+    ):
+        reviews = LabelledReviews(texts, ["positive"] * len(texts), ("negative", "positive"), [])
+        assert guessed_languages(reviews) == languages
+        assert said in capsys.readouterr().err
 
 
 def test_a_test_set_is_measured_and_its_leaks_are_told(
