@@ -68,9 +68,11 @@ def test_train_then_evaluate_then_record(base: Path, data: Path, tmp_path: Path)
     assert manifest.temperature == result["temperature"] != 1.0
     assert "| test | 80 |" in (tmp_path / "a" / MODEL_CARD).read_text()
 
-    code, out, _ = invoke("evaluate", tmp_path / "a", data)
-    assert code == 0
-    assert out.startswith("accuracy ")
+    latin = tmp_path / "latin1.csv"
+    latin.write_bytes("text;label\nDer Kaffee war köstlich;pos\nÜbel;neg\n".encode("latin-1"))
+    code, out, err = invoke("evaluate", tmp_path / "a", latin, "--encoding", "latin-1")
+    assert (code, out.startswith("accuracy ")) == (0, True)
+    assert "latin1.csv: delimiter: semicolon" in err
     assert Manifest.read(tmp_path / "a") == manifest
 
 
