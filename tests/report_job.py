@@ -118,7 +118,9 @@ def save_job(
     parsed = Policy.parse(policy)
     oracle_id = ledger.scorers.register(oracle_identity(labels)) if parsed.names_oracle else None
     adapter_id = ledger.scorers.register(
-        ScorerIdentity("adapter", "minilm", "a" * 64, {"device": "cpu (2 threads)", "dtype": "fp32"})
+        ScorerIdentity(
+            "adapter", "minilm", "a" * 64, {"device": "cpu (2 threads)", "dtype": "fp32", "backend": "torch"}
+        )
     )
     job, _ = ledger.jobs.open(
         JobSpec(

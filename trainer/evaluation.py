@@ -19,7 +19,7 @@ from worker.agreement.gold import LabelMetrics, gold_statistics
 from worker.errors import TrainingInvalid
 from worker.model import scaling as model_scaling
 from worker.model.manifest import Manifest
-from worker.reviews import Failure, Review, Score
+from worker.reviews import Backend, Failure, Review, Score
 from worker.scorers.adapter import AdapterScorer, load_adapter_scorer
 
 SLICES = 4
@@ -238,6 +238,7 @@ def evaluate_file(
     *,
     device: str = "auto",
     dtype: str = "auto",
+    backend: Backend = "torch",
     token_budget: int | None = None,
     base_model: str | None = None,
     errors: int = SHOWN_ERRORS,
@@ -254,7 +255,12 @@ def evaluate_file(
     manifest = Manifest.read(adapter)
     check_gold(manifest.labels, reviews.gold, adapter)
     scorer = load_adapter_scorer(
-        adapter, device=device, dtype=dtype, token_budget=token_budget, base_model=base_model
+        adapter,
+        device=device,
+        dtype=dtype,
+        backend=backend,
+        token_budget=token_budget,
+        base_model=base_model,
     )
     started = time.perf_counter()
     scores = _score(scorer, reviews.texts, scored)

@@ -39,6 +39,7 @@ from worker.store.schema import check_schema, upgrade
 if TYPE_CHECKING:
     from worker.oracle.asking import OracleScorer
     from worker.oracle.bulk import BulkScorer
+    from worker.scorers.adapter import AdapterScorer
 
 
 log = logging.getLogger(__name__)
@@ -271,7 +272,7 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def load_directory(directory: Path, settings: Settings) -> Scorer:
+def load_directory(directory: Path, settings: Settings) -> AdapterScorer:
     """The scorer of an adapter directory, on the device the settings ask for."""
     from worker.scorers.adapter import load_adapter_scorer
 
@@ -282,6 +283,8 @@ def load_directory(directory: Path, settings: Settings) -> Scorer:
         threads=settings.threads,
         token_budget=settings.token_budget,
         base_model=settings.base_model,
+        backend=settings.backend,
+        converted=settings.home / "converted",
     )
     log.info(scorer.describe())
     return scorer

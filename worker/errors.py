@@ -158,6 +158,10 @@ class DeviceUnavailable(HostUnfit):
     """The requested device does not exist on this host."""
 
 
+class BackendUnfit(HostUnfit):
+    """The requested back end can't score with this adapter on this host."""
+
+
 class DeviceBroken(Transient):
     """The device failed in a way that only a new process can mend."""
 

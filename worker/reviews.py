@@ -106,6 +106,8 @@ LANES: tuple[Lane, ...] = get_args(Lane)
 JobState = Literal["reading", "running", "done", "stopped", "cancelled", "deleting"]
 Dtype = Literal["auto", "bf16", "fp16", "fp32"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+Backend = Literal["auto", "torch", "openvino"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
 @dataclass(frozen=True, slots=True)

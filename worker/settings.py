@@ -20,7 +20,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from worker.errors import SettingsInvalid
-from worker.reviews import MOST_DOLLARS, Dtype, Money
+from worker.reviews import MOST_DOLLARS, Backend, Dtype, Money
 
 CHECKOUT = Path(__file__).parents[1]
 """The folder of the source code, when it runs from there: `pyproject.toml` lies in it."""
@@ -72,6 +72,7 @@ class Settings(Home):
     base_model: str | None = None
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     dtype: Dtype = "auto"
+    backend: Backend = "auto"
     token_budget: Annotated[int, Field(ge=512)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
     worker_name: str | None = None

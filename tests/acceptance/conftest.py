@@ -29,6 +29,8 @@ def environment_of(home: Path) -> dict[str, str]:
     return {
         **kept,
         DOTENV: "no",
+        # Converting a model for OpenVINO costs seconds in every new data directory: one test does it.
+        "LORACLE_BACKEND": "torch",
         "LORACLE_HOME": str(home),
         "PYTHONUNBUFFERED": "1",
         "COLUMNS": "200",

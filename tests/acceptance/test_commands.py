@@ -165,8 +165,10 @@ def test_an_unreachable_database_is_named_without_its_password(loracle: Loracle)
 
 
 def test_score_labels_texts_and_lines_at_once(loracle: Loracle, tmp_path: Path) -> None:
-    done = loracle("score", "--json", input="I loved every minute of it.\n\nA complete waste of money.\n")
+    texts = "I loved every minute of it.\n\nA complete waste of money.\n"
+    done = loracle("score", "--json", "--backend", "openvino", input=texts)
     assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "home" / "converted").iterdir())) == 1
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [one["label"] for one in found] == ["positive", "negative"]
     assert all(sum(one["probabilities"].values()) == pytest.approx(1, abs=1e-5) for one in found)

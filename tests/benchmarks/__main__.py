@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.benchmarks import (
     agreement,
+    backends,
     encoding,
     enqueueing,
     exporting,
@@ -34,6 +35,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "enqueue": lambda: enqueueing.measure(rows=_size("ROWS", 1_000_000)),
     "encode": lambda: encoding.measure(texts=_size("TEXTS", 256)),
     "score": lambda: scoring.measure(reviews=_size("REVIEWS", 320)),
+    "backends": lambda: backends.measure(reviews=_size("REVIEWS", 320)),
     "train": training.measure,
     "oracle": lambda: oracle.measure(requests=_size("REQUESTS", 50_000)),
     "agree": lambda: agreement.measure(rows=_size("ROWS", 1_000_000)),

@@ -56,6 +56,8 @@ class Site:
             "LORACLE_LEASE_S": f"{LEASE_S:g}",
             "LORACLE_STUB_GATE": str(self.gate),
             "CUDA_VISIBLE_DEVICES": "",
+            # Converting a model costs seconds in every new data directory.
+            "LORACLE_BACKEND": "torch",
             **variables,
         }
         self.settings = Settings(

@@ -12,7 +12,7 @@ from trainer.cli.common import DEVICE, JSON, LIMIT, read_data, scoring_progress
 from worker.errors import TrainingInvalid
 from worker.files.languages import look_at
 from worker.files.options import file_options, read_options
-from worker.reviews import DTYPES
+from worker.reviews import BACKENDS, DTYPES, Backend
 
 BUNDLED_NAME = "bundled"
 
@@ -40,6 +40,13 @@ BUNDLED_NAME = "bundled"
 @click.option("--token-budget", type=click.IntRange(min=1), help="Tokens of a micro-batch.")
 @DEVICE
 @click.option("--dtype", type=click.Choice(DTYPES), default="auto", show_default=True)
+@click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default="auto",
+    show_default=True,
+    help="What computes the model: auto is openvino on a CPU where it can be had, else torch.",
+)
 @LIMIT
 @JSON
 def evaluate(
@@ -53,6 +60,7 @@ def evaluate(
     token_budget: int | None,
     device: str,
     dtype: str,
+    backend: Backend,
     limit: int | None,
     as_json: bool,
     **values: Any,
@@ -92,6 +100,7 @@ def evaluate(
             reviews,
             device=device,
             dtype=dtype,
+            backend=backend,
             token_budget=token_budget,
             base_model=base,
             errors=errors,

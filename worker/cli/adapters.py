@@ -20,6 +20,7 @@ from worker.bootstrap import (
     restore_adapter,
 )
 from worker.cli.common import (
+    backend_option,
     echo_json,
     json_option,
     log_to_stderr,
@@ -237,32 +238,35 @@ def show(name: str, as_json: bool) -> None:
 @name_argument
 @click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1 … (else LORACLE_DEVICE).")
 @click.option("--dtype", type=click.Choice(DTYPES), help="Number format (else LORACLE_DTYPE).")
+@backend_option
 @json_option
-def verify(name: str, device: str | None, dtype: str | None, as_json: bool) -> None:
+def verify(name: str, device: str | None, dtype: str | None, backend: str | None, as_json: bool) -> None:
     """Load an adapter as a worker would: files, base, head and probes. Exit code 2 if it must not score.
 
     One from the database is restored into the cache first, anew where its files there were changed.
     """
     settings, store = open_all()
-    chosen = {key: value for key, value in (("device", device), ("dtype", dtype)) if value is not None}
+    named = {"device": device, "dtype": dtype, "backend": backend}
+    chosen = {key: value for key, value in named.items() if value is not None}
     directory = local_directory(name)
     if directory is None:
         directory = restore_adapter(store, settings, find_registered(store, name).id)
-    details = _load(directory, settings.model_copy(update=chosen))
+    scorer = load_directory(directory, settings.model_copy(update=chosen))
     manifest = Manifest.read(directory)
     if as_json:
-        echo_json({"name": manifest.name, "directory": str(directory), "sound": True, **details})
+        said = {"name": manifest.name, "directory": str(directory), "sound": True}
+        echo_json({**said, **scorer.identity.details})
         return
     from worker.model.classifier import PROBE_LOGIT_TOLERANCE, PROBE_PROBABILITY_TOLERANCE
 
-    where = f"{details['dtype']} on {details['device']}"
+    where = scorer.computed_by
     click.echo(f"Adapter '{manifest.name}' {manifest.sha256[:12]} is sound in {where}.")
     click.echo(f"  files   {len(manifest.files)}, each with the sha256 in its manifest: {directory}")
     click.echo(f"  base    {manifest.base.id}, weights {manifest.base.weights_sha256[:12]}")
     click.echo(f"  head    {'/'.join(manifest.labels)}")
     click.echo(
         f"  probes  {len(manifest.probes)}: logits in fp32 before the merge within {PROBE_LOGIT_TOLERANCE:g}, "
-        f"probabilities in {where} after merge and cast within {PROBE_PROBABILITY_TOLERANCE:g}"
+        f"probabilities after merge and cast within {PROBE_PROBABILITY_TOLERANCE:g}"
     )
 
 
@@ -390,7 +394,7 @@ def activate(name: str, no_verify: bool, as_json: bool) -> None:
         else:
             row = find_registered(store, name)
             if not no_verify and not row.is_stub:
-                _load(restore_adapter(store, settings, row.id), settings)
+                load_directory(restore_adapter(store, settings, row.id), settings)
         adapter_id, chosen, sha256 = row.id, row.name, row.sha256
     changed = store.ledger.adapters.activate(adapter_id)
     if as_json:
@@ -408,12 +412,7 @@ def _check(directory: Path, settings: Settings, *, no_verify: bool) -> None:
     """Verifies a directory: what needs no model first, since that is told at once."""
     check_adapter(directory)
     if not no_verify:
-        _load(directory, settings)
-
-
-def _load(directory: Path, settings: Settings) -> Mapping[str, Any]:
-    """Loads an adapter with all its checks; what its scorer says of itself."""
-    return load_directory(directory, settings).identity.details
+        load_directory(directory, settings)
 
 
 def _say_outranked(settings: Settings) -> None:

@@ -17,7 +17,7 @@ from worker.bootstrap import Store, open_store
 from worker.errors import BrokerUnreachable, Invalid, JobStateInvalid
 from worker.jobs.scoring import Publish, publish_waiting
 from worker.logs import Progress, hush
-from worker.reviews import Job, Money, duration
+from worker.reviews import BACKENDS, Job, Money, duration
 from worker.settings import Settings, read_settings
 from worker.store.progress import Progress as JobProgress
 from worker.store.progress import WaitingBulk
@@ -115,6 +115,9 @@ def bulk_words(bulk: WaitingBulk) -> str:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for programs.")
+backend_option = click.option(
+    "--backend", type=click.Choice(BACKENDS), help="What computes the model (else LORACLE_BACKEND)."
+)
 
 
 class Dollars(click.ParamType[Money]):

@@ -67,6 +67,7 @@ def vacuum() -> None:
 
 
 PACKAGES = ("torch", "transformers", "peft", "celery", "kombu", "redis", "sqlalchemy", "openai")
+OPTIONAL = ("openvino",)
 
 SQLITE_MENDED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 """The first releases of their lines without the WAL-reset corruption of 3.7.0 to 3.51.2 (sqlite.org/wal.html)."""
@@ -140,11 +141,14 @@ def _findings() -> Iterator[Finding]:
 
 def _versions() -> Found:
     found, missing = [f"loracle {__version__}", f"python {platform.python_version()}"], []
-    for package in PACKAGES:
+    for package in (*PACKAGES, *OPTIONAL):
         try:
             found.append(f"{package} {version(package)}")
         except PackageNotFoundError:
-            missing.append(package)
+            if package in OPTIONAL:
+                found.append(f"no {package}")
+            else:
+                missing.append(package)
     if missing:
         return "error", f"not installed: {', '.join(missing)}. Run `pip install loracle`."
     return "ok", ", ".join(found)
@@ -222,7 +226,8 @@ def _adapter(settings: Settings) -> Found:
     name, sha256 = scorer.identity.name, scorer.identity.details["manifest_sha256"]
     return (
         "ok",
-        f"new jobs use '{name}' {sha256[:12]}: it loads and gives its probe sentences their scores",
+        f"new jobs use '{name}' {sha256[:12]}: it loads and gives its probe sentences their scores, in "
+        f"{scorer.computed_by}",
     )
 
 

@@ -10,7 +10,16 @@ import click
 
 from worker.bootstrap import Store, adapter_files, load_directory
 from worker.cli.agreement import agreement_lines
-from worker.cli.common import Publisher, echo_json, json_option, log_to_stderr, note, open_all, wait_for_jobs
+from worker.cli.common import (
+    Publisher,
+    backend_option,
+    echo_json,
+    json_option,
+    log_to_stderr,
+    note,
+    open_all,
+    wait_for_jobs,
+)
 from worker.cli.enqueue import (
     choose_oracle,
     enqueue_options,
@@ -23,7 +32,7 @@ from worker.cli.enqueue import (
 from worker.cli.status import oracle_waiting_for, why_unscored
 from worker.errors import Invalid
 from worker.quality.measured import Summary, record_agreement, summarise
-from worker.reviews import Failure, Review, dollars
+from worker.reviews import Backend, Failure, Review, dollars
 from worker.settings import Settings, read_settings, without_secrets
 
 CPU_BATCH = 64
@@ -129,10 +138,13 @@ def _print(summary: Summary, settings: Settings) -> None:
 @click.option(
     "--adapter", metavar="NAME|DIR", help="Adapter to score with (else LORACLE_ADAPTER, else the active)."
 )
+@backend_option
 @json_option
-def score(text: tuple[str, ...], adapter: str | None, as_json: bool) -> int:
+def score(text: tuple[str, ...], adapter: str | None, backend: Backend | None, as_json: bool) -> int:
     """Score each TEXT, or each line of stdin, at once; nothing is stored."""
     settings = read_settings()
+    if backend is not None:
+        settings = settings.model_copy(update={"backend": backend})
     log_to_stderr(settings.log_level)
     texts = list(text) or [line.rstrip("\n") for line in sys.stdin]
     texts = [one for one in texts if one.strip()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,8 +14,10 @@ import torch
 from peft import LoraConfig
 from safetensors import SafetensorError
 
-from worker.errors import AdapterInvalid, AdapterUnsaved, BaseMismatch, ProbesDiffer
+from worker.errors import AdapterInvalid, AdapterUnsaved, BackendUnfit, BaseMismatch, ProbesDiffer
+from worker.model import openvino
 from worker.model.bases import find_base, weights_sha256
+from worker.model.devices import dtype_name, out_of_memory
 from worker.model.encoding import Encoding, encode
 from worker.model.lora import check_weights, new_adapter, with_adapter
 from worker.model.manifest import MANIFEST, Base, Manifest, Probe, file_sha256
@@ -28,6 +31,7 @@ from worker.model.pretrained import (
     position_limit,
 )
 from worker.model.scaling import UNSCALED, Scaling
+from worker.reviews import Backend
 
 PROBES = (
     "An absolute delight from the first minute to the last.",
@@ -39,11 +43,14 @@ PROBES = (
 PROBE_LOGIT_TOLERANCE = 1e-3
 PROBE_PROBABILITY_TOLERANCE = 0.02
 
+log = logging.getLogger(__name__)
+
 
 class Classifier:
     """A sequence classifier with its tokenizer and encoding, on one device.
 
-    `manifest` is None while an adapter is being trained.
+    `manifest` is None while an adapter is being trained. `backend` computes it, and `why_torch` says why that isn't
+    OpenVINO, where it was tried.
     """
 
     def __init__(
@@ -60,6 +67,8 @@ class Classifier:
         self.manifest: Manifest | None = None
         self.device = torch.device("cpu")
         self.dtype = torch.float32
+        self.backend: Backend = "torch"
+        self.why_torch = ""
         self.padding_id = padding_id(model, tokenizer)
         # Classifiers of decoders find the last token with it.
         model.config.pad_token_id = self.padding_id
@@ -100,18 +109,32 @@ class Classifier:
 
     @classmethod
     def load(
-        cls, directory: Path, *, device: torch.device, dtype: torch.dtype, base_id: str | None = None
+        cls,
+        directory: Path,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        base_id: str | None = None,
+        backend: Backend = "torch",
+        converted: Path | None = None,
     ) -> Classifier:
         """A verified adapter, merged into its base and ready to score.
 
         The hashes of all files and of the base are compared with the manifest, then the probes: in fp32
         before merging (logits within 1e-3) and on the device after merging and the cast (probabilities within
-        0.02). `base_id` names another place for the same base, say a local directory.
+        0.02; OpenVINO's logits in fp32 within 1e-3). `base_id` names another place for the same base, say a local
+        directory. The `backend` auto is OpenVINO on a CPU where it can be had and gives the probes their scores,
+        else torch. The folder `converted` keeps what OpenVINO makes of the model.
 
         Raises:
             AdapterInvalid: one of its subclasses names what is wrong with the adapter.
             HostUnfit: one of its subclasses names what this host lacks.
         """
+        if backend == "auto" and device.type != "cpu":
+            backend = "torch"
+        why_torch = "" if backend == "torch" else openvino.why_not(device, dtype)
+        if backend == "openvino" and why_torch:
+            raise BackendUnfit(f"{why_torch}. Mend that, or choose the back end torch (LORACLE_BACKEND).")
         manifest = Manifest.read(directory)
         manifest.verify_files(directory)
         if not manifest.probes:
@@ -132,7 +155,20 @@ class Classifier:
         classifier.model = with_adapter(pretrained.model, directory)
         classifier.model.eval()
         classifier._check_probes(merged=False)
-        classifier._merge(device, dtype)
+        classifier.model = classifier.model.merge_and_unload()
+        classifier.model.eval()
+        if backend != "torch" and not why_torch:
+            merged = classifier.model
+            try:
+                classifier._use_openvino(dtype, converted)
+                return classifier
+            except BackendUnfit as error:
+                if backend == "openvino":
+                    raise BackendUnfit(f"{error}. The back end torch may do (LORACLE_BACKEND).") from error
+                why_torch = str(error)
+            classifier.model, classifier.backend = merged, "torch"
+        classifier.why_torch = why_torch
+        classifier._cast(device, dtype)
         classifier._check_probes(merged=True)
         return classifier
 
@@ -224,20 +260,29 @@ class Classifier:
         self.tokenizer.save_pretrained(directory)
         (directory / "README.md").unlink(missing_ok=True)
 
-    def _probe_logits(self, texts: Sequence[str]) -> list[list[float]]:
-        # One by one: padding must have no part in what a probe says.
+    def _probe_logits(self, texts: Sequence[str], *, together: bool = False) -> list[list[float]]:
+        # One by one, unless padding is to have a part in what a probe says.
+        ids = self.encode(texts)
         with torch.inference_mode():
-            return [self.logits([ids])[0].tolist() for ids in self.encode(texts)]
+            if together:
+                return self.logits(ids).tolist()
+            return [self.logits([each])[0].tolist() for each in ids]
+
+    def _probe_difference(self, *, exact: bool, together: bool = False) -> tuple[float, float]:
+        """How far the probes' logits, or else probabilities, are from the manifest's at most; how far they may be."""
+        assert self.manifest is not None
+        probes = self.manifest.probes
+        found = torch.tensor(self._probe_logits([probe.text for probe in probes], together=together))
+        expected = torch.tensor([probe.logits for probe in probes])
+        if not exact:
+            found, expected = found.softmax(-1), expected.softmax(-1)
+        limit = PROBE_LOGIT_TOLERANCE if exact else PROBE_PROBABILITY_TOLERANCE
+        return (found - expected).abs().max().item(), limit
 
     def _check_probes(self, *, merged: bool) -> None:
         assert self.manifest is not None
         manifest = self.manifest
-        found = torch.tensor(self._probe_logits([probe.text for probe in manifest.probes]))
-        expected = torch.tensor([probe.logits for probe in manifest.probes])
-        if merged:
-            found, expected = found.softmax(-1), expected.softmax(-1)
-        difference = (found - expected).abs().max().item()
-        limit = PROBE_PROBABILITY_TOLERANCE if merged else PROBE_LOGIT_TOLERANCE
+        difference, limit = self._probe_difference(exact=not merged)
         if not difference <= limit:
             what = f"probabilities in {self.dtype} on {self.device}" if merged else "logits in fp32"
             raise ProbesDiffer(
@@ -247,8 +292,46 @@ class Classifier:
                 f"with the versions installed here, or install those it was trained with."
             )
 
-    def _merge(self, device: torch.device, dtype: torch.dtype) -> None:
-        self.model = self.model.merge_and_unload()
+    def _use_openvino(self, dtype: torch.dtype, folder: Path | None) -> None:
+        """Puts what OpenVINO makes of the merged model in its place.
+
+        Raises:
+            BackendUnfit: OpenVINO doesn't take it, or gives the probes other scores. The model is then of no use.
+        """
+        assert self.manifest is not None
+        merged, self.backend, self.dtype = self.model, "openvino", dtype
+        kept = openvino.Kept.of(self.manifest, dtype, folder) if folder is not None else None
+        layers = kept.read() if kept is not None else None
+        if layers is not None:
+            try:
+                self.model = openvino.restore(layers, merged, dtype)
+                self._check_openvino()
+                return
+            except (RuntimeError, BackendUnfit) as error:
+                log.warning("The converted model of adapter '%s' is made anew: %s", self.manifest.name, error)
+        self.model = openvino.convert(merged, dtype)
+        self._check_openvino()
+        if kept is not None:
+            kept.write(self.model.export())
+
+    def _check_openvino(self) -> None:
+        # As a batch too: a traced model may have taken a shape or an empty mask for a constant.
+        for together in (False, True):
+            try:
+                difference, limit = self._probe_difference(
+                    exact=self.dtype == torch.float32, together=together
+                )
+            except RuntimeError as error:
+                if out_of_memory(error):
+                    raise
+                raise BackendUnfit(f"openvino fails with the probe sentences: {error}") from error
+            if not difference <= limit:
+                raise BackendUnfit(
+                    f"openvino gives the probe sentences other scores in {dtype_name(self.dtype)} (by "
+                    f"{difference:.2g}, allowed {limit:g})"
+                )
+
+    def _cast(self, device: torch.device, dtype: torch.dtype) -> None:
         self.model.to(device=device, dtype=dtype)
         self.device, self.dtype = device, dtype
         # The head stays in fp32: it costs nothing, and rounding logits would move scores near 0.5.

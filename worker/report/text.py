@@ -85,7 +85,9 @@ def adapter(data: ReportData) -> Facts:
     for one in ran:
         details = one.scorer.details
         where = (
-            f"{details['device']}, {details.get('dtype')}" if "device" in details else "device not recorded"
+            ", ".join(str(details[key]) for key in ("device", "dtype", "backend") if key in details)
+            if "device" in details
+            else "device not recorded"
         )
         found.append(
             ("labels given", f"{count(one.labels)} on {where}" if "device" in details else count(one.labels))

@@ -17,7 +17,7 @@ from worker.model.classifier import Classifier
 from worker.model.devices import choose_device, choose_dtype, device_title, dtype_name, out_of_memory
 from worker.model.encoding import plan_micro_batches
 from worker.model.scaling import softmax
-from worker.reviews import Failure, Outcome, Review, Score, ScorerIdentity
+from worker.reviews import Backend, Failure, Outcome, Review, Score, ScorerIdentity
 
 TOKEN_BUDGETS = {"cpu": 2048, "cuda": 65_536}
 """Padded tokens of a micro-batch. On a CPU more leaves the caches (MiniLM in bf16: 2048 scored 1.3 times as fast as
@@ -47,12 +47,20 @@ class AdapterScorer:
         """Padded tokens that a micro-batch may have; lower after the device has run out of memory."""
         return self._token_budget
 
+    @property
+    def computed_by(self) -> str:
+        """Number format, device and back end for people, and why that isn't OpenVINO where it was tried."""
+        classifier = self._classifier
+        why = f" (not openvino: {classifier.why_torch})" if classifier.why_torch else ""
+        device = device_title(classifier.device)
+        return f"{dtype_name(classifier.dtype)} on {device} by {classifier.backend}{why}"
+
     def describe(self) -> str:
         """One line for the worker's log."""
-        manifest, classifier = self._manifest, self._classifier
+        manifest = self._manifest
+        labels = "/".join(manifest.labels)
         return (
-            f"loaded adapter '{manifest.name}' (base {manifest.base.id}, {device_title(classifier.device)}, "
-            f"{dtype_name(classifier.dtype)}, labels {'/'.join(manifest.labels)})"
+            f"loaded adapter '{manifest.name}' (base {manifest.base.id}, labels {labels}): {self.computed_by}"
         )
 
     def warm_up(self) -> None:
@@ -143,12 +151,17 @@ def load_adapter_scorer(
     threads: int | None = None,
     token_budget: int | None = None,
     base_model: str | None = None,
+    backend: Backend = "torch",
+    converted: Path | None = None,
 ) -> AdapterScorer:
     """The verified adapter of a directory, ready to score. `threads` is for the whole process.
 
+    `backend` auto is OpenVINO on a CPU where it can be had and gives the probes their scores, else torch; the folder
+    `converted` keeps what it makes of the model.
+
     Raises:
         AdapterInvalid: one of its subclasses names what is wrong with the adapter.
-        HostUnfit: this host has no such device, no such base, or no memory for the model.
+        HostUnfit: this host has no such device, back end or base, or no memory for the model.
         DeviceBroken: the device fails.
     """
     if threads is not None:
@@ -160,7 +173,12 @@ def load_adapter_scorer(
     chosen = choose_device(device)
     try:
         classifier = Classifier.load(
-            directory, device=chosen, dtype=choose_dtype(chosen, dtype), base_id=base_model
+            directory,
+            device=chosen,
+            dtype=choose_dtype(chosen, dtype),
+            base_id=base_model,
+            backend=backend,
+            converted=converted,
         )
     except (MemoryError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
@@ -184,7 +202,7 @@ def _identity(classifier: Classifier) -> ScorerIdentity:
     manifest = classifier.manifest
     assert manifest is not None
     number_format = dtype_name(classifier.dtype)
-    back_end = f"{manifest.sha256} {classifier.device.type} {number_format}"
+    back_end = f"{manifest.sha256} {classifier.device.type} {number_format} {classifier.backend}"
     return ScorerIdentity(
         kind="adapter",
         name=manifest.name,
@@ -198,5 +216,6 @@ def _identity(classifier: Classifier) -> ScorerIdentity:
             "exponent": manifest.exponent,
             "device": device_title(classifier.device),
             "dtype": number_format,
+            "backend": classifier.backend,
         },
     )

@@ -36,7 +36,9 @@ def data(tmp_path: Path) -> Path:
 
 
 def invoke(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(evaluate, [*map(str, arguments), "--device=cpu", "--dtype=fp32"])
+    result = CliRunner().invoke(
+        evaluate, [*map(str, arguments), "--device=cpu", "--dtype=fp32", "--backend=torch"]
+    )
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.stdout, result.stderr
@@ -177,7 +179,18 @@ def test_ctrl_c_while_scoring_exits_130_and_records_nothing(
     before = Manifest.read(adapter)
     monkeypatch.setattr("worker.scorers.adapter.AdapterScorer.score", interrupt)
     with pytest.raises(SystemExit, match="130"):
-        main(["evaluate", str(adapter), str(data), "--record", "test", "--device=cpu", "--dtype=fp32"])
+        main(
+            [
+                "evaluate",
+                str(adapter),
+                str(data),
+                "--record",
+                "test",
+                "--device=cpu",
+                "--dtype=fp32",
+                "--backend=torch",
+            ]
+        )
     out, err = capsys.readouterr()
     assert out == ""
     assert err.endswith("Interrupted.\n")

@@ -110,7 +110,7 @@ def test_a_cascade_with_gold_says_who_agrees_with_whom_on_how_many(sqlite: Engin
         "399 reviews; 1 failed",
         "/data/reviews.csv",
         "cascade --below 0.7 --audit 0.2 --audit-seed 3",
-        "cpu (2 threads), fp32",
+        "cpu (2 threads), fp32, torch",
         "gpt-6-luna",
         "zero-shot-v1",
         "tail:500",

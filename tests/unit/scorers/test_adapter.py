@@ -236,7 +236,9 @@ def test_the_identity_tells_number_formats_apart(adapter: Path, shared: AdapterS
 def test_the_scorer_describes_itself(shared: AdapterScorer) -> None:
     line = shared.describe()
     assert line.startswith("loaded adapter 'tiny' (base ")
-    assert line.endswith(" threads), fp32, labels negative/positive)")
+    assert line.endswith(
+        f", labels negative/positive): fp32 on cpu ({torch.get_num_threads()} threads) by torch"
+    )
 
 
 def test_an_adapter_in_training_is_no_scorer(adapter: Path) -> None:
