@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.acceptance import forked
 from worker.settings import DOTENV
 
 HANG_S = 600.0
@@ -41,16 +42,18 @@ def loracle_in(folder: Path, environment: dict[str, str]) -> Loracle:
     """Runs `loracle` with some arguments to its end, in a folder."""
 
     def run(*arguments: str, input: str | None = None, timeout: float = HANG_S, **more: str) -> Any:
-        return subprocess.run(
-            [sys.executable, "-m", "worker", *arguments],
-            env={**environment, **more},
-            cwd=folder,
-            input=input,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        with tempfile.TemporaryDirectory() as said:
+            stdin, stdout, stderr = (Path(said) / name for name in ("stdin", "stdout", "stderr"))
+            stdin.write_text(input or "", encoding="utf-8")
+            process = forked.start(
+                arguments, {**environment, **more}, folder, stdin=stdin, stdout=stdout, stderr=stderr
+            )
+            process.join(timeout)
+            if process.is_alive():
+                process.kill()
+                raise subprocess.TimeoutExpired(arguments, timeout, stdout.read_bytes(), stderr.read_bytes())
+            texts = (path.read_text(encoding="utf-8") for path in (stdout, stderr))
+            return subprocess.CompletedProcess(arguments, process.exitcode, *texts)
 
     return run
 

@@ -9,13 +9,11 @@ import contextlib
 import csv
 import gzip
 import json
-import multiprocessing
 import os
 import re
 import shlex
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from multiprocessing.context import ForkServerProcess
@@ -25,34 +23,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.acceptance import forked
 from tests.acceptance.conftest import left_behind
 from tests.fake_openai import FakeOpenAI
 from tests.unit import models
-from worker.cli import main
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LIMIT_S = 120
-PRELOADED = [
-    *(
-        "worker.cli.run",
-        "worker.cli.status",
-        "worker.pool.app",
-        "worker.pool.supervisor",
-        "worker.scorers.adapter",
-    ),
-    *(
-        "worker.quality.drift",
-        "worker.jobs.estimate",
-        "worker.report.page",
-        "pyarrow.parquet",
-        "pandas",
-        "rich.progress",
-    ),
-    *("trainer.train", "trainer.data", "trainer.evaluation", "trainer.plots", "trainer.leakage"),
-    *("matplotlib.backends.backend_agg", "matplotlib.figure"),
-    *("huggingface_hub", "transformers.models.auto.modeling_auto", "transformers.models.bert.modeling_bert"),
-]
 TINY = "--base tiny --max-length 32 --token-budget 512 --epochs 1 --dtype fp32"
 
 INSTEAD = {
@@ -97,21 +75,6 @@ def _bare(line: str) -> str:
     return re.sub(r"""^((?:[^#"']|"[^"]*"|'[^']*')*)#.*""", r"\1", line).strip()
 
 
-def typed(
-    arguments: list[str], variables: dict[str, str], folder: Path, stdin: Path | None, out: Path
-) -> None:
-    """`loracle` with these arguments as the whole of a forked process, all that it says in a file."""
-    os.environ.clear()
-    os.environ.update(variables)
-    os.chdir(folder)
-    os.dup2(os.open(stdin or os.devnull, os.O_RDONLY), 0)
-    said = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(said, 1)
-    os.dup2(said, 2)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    main(arguments)
-
-
 class Terminal:
     """One shell: its folder, its variables, and the workers that still run in it."""
 
@@ -119,9 +82,6 @@ class Terminal:
         self.folder, self.variables = folder, variables
         self.workers: list[tuple[str, ForkServerProcess, Path]] = []
         self._count = 0
-        # Forked from a process that has imported everything once: a command costs what it does, not what it imports.
-        self._fork = multiprocessing.get_context("forkserver")
-        self._fork.set_forkserver_preload([*PRELOADED, __name__])
 
     def run(self, line: str) -> None:
         """Types a line; what fails is named."""
@@ -145,11 +105,7 @@ class Terminal:
     def _loracle(self, command: str, arguments: list[str], stdin: Path | None) -> None:
         self._count += 1
         out = self.folder / f"said-{self._count}.txt"
-        out.touch()
-        process = self._fork.Process(
-            target=typed, args=(arguments, self.variables, self.folder, stdin, out), daemon=False
-        )
-        process.start()
+        process = forked.start(arguments, self.variables, self.folder, stdin=stdin, stdout=out, stderr=out)
         if arguments[0] == "worker":
             self.workers.append((command, process, out))
             deadline = time.monotonic() + LIMIT_S

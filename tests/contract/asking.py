@@ -107,11 +107,11 @@ def pay(ledger: Ledger, prompt: Prompt, found: Mapping[int, Answer]) -> dict[int
     return {numbers[job_id]: charge for job_id, charge in sums.items()}
 
 
-def answer_all(ledger: Ledger, failing: frozenset[int] = frozenset()) -> int:
+def answer_all(ledger: Ledger, failing: frozenset[int] = frozenset(), *, size: int = 4) -> int:
     """Packs, claims and answers until nothing is left; how many requests were asked."""
     asked = 0
     while True:
-        pack(ledger)
+        pack(ledger, size=size)
         prompts = claim_all(ledger)
         if not prompts:
             # What was copied alone makes no Prompt that could end the job.

@@ -54,7 +54,7 @@ def audited(
             scores.append(Score(label, draw.uniform(0.5, 0.7) if is_hard else draw.uniform(0.9, 1.0)))
         ledger.batches.finish(batch, STUB, scores, timings={})
         ledger.jobs.complete(job.id)
-    answer_all(ledger)
+    answer_all(ledger, size=400)
     return queries.jobs.get(job.id)
 
 
