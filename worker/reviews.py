@@ -212,6 +212,13 @@ class ScorerIdentity:
     sha256: str
     details: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def where(self) -> str:
+        """Device, number format and back end of an adapter for people; "" of who has none."""
+        return ", ".join(
+            str(self.details[key]) for key in ("device", "dtype", "backend") if key in self.details
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:

@@ -61,6 +61,8 @@ def _report(settings: Settings, store: Store, job_id: int) -> dict[str, Any]:
     job = at.job
     adapter = store.queries.adapters.get(job.adapter_id)
     report = _adapter_report(at, adapter.name, adapter.sha256)
+    scorer = store.queries.jobs.adapter_scorer(job_id)
+    report["adapter_on"] = scorer.where if scorer is not None and scorer.where else None
     oracle = None if job.oracle_id is None else oracle_report(settings, store, at)
     over = job.state in OVER
     report["oracle"] = oracle
@@ -155,7 +157,8 @@ def _print(report: dict[str, Any]) -> None:
         click.echo(f"  A part of it is gone: `loracle delete {report['job_id']}` goes on.")
     elif report["texts"] != "kept":
         click.echo(f"  texts    {report['texts']}")
-    click.echo(f"  adapter  {report['adapter']} {report['adapter_sha256'][:12]}")
+    where = f" on {report['adapter_on']}" if report["adapter_on"] else ""
+    click.echo(f"  adapter  {report['adapter']} {report['adapter_sha256'][:12]}{where}")
     click.echo(f"  labelled {report['labelled']:,} of {total:,} reviews{share}")
     click.echo(f"  failed   {report['failed']:,}")
     aside = left_out(report["without_text"], report["other_language"])

@@ -43,6 +43,8 @@ PROBES = (
 PROBE_LOGIT_TOLERANCE = 1e-3
 PROBE_PROBABILITY_TOLERANCE = 0.02
 
+CHOICE = "LORACLE_BACKEND, or --backend where a command has it"
+
 log = logging.getLogger(__name__)
 
 
@@ -134,7 +136,7 @@ class Classifier:
             backend = "torch"
         why_torch = "" if backend == "torch" else openvino.why_not(device, dtype)
         if backend == "openvino" and why_torch:
-            raise BackendUnfit(f"{why_torch}. Mend that, or choose the back end torch (LORACLE_BACKEND).")
+            raise BackendUnfit(f"{why_torch}. Mend that, or choose the back end torch ({CHOICE}).")
         manifest = Manifest.read(directory)
         manifest.verify_files(directory)
         if not manifest.probes:
@@ -164,7 +166,7 @@ class Classifier:
                 return classifier
             except BackendUnfit as error:
                 if backend == "openvino":
-                    raise BackendUnfit(f"{error}. The back end torch may do (LORACLE_BACKEND).") from error
+                    raise BackendUnfit(f"{error}. The back end torch may do ({CHOICE}).") from error
                 why_torch = str(error)
             classifier.model, classifier.backend = merged, "torch"
         classifier.why_torch = why_torch

@@ -83,15 +83,8 @@ def adapter(data: ReportData) -> Facts:
         found.append(("encoding", ", ".join(f"{key} {value}" for key, value in encoding.items())))
     ran = [one for one in data.given_by if one.scorer.kind != "openai"]
     for one in ran:
-        details = one.scorer.details
-        where = (
-            ", ".join(str(details[key]) for key in ("device", "dtype", "backend") if key in details)
-            if "device" in details
-            else "device not recorded"
-        )
-        found.append(
-            ("labels given", f"{count(one.labels)} on {where}" if "device" in details else count(one.labels))
-        )
+        where = f" on {one.scorer.where}" if one.scorer.where else ""
+        found.append(("labels given", f"{count(one.labels)}{where}"))
     if not ran:
         found.append(("labels given", "none"))
     return found

@@ -51,7 +51,7 @@ class AdapterScorer:
     def computed_by(self) -> str:
         """Number format, device and back end for people, and why that isn't OpenVINO where it was tried."""
         classifier = self._classifier
-        why = f" (not openvino: {classifier.why_torch})" if classifier.why_torch else ""
+        why = f", since {classifier.why_torch}" if classifier.why_torch else ""
         device = device_title(classifier.device)
         return f"{dtype_name(classifier.dtype)} on {device} by {classifier.backend}{why}"
 

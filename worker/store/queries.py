@@ -26,6 +26,7 @@ from worker.store.tables import (
     OPEN_REQUESTS,
     Batch,
     Job,
+    Label,
     Reject,
     Request,
     Reservation,
@@ -151,6 +152,17 @@ class JobQueries:
     def get(self, connection: Connection, job_id: int) -> JobRow:
         """The job. Raises JobUnknown."""
         return read_job(connection, job_id)
+
+    @reads
+    def adapter_scorer(self, connection: Connection, job_id: int) -> ScorerIdentity | None:
+        """Who gave the adapter's label of the last row that has a label; None where only the oracle gave one."""
+        last = select(func.max(Label.row_no)).where(Label.job_id == job_id).scalar_subquery()
+        row = connection.execute(
+            select(Scorer.kind, Scorer.name, Scorer.sha256, Scorer.details)
+            .join(Label, Label.scorer_id == Scorer.id)
+            .where(Label.job_id == job_id, Label.row_no == last, Label.rater == "adapter")
+        ).one_or_none()
+        return None if row is None else ScorerIdentity(row.kind, row.name, row.sha256, row.details)
 
     @reads
     def newest(self, connection: Connection, limit: int = 50) -> list[JobRow]:

@@ -43,7 +43,7 @@ def store(settings: Settings) -> Store:
     done, running = ledger.batches.claim(first), ledger.batches.claim(second)
     assert done is not None
     assert running is not None
-    stub = ScorerIdentity("stub", "stub", "0" * 64, {})
+    stub = ScorerIdentity("stub", "stub", "0" * 64, {"device": "cpu", "dtype": "fp32", "backend": "torch"})
     ledger.batches.finish(done, stub, [Score("positive", 0.9)] * 4, timings={})
     return opened
 
@@ -58,6 +58,7 @@ def test_batches_of_a_worker_that_was_killed_dont_move_and_promise_no_end(
     assert store.queries.jobs.progress(1).seconds_left is not None
     report = _report(settings, store, 1)
     assert report["seconds_left"] is None
+    assert report["adapter_on"] == "cpu, fp32, torch"
     assert "no worker runs on this machine" in report["waiting_for"]
     assert "still holds 1" in report["waiting_for"]
     assert report["reviews_per_s"] > 0

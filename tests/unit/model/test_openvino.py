@@ -182,7 +182,7 @@ def test_where_openvino_fails_auto_is_torch_and_says_why(
 ) -> None:
     monkeypatch.setattr(openvino, "convert", convert)
     scorer = load_adapter_scorer(adapter, device="cpu", dtype="fp32", backend="auto", converted=tmp_path)
-    assert f" by torch (not openvino: {why}" in scorer.describe()
+    assert f" by torch, since {why}" in scorer.describe()
     assert scorer.identity == load_adapter_scorer(adapter, device="cpu", dtype="fp32").identity
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(BackendUnfit, match=f"{why}.*LORACLE_BACKEND"):
