@@ -52,6 +52,12 @@ def die_with(parent: int) -> None:
         sys.exit("The supervisor has gone.")
 
 
+def has_ended(worker: str) -> bool:
+    """Whether a worker of this host, which is named with its supervisor's pid, is no more."""
+    pid = worker.rpartition(" (pid ")[2].removesuffix(")")
+    return pid.isdecimal() and not is_alive(int(pid))
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process of this host with this pid runs."""
     try:

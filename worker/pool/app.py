@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from worker.errors import BrokerUnreachable, SettingsInvalid
 from worker.jobs.scoring import Publish
+from worker.lifeline import has_ended
 from worker.pool.valkey import socket_url
 from worker.reviews import LANES, Lane
 from worker.settings import Settings, without_secrets
@@ -128,7 +130,7 @@ def _present(lane: Lane) -> str:
 
 
 def workers_online(app: Celery, lane: Lane = "adapter") -> list[str]:
-    """The names of the lane's Celery workers that left word lately.
+    """The names of the lane's Celery workers that left word lately and, as far as this host can see, still live.
 
     Raises:
         BrokerUnreachable: the broker is away.
@@ -140,7 +142,13 @@ def workers_online(app: Celery, lane: Lane = "adapter") -> list[str]:
             # ZRANGE and ZREM: kombu's client prefixes no other command that would do.
             found = client.zrange(_present(lane), 0, -1, withscores=True)
             seen = {name.decode(): at for name, at in found}
-            gone = [name for name, at in seen.items() if at < oldest]
+            here = f"{os.uname().nodename} "
+            # Of a worker that has just ended, the word would stand a while.
+            gone = [
+                name
+                for name, at in seen.items()
+                if at < oldest or (name.startswith(here) and has_ended(name))
+            ]
             if gone:
                 client.zrem(_present(lane), *gone)
             return sorted(seen.keys() - gone)

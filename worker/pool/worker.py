@@ -18,7 +18,7 @@ from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 
 from worker.bootstrap import Oracles, Store, open_store, worker_name
-from worker.lifeline import die_with, is_alive
+from worker.lifeline import die_with, has_ended
 from worker.logs import log_lines
 from worker.oracle.throttle import CONCURRENCY
 from worker.pool.app import announce, make_app, publisher, queue_length
@@ -168,8 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _was_here(worker: str, other: str) -> bool:
     """Whether `other` is a worker of the same host and device whose supervisor has ended."""
-    (title, _, _), (other_title, _, pid) = (name.rpartition(" (pid ") for name in (worker, other))
-    return title == other_title and pid[:-1].isdecimal() and not is_alive(int(pid[:-1]))
+    title, other_title = (name.rpartition(" (pid ")[0] for name in (worker, other))
+    return title == other_title and has_ended(other)
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]

@@ -14,7 +14,6 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-import psycopg
 from sqlalchemy import Connection, Double, Engine, create_engine, event
 from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -126,6 +125,9 @@ def address(engine: Engine) -> str:
 
 def _check_options(url: URL) -> None:
     """Refuses what psycopg would refuse only when it connects, quoting it."""
+    # Here: SQLite alone needs none of it, and every command waits for its imports.
+    import psycopg
+
     known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
     # Several hosts are written host=A:5432&host=B:5432.
     twice = {name for name, value in url.query.items() if not isinstance(value, str)} - {"host", "port"}
@@ -276,7 +278,8 @@ def retrying(work: Callable[[], T], *, attempts: int = ATTEMPTS) -> T:
     for attempt in range(1, attempts + 1):
         try:
             return work()
-        except (DBAPIError, psycopg.Error, sqlite3.OperationalError) as error:
+        except Exception as error:
+            # Of SQLAlchemy, or of a driver that was spoken to past it.
             if not _lost_race(error):
                 raise
             if attempt == attempts:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import psycopg
 from sqlalchemy import Connection, func, insert, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
@@ -15,6 +14,9 @@ from worker.errors import DatabaseUnreachable
 from worker.reviews import Answer, Review, Score
 from worker.store.engine import now, to_json
 from worker.store.tables import Batch, Job, Label, Table
+
+if TYPE_CHECKING:
+    import psycopg
 
 _REVIEW_COLUMNS = (
     "job_id, row_no, external_id, text, text_sha256, gold_label, attributes, characters, language"
@@ -44,6 +46,8 @@ def insert_reviews(connection: Connection, job_id: int, reviews: Iterable[Review
         if values:
             connection.exec_driver_sql(f"INSERT INTO reviews ({_REVIEW_COLUMNS}) VALUES {marks}", values)
         return
+    import psycopg
+
     driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
     try:
         with driver.cursor() as cursor, cursor.copy(f"COPY reviews ({_REVIEW_COLUMNS}) FROM STDIN") as copy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import ssl
 import subprocess
@@ -24,6 +25,7 @@ from worker.pool.app import (
     ASK_PROMPT,
     POLICY,
     SCORE_BATCH,
+    announce,
     broker_url,
     make_app,
     ping,
@@ -134,6 +136,20 @@ class Answering:
         if self._configuration is None:
             raise ResponseError("NOPERM")
         return self._configuration
+
+
+def test_a_worker_of_this_host_that_has_ended_is_not_online_though_its_word_still_stands(
+    tmp_path: Path, valkey_url: str
+) -> None:
+    app = app_of(tmp_path, valkey_url)
+    host = os.uname().nodename
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    living = [f"{host} CPU (pid {os.getpid()})", f"another {host} CPU (pid {ended.pid})"]
+    for name in (*living, f"{host} CPU (pid {ended.pid})"):
+        announce(app, name)
+    assert workers_online(app) == sorted(living)
+    app.close()
 
 
 def test_a_redis_before_6_2_is_refused() -> None:
