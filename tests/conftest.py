@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -36,10 +37,17 @@ from worker.store.schema import upgrade
 # Read by torch when it is first imported, which no import above does.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # No test may depend on how fast this machine is.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "unhurried", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("unhurried")
 
 TEMPLATE = "migrated"
+
+# A script that starts the tests in the background has them ignore Ctrl-C, and so every process that one of them
+# interrupts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test, and no process that one starts, reads the .env of whoever runs them.
 os.environ[DOTENV] = "no"

@@ -13,7 +13,7 @@ from tests.faults.oracle_drill import Drill
 from worker.jobs import asking as job_asking
 from worker.oracle import asking, throttle
 
-RUNS = int(os.environ.get("LORACLE_ORACLE_RUNS", "10"))
+RUNS = int(os.environ.get("LORACLE_ORACLE_RUNS", "6"))
 
 
 @pytest.mark.services
