@@ -129,6 +129,10 @@ def sound_file(kind: str, path: Path) -> bytes:
             return written(PLAIN, delimiter="\t")
         case "r.csv.gz":
             return gzip.compress(written(TABLE))
+        case "utf-16.csv":
+            return written(TABLE).decode().encode("utf-16")
+        case "r.json":
+            return json.dumps({"reviews": [{"text": text, "label": label} for text, label in TABLE]}).encode()
         case "r.jsonl":
             return "".join(
                 json.dumps({"text": text, "label": label}) + "\n" for text, label in TABLE
@@ -142,7 +146,9 @@ def sound_file(kind: str, path: Path) -> bytes:
 
 @quickly
 @given(
-    kind=st.sampled_from(["r.csv", "r.tsv", "r.csv.gz", "r.jsonl", "r.txt", "r.parquet"]),
+    kind=st.sampled_from(
+        ["r.csv", "r.tsv", "r.csv.gz", "utf-16.csv", "r.json", "r.jsonl", "r.txt", "r.parquet"]
+    ),
     at=st.integers(0, 2**16),
     how=st.sampled_from(["change", "insert", "delete", "cut"]),
     byte=st.one_of(st.integers(0, 255), st.sampled_from(b'"\n\r,\t\\{}[]\0')),
