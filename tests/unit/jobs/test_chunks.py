@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.jobs.enqueue import LONGEST, chunked, chunked_by_time
+from worker.jobs.chunks import LONGEST, chunked, chunked_by_time
 
 
 @given(st.lists(st.integers()), st.integers(1, 7))
