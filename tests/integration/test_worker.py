@@ -46,7 +46,7 @@ def test_a_job_enqueued_before_any_worker_runs_is_scored_by_the_next_one(site: S
 def test_workers_on_real_servers_share_a_job_and_label_each_row_once(server_site: Site) -> None:
     site = server_site
     first, second = site.start("--children", "1"), site.start("--children", "1")
-    site.until(lambda: len(workers_online(site.app)) == 2)
+    site.until(lambda: len(workers_online(site.app, host="")) == 2)
     job_id = site.enqueue(reviews(300), publish=True)
     late = site.enqueue(reviews(100, 1000), publish=True)
     site.wait(job_id)

@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
-from worker.bootstrap import Store
+from worker.bootstrap import Store, worker_name
 from worker.cli.agreement import agreement_lines
 from worker.cli.common import OVER, bulk_words, echo_json, json_option, left_out, open_all
 from worker.errors import BrokerUnreachable, HostUnfit
 from worker.files.languages import Languages
 from worker.policy import Policy
 from worker.quality.measured import Measured, agreement_as_it_is, kept_agreement, summarise_agreement
-from worker.reviews import Job, dollars, duration
+from worker.reviews import Job, Lane, dollars, duration
 from worker.settings import Settings
 from worker.store.faults import WITHDRAWN_S, Fault
 from worker.store.progress import Progress
@@ -126,15 +126,12 @@ def _waiting_for(settings: Settings, at: Progress, faults: Sequence[Fault]) -> s
         return (
             "the file is still being read, and what was read is scored" if at.job.state == "reading" else None
         )
-    from worker.pool.app import make_app, workers_online
-    from worker.pool.valkey import running_pid
-
     # A worker that was killed leaves its batches running until their lease ends.
     held = f" (a worker that ended still holds {running:,}, for a minute at most)" if running else ""
-    if settings.embedded and running_pid(settings.home) is None:
+    if _has_no_queue(settings):
         return f"no worker runs on this machine{held}: start `loracle worker`"
     try:
-        online = len(workers_online(make_app(settings)))
+        online = len(_workers_online(settings))
     except BrokerUnreachable as error:
         return None if running else f"{error} Work goes on when it is back"
     if not online:
@@ -228,9 +225,8 @@ def _breaker(settings: Settings, base_url: str, model: str) -> dict[str, Any] | 
     """The circuit breaker; None while nobody keeps one: no queue runs."""
     from worker.oracle.throttle import connect, read_breaker
     from worker.pool.app import broker_url
-    from worker.pool.valkey import running_pid
 
-    if settings.embedded and running_pid(settings.home) is None:
+    if _has_no_queue(settings):
         return None
     client = connect(broker_url(settings))
     try:
@@ -244,9 +240,6 @@ def _breaker(settings: Settings, base_url: str, model: str) -> dict[str, Any] | 
 
 def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | None:
     """Why the oracle isn't asked, as a sentence with the way out; None while it is or needn't be."""
-    from worker.pool.app import make_app, workers_online
-    from worker.pool.valkey import running_pid
-
     if at.job.oracle_id is None:
         return None
     if not at.open_requests:
@@ -258,10 +251,10 @@ def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | 
             f"the circuit breaker is open ({breaker['reason']}); "
             f"it is tried again in {duration(breaker['retry_in_s'])}"
         )
-    if settings.embedded and running_pid(settings.home) is None:
+    if _has_no_queue(settings):
         return "no worker runs on this machine: start `loracle worker --lane openai`"
     try:
-        online = len(workers_online(make_app(settings), "openai"))
+        online = len(_workers_online(settings, "openai"))
     except BrokerUnreachable:
         return None
     if not online:
@@ -278,19 +271,15 @@ def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | 
 
 def _fallback_hint(settings: Settings, store: Store, at: Progress) -> str | None:
     """A fallback job without an adapter worker that can score it: who would take over, and when."""
-    from worker.pool.app import make_app, workers_online
-    from worker.pool.valkey import running_pid
-
     if not at.job.policy.startswith("fallback") or at.batches.get("running") or not at.batches.get("queued"):
         return None
     online = 0
-    if not settings.embedded or running_pid(settings.home) is not None:
+    if not _has_no_queue(settings):
         try:
-            app = make_app(settings)
             unfit = {fault.worker for fault in faults_online(settings, store, at.job.adapter_id)}
-            if set(workers_online(app)) - unfit:
+            if set(_workers_online(settings)) - unfit:
                 return None
-            online = len(workers_online(app, "openai"))
+            online = len(_workers_online(settings, "openai"))
         except BrokerUnreachable:
             return None
     if online:
@@ -322,8 +311,6 @@ def faults_online(settings: Settings, store: Store, adapter_id: int | None = Non
 
     With `adapter_id` of that adapter alone. Without any in the database the broker isn't asked.
     """
-    from worker.pool.app import make_app, workers_online
-
     faults = [
         fault
         for fault in store.queries.faults.all()
@@ -332,7 +319,7 @@ def faults_online(settings: Settings, store: Store, adapter_id: int | None = Non
     if not faults:
         return []
     try:
-        online = workers_online(make_app(settings))
+        online = _workers_online(settings)
     except BrokerUnreachable:
         return []
     first: dict[str, Fault] = {}
@@ -340,6 +327,20 @@ def faults_online(settings: Settings, store: Store, adapter_id: int | None = Non
         if fault.worker in online:
             first.setdefault(fault.worker, fault)
     return list(first.values())
+
+
+def _has_no_queue(settings: Settings) -> bool:
+    """Whether the queue is this machine's own, and no worker has started it."""
+    from worker.pool.valkey import running_pid
+
+    return settings.embedded and running_pid(settings.home) is None
+
+
+def _workers_online(settings: Settings, lane: Lane = "adapter") -> list[str]:
+    """Raises BrokerUnreachable: the broker is away."""
+    from worker.pool.app import make_app, workers_online
+
+    return workers_online(make_app(settings), lane, host=worker_name(settings))
 
 
 def why_nobody_can(faults: Sequence[Fault], online: int) -> str | None:
@@ -356,13 +357,11 @@ def why_unscored(settings: Settings, store: Store, at: Progress) -> str | None:
     Raises:
         HostUnfit: nobody ever will: the only host is this one, and no oracle takes over.
     """
-    from worker.pool.app import make_app, workers_online
-
     faults = faults_online(settings, store, at.job.adapter_id) if at.batches.get("queued") else []
     if not faults:
         return None
     try:
-        nobody = why_nobody_can(faults, len(workers_online(make_app(settings))))
+        nobody = why_nobody_can(faults, len(_workers_online(settings)))
     except BrokerUnreachable:
         return None
     on_its_own = settings.embedded and Policy.parse(at.job.policy).kind != "fallback"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ DECODER = json.JSONDecoder(parse_float=Number, parse_constant=lambda _: None)
 NO_OBJECT = "broken line: no JSON object"
 
 
-class LineReader:
+class LineReader(ABC):
     """Records of a source, line by line."""
 
     _source: Source
@@ -58,8 +59,9 @@ class LineReader:
     def read(self, skip: int) -> Iterator[Review | Reject]:
         return itertools.islice(self._records(), skip, None)
 
+    @abstractmethod
     def _records(self) -> Iterator[Review | Reject]:
-        raise NotImplementedError
+        """All of them, from the first one on."""
 
     def _text(self, line: Line) -> tuple[str, str | None]:
         if isinstance(line, LongLine):
@@ -82,8 +84,9 @@ class ObjectReader(LineReader):
     columns: Columns
     announcements: list[str]
 
+    @abstractmethod
     def _objects(self) -> Iterator[Found]:
-        raise NotImplementedError
+        """All of them, from the first one on."""
 
     def _choose(self, objects: Sequence[Mapping[str, Any]]) -> None:
         """Chooses the columns by the first objects."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 
 from worker.errors import FileUnreadable
@@ -53,9 +54,9 @@ class TableReader(LineReader):
         self._learn(whole)
         self.announcements = [*announced, *announcements]
 
+    @abstractmethod
     def _rows(self) -> Iterator[Row]:
         """All records but blank ones, the header first."""
-        raise NotImplementedError
 
     def _widen(self, rows: Sequence[Sequence[str]]) -> list[str]:
         """Sets the header right by the first records, and gives what to announce."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -129,8 +128,11 @@ def _present(lane: Lane) -> str:
     return PRESENT if lane == "adapter" else f"{PRESENT}-{lane}"
 
 
-def workers_online(app: Celery, lane: Lane = "adapter") -> list[str]:
-    """The names of the lane's Celery workers that left word lately and, as far as this host can see, still live.
+def workers_online(app: Celery, lane: Lane = "adapter", *, host: str) -> list[str]:
+    """The names of the lane's Celery workers that left word lately.
+
+    Their names begin with their host's. Of `host`, this one, those are left out that have ended: their word stands a
+    while longer.
 
     Raises:
         BrokerUnreachable: the broker is away.
@@ -142,8 +144,7 @@ def workers_online(app: Celery, lane: Lane = "adapter") -> list[str]:
             # ZRANGE and ZREM: kombu's client prefixes no other command that would do.
             found = client.zrange(_present(lane), 0, -1, withscores=True)
             seen = {name.decode(): at for name, at in found}
-            here = f"{os.uname().nodename} "
-            # Of a worker that has just ended, the word would stand a while.
+            here = f"{host} "
             gone = [
                 name
                 for name, at in seen.items()

@@ -46,7 +46,7 @@ def online(monkeypatch: pytest.MonkeyPatch) -> Online:
     """Says which workers are online."""
 
     def say(*names: str) -> None:
-        monkeypatch.setattr(celery_app, "workers_online", lambda app, lane="adapter": list(names))
+        monkeypatch.setattr(celery_app, "workers_online", lambda app, lane, host: list(names))
 
     return say
 
