@@ -15,11 +15,11 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from tests.benchmarks.databases import engines
-from worker.agreement.cascade import thresholds
 from worker.bootstrap import Store
 from worker.cli.status import _report
 from worker.policy import Policy
 from worker.quality.measured import refresh_agreement
+from worker.quality.thresholds import thresholds
 from worker.settings import Settings
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from worker.agreement.cascade import Share, thresholds
 from worker.bootstrap import Oracles, Store
 from worker.cli.common import (
     echo_json,
@@ -33,6 +32,7 @@ from worker.jobs.estimate import plan as make_plan
 from worker.oracle.money import parse_prices, price_of
 from worker.policy import Policy
 from worker.quality.measured import measure_due
+from worker.quality.thresholds import Share, thresholds
 from worker.reviews import dollars, duration
 from worker.settings import Settings
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from tests.unit.agreement_tables import cascade_of, counted, many_of, pair_of
-from worker.agreement.cascade import thresholds
 from worker.agreement.columns import NONE, Raters, uniform_audit
 from worker.agreement.intervals import Estimate
 from worker.agreement.measure import Measurement, measure
 from worker.policy import REASONS, Policy
+from worker.quality.thresholds import thresholds
 
 LABELS = ("neg", "pos")
 JOB = 7

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from worker.agreement.cascade import GRID, Share, Threshold, thresholds
 from worker.agreement.columns import NONE, Raters
 from worker.policy import REASONS, Policy
+from worker.quality.thresholds import GRID, Share, Threshold, thresholds
 
 LABELS = ("neg", "pos")
 # Its audit draws hardly any review: which ones are audited, the reasons say.
