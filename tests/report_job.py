@@ -219,7 +219,8 @@ def _insert(
             requests,
         )
         execute(
-            "INSERT INTO rejects (job_id, row_no, line_no, reason) VALUES (:job, :row, :row, :reason)",
+            "INSERT INTO rejects (job_id, row_no, line_no, kind, reason) "
+            "VALUES (:job, :row, :row, 'unreadable', :reason)",
             [
                 {"job": job_id, "row": count + number, "reason": reason}
                 for number, reason in enumerate(rejects, start=1)

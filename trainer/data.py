@@ -90,7 +90,9 @@ def read_labelled(
                     break
                 if isinstance(row, Reject):
                     counts[
-                        "rows without text left out" if row.without_text else "unreadable rows left out"
+                        "rows without text left out"
+                        if row.kind == "without_text"
+                        else "unreadable rows left out"
                     ] += 1
                 elif not (row.gold_label or "").strip():
                     counts["reviews without a label left out"] += 1

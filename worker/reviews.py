@@ -128,6 +128,9 @@ class Review:
     line_no: int = field(default=0, compare=False)
 
 
+RejectKind = Literal["unreadable", "without_text", "other_language"]
+REJECT_KINDS: tuple[RejectKind, ...] = get_args(RejectKind)
+
 # Of a directory's file the reason begins with the file's name.
 _WITHOUT_TEXT = re.compile(r"(.*: )?no text(?: \(|$)", re.DOTALL)
 _OTHER_LANGUAGE = re.compile(r"(.*: )?not [^():]+ \([a-z]{2,3}\)", re.DOTALL)
@@ -135,26 +138,19 @@ _OTHER_LANGUAGE = re.compile(r"(.*: )?not [^():]+ \([a-z]{2,3}\)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A record of a review file that can't be read. `line_no` is where it begins, counted from 1."""
+    """A record of a review file that is no review of the job. `line_no` is where it begins, counted from 1."""
 
     row_no: int
     line_no: int
     reason: str
 
     @property
-    def without_text(self) -> bool:
-        """Whether the record can be read, and its text is empty or a marker of a missing value."""
-        return _WITHOUT_TEXT.match(self.reason) is not None
-
-    @property
-    def other_language(self) -> bool:
-        """Whether it is a review in a language that is refused."""
-        return _OTHER_LANGUAGE.fullmatch(self.reason) is not None
-
-    @property
-    def unreadable(self) -> bool:
-        """Whether something is wrong with the record itself: too many of these stop a job."""
-        return not (self.without_text or self.other_language)
+    def kind(self) -> RejectKind:
+        """What is the matter: the record itself (too many of these stop a job), or it can be read, and its text is
+        empty or a marker of a missing value, or in a language that is refused."""
+        if _WITHOUT_TEXT.match(self.reason):
+            return "without_text"
+        return "other_language" if _OTHER_LANGUAGE.fullmatch(self.reason) else "unreadable"
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,7 +183,8 @@ def upgrade() -> None:
     )  # fmt: skip
     op.create_index("ix_measurings_due_at", "measurings", ["due_at"])
     _table(
-        "rejects", *_key("job_id", "row_no"), *_given(INTEGER, "line_no"), *_given(TEXT, "reason"),
+        "rejects", *_key("job_id", "row_no"), *_given(INTEGER, "line_no"), *_given(TEXT, "kind", "reason"),
+        _one_of("rejects", "kind", "unreadable", "without_text", "other_language"),
         _references("rejects", "job_id", "jobs.id", "CASCADE"),
     )  # fmt: skip
     _table(

@@ -103,7 +103,9 @@ def test_two_upgrades_at_once_make_one_schema(empty: Engine) -> None:
 def test_foreign_keys_are_enforced(engine: Engine) -> None:
     with pytest.raises(Exception, match=r"(?i)foreign key"), engine.begin() as connection:
         connection.execute(
-            text("INSERT INTO rejects (job_id, row_no, line_no, reason) VALUES (1, 1, 1, 'x')")
+            text(
+                "INSERT INTO rejects (job_id, row_no, line_no, kind, reason) VALUES (1, 1, 1, 'unreadable', 'x')"
+            )
         )
 
 

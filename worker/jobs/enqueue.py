@@ -231,7 +231,7 @@ class Source:
 
     def _with_gold(self, record: Review | Reject) -> Review | Reject:
         if isinstance(record, Reject):
-            if record.without_text:
+            if record.kind == "without_text":
                 self.without_text[record.reason.rpartition("no text")[2].strip(" ()") or "missing"] += 1
             return record
         label = self.gold(record.gold_label)
@@ -252,8 +252,8 @@ def preview(source: Source, *, shown: int = 5) -> Preview:
                 first.append(record)
         else:
             rejected += 1
-            without_text += record.without_text
-            other_language += record.other_language
+            without_text += record.kind == "without_text"
+            other_language += record.kind == "other_language"
             if len(rejects) < shown:
                 rejects.append(record)
     if source.gold.taken_back:
@@ -375,7 +375,7 @@ def enqueue_file(
             position += len(chunk)
             reviews += len(found)
             rejects += len(chunk) - len(found)
-            unreadable += sum(isinstance(record, Reject) and record.unreadable for record in chunk)
+            unreadable += sum(isinstance(record, Reject) and record.kind == "unreadable" for record in chunk)
             if unreadable and position >= REJECTS_JUDGED_FROM:
                 _judge(job.id, unreadable, position, max_rejects, ledger)
             if source.is_stream and position >= looked_at:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, or_, select
+from sqlalchemy import Connection, Row, Select, func, select
 
 from worker.errors import JobUnknown
 from worker.reviews import Job as JobRow
@@ -35,28 +35,10 @@ def job_unknown(job_id: int) -> JobUnknown:
 
 
 def select_jobs() -> Select[Any]:
-    rejected = select(func.count()).where(Reject.job_id == Job.id).scalar_subquery()
-    without_text = (
-        select(func.count())
-        .where(
-            Reject.job_id == Job.id, or_(Reject.reason.like("no text%"), Reject.reason.like("%: no text%"))
-        )
-        .scalar_subquery()
-    )
-    other_language = (
-        select(func.count())
-        .where(
-            Reject.job_id == Job.id,
-            or_(
-                *(
-                    Reject.reason.like(f"{start}not % ({code})")
-                    for start in ("", "%: ")
-                    for code in ("__", "___")
-                )
-            ),
-        )
-        .scalar_subquery()
-    )
+    rejects = select(func.count()).where(Reject.job_id == Job.id)
+    rejected = rejects.scalar_subquery()
+    without_text = rejects.where(Reject.kind == "without_text").scalar_subquery()
+    other_language = rejects.where(Reject.kind == "other_language").scalar_subquery()
     columns: list[Any] = [
         Job.id,
         Job.name,

@@ -118,7 +118,7 @@ class Jobs:
             raise _not_appendable(read_job(connection, job_id), after)
         insert_reviews(connection, job_id, reviews)
         rejects = [
-            {"job_id": job_id, "row_no": r.row_no, "line_no": r.line_no, "reason": r.reason}
+            {"job_id": job_id, "row_no": r.row_no, "line_no": r.line_no, "kind": r.kind, "reason": r.reason}
             for r in records
             if isinstance(r, RejectRow)
         ]

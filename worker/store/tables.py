@@ -30,7 +30,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from worker.policy import REASONS
-from worker.reviews import LANES, JobState
+from worker.reviews import LANES, REJECT_KINDS, JobState
 
 BigId = BigInteger().with_variant(Integer, "sqlite")
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
@@ -166,12 +166,14 @@ class Review(Table):
 
 
 class Reject(Table):
-    """A record of a job's file that could not be read, and why."""
+    """A record of a job's file that is no review of it, and why."""
 
     __tablename__ = "rejects"
+    __table_args__ = (_one_of("kind", REJECT_KINDS),)
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     row_no: Mapped[int] = mapped_column(primary_key=True)
     line_no: Mapped[int]
+    kind: Mapped[str]
     reason: Mapped[str]
 
 

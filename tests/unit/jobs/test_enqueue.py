@@ -87,7 +87,7 @@ def mixed(tmp_path: Path, **options: Any) -> Source:
 def test_reviews_in_other_languages_are_rejects_with_line_and_reason(tmp_path: Path) -> None:
     found = preview(mixed(tmp_path, other_languages="reject"))
     assert (found.reviews, found.rejected, found.without_text, found.other_language) == (3, 3, 1, 2)
-    assert [(one.line_no, one.reason) for one in found.rejects if one.other_language] == [
+    assert [(one.line_no, one.reason) for one in found.rejects if one.kind == "other_language"] == [
         (3, "not English (de)"),
         (6, "not English (de)"),
     ]
@@ -105,7 +105,7 @@ def test_a_file_of_a_directory_that_is_refused_is_named(tmp_path: Path) -> None:
         tmp_path / "all", EnqueueOptions(ReadOptions(), other_languages="reject"), LABELS, ("en", "fr")
     )
     (reject,) = preview(source).rejects
-    assert (reject.reason, reject.other_language) == ("a (1).txt: not English or French (de)", True)
+    assert (reject.reason, reject.kind) == ("a (1).txt: not English or French (de)", "other_language")
 
 
 def test_an_option_for_other_languages_is_another_job_and_needs_to_know_the_adapters(tmp_path: Path) -> None:
