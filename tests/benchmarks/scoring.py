@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from tests import SAMPLE
-from worker.bootstrap import BUNDLED
+from worker.bootstrap import BUNDLED, load_directory
 from worker.files import ReadOptions, open_reviews, sample
 from worker.reviews import Review
+from worker.settings import read_settings
 
 ROUNDS = 3
 
@@ -67,9 +68,8 @@ def _timed(work: Callable[[], None]) -> float:
 
 
 def _bare_model(reviews: list[Review]) -> Callable[[], None]:
-    from worker.scorers.adapter import load_adapter_scorer
-
-    scorer = load_adapter_scorer(BUNDLED)
+    # As the worker of the whole way loads it: with the same back end, too.
+    scorer = load_directory(BUNDLED, read_settings())
     scorer.score(reviews[:16])
     return lambda: _discard(scorer.score(reviews))
 
