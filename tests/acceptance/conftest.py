@@ -84,8 +84,16 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.1)
 
 
-def left_behind(home: Path) -> list[str]:
-    """Command lines of processes that still belong to a data directory."""
+def left_behind(home: Path, *, patience_s: float = 30.0) -> list[str]:
+    """Command lines of processes that belong to a data directory and don't end. Python's own helpers end a moment
+    after the process that they served."""
+    deadline = time.monotonic() + patience_s
+    while (found := _belonging_to(home)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+def _belonging_to(home: Path) -> list[str]:
     found = []
     for process in psutil.process_iter(["cmdline", "environ"]):
         environ = process.info["environ"] or {}

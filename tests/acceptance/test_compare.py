@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.acceptance.conftest import HANG_S, Loracle, until
+from tests.integration.site import assert_gone
 from tests.unit import models
 
 SIZES = ("--max-length", "32", "--limit", "120", "--test-limit", "40", "--token-budget", "512")
@@ -91,7 +92,7 @@ def test_an_interrupted_comparison_ends_its_processes_and_goes_on(
     assert process.returncode == 130, err
     assert "holds what was measured: TF-IDF + logistic" in err
     assert children
-    assert not any(child.is_running() for child in children)
+    assert_gone(children)
     assert sorted(path.name for path in (tmp_path / "comparison").iterdir()) == [
         "comparison.csv",
         "comparison.json",

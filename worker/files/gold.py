@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -208,16 +209,15 @@ class GoldColumn:
         if not self.unmapped_count:
             return doubts
         found = ", ".join(f"'{value}' ({count:,})" for value, count in list(self.unmapped.items())[:5])
+        count = self.unmapped_count
+        some = "1 gold label is" if count == 1 else f"{count:,} gold labels are"
         if self.told is not None:
-            return [
-                *doubts,
-                f"{self.unmapped_count:,} gold labels aren't in --labels and are left out: {found}",
-            ]
-        first = next(iter(self.unmapped))
+            return [*doubts, f"{some} not in --labels, and left out: {found}"]
+        way = shlex.quote(f"{next(iter(self.unmapped))}=LABEL")
         return [
             *doubts,
-            f"{self.unmapped_count:,} gold labels are none of {'/'.join(self.labels)} and are left out: {found}. "
-            f"--labels says what a value means, as in --labels {first}=LABEL",
+            f"{some} none of {'/'.join(self.labels)}, and left out: {found}. "
+            f"--labels says what a value means, as in --labels {way}",
         ]
 
     def word(self, cell: str | None) -> str:

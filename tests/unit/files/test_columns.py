@@ -144,6 +144,19 @@ def test_gold_cells_mean_labels_by_name_or_synonym(labels, cell, label):
 TWO, THREE = ("negative", "positive"), ("negative", "neutral", "positive")
 
 
+def test_a_value_that_means_no_label_is_named_with_what_can_be_typed():
+    column = GoldColumn(TWO)
+    for cell in ("so so", "so so", "negative"):
+        column(cell)
+    assert column.announcements() == [
+        "2 gold labels are none of negative/positive, and left out: 'so so' (2). "
+        "--labels says what a value means, as in --labels 'so so=LABEL'"
+    ]
+    told = GoldColumn(TWO, ReadOptions(labels="1=negative,5=positive").meanings)
+    told("3")
+    assert told.announcements() == ["1 gold label is not in --labels, and left out: '3' (1)"]
+
+
 @pytest.mark.parametrize(
     ("labels", "cells", "gold"),
     [
