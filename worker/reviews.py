@@ -283,7 +283,8 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Batch(Lease):
-    """A claimed batch of the adapter lane; `reviews` are those its policy wants the adapter to score."""
+    """A claimed batch of the adapter lane; `reviews` are those its policy wants the adapter to score, without what no
+    scorer needs: ids, gold labels and kept columns stay in the database."""
 
     job_id: int
     adapter_id: int

@@ -30,7 +30,7 @@ from tests.unit import models
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-LIMIT_S = 120
+LIMIT_S = 600
 TINY = "--base tiny --max-length 32 --token-budget 512 --epochs 1 --dtype fp32"
 
 INSTEAD = {

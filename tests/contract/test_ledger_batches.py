@@ -14,13 +14,12 @@ from tests.contract.enqueued import (
     enqueue,
     finish,
     outcomes,
-    reviews,
     sql,
     work_off,
 )
 from worker.agreement.columns import label_counts
 from worker.errors import LeaseLost
-from worker.reviews import Batch
+from worker.reviews import Batch, Review
 from worker.store.engine import make_engine
 from worker.store.ledger import Ledger
 from worker.store.publishing import Swept
@@ -53,7 +52,7 @@ def test_a_batch_delivered_twice_is_claimed_once(ledger: Ledger) -> None:
     enqueue(ledger, 4)
     batch = claimed(ledger)
     assert batch.attempts == 1
-    assert batch.reviews == tuple(reviews(1, 4))
+    assert batch.reviews == tuple(Review(row, f"review {row}") for row in range(1, 5))
     assert ledger.batches.claim(batch.id) is None
     finish(ledger, batch)
     assert ledger.batches.claim(batch.id) is None

@@ -67,10 +67,10 @@ def test_a_chunk_keeps_reviews_rejects_and_batches(ledger: Ledger, queries: Quer
     [batch_id] = ledger.publishing.choose("adapter", window=8)
     batch = ledger.batches.claim(batch_id)
     assert batch is not None
-    assert batch.reviews == (
-        Review(1, good.text, "a1", "pos", {"stars": 5, "odd": None, "who": "Zoë"}),
-        plain,
-    )
+    assert batch.reviews == (Review(1, good.text), plain)
+    kept, _ = queries.results.iterate(job.id, with_text=True)
+    assert (kept["text"], kept["id"], kept["gold_label"]) == (good.text, "a1", "pos")
+    assert kept["attributes"] == {"stars": 5, "odd": None, "who": "Zoë"}
     assert sql(engine, "SELECT count(*) FROM reviews WHERE attributes IS NULL") == [(1,)]
 
 

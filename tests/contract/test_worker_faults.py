@@ -7,7 +7,8 @@ from sqlalchemy import Engine
 from tests.contract.enqueued import STUB as SCORER
 from tests.contract.enqueued import batch_states, enqueue, finish, outcomes, sql
 from worker.reviews import Batch
-from worker.store.faults import OPENS_AT, Standing
+from worker.store.engine import read
+from worker.store.faults import OPENS_AT, Standing, standing_of
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
 
@@ -35,6 +36,11 @@ def attempts(engine: Engine) -> list[object]:
     return [count for (count,) in sql(engine, "SELECT attempts FROM batches ORDER BY id")]
 
 
+def standing(ledger: Ledger, worker: str) -> Standing:
+    with read(ledger.faults.engine) as connection:
+        return standing_of(connection, worker)
+
+
 def test_a_batch_of_an_unfit_host_goes_back_as_if_nobody_had_claimed_it(
     ledger: Ledger, queries: Queries, engine: Engine
 ) -> None:
@@ -43,15 +49,16 @@ def test_a_batch_of_an_unfit_host_goes_back_as_if_nobody_had_claimed_it(
     assert ledger.faults.unfit(batch, HERE, "no base model")
     rows = sql(engine, "SELECT state, attempts, claimed_at, lease_token, published_at FROM batches")
     assert rows == [("queued", 0, None, None, None)]
-    assert ledger.faults.standing(HERE) == Standing(frozenset({batch.adapter_id}))
-    assert ledger.faults.standing(ELSEWHERE) == Standing()
-    assert ledger.batches.claim_next(batch.id, without=ledger.faults.standing(HERE).without) is None
+    assert ledger.faults.claim_next(HERE, batch.id) == (None, Standing(frozenset({batch.adapter_id})))
+    elsewhere, standing = ledger.faults.claim_next(ELSEWHERE, batch.id)
+    assert elsewhere is not None
+    assert (elsewhere.id, standing) == (batch.id, Standing())
+    ledger.batches.release(elsewhere, counts=False)
     [fault] = queries.faults.all()
     assert (fault.worker, fault.adapter_id, fault.reason) == (HERE, batch.adapter_id, "no base model")
 
     # Some minutes later it is tried again: the same is no news, and a load that succeeds ends it.
     sql(engine, "UPDATE worker_faults SET until = 0")
-    assert ledger.faults.standing(HERE) == Standing()
     assert not ledger.faults.unfit(claimed(ledger), HERE, "no base model")
     assert not ledger.faults.fit(ELSEWHERE, batch.adapter_id)
     assert ledger.faults.fit(HERE, batch.adapter_id)
@@ -82,10 +89,10 @@ def test_a_device_that_stays_broken_counts_no_attempt_and_opens_the_breaker(
 ) -> None:
     job = enqueue(ledger, 8)
     for left in range(OPENS_AT, 0, -1):
-        assert not ledger.faults.standing(HERE).broken, left
+        assert not standing(ledger, HERE).broken, left
         breaks(ledger)
-    assert ledger.faults.standing(HERE).broken
-    assert not ledger.faults.standing(ELSEWHERE).broken
+    assert standing(ledger, HERE).broken
+    assert not standing(ledger, ELSEWHERE).broken
     [fault] = queries.faults.all()
     assert (fault.adapter_id, fault.again_in_s) == (None, 0.0)
     # A text of our own fails too: the device is at fault, whatever comes after.
@@ -95,7 +102,7 @@ def test_a_device_that_stays_broken_counts_no_attempt_and_opens_the_breaker(
         assert broken is not None
         assert wait_s - 5 < broken.again_in_s <= wait_s
     ledger.faults.device_sound(HERE)
-    assert ledger.faults.standing(HERE) == Standing()
+    assert standing(ledger, HERE) == Standing()
     assert attempts(engine) == [0, 0]
     assert batch_states(engine, job.id) == ["queued", "queued"]
 
@@ -148,7 +155,7 @@ def test_a_probe_that_couldnt_try_the_device_closes_the_breaker_and_counts_nothi
     for _ in range(OPENS_AT):
         breaks(ledger)
     ledger.faults.device_untried(HERE)
-    assert ledger.faults.standing(HERE) == Standing()
+    assert standing(ledger, HERE) == Standing()
     assert attempts(engine) == [0]
     for change in (ledger.faults.device_untried, ledger.faults.device_sound):
         change(HERE)
@@ -165,7 +172,7 @@ def test_a_child_that_dies_while_it_loads_is_the_workers_fault_and_while_it_scor
         ledger.batches.loading(batch, True)
         assert ledger.faults.child_died("t", HERE)
     assert sql(engine, "SELECT state, attempts, claimed_at FROM batches") == [("queued", 0, None)]
-    assert ledger.faults.standing(HERE).broken
+    assert standing(ledger, HERE).broken
     ledger.faults.device_sound(HERE)
 
     batch = claimed(ledger)
@@ -190,11 +197,11 @@ def test_a_worker_that_starts_takes_over_the_broken_device_of_the_one_before(
     again = "here CPU (pid 7)"
     ledger.faults.take_over(ELSEWHERE, gone=lambda name: False)
     ledger.faults.take_over(again, gone=lambda name: name == HERE)
-    assert ledger.faults.standing(again) == Standing(broken=True)
-    assert ledger.faults.standing(HERE) == Standing()
+    assert standing(ledger, again) == Standing(broken=True)
+    assert standing(ledger, HERE) == Standing()
     # It probes first, whatever the former one would have waited.
     fault = ledger.faults.broken_device(again)
     assert fault is not None
     assert fault.again_in_s == 0
     ledger.faults.take_over(again, gone=lambda name: False)
-    assert ledger.faults.standing(again) == Standing(broken=True)
+    assert standing(ledger, again) == Standing(broken=True)

@@ -80,17 +80,13 @@ def score_batch(
 
     That is the batch of the message, unless one of a higher priority waits or this one is not to be had (delivered
     twice, cancelled). If none waits, that is no error. A failure gives the batch back to the ledger, which tries it
-    again or bisects it. Whatever happened, the window is topped up after it.
-    What is wrong with `worker` itself is no attempt of the batch: see `worker.store.faults`. A message that it has no
-    use for goes on to others.
+    again or bisects it. When half of the window is empty it is topped up. What is wrong with `worker` itself is no
+    attempt of the batch: see `worker.store.faults`. A message that it has no use for goes on to others.
 
     Raises:
         DeviceBroken: the batch was given back; the caller should end this process.
     """
-    standing = ledger.faults.standing(worker)
-    batch = None
-    if not standing.broken:
-        batch = ledger.batches.claim_next(batch_id, task_id=task_id, without=standing.without)
+    batch, standing = ledger.faults.claim_next(worker, batch_id, task_id=task_id)
     if batch is None:
         if standing.broken or standing.without:
             ledger.publishing.give_message_back("adapter")
@@ -107,13 +103,14 @@ def score_batch(
     started = time.monotonic()
     loaded: float | None = None
     scored = 0
+    left = None
     try:
         with keeper:
             scorer = _load(batch, ledger, scorers)
             loaded = time.monotonic()
             outcomes = scorer.score(batch.reviews)
             timings = {"load_s": round(loaded - started, 4), "score_s": round(time.monotonic() - loaded, 4)}
-            ledger.batches.finish(batch, scorer.identity, outcomes, timings=timings, worker=worker)
+            left = ledger.batches.finish(batch, scorer.identity, outcomes, timings=timings, worker=worker)
         scored = len(outcomes)
     except LeaseLost:
         log.warning("Lease of batch %s lost; its unsaved labels are dropped.", batch.id)
@@ -145,8 +142,10 @@ def score_batch(
         # Only the type is logged, since a message may quote the review.
         log.error("Batch %s failed with %s.", batch.id, type(error).__name__)
         ledger.batches.release(batch, f"{type(error).__name__} while scoring", delay_s=retry_delay_s)
-    ledger.jobs.complete(batch.job_id)
-    publish_waiting(ledger, publish, "adapter", window=window)
+    if left is None or not left.waiting:
+        ledger.jobs.complete(batch.job_id)
+    if left is None or left.published <= window // 2:
+        publish_waiting(ledger, publish, "adapter", window=window)
     return scored
 
 

@@ -17,6 +17,7 @@ from worker.store.engine import now, read, write, writes
 from worker.store.faults import lock_device, prove_sound
 from worker.store.inserts import insert_labels, upserting
 from worker.store.leases import LOADING, NO_LEASE, Leases, hold, lease_lost, leased
+from worker.store.queue import published
 from worker.store.requests import insert_requests, record_failure
 from worker.store.tables import ACTIVE_JOBS, OPEN_REQUESTS, Batch, Job, Request, Review, Scorer
 
@@ -53,54 +54,42 @@ class Scorers:
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """What there is to do after a batch: whether its job has another that waits, and how many messages are out."""
+
+    waiting: bool
+    published: int
+
+
+@dataclass(frozen=True, slots=True)
 class Batches(Leases[BatchRow]):
     """The batches of the adapter lane, and the labels they come to."""
 
     lane: ClassVar[Lane] = "adapter"
     scorers: Scorers
 
-    def claim(self, batch_id: int, *, task_id: str = "") -> BatchRow | None:
-        """queued -> running under a fresh lease, committed before any work; with its reviews in row order.
-
-        Under the policy `oracle` these are the audited ones only.
-
-        None if there is nothing to do: claimed already, over, not due yet, or its job is.
-        """
-        taken = write(self.engine, lambda connection: self._take(connection, batch_id, task_id))
-        if taken is None:
-            return None
-        with read(self.engine) as connection:
-            job = connection.execute(
-                select(Job.adapter_id, Job.policy, Job.oracle_id).where(Job.id == taken.job_id)
-            ).one()
-            rows = connection.execute(
-                select(
-                    Review.row_no,
-                    Review.text,
-                    Review.external_id,
-                    Review.gold_label,
-                    Review.attributes,
-                    Review.language,
-                )
-                .where(
-                    Review.job_id == taken.job_id,
-                    Review.row_no.between(taken.first_row, taken.last_row),
-                )
-                .order_by(Review.row_no)
-            )
-            policy = Policy.parse(job.policy)
-            reviews = tuple(
-                ReviewRow(r[0], r[1], r[2], r[3], r[4] or {}, r[5])
-                for r in rows
-                if policy.kind != "oracle" or policy.is_audited(taken.job_id, r[0])
-            )
+    def _bring(self, connection: Connection, taken: Any) -> BatchRow:
+        """With what a scorer needs of its reviews, in row order; under the policy `oracle` of audited ones only."""
+        job = connection.execute(
+            select(Job.adapter_id, Job.policy, Job.oracle_id).where(Job.id == taken.job_id)
+        ).one()
+        rows = connection.execute(
+            select(Review.row_no, Review.text, Review.language)
+            .where(Review.job_id == taken.job_id, Review.row_no.between(taken.first_row, taken.last_row))
+            .order_by(Review.row_no)
+        )
+        policy = Policy.parse(job.policy)
         return BatchRow(
-            id=batch_id,
+            id=taken.id,
             job_id=taken.job_id,
             adapter_id=job.adapter_id,
             attempts=taken.attempts,
             lease_token=taken.lease_token,
-            reviews=reviews,
+            reviews=tuple(
+                ReviewRow(row_no, text, language=language)
+                for row_no, text, language in rows
+                if policy.kind != "oracle" or policy.is_audited(taken.job_id, row_no)
+            ),
             policy=job.policy,
             oracle_id=job.oracle_id,
         )
@@ -118,9 +107,9 @@ class Batches(Leases[BatchRow]):
         *,
         timings: Mapping[str, Any],
         worker: str = "",
-    ) -> None:
+    ) -> Left:
         """One transaction: a label per Score, an error per Failure, the requests that the job's policy makes of
-        them, the batch done. Call `complete` after it.
+        them, the batch done. Call `complete` after it, unless another batch of the job waits.
 
         It shows that the device of `worker` is sound, if the batch was claimed after it broke.
 
@@ -142,7 +131,7 @@ class Batches(Leases[BatchRow]):
         )
         scorer_id = self.scorers.register(scorer)
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> Left:
             broken = lock_device(connection, worker)
             finished = connection.execute(
                 update(Batch)
@@ -172,8 +161,12 @@ class Batches(Leases[BatchRow]):
                 insert_requests(connection, batch.job_id, batch.oracle_id, asked)
             if broken is not None and finished.claimed_at > broken.seen_at:
                 prove_sound(connection, broken, max_attempts=self.max_attempts)
+            another = exists().where(
+                Batch.job_id == batch.job_id, Batch.lane == self.lane, Batch.state == "queued"
+            )
+            return Left(*connection.execute(select(another, published(self.lane).scalar_subquery())).one())
 
-        write(self.engine, work)
+        return write(self.engine, work)
 
     def hand_over(self, batch: BatchRow, reason: str) -> bool:
         """The oracle labels this batch's reviews; False, and nothing is done, where the policy doesn't say so.

@@ -101,6 +101,15 @@ def at(worker: str, adapter_id: int) -> tuple[Any, ...]:
     return (WorkerFault.worker == worker, WorkerFault.adapter_id == adapter_id)
 
 
+def standing_of(connection: Connection, worker: str) -> Standing:
+    """What this worker must leave alone now."""
+    faults = read_faults(connection, worker=worker)
+    return Standing(
+        frozenset(fault.adapter_id for fault in faults if fault.adapter_id is not None),
+        any(fault.adapter_id is None for fault in faults),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerFaults:
     """What workers can't do."""
@@ -109,14 +118,22 @@ class WorkerFaults:
     batches: Leases[BatchRow]
     max_attempts: int
 
-    @reads
-    def standing(self, connection: Connection, worker: str) -> Standing:
-        """What this worker must leave alone now."""
-        faults = read_faults(connection, worker=worker)
-        return Standing(
-            frozenset(fault.adapter_id for fault in faults if fault.adapter_id is not None),
-            any(fault.adapter_id is None for fault in faults),
-        )
+    def claim_next(
+        self, worker: str, batch_id: int, *, task_id: str = ""
+    ) -> tuple[BatchRow | None, Standing]:
+        """`Batches.claim_next` for this worker: nothing while its device is broken, and no batch of an adapter that
+        it can't load. With what it must leave alone now."""
+
+        def work(connection: Connection) -> tuple[BatchRow | None, bool, Standing]:
+            standing = standing_of(connection, worker)
+            if standing.broken:
+                return None, False, standing
+            return *self.batches.take_next(connection, batch_id, task_id, standing.without), standing
+
+        again = True
+        while again:
+            batch, again, standing = write(self.engine, work)
+        return batch, standing
 
     @reads
     def broken_device(self, connection: Connection, worker: str) -> Fault | None:

@@ -8,14 +8,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
-from sqlalchemy import Connection, Engine, and_, case, exists, select, text, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, case, exists, select, text, update
 
 from worker.errors import LeaseLost
 from worker.reviews import LANES, Lane, Lease
-from worker.store.engine import now, read, write, writes
+from worker.store.engine import now, write, writes
 from worker.store.inserts import on_postgresql
 from worker.store.items import ITEMS, reopen_packed
-from worker.store.queue import give_message_back, is_waiting, next_batch
+from worker.store.queue import give_message_back, is_next, is_waiting, next_batch
 from worker.store.tables import Batch, Job
 
 Held = TypeVar("Held", bound=Lease)
@@ -28,7 +28,7 @@ LOADING = {"loading": True}
 
 @dataclass(frozen=True, slots=True)
 class Leases(ABC, Generic[Held]):
-    """What the batches of both lanes have in common; `claim` is each lane's own, since it brings what they hold."""
+    """What the batches of both lanes have in common; what they hold is each lane's own."""
 
     lane: ClassVar[Lane]
     engine: Engine
@@ -41,27 +41,50 @@ class Leases(ABC, Generic[Held]):
         That is this one itself, unless one of a higher priority waits or this one isn't waiting any more. On the
         adapter lane, batches of the adapters in `without` are left to other workers.
         """
-        while True:
-            with read(self.engine) as connection:
-                chosen = next_batch(connection, self.lane, batch_id, without=without)
+        again = True
+        while again:
+            held, again = write(
+                self.engine, lambda connection: self.take_next(connection, batch_id, task_id, without)
+            )
+        return held
+
+    def claim(self, batch_id: int, *, task_id: str = "") -> Held | None:
+        """queued -> running under a fresh lease, committed before any work, with what the batch holds.
+
+        None if there is nothing to do: claimed already, over, not due yet, or its job is.
+        """
+
+        def work(connection: Connection) -> Held | None:
+            taken = self._take(connection, task_id, Batch.id == batch_id, *is_waiting(self.lane))
+            return None if taken is None else self._bring(connection, taken)
+
+        return write(self.engine, work)
+
+    def take_next(
+        self, connection: Connection, batch_id: int, task_id: str, without: Collection[int]
+    ) -> tuple[Held | None, bool]:
+        """One try of `claim_next`, and whether it should be made again: the batch it chose was of no use."""
+        taken = self._take(connection, task_id, *is_next(self.lane, batch_id, without))
+        if taken is None:
+            chosen = next_batch(connection, self.lane, batch_id, without=without)
             if chosen is None:
-                return None
-            held = self.claim(chosen, task_id=task_id)
-            if held is not None:
-                return held
+                return None, False
+            taken = self._take(connection, task_id, Batch.id == chosen, *is_waiting(self.lane, without))
+        held = None if taken is None else self._bring(connection, taken)
+        return held, held is None
 
     @abstractmethod
-    def claim(self, batch_id: int, *, task_id: str = "") -> Held | None:
-        """queued -> running under a fresh lease, committed before any work; None if it isn't waiting."""
+    def _bring(self, connection: Connection, taken: Any) -> Held | None:
+        """The batch that was taken with what it holds; None if it turns out to be over."""
 
-    def _take(self, connection: Connection, batch_id: int, task_id: str) -> Any:
-        """The columns of the batch, now leased; None if it isn't waiting."""
+    def _take(self, connection: Connection, task_id: str, *conditions: ColumnElement[bool]) -> Any:
+        """The batch of these conditions, now leased; None if there is none."""
         if self.lane == "adapter" and on_postgresql(connection):
             # A claim lost in a crash of the server is claimed again: not worth a wait for its disk.
             connection.execute(text("SET LOCAL synchronous_commit = off"))
         taken = connection.execute(
             update(Batch)
-            .where(Batch.id == batch_id, *is_waiting(self.lane))
+            .where(*conditions)
             .values(
                 state="running",
                 attempts=Batch.attempts + 1,
@@ -72,7 +95,16 @@ class Leases(ABC, Generic[Held]):
                 task_id=task_id,
                 timings=None,
             )
-            .returning(*Batch.__table__.columns)
+            .returning(
+                Batch.id,
+                Batch.job_id,
+                Batch.scorer_id,
+                Batch.first_row,
+                Batch.last_row,
+                Batch.attempts,
+                Batch.lease_token,
+                Batch.published_at,
+            )
         ).one_or_none()
         if taken is not None and taken.published_at is None:
             give_message_back(connection, self.lane)

@@ -35,15 +35,9 @@ class Prompts(Leases[Prompt]):
 
     lane: ClassVar[Lane] = "openai"
 
-    @writes
-    def claim(self, connection: Connection, batch_id: int, *, task_id: str = "") -> Prompt | None:
-        """queued -> running under a fresh lease; with the requests that have no answer yet, by job and row.
-
-        Requests of jobs that were stopped or cancelled leave the Prompt. None if there is nothing to do.
-        """
-        taken = self._take(connection, batch_id, task_id)
-        if taken is None:
-            return None
+    def _bring(self, connection: Connection, taken: Any) -> Prompt | None:
+        """With the requests that have no answer yet, by job and row; those of jobs that are over leave the Prompt."""
+        batch_id = taken.id
         requests, some_over = unanswered_and_whether_some_are_over(connection, batch_id)
         # The lines of a Bulk are counted off by its requests: once it may be out, none leaves.
         if some_over and not is_out(connection, batch_id):

@@ -29,34 +29,46 @@ def next_batch(
     return connection.scalar(itself) or int(first.id)
 
 
+def is_next(lane: Lane, named: int, without: Collection[int] = ()) -> list[Any]:
+    """Conditions on Batch: it is `named`, it is waiting, and none of a higher priority is."""
+    waiting = is_waiting(lane, without)
+    least = select(Batch.rank).where(*waiting).order_by(Batch.rank).limit(1).correlate(None)
+    return [Batch.id == named, *waiting, Batch.rank <= least.scalar_subquery()]
+
+
 def give_message_back(connection: Connection, lane: Lane) -> None:
     """A message was used for a batch that had none, or for nothing: a batch that counts on one gets a new one."""
-    published = (Batch.lane == lane, Batch.state == "queued", Batch.published_at.is_not(None))
+    counting = (Batch.lane == lane, Batch.state == "queued", Batch.published_at.is_not(None))
     latest = (
         select(Batch.id)
-        .where(*published)
+        .where(*counting)
         .order_by(Batch.published_at.desc())
         .limit(1)
         .with_for_update(skip_locked=True)
     )
     batch_id = connection.scalar(latest)
-    connection.execute(update(Batch).where(Batch.id == batch_id, *published).values(published_at=None))
+    connection.execute(update(Batch).where(Batch.id == batch_id, *counting).values(published_at=None))
 
 
 def next_to_publish(connection: Connection, lane: Lane, *, window: int, lock: bool) -> list[int]:
     """Waiting batches without a message, as many as the window has room for: never more than `window` have one."""
-    published = (
+    room = window - int(connection.scalar(published(lane)) or 0)
+    if room <= 0:
+        return []
+    query = _in_order(lane, _waiting(lane).where(Batch.published_at.is_(None))).limit(room)
+    return list(connection.scalars(query.with_for_update(skip_locked=True, of=Batch) if lock else query))
+
+
+def published(lane: Lane) -> Select[Any]:
+    """How many messages of the lane are out that a batch counts on."""
+    count = (
         select(func.count())
         .select_from(Batch)
         .where(Batch.lane == lane, Batch.state == "queued", Batch.published_at.is_not(None))
     )
     if lane == "adapter":
-        published = published.join(Job, Job.id == Batch.job_id).where(Job.state.in_(ACTIVE_JOBS))
-    room = window - int(connection.scalar(published) or 0)
-    if room <= 0:
-        return []
-    query = _in_order(lane, _waiting(lane).where(Batch.published_at.is_(None))).limit(room)
-    return list(connection.scalars(query.with_for_update(skip_locked=True, of=Batch) if lock else query))
+        count = count.join(Job, Job.id == Batch.job_id).where(Job.state.in_(ACTIVE_JOBS))
+    return count
 
 
 def is_waiting(lane: Lane, without: Collection[int] = ()) -> list[Any]:
