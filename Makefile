@@ -11,6 +11,9 @@ DEMO_HOME := $(CURDIR)/.demo
 # no test needs one process to be faster than another.
 PARALLEL := -n $(shell echo $$((3 * $$(getconf _NPROCESSORS_ONLN) / 2))) --maxprocesses 8 --dist worksteal
 
+# Where it is set, every process of every test compiles our modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo demo-oracle check unit test lint bench faults report-check clean
 
 demo: $(VENV)/ready
