@@ -7,14 +7,14 @@ UV := $(shell command -v uv 2>/dev/null)
 # The demo leaves its database here, so that `results` works on it afterwards.
 DEMO_HOME := $(CURDIR)/.demo
 
-# Three test workers for two cores: many tests wait for processes. Each has servers and data directories of its own, and
+# Four test workers for two cores: many tests wait for processes. Each has servers and data directories of its own, and
 # no test needs one process to be faster than another.
-PARALLEL := -n $(shell echo $$((3 * $$(getconf _NPROCESSORS_ONLN) / 2))) --maxprocesses 8 --dist worksteal
+PARALLEL := -n $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN)))) --maxprocesses 8 --dist worksteal
 
 # Where it is set, every process of every test compiles our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-oracle check unit test lint bench faults report-check clean
+.PHONY: demo demo-oracle check unit test lint bench bench-gpu faults report-check clean
 
 demo: $(VENV)/ready
 	LORACLE_HOME=$(DEMO_HOME) $(BIN)/loracle run worker/data/sample_reviews.csv
@@ -47,6 +47,10 @@ lint: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(BIN)/python -m tests.benchmarks
+
+# One card, nine minutes, one table. A part: make bench-gpu GPU="--only score,train".
+bench-gpu: $(VENV)/ready
+	$(BIN)/python -m tests.benchmarks.gpu $(GPU)
 
 faults: $(VENV)/ready
 	LORACLE_FAULT_RUNS=30 LORACLE_ORACLE_RUNS=300 $(BIN)/python -m pytest tests/faults

@@ -54,6 +54,20 @@ def test_cuda_scores_as_the_processor_does(adapter: Path, dtype: str, tolerance:
     assert found == pytest.approx(expected, abs=tolerance)
 
 
+@pytest.mark.parametrize("architecture", ["bert", "roberta"])
+def test_reviews_are_not_padded_on_cuda_and_score_as_if_they_were_alone(
+    tmp_path: Path, architecture: str
+) -> None:
+    models.make_adapter(tmp_path / "tiny", models.make_base(tmp_path / "base", architecture))
+    scorer = load_adapter_scorer(tmp_path / "tiny", device="cuda", dtype="bf16")
+    assert "without padding" in scorer.describe()
+    together = positives(scorer.score(reviews(3000)))
+    alone = [positives(scorer.score([review]))[0] for review in reviews(3000)[::100]]
+    assert together[::100] == pytest.approx(alone, abs=0.02)
+    exact = positives(load_adapter_scorer(tmp_path / "tiny", device="cpu", dtype="fp32").score(reviews(3000)))
+    assert together == pytest.approx(exact, abs=0.02)
+
+
 def test_real_memory_shortage_halves_the_budget(adapter: Path, little_memory: None) -> None:
     scorer = load_adapter_scorer(adapter, device="cuda", dtype="fp32", token_budget=2**22)
     assert scorer.token_budget < 2**22

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +23,8 @@ from worker.cli.common import (
     open_all,
     wait_for_jobs,
 )
-from worker.cli.status import why_it_waits
-from worker.errors import Invalid, OptionInvalid, OracleInvalid
+from worker.cli.status import has_no_queue, why_it_waits, workers_online
+from worker.errors import BrokerUnreachable, Invalid, OptionInvalid, OracleInvalid
 from worker.files.options import file_options, read_options
 from worker.jobs.enqueue import (
     ADAPTER_ALONE,
@@ -44,6 +45,10 @@ from worker.settings import Settings
 from worker.store.foreign import Query
 
 Command = Callable[..., Any]
+
+GPU_BATCH = 2048
+"""A GPU scores so many in a second or less; fewer leave it waiting for the ledger."""
+_ON_GPU = re.compile(r" GPU \S+ \(pid \d+\)$")
 
 
 _OPTIONS = [
@@ -89,16 +94,16 @@ def reading_options(command: Command) -> Command:
     return file_options(command)
 
 
-def enqueue_options(
-    settings: Settings, values: dict[str, Any], *, batch_size: int | None = None
-) -> EnqueueOptions:
-    """The options as one value. `batch_size` is the default when the command line names none.
+def enqueue_options(settings: Settings, values: dict[str, Any], *, usual_batch: int) -> EnqueueOptions:
+    """The options as one value. `usual_batch` is the size of a batch where neither the command line nor
+    LORACLE_BATCH_SIZE says one.
 
     Raises:
         Invalid: --limit and --sample are both given, or a value is one that no file can be read with.
     """
     if values["limit"] is not None and values["sample"] is not None:
         raise Invalid("--limit takes the first reviews, --sample draws some at random: choose one of them.")
+    told = "batch_size" in settings.model_fields_set
     of_job = (
         "query",
         "limit",
@@ -112,7 +117,7 @@ def enqueue_options(
     )
     return EnqueueOptions(
         read=read_options(values, max_chars=settings.max_text_chars),
-        batch_size=values["batch_size"] or batch_size or settings.batch_size,
+        batch_size=values["batch_size"] or (settings.batch_size if told else usual_batch),
         **{name: values[name] for name in of_job},
     )
 
@@ -352,6 +357,17 @@ def choose_oracle(
     return Asked(policy, oracle_id, identity.sha256, values["max_cost"])
 
 
+def usual_batch(settings: Settings) -> int:
+    """What a GPU scores at once where a worker with one is online; 256 else, and where the broker is away."""
+    if has_no_queue(settings):
+        return settings.batch_size
+    try:
+        online = workers_online(settings)
+    except BrokerUnreachable:
+        return settings.batch_size
+    return GPU_BATCH if any(_ON_GPU.search(name) for name in online) else settings.batch_size
+
+
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @reading_options
@@ -403,7 +419,7 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
     Neither texts nor keys reach a log.
     """
     settings, store = open_all()
-    options = enqueue_options(settings, values)
+    options = enqueue_options(settings, values, usual_batch=usual_batch(settings))
     adapter = pinned_adapter(store, settings, values["adapter"])
     asked = choose_oracle(store, settings, adapter, values)
     # Everything is opened before anything is written: a wrong name among the files leaves nothing half-done.

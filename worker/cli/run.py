@@ -21,6 +21,7 @@ from worker.cli.common import (
     wait_for_jobs,
 )
 from worker.cli.enqueue import (
+    GPU_BATCH,
     choose_oracle,
     enqueue_options,
     open_source,
@@ -65,7 +66,7 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
     settings, store = open_all()
     plan = plan_workers(gpus, children)
     on_cpu = all(one.gpu is None for one in plan)
-    options = enqueue_options(settings, values, batch_size=CPU_BATCH if on_cpu else None)
+    options = enqueue_options(settings, values, usual_batch=CPU_BATCH if on_cpu else GPU_BATCH)
     adapter = pinned_adapter(store, settings, values["adapter"])
     asked = choose_oracle(store, settings, adapter, values, asks_itself=True)
     source = open_source(file, options, adapter)

@@ -128,10 +128,10 @@ def _waiting_for(settings: Settings, at: Progress, faults: Sequence[Fault]) -> s
         )
     # A worker that was killed leaves its batches running until their lease ends.
     held = f" (a worker that ended still holds {running:,}, for a minute at most)" if running else ""
-    if _has_no_queue(settings):
+    if has_no_queue(settings):
         return f"no worker runs on this machine{held}: start `loracle worker`"
     try:
-        online = len(_workers_online(settings))
+        online = len(workers_online(settings))
     except BrokerUnreachable as error:
         return None if running else f"{error} Work goes on when it is back"
     if not online:
@@ -226,7 +226,7 @@ def _breaker(settings: Settings, base_url: str, model: str) -> dict[str, Any] | 
     from worker.oracle.throttle import connect, read_breaker
     from worker.pool.app import broker_url
 
-    if _has_no_queue(settings):
+    if has_no_queue(settings):
         return None
     client = connect(broker_url(settings))
     try:
@@ -251,10 +251,10 @@ def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | 
             f"the circuit breaker is open ({breaker['reason']}); "
             f"it is tried again in {duration(breaker['retry_in_s'])}"
         )
-    if _has_no_queue(settings):
+    if has_no_queue(settings):
         return "no worker runs on this machine: start `loracle worker --lane openai`"
     try:
-        online = len(_workers_online(settings, "openai"))
+        online = len(workers_online(settings, "openai"))
     except BrokerUnreachable:
         return None
     if not online:
@@ -274,12 +274,12 @@ def _fallback_hint(settings: Settings, store: Store, at: Progress) -> str | None
     if not at.job.policy.startswith("fallback") or at.batches.get("running") or not at.batches.get("queued"):
         return None
     online = 0
-    if not _has_no_queue(settings):
+    if not has_no_queue(settings):
         try:
             unfit = {fault.worker for fault in faults_online(settings, store, at.job.adapter_id)}
-            if set(_workers_online(settings)) - unfit:
+            if set(workers_online(settings)) - unfit:
                 return None
-            online = len(_workers_online(settings, "openai"))
+            online = len(workers_online(settings, "openai"))
         except BrokerUnreachable:
             return None
     if online:
@@ -319,7 +319,7 @@ def faults_online(settings: Settings, store: Store, adapter_id: int | None = Non
     if not faults:
         return []
     try:
-        online = _workers_online(settings)
+        online = workers_online(settings)
     except BrokerUnreachable:
         return []
     first: dict[str, Fault] = {}
@@ -329,18 +329,22 @@ def faults_online(settings: Settings, store: Store, adapter_id: int | None = Non
     return list(first.values())
 
 
-def _has_no_queue(settings: Settings) -> bool:
+def has_no_queue(settings: Settings) -> bool:
     """Whether the queue is this machine's own, and no worker has started it."""
     from worker.pool.valkey import running_pid
 
     return settings.embedded and running_pid(settings.home) is None
 
 
-def _workers_online(settings: Settings, lane: Lane = "adapter") -> list[str]:
-    """Raises BrokerUnreachable: the broker is away."""
-    from worker.pool.app import make_app, workers_online
+def workers_online(settings: Settings, lane: Lane = "adapter") -> list[str]:
+    """The names of the lane's workers that live.
 
-    return workers_online(make_app(settings), lane, host=worker_name(settings))
+    Raises:
+        BrokerUnreachable: the broker is away.
+    """
+    from worker.pool import app
+
+    return app.workers_online(app.make_app(settings), lane, host=worker_name(settings))
 
 
 def why_nobody_can(faults: Sequence[Fault], online: int) -> str | None:
@@ -361,7 +365,7 @@ def why_unscored(settings: Settings, store: Store, at: Progress) -> str | None:
     if not faults:
         return None
     try:
-        nobody = why_nobody_can(faults, len(_workers_online(settings)))
+        nobody = why_nobody_can(faults, len(workers_online(settings)))
     except BrokerUnreachable:
         return None
     on_its_own = settings.embedded and Policy.parse(at.job.policy).kind != "fallback"

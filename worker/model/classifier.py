@@ -21,6 +21,7 @@ from worker.model.devices import dtype_name, out_of_memory
 from worker.model.encoding import Encoding, encode
 from worker.model.lora import check_weights, new_adapter, with_adapter
 from worker.model.manifest import MANIFEST, Base, Manifest, Probe, file_sha256
+from worker.model.packed import FLASH_DTYPES, PackedClassifier
 from worker.model.pretrained import (
     HEADS,
     check_targets,
@@ -52,7 +53,7 @@ class Classifier:
     """A sequence classifier with its tokenizer and encoding, on one device.
 
     `manifest` is None while an adapter is being trained. `backend` computes it, and `why_torch` says why that isn't
-    OpenVINO, where it was tried.
+    OpenVINO, where it was tried. `packed` is how it computes without padding, where it does.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Classifier:
         self.dtype = torch.float32
         self.backend: Backend = "torch"
         self.why_torch = ""
+        self.packed: PackedClassifier | None = None
         self.padding_id = padding_id(model, tokenizer)
         # Classifiers of decoders find the last token with it.
         model.config.pad_token_id = self.padding_id
@@ -124,9 +126,10 @@ class Classifier:
 
         The hashes of all files and of the base are compared with the manifest, then the probes: in fp32
         before merging (logits within 1e-3) and on the device after merging and the cast (probabilities within
-        0.02; OpenVINO's logits in fp32 within 1e-3). `base_id` names another place for the same base, say a local
-        directory. The `backend` auto is OpenVINO on a CPU where it can be had and gives the probes their scores,
-        else torch. The folder `converted` keeps what OpenVINO makes of the model.
+        0.02; OpenVINO's logits in fp32 within 1e-3). On CUDA reviews aren't padded where the model's family and the
+        number format allow it and the probes get their scores that way. `base_id` names another place for the same
+        base, say a local directory. The `backend` auto is OpenVINO on a CPU where it can be had and gives the probes
+        their scores, else torch. The folder `converted` keeps what OpenVINO makes of the model.
 
         Raises:
             AdapterInvalid: one of its subclasses names what is wrong with the adapter.
@@ -171,6 +174,8 @@ class Classifier:
             classifier.model, classifier.backend = merged, "torch"
         classifier.why_torch = why_torch
         classifier._cast(device, dtype)
+        if device.type == "cuda" and dtype in FLASH_DTYPES:
+            classifier.use_packed()
         classifier._check_probes(merged=True)
         return classifier
 
@@ -233,7 +238,9 @@ class Classifier:
         return encode(self.tokenizer, texts, self.encoding)
 
     def logits(self, token_ids: Sequence[Sequence[int]]) -> torch.Tensor:
-        """One padded forward pass: (B, labels) in fp32 on the model's device, before temperature."""
+        """One forward pass: (B, labels) in fp32 on the model's device, before temperature."""
+        if self.packed is not None:
+            return self.packed(token_ids).float()
         lengths = torch.tensor([len(ids) for ids in token_ids])
         mask = torch.arange(int(lengths.max())) < lengths[:, None]
         rows = torch.full(mask.shape, self.padding_id)
@@ -247,6 +254,18 @@ class Classifier:
             attention_mask=mask.to(self.device, non_blocking=True),
         )
         return output.logits.float()  # type: ignore[no-any-return]
+
+    def use_packed(self) -> None:
+        """Computes without padding from now on, if the model's family is known and its probes get their scores."""
+        if not PackedClassifier.knows(self.model):
+            return
+        self.packed = PackedClassifier(self.model)
+        try:
+            self._check_together(f"packed in {dtype_name(self.dtype)}")
+        except BackendUnfit as error:
+            log.warning("Reviews are padded: %s.", error)
+            self.packed.unpack()
+            self.packed = None
 
     def to(self, device: torch.device) -> None:
         """Moves the model; micro-batches follow."""
@@ -307,17 +326,22 @@ class Classifier:
         if layers is not None:
             try:
                 self.model = openvino.restore(layers, merged, dtype)
-                self._check_openvino()
+                self._check_together(f"openvino in {dtype_name(self.dtype)}")
                 return
             except (RuntimeError, BackendUnfit) as error:
                 log.warning("The converted model of adapter '%s' is made anew: %s", self.manifest.name, error)
         self.model = openvino.convert(merged, dtype)
-        self._check_openvino()
+        self._check_together(f"openvino in {dtype_name(self.dtype)}")
         if kept is not None:
             kept.write(self.model.export())
 
-    def _check_openvino(self) -> None:
-        # As a batch too: a traced model may have taken a shape or an empty mask for a constant.
+    def _check_together(self, way: str) -> None:
+        """The probes alone and as a batch: a traced model may have taken a shape or an empty mask for a constant, and
+        what is packed may look at its neighbours.
+
+        Raises:
+            BackendUnfit: they get other scores in this `way`.
+        """
         for together in (False, True):
             try:
                 difference, limit = self._probe_difference(
@@ -326,11 +350,10 @@ class Classifier:
             except RuntimeError as error:
                 if out_of_memory(error):
                     raise
-                raise BackendUnfit(f"openvino fails with the probe sentences: {error}") from error
+                raise BackendUnfit(f"{way} fails with the probe sentences: {error}") from error
             if not difference <= limit:
                 raise BackendUnfit(
-                    f"openvino gives the probe sentences other scores in {dtype_name(self.dtype)} (by "
-                    f"{difference:.2g}, allowed {limit:g})"
+                    f"{way} gives the probe sentences other scores (by {difference:.2g}, allowed {limit:g})"
                 )
 
     def _cast(self, device: torch.device, dtype: torch.dtype) -> None:

@@ -232,11 +232,12 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[in
     return whole.ids[:first], whole.ids[behind:]
 
 
-def plan_micro_batches(lengths: Sequence[int], *, token_budget: int) -> list[list[int]]:
+def plan_micro_batches(lengths: Sequence[int], *, token_budget: int, padded: bool = True) -> list[list[int]]:
     """Micro-batches of indices into `lengths`: every index once, longest reviews first.
 
-    A micro-batch of n reviews costs n x its longest length, which is what a padded forward pass computes;
-    that product never exceeds `token_budget`. Longest first, so that a memory shortage shows at once.
+    A micro-batch of n reviews costs n x its longest length, which is what a padded forward pass computes; without
+    padding it costs the sum of their lengths. That never exceeds `token_budget`. Longest first, so that a memory
+    shortage shows at once.
 
     Raises:
         ValueError: a single review is longer than the budget, or a length is below 1.
@@ -249,11 +250,13 @@ def plan_micro_batches(lengths: Sequence[int], *, token_budget: int) -> list[lis
         raise ValueError(f"a review of {max(lengths)} tokens is over the token budget of {token_budget}")
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     micro_batches: list[list[int]] = []
-    room = 0
+    room, cost = 0, 0
     for index in order:
-        if room == 0:
+        if not padded:
+            cost = lengths[index]
+        if room < cost or not micro_batches:
             micro_batches.append([])
-            room = token_budget // lengths[index]
+            room, cost = token_budget, lengths[index]
         micro_batches[-1].append(index)
-        room -= 1
+        room -= cost
     return micro_batches

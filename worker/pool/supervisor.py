@@ -137,6 +137,8 @@ class Supervisor:
             lane: settings.publish_window * sum(worker.children for worker in plan if worker.lane == lane)
             for lane in {worker.lane for worker in plan}
         }
+        scoring = sum(worker.children for worker in plan if worker.lane == "adapter")
+        self._encoding_threads = max(1, _cores() // max(1, scoring))
         self._spawn = spawn or _spawn
         self._clock = clock
         self._stopping = False
@@ -208,8 +210,11 @@ class Supervisor:
             "LORACLE_PUBLISH_WINDOW": str(self._windows[plan.lane]),
             "LORACLE_DEVICE": "cpu" if plan.gpu is None else "cuda",
             "CUDA_VISIBLE_DEVICES": plan.gpu or "",
-            "TOKENIZERS_PARALLELISM": "true" if plan.children == 1 else "false",
+            "TOKENIZERS_PARALLELISM": "true",
         }
+        if self._settings.threads is None:
+            # With one thread a child, the tokenizer would be what limits a GPU.
+            variables.setdefault("RAYON_NUM_THREADS", str(self._encoding_threads))
         if plan.lane == "openai":
             # A request may take a minute, and its lease is renewed only between requests.
             variables["LORACLE_LEASE_S"] = str(self._settings.oracle_lease_s)

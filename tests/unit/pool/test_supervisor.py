@@ -109,6 +109,21 @@ def test_each_gpu_has_a_worker_that_sees_only_it(tmp_path: Path) -> None:
     assert all(str(os.getpid()) in one.command for one in stage.processes)
 
 
+def test_the_children_share_the_cores_for_their_tokenizers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAYON_NUM_THREADS", raising=False)
+    monkeypatch.setattr(supervisor, "_cores", lambda: 16)
+    plan = plan_workers("all", 2, present=["0", "1"])
+    for given, threads in ((None, "4"), ("5", "5")):
+        if given is not None:
+            monkeypatch.setenv("RAYON_NUM_THREADS", given)
+        stage = Stage(tmp_path, [*plan, WorkerPlan(None, 8, lane="openai")])
+        stage.supervisor.start()
+        assert [one.variables["RAYON_NUM_THREADS"] for one in stage.processes[:2]] == [threads] * 2
+        assert {one.variables["TOKENIZERS_PARALLELISM"] for one in stage.processes} == {"true"}
+
+
 def test_a_host_without_gpu_uses_one_child_with_all_cores(tmp_path: Path) -> None:
     plan = plan_workers("all", None, present=[])
     assert [(one.gpu, one.children, one.device) for one in plan] == [(None, 1, "CPU")]

@@ -1,0 +1,57 @@
+"""What `loracle enqueue` takes for granted where nobody says it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from worker.cli import enqueue
+from worker.errors import BrokerUnreachable
+from worker.settings import Settings, read_settings
+
+
+def settings(home: Path, **given: object) -> Settings:
+    return Settings(_env_file=None, home=home, redis_url="redis://queue/0", **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("online", "size"),
+    [
+        ([], 256),
+        (["host CPU (pid 7)"], 256),
+        (["a CPU (pid 7)", "b GPU 0 (pid 8)"], 2048),
+        (["a GPU MIG-5c89852c-8e1d-5ba2 (pid 8)"], 2048),
+        (["rack GPU 4 CPU (pid 8)"], 256),
+    ],
+)
+def test_batches_are_large_where_a_gpu_is_online(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, online: list[str], size: int
+) -> None:
+    monkeypatch.setattr(enqueue, "workers_online", lambda _: online)
+    assert enqueue.usual_batch(settings(tmp_path)) == size
+
+
+def test_without_a_broker_or_a_worker_here_batches_are_of_the_usual_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_: Settings) -> list[str]:
+        raise BrokerUnreachable("away")
+
+    monkeypatch.setattr(enqueue, "workers_online", away)
+    assert enqueue.usual_batch(settings(tmp_path)) == 256
+    assert enqueue.usual_batch(Settings(_env_file=None, home=tmp_path, redis_url=None)) == 256
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variable", "size"),
+    [([], None, 2048), ([], "256", 256), (["--batch-size", "9"], "256", 9), (["--batch-size", "9"], None, 9)],
+)
+def test_a_size_that_was_given_wins_over_the_usual_one(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], variable: str | None, size: int
+) -> None:
+    monkeypatch.delenv("LORACLE_BATCH_SIZE", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("LORACLE_BATCH_SIZE", variable)
+    values = enqueue.enqueue.make_context("enqueue", ["reviews.csv", *arguments]).params
+    assert enqueue.enqueue_options(read_settings(), values, usual_batch=2048).batch_size == size
