@@ -128,7 +128,7 @@ def test_a_kept_model_that_fails_the_probes_is_made_anew(
     openvino.Kept(swapped).write(wrong.model.export())
     with caplog.at_level(logging.WARNING):
         found = logits(load(adapter, converted=swapped.parent), TEXTS)
-    assert "made anew: openvino gives the probe sentences other scores in fp32" in caplog.text
+    assert "made anew: openvino in fp32 gives the probe sentences other scores" in caplog.text
     torch.testing.assert_close(found, logits(load(adapter, backend="torch"), TEXTS), atol=1e-3, rtol=0)
 
 
@@ -172,8 +172,8 @@ def blind_to_padding(model: Any, dtype: torch.dtype) -> Any:
 @pytest.mark.parametrize(
     ("convert", "why"),
     [
-        (spoiled, "openvino gives the probe sentences other scores in fp32"),
-        (blind_to_padding, "openvino gives the probe sentences other scores in fp32"),
+        (spoiled, "openvino in fp32 gives the probe sentences other scores"),
+        (blind_to_padding, "openvino in fp32 gives the probe sentences other scores"),
         (unconvertible, "openvino can't convert TinyModel: no such operator"),
     ],
 )
