@@ -159,8 +159,12 @@ class GoldColumn:
     def look(self, cells: Iterable[str | None]) -> None:
         """Decides by all cells of the column whether its numbers are places."""
         if self._places:
+            seen: set[str | None] = set()
             for number, cell in enumerate(cells):
-                self._see(self.word(cell))
+                if cell not in seen:
+                    if len(seen) < _MOST_VALUES:
+                        seen.add(cell)
+                    self._see(self.word(cell))
                 if self._strangers and number >= _LOOKED_AT_LEAST:
                     break
             self._are_places = self._whole()

@@ -102,7 +102,7 @@ class TableReader(LineReader):
                         text,
                         (row[id_at].strip() or None) if id_at is not None else None,
                         (row[label_at].strip() or None) if label_at is not None else None,
-                        {name: row[at] for name, at in kept_at},
+                        {name: row[at] for name, at in kept_at} if kept_at else _NOTHING,
                         options,
                         line_no=line_no,
                     )
@@ -115,6 +115,9 @@ class TableReader(LineReader):
         if rows is None:
             raise FileUnreadable(f"{self._source.name} is a stream: it can be read only once.")
         return rows
+
+
+_NOTHING: dict[str, str] = {}
 
 
 def cells(count: int) -> str:

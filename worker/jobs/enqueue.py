@@ -235,7 +235,18 @@ class Source:
                 self.without_text[record.reason.rpartition("no text")[2].strip(" ()") or "missing"] += 1
             return record
         label = self.gold(record.gold_label)
-        return record if label == record.gold_label else replace(record, gold_label=label)
+        if label == record.gold_label:
+            return record
+        # Half the time of `replace`, which is a tenth of reading a file.
+        return Review(
+            record.row_no,
+            record.text,
+            record.external_id,
+            label,
+            record.attributes,
+            record.language,
+            record.line_no,
+        )
 
 
 def preview(source: Source, *, shown: int = 5) -> Preview:

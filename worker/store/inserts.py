@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Connection, func, insert, select
@@ -17,6 +18,9 @@ from worker.store.tables import Batch, Job, Label, Table
 
 if TYPE_CHECKING:
     import psycopg
+
+_ROWS_AT_ONCE = 2048
+"""SQLite takes 32,766 parameters in a statement."""
 
 _REVIEW_COLUMNS = (
     "job_id, row_no, external_id, text, text_sha256, gold_label, attributes, characters, language"
@@ -41,10 +45,7 @@ def insert_reviews(connection: Connection, job_id: int, reviews: Iterable[Review
     """
     rows = _review_rows(job_id, reviews)
     if not on_postgresql(connection):
-        marks = "(?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        values = list(rows)
-        if values:
-            connection.exec_driver_sql(f"INSERT INTO reviews ({_REVIEW_COLUMNS}) VALUES {marks}", values)
+        _insert_many(connection, f"INSERT INTO reviews ({_REVIEW_COLUMNS})", list(rows))
         return
     import psycopg
 
@@ -58,6 +59,27 @@ def insert_reviews(connection: Connection, job_id: int, reviews: Iterable[Review
         if driver.broken or driver.closed:
             raise DatabaseUnreachable(f"the connection to the database broke: {error}") from error
         raise
+
+
+def _insert_many(
+    connection: Connection, insert_into: str, rows: Sequence[tuple[Any, ...]], at_last: str = ""
+) -> None:
+    """Inserts rows into SQLite, many in each statement.
+
+    Python's module waits for the interpreter's lock after every statement that it runs, and beside a thread that
+    computes that is milliseconds. The powers of two keep the statements few, so that they stay compiled.
+    """
+    start, at_once = 0, _ROWS_AT_ONCE
+    while start < len(rows):
+        if len(rows) - start < at_once:
+            at_once //= 2
+            continue
+        part = rows[start : start + at_once]
+        marks = ", ".join([f"({', '.join('?' * len(part[0]))})"] * at_once)
+        connection.exec_driver_sql(
+            f"{insert_into} VALUES {marks} {at_last}", tuple(chain.from_iterable(part))
+        )
+        start += at_once
 
 
 def _review_rows(job_id: int, reviews: Iterable[Review]) -> Iterator[tuple[Any, ...]]:
@@ -137,12 +159,14 @@ def insert_labels(
             ),
         )
         return
-    connection.exec_driver_sql(
-        f"INSERT INTO labels ({_LABEL_COLUMNS}) VALUES (?, ?, 'adapter', ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+    _insert_many(
+        connection,
+        f"INSERT INTO labels ({_LABEL_COLUMNS})",
         [
-            (job_id, row_no, scorer_id, batch_id, created_at, score.label, score.score, json)
+            (job_id, row_no, "adapter", scorer_id, batch_id, created_at, score.label, score.score, json)
             for (row_no, score), json in zip(ordered, probabilities, strict=True)
         ],
+        "ON CONFLICT DO NOTHING",
     )
 
 
