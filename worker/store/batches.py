@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
 
-from sqlalchemy import Connection, Engine, exists, func, not_, or_, select, update
+from sqlalchemy import Connection, Engine, bindparam, exists, func, not_, or_, select, update
 
 from worker.policy import Policy
 from worker.reviews import Batch as BatchRow
@@ -16,7 +16,7 @@ from worker.reviews import Review as ReviewRow
 from worker.store.engine import now, read, write, writes
 from worker.store.faults import lock_device, prove_sound
 from worker.store.inserts import insert_labels, upserting
-from worker.store.leases import LOADING, NO_LEASE, Leases, hold, lease_lost, leased
+from worker.store.leases import LEASED, LOADING, NO_LEASE, Leases, hold, lease_lost, leased
 from worker.store.queue import published
 from worker.store.requests import insert_requests, record_failure
 from worker.store.tables import ACTIVE_JOBS, OPEN_REQUESTS, Batch, Job, Request, Review, Scorer
@@ -61,6 +61,28 @@ class Left:
     published: int
 
 
+# To build a statement takes longer than to run it: those of every batch are built once.
+_JOB = select(Job.adapter_id, Job.policy, Job.oracle_id).where(Job.id == bindparam("job"))
+_REVIEWS = (
+    select(Review.row_no, Review.text, Review.language)
+    .where(
+        Review.job_id == bindparam("job"),
+        Review.row_no.between(bindparam("first"), bindparam("last")),
+    )
+    .order_by(Review.row_no)
+)
+_FINISH = (
+    update(Batch)
+    .where(*LEASED)
+    .values(state="done", **NO_LEASE, error=None, timings=bindparam("took"), finished_at=now())
+    .returning(Batch.finished_at, Batch.claimed_at)
+)
+_LEFT = select(
+    exists().where(Batch.job_id == bindparam("job"), Batch.lane == "adapter", Batch.state == "queued"),
+    published("adapter").scalar_subquery(),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Batches(Leases[BatchRow]):
     """The batches of the adapter lane, and the labels they come to."""
@@ -70,13 +92,9 @@ class Batches(Leases[BatchRow]):
 
     def _bring(self, connection: Connection, taken: Any) -> BatchRow:
         """With what a scorer needs of its reviews, in row order; under the policy `oracle` of audited ones only."""
-        job = connection.execute(
-            select(Job.adapter_id, Job.policy, Job.oracle_id).where(Job.id == taken.job_id)
-        ).one()
+        job = connection.execute(_JOB, {"job": taken.job_id}).one()
         rows = connection.execute(
-            select(Review.row_no, Review.text, Review.language)
-            .where(Review.job_id == taken.job_id, Review.row_no.between(taken.first_row, taken.last_row))
-            .order_by(Review.row_no)
+            _REVIEWS, {"job": taken.job_id, "first": taken.first_row, "last": taken.last_row}
         )
         policy = Policy.parse(job.policy)
         return BatchRow(
@@ -134,16 +152,7 @@ class Batches(Leases[BatchRow]):
         def work(connection: Connection) -> Left:
             broken = lock_device(connection, worker)
             finished = connection.execute(
-                update(Batch)
-                .where(*leased(batch))
-                .values(
-                    state="done",
-                    **NO_LEASE,
-                    error=None,
-                    timings=dict(timings),
-                    finished_at=now(),
-                )
-                .returning(Batch.finished_at, Batch.claimed_at)
+                _FINISH, {"batch": batch.id, "token": batch.lease_token, "took": dict(timings)}
             ).one_or_none()
             if finished is None:
                 raise lease_lost(batch)
@@ -161,10 +170,7 @@ class Batches(Leases[BatchRow]):
                 insert_requests(connection, batch.job_id, batch.oracle_id, asked)
             if broken is not None and finished.claimed_at > broken.seen_at:
                 prove_sound(connection, broken, max_attempts=self.max_attempts)
-            another = exists().where(
-                Batch.job_id == batch.job_id, Batch.lane == self.lane, Batch.state == "queued"
-            )
-            return Left(*connection.execute(select(another, published(self.lane).scalar_subquery())).one())
+            return Left(*connection.execute(_LEFT, {"job": batch.job_id}).one())
 
         return write(self.engine, work)
 

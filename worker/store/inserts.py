@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +27,9 @@ _REVIEW_COLUMNS = (
     "job_id, row_no, external_id, text, text_sha256, gold_label, attributes, characters, language"
 )
 _LABEL_COLUMNS = "job_id, row_no, rater, scorer_id, batch_id, created_at, label, score, probabilities"
+
+
+_NOW = select(now())
 
 
 def upserting(connection: Connection, table: type[Table]) -> Any:
@@ -174,7 +178,7 @@ def insert_answers(
     connection: Connection, *, scorer_id: int, batch_id: int, answers: Sequence[tuple[int, int, Answer]]
 ) -> None:
     """Inserts the oracle's label of every (job_id, row_no, answer) with what it took; one that exists stays."""
-    created_at = connection.scalar(select(now()))
+    created_at = connection.scalar(_NOW)
     rows = []
     for job_id, row_no, answer in sorted(answers, key=lambda item: item[:2]):
         score = answer.outcome
@@ -196,10 +200,14 @@ def insert_answers(
                 "created_at": created_at,
             }
         )
-    connection.execute(
-        upserting(connection, Label).on_conflict_do_nothing(index_elements=["job_id", "row_no", "rater"]),
-        rows,
-    )
+    connection.execute(_answering(on_postgresql(connection)), rows)
+
+
+@cache
+def _answering(postgresql: bool) -> Any:
+    # Built once: to build it takes longer than to run it.
+    insert_label = postgresql_insert(Label) if postgresql else sqlite_insert(Label)
+    return insert_label.on_conflict_do_nothing(index_elements=["job_id", "row_no", "rater"])
 
 
 def _worth_keeping(score: Score) -> dict[str, float] | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, exists, insert, not_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, exists, insert, not_, or_, select, update
 
 from worker.reviews import Request as RequestRow
 from worker.store.engine import now
@@ -118,35 +119,57 @@ def attempts_of(half: Sequence[Any], max_attempts: int) -> int:
     return max(0, max_attempts - (1 if len(half) > 1 else 2))
 
 
-def insert_prompt(
+def insert_prompts(
     connection: Connection,
     scorer_id: int,
-    requests: Sequence[Key],
+    parts: Sequence[Sequence[Key]],
     *,
-    attempts: int = 0,
+    attempts: Sequence[int] = (),
     parent_id: int | None = None,
-) -> int:
-    """Queues a batch of the openai lane that asks about these requests; its id."""
-    batch_id = connection.execute(
-        insert(Batch)
-        .values(
-            job_id=requests[0][0],
-            lane="openai",
-            scorer_id=scorer_id,
-            rank=select(-Job.priority).where(Job.id == requests[0][0]).scalar_subquery(),
-            number=0,
-            first_row=0,
-            last_row=0,
-            size=len(requests),
-            state="queued",
-            attempts=attempts,
-            parent_id=parent_id,
-            created_at=now(),
-        )
-        .returning(Batch.id)
-    ).scalar_one()
-    change(connection, requests, state="packed", batch_id=batch_id, follows=False)
-    return int(batch_id)
+) -> list[int]:
+    """Queues a batch of the openai lane for each part, which asks about its requests; their ids, in order."""
+    if not parts:
+        return []
+    jobs = sorted({part[0][0] for part in parts})
+    found = connection.execute(select(Job.id, Job.priority).where(Job.id.in_(jobs)))
+    ranks = {row.id: -row.priority for row in found}
+    created_at = connection.scalar(select(now()))
+    batch_ids = connection.scalars(
+        insert(Batch).returning(Batch.id, sort_by_parameter_order=True),
+        [
+            {
+                "job_id": part[0][0],
+                "lane": "openai",
+                "scorer_id": scorer_id,
+                "rank": ranks[part[0][0]],
+                "number": 0,
+                "first_row": 0,
+                "last_row": 0,
+                "size": len(part),
+                "state": "queued",
+                "attempts": made,
+                "parent_id": parent_id,
+                "created_at": created_at,
+            }
+            for part, made in zip(parts, attempts or [0] * len(parts), strict=True)
+        ],
+    ).all()
+    packed = [
+        {"job": job_id, "row": row_no, "into": batch_id}
+        for batch_id, part in zip(batch_ids, parts, strict=True)
+        for job_id, row_no in part
+    ]
+    # In key order: two that lock the same rows never wait for each other in a circle.
+    connection.execute(_PACK, sorted(packed, key=lambda one: (one["job"], one["row"])))
+    return [int(batch_id) for batch_id in batch_ids]
+
+
+_PACK = (
+    update(Request)
+    .where(Request.job_id == bindparam("job"), Request.row_no == bindparam("row"))
+    .values(state="packed", batch_id=bindparam("into"), follows=False)
+    .execution_options(synchronize_session=None)
+)
 
 
 def insert_bulk(connection: Connection, batch_id: int) -> None:
@@ -175,22 +198,21 @@ def split_prompt(
 
     With `max_attempts` each has few attempts left.
     """
-    made = []
-    for half in halves(requests):
-        child = insert_prompt(
-            connection,
-            scorer_id,
-            [(request.job_id, request.row_no) for request in half],
-            parent_id=batch_id,
-            attempts=0 if max_attempts is None else attempts_of(half, max_attempts),
-        )
+    parts = [half for half in halves(requests) if half]
+    made = insert_prompts(
+        connection,
+        scorer_id,
+        [[(request.job_id, request.row_no) for request in half] for half in parts],
+        parent_id=batch_id,
+        attempts=[0 if max_attempts is None else attempts_of(half, max_attempts) for half in parts],
+    )
+    for child, half in zip(made, parts, strict=True):
         for part in in_parts([request.text_sha256 for request in half]):
             connection.execute(
                 update(Request)
                 .where(Request.batch_id == batch_id, Request.follows, Request.text_sha256.in_(part))
                 .values(batch_id=child)
             )
-        made.append(child)
     return made
 
 
@@ -203,7 +225,15 @@ def unanswered_and_whether_some_are_over(
     connection: Connection, batch_id: int
 ) -> tuple[tuple[RequestRow, ...], bool]:
     """The same, and whether the job of one of them is over, or doesn't ask any more."""
-    rows = connection.execute(
+    rows = connection.execute(_unanswered(), {"batch": batch_id}).all()
+    found = tuple(RequestRow(row[0], row[1], row[2], row[3], row[4], bytes(row[5])) for row in rows)
+    return found, any(row.over for row in rows)
+
+
+@cache
+def _unanswered() -> Any:
+    # Built once: to build it takes longer than to run it.
+    return (
         select(
             Request.job_id,
             Request.row_no,
@@ -215,10 +245,16 @@ def unanswered_and_whether_some_are_over(
         )
         .join(Review, (Review.job_id == Request.job_id) & (Review.row_no == Request.row_no))
         .join(Job, Job.id == Request.job_id)
-        .where(*_packed(batch_id), not_(Request.follows))
+        .where(*_packed(bindparam("batch")), not_(Request.follows))
         .order_by(Request.job_id, Request.row_no)
-    ).all()
-    return tuple(RequestRow(*row[:5], bytes(row[5])) for row in rows), any(row.over for row in rows)
+    )
+
+
+@cache
+def _reopening() -> Any:
+    return (
+        update(Request).where(*_packed(bindparam("batch"))).values(state="open", batch_id=None, follows=False)
+    )
 
 
 def leave(connection: Connection, batch_id: int) -> None:
@@ -234,9 +270,7 @@ def leave(connection: Connection, batch_id: int) -> None:
 
 def reopen_packed(connection: Connection, batch_id: int) -> int:
     """Every request of the batch is open again; how many."""
-    return connection.execute(
-        update(Request).where(*_packed(batch_id)).values(state="open", batch_id=None, follows=False)
-    ).rowcount
+    return connection.execute(_reopening(), {"batch": batch_id}).rowcount
 
 
 def _promote(connection: Connection, batch_id: int) -> None:
@@ -257,7 +291,7 @@ def _over() -> ColumnElement[bool]:
     return or_(Job.state.not_in(ACTIVE_JOBS), Job.oracle_error.is_not(None))
 
 
-def _packed(batch_id: int) -> tuple[Any, ...]:
+def _packed(batch_id: Any) -> tuple[Any, ...]:
     return (Request.batch_id == batch_id, Request.state == "packed")
 
 

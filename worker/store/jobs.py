@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine, case, exists, func, insert, not_, select, update
+from sqlalchemy import Connection, Engine, bindparam, case, exists, func, insert, not_, select, update
 
 from worker.errors import JobStateInvalid
 from worker.policy import Policy, RequestReason
@@ -189,7 +190,7 @@ class Jobs:
 
         with read(self.engine) as connection:
             # Most calls find something open, and these must not queue for the write lock.
-            if connection.scalar(select(Job.id).where(Job.id == job_id, *nothing_open())) is None:
+            if connection.scalar(_over(), {"job": job_id}) is None:
                 return False
 
         def work(connection: Connection) -> bool:
@@ -296,6 +297,12 @@ def nothing_open() -> list[Any]:
         not_(exists().where(Batch.job_id == Job.id, Batch.lane == "adapter", Batch.state.in_(OPEN_BATCHES))),
         not_(open_requests_of(Job.id)),
     ]
+
+
+@cache
+def _over() -> Any:
+    # Built once: to build it takes longer than to run it.
+    return select(Job.id).where(Job.id == bindparam("job"), *nothing_open())
 
 
 def _not_appendable(job: JobRow, after: int | None) -> Exception:

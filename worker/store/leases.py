@@ -6,16 +6,17 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, case, exists, select, text, update
+from sqlalchemy import Connection, Double, Engine, and_, bindparam, case, exists, select, text, update
 
 from worker.errors import LeaseLost
 from worker.reviews import LANES, Lane, Lease
 from worker.store.engine import now, write, writes
 from worker.store.inserts import on_postgresql
 from worker.store.items import ITEMS, reopen_packed
-from worker.store.queue import give_message_back, is_next, is_waiting, next_batch
+from worker.store.queue import give_message_back, is_waiting, next_batch, none_goes_before
 from worker.store.tables import Batch, Job
 
 Held = TypeVar("Held", bound=Lease)
@@ -24,6 +25,39 @@ NO_LEASE: dict[str, Any] = {"lease_token": None, "lease_until": None}
 
 LOADING = {"loading": True}
 """The timings of a batch while an adapter is loaded for it."""
+
+
+# To build a statement takes longer than to run it: those of every batch are built once.
+_WITHOUT_A_WAIT = text("SET LOCAL synchronous_commit = off")
+
+
+@lru_cache(maxsize=64)
+def _taking(lane: Lane, without: frozenset[int], if_next: bool) -> Any:
+    first = [none_goes_before(lane, without)] if if_next else []
+    return (
+        update(Batch)
+        .where(Batch.id == bindparam("batch"), *is_waiting(lane, without), *first)
+        .values(
+            state="running",
+            attempts=Batch.attempts + 1,
+            lease_token=bindparam("token"),
+            lease_until=now() + bindparam("lease_s", type_=Double()),
+            claimed_at=now(),
+            not_before=None,
+            task_id=bindparam("task"),
+            timings=None,
+        )
+        .returning(
+            Batch.id,
+            Batch.job_id,
+            Batch.scorer_id,
+            Batch.first_row,
+            Batch.last_row,
+            Batch.attempts,
+            Batch.lease_token,
+            Batch.published_at,
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +89,7 @@ class Leases(ABC, Generic[Held]):
         """
 
         def work(connection: Connection) -> Held | None:
-            taken = self._take(connection, task_id, Batch.id == batch_id, *is_waiting(self.lane))
+            taken = self._take(connection, batch_id, task_id)
             return None if taken is None else self._bring(connection, taken)
 
         return write(self.engine, work)
@@ -64,12 +98,12 @@ class Leases(ABC, Generic[Held]):
         self, connection: Connection, batch_id: int, task_id: str, without: Collection[int]
     ) -> tuple[Held | None, bool]:
         """One try of `claim_next`, and whether it should be made again: the batch it chose was of no use."""
-        taken = self._take(connection, task_id, *is_next(self.lane, batch_id, without))
+        taken = self._take(connection, batch_id, task_id, without, if_next=True)
         if taken is None:
             chosen = next_batch(connection, self.lane, batch_id, without=without)
             if chosen is None:
                 return None, False
-            taken = self._take(connection, task_id, Batch.id == chosen, *is_waiting(self.lane, without))
+            taken = self._take(connection, chosen, task_id, without)
         held = None if taken is None else self._bring(connection, taken)
         return held, held is None
 
@@ -77,34 +111,27 @@ class Leases(ABC, Generic[Held]):
     def _bring(self, connection: Connection, taken: Any) -> Held | None:
         """The batch that was taken with what it holds; None if it turns out to be over."""
 
-    def _take(self, connection: Connection, task_id: str, *conditions: ColumnElement[bool]) -> Any:
-        """The batch of these conditions, now leased; None if there is none."""
+    def _take(
+        self,
+        connection: Connection,
+        batch_id: int,
+        task_id: str,
+        without: Collection[int] = (),
+        *,
+        if_next: bool = False,
+    ) -> Any:
+        """The batch, now leased; None if it isn't waiting, or, with `if_next`, another goes before it."""
         if self.lane == "adapter" and on_postgresql(connection):
             # A claim lost in a crash of the server is claimed again: not worth a wait for its disk.
-            connection.execute(text("SET LOCAL synchronous_commit = off"))
+            connection.execute(_WITHOUT_A_WAIT)
         taken = connection.execute(
-            update(Batch)
-            .where(*conditions)
-            .values(
-                state="running",
-                attempts=Batch.attempts + 1,
-                lease_token=secrets.token_hex(16),
-                lease_until=now() + self.lease_s,
-                claimed_at=now(),
-                not_before=None,
-                task_id=task_id,
-                timings=None,
-            )
-            .returning(
-                Batch.id,
-                Batch.job_id,
-                Batch.scorer_id,
-                Batch.first_row,
-                Batch.last_row,
-                Batch.attempts,
-                Batch.lease_token,
-                Batch.published_at,
-            )
+            _taking(self.lane, frozenset(without), if_next),
+            {
+                "batch": batch_id,
+                "token": secrets.token_hex(16),
+                "lease_s": self.lease_s,
+                "task": task_id,
+            },
         ).one_or_none()
         if taken is not None and taken.published_at is None:
             give_message_back(connection, self.lane)
@@ -151,6 +178,20 @@ class Leases(ABC, Generic[Held]):
         return write(self.engine, lambda connection: connection.execute(expire).rowcount > 0)
 
 
+LEASED = (
+    Batch.id == bindparam("batch"),
+    Batch.lease_token == bindparam("token"),
+    Batch.state == "running",
+)
+"""Conditions on Batch: it is `batch`, and still leased under `token`."""
+_HELD = select(Batch.id).where(*LEASED).with_for_update()
+_CLOSE = (
+    update(Batch)
+    .where(Batch.id == bindparam("batch"))
+    .values(**NO_LEASE, state=bindparam("ends"), error=None, finished_at=now())
+)
+
+
 def hold(connection: Connection, held: Lease, **changes: Any) -> None:
     """Locks the batch's row for this transaction and changes it. Raises LeaseLost."""
     if changes:
@@ -163,7 +204,7 @@ def hold(connection: Connection, held: Lease, **changes: Any) -> None:
 
 def is_held(connection: Connection, held: Lease) -> bool:
     """Whether it is still leased to its holder; its row is locked for this transaction then."""
-    return connection.scalar(select(Batch.id).where(*leased(held)).with_for_update()) is not None
+    return connection.scalar(_HELD, {"batch": held.id, "token": held.lease_token}) is not None
 
 
 def lease_lost(held: Lease) -> LeaseLost:
@@ -179,11 +220,7 @@ def leased(held: Lease) -> tuple[Any, ...]:
 def close_batch(connection: Connection, batch_id: int, state: str) -> None:
     """A Prompt or Bulk is over. A request that followed it just after its text was answered is packed anew."""
     reopen_packed(connection, batch_id)
-    connection.execute(
-        update(Batch)
-        .where(Batch.id == batch_id)
-        .values(**NO_LEASE, state=state, error=None, finished_at=now())
-    )
+    connection.execute(_CLOSE, {"batch": batch_id, "ends": state})
 
 
 def put_back(

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, and_, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, Engine, and_, bindparam, exists, func, insert, or_, select, update
 
 from worker.errors import BudgetSpent
 from worker.oracle.money import NOTHING, Charge, Price
@@ -17,6 +17,25 @@ from worker.store.job_rows import job_unknown
 from worker.store.tables import OPEN_BATCHES, Batch, Bulk, DeletedJob, Job, Reservation
 
 _GLOBAL_LOCK = zlib.crc32(b"loracle money")
+
+
+# To build a statement takes longer than to run it: those of every request are built once.
+_SPENT_THEN = Job.spent_nanos + bindparam("share")
+_SET_ASIDE = (
+    update(Job)
+    .where(Job.id == bindparam("job"), or_(Job.max_cost_nanos.is_(None), Job.max_cost_nanos >= _SPENT_THEN))
+    .values(spent_nanos=_SPENT_THEN)
+)
+_RESERVE = insert(Reservation).values(created_at=now()).returning(Reservation.id)
+_SETTLE = (
+    update(Reservation)
+    .where(Reservation.id == bindparam("reservation"), Reservation.cost_nanos.is_(None))
+    .values(cost_nanos=bindparam("cost"), tokens=bindparam("used"), settled_at=now())
+    .returning(Reservation.job_id, Reservation.reserved_nanos)
+)
+_CORRECT = (
+    update(Job).where(Job.id == bindparam("job")).values(spent_nanos=Job.spent_nanos + bindparam("nanos"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +76,18 @@ class Reservations:
         reservations = {}
         # In order of the jobs: two Prompts with the same jobs never wait for each other in a circle.
         for job_id, share in sorted(shares.items()):
-            spent_then = Job.spent_nanos + share.nanos
-            taken = connection.execute(
-                update(Job)
-                .where(
-                    Job.id == job_id,
-                    or_(Job.max_cost_nanos.is_(None), spent_then <= Job.max_cost_nanos),
-                )
-                .values(spent_nanos=spent_then)
-            )
+            taken = connection.execute(_SET_ASIDE, {"job": job_id, "share": share.nanos})
             if taken.rowcount == 0:
                 raise _spent(connection, job_id, share, batch_id)
             reservations[job_id] = connection.execute(
-                insert(Reservation)
-                .values(
-                    job_id=job_id,
-                    batch_id=batch_id,
-                    reserved_nanos=share.nanos,
-                    input_price_nanos=price.input.nanos,
-                    output_price_nanos=price.output.nanos,
-                    created_at=now(),
-                )
-                .returning(Reservation.id)
+                _RESERVE,
+                {
+                    "job_id": job_id,
+                    "batch_id": batch_id,
+                    "reserved_nanos": share.nanos,
+                    "input_price_nanos": price.input.nanos,
+                    "output_price_nanos": price.output.nanos,
+                },
             ).scalar_one()
         return reservations
 
@@ -107,17 +116,10 @@ def settle(connection: Connection, charges: Mapping[int, Charge]) -> None:
     """What each reservation's call took; one that is settled already stays as it is."""
     for reservation, charge in sorted(charges.items()):
         row = connection.execute(
-            update(Reservation)
-            .where(Reservation.id == reservation, Reservation.cost_nanos.is_(None))
-            .values(cost_nanos=charge.cost.nanos, tokens=charge.tokens, settled_at=now())
-            .returning(Reservation.job_id, Reservation.reserved_nanos)
+            _SETTLE, {"reservation": reservation, "cost": charge.cost.nanos, "used": charge.tokens}
         ).one_or_none()
         if row is not None:
-            connection.execute(
-                update(Job)
-                .where(Job.id == row.job_id)
-                .values(spent_nanos=Job.spent_nanos + (charge.cost.nanos - row.reserved_nanos))
-            )
+            connection.execute(_CORRECT, {"job": row.job_id, "nanos": charge.cost.nanos - row.reserved_nanos})
 
 
 def settle_unsent(connection: Connection, batch_id: int) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, and_, exists, func, not_, select, tex
 
 from worker.store.engine import now, read, write
 from worker.store.inserts import on_postgresql
-from worker.store.items import follow, insert_bulk, insert_prompt
+from worker.store.items import follow, insert_bulk, insert_prompts
 from worker.store.requests import COPIED, Key, change, fail_stopped, in_parts, stopped_with_open_requests
 from worker.store.tables import ACTIVE_JOBS, OPEN_BATCHES, Batch, Job, Request
 
@@ -191,21 +191,21 @@ def _make_batches(
     clock = connection.execute(select(now())).scalar_one()
     asked = list(first.values())
     batch_of: dict[bytes, int] = {}
-    made = 0
-    for start in range(0, len(asked), rule.size):
-        part = asked[start : start + rule.size]
-        if len(part) < rule.size and not complete and clock - min(o.created_at for o in part) < rule.after_s:
-            break
-        batch_id = insert_prompt(connection, scorer_id, [one.key for one in part])
+    parts = [asked[start : start + rule.size] for start in range(0, len(asked), rule.size)]
+    if not complete and len(parts[-1]) < rule.size:
+        oldest = min(one.created_at for one in parts[-1])
+        if clock - oldest < rule.after_s:
+            parts.pop()
+    batch_ids = insert_prompts(connection, scorer_id, [[one.key for one in part] for part in parts])
+    for batch_id, part in zip(batch_ids, parts, strict=True):
         batch_of.update((one.text_sha256, batch_id) for one in part)
         if rule.bulk:
             insert_bulk(connection, batch_id)
-        made += 1
     _follow(
         connection,
         [(batch_of[one.text_sha256], one.key) for one in repeats if one.text_sha256 in batch_of],
     )
-    return made
+    return len(batch_ids)
 
 
 def _follow(connection: Connection, pairs: Iterable[tuple[int, Key]]) -> None:

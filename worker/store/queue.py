@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, func, or_, select, update
 
 from worker.reviews import Lane
 from worker.store.engine import now
@@ -29,11 +29,10 @@ def next_batch(
     return connection.scalar(itself) or int(first.id)
 
 
-def is_next(lane: Lane, named: int, without: Collection[int] = ()) -> list[Any]:
-    """Conditions on Batch: it is `named`, it is waiting, and none of a higher priority is."""
-    waiting = is_waiting(lane, without)
-    least = select(Batch.rank).where(*waiting).order_by(Batch.rank).limit(1).correlate(None)
-    return [Batch.id == named, *waiting, Batch.rank <= least.scalar_subquery()]
+def none_goes_before(lane: Lane, without: Collection[int] = ()) -> ColumnElement[bool]:
+    """A condition on Batch: no waiting one has a higher priority."""
+    least = select(Batch.rank).where(*is_waiting(lane, without)).order_by(Batch.rank).limit(1)
+    return Batch.rank <= least.correlate(None).scalar_subquery()
 
 
 def give_message_back(connection: Connection, lane: Lane) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, and_, exists, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, exists, or_, select, update
 
 from worker.policy import Policy, RequestReason
 from worker.reviews import ZERO, Answer, Failure, Prompt, Score
@@ -121,7 +122,8 @@ def change(connection: Connection, keys: Iterable[Key], **values: Any) -> None:
     for job_id, rows in _by_job(keys).items():
         for part in in_parts(rows):
             connection.execute(
-                update(Request).where(Request.job_id == job_id, Request.row_no.in_(part)).values(**values)
+                _changing(tuple(values)),
+                {"job": job_id, "rows": part, **{f"new_{name}": value for name, value in values.items()}},
             )
 
 
@@ -141,26 +143,41 @@ def resolve(
             _say_why(connection, job_id, part, detail)
 
 
+# To build a statement takes longer than to run it: those of every request are built once.
+_SAME_TEXT = (
+    select(Request.text_sha256, Request.job_id, Request.row_no, Request.reason)
+    .where(
+        Request.scorer_id == bindparam("scorer"),
+        Request.text_sha256.in_(bindparam("hashes", expanding=True)),
+        or_(
+            and_(Request.batch_id == bindparam("batch"), Request.state == "packed", Request.follows),
+            and_(
+                Request.state == "open",
+                exists().where(Job.id == Request.job_id, Job.state.in_(ACTIVE_JOBS)),
+            ),
+        ),
+    )
+    .order_by(Request.job_id, Request.row_no)
+)
+
+
+@lru_cache(maxsize=64)
+def _changing(columns: tuple[str, ...]) -> Any:
+    return (
+        update(Request)
+        .where(Request.job_id == bindparam("job"), Request.row_no.in_(bindparam("rows", expanding=True)))
+        .values({column: bindparam(f"new_{column}") for column in columns})
+    )
+
+
 def of_same_text(
     connection: Connection, scorer_id: int, batch_id: int, hashes: Sequence[bytes]
 ) -> dict[bytes, list[tuple[int, int, str]]]:
     """Other requests that an answer to these texts ends, as (job_id, row_no, reason): those that follow in the
     batch, and those still open."""
     found: dict[bytes, list[tuple[int, int, str]]] = {}
-    active = exists().where(Job.id == Request.job_id, Job.state.in_(ACTIVE_JOBS))
     for part in in_parts(hashes):
-        rows = connection.execute(
-            select(Request.text_sha256, Request.job_id, Request.row_no, Request.reason)
-            .where(
-                Request.scorer_id == scorer_id,
-                Request.text_sha256.in_(part),
-                or_(
-                    and_(Request.batch_id == batch_id, Request.state == "packed", Request.follows),
-                    and_(Request.state == "open", active),
-                ),
-            )
-            .order_by(Request.job_id, Request.row_no)
-        )
+        rows = connection.execute(_SAME_TEXT, {"scorer": scorer_id, "batch": batch_id, "hashes": part})
         for digest, job_id, row_no, reason in rows:
             found.setdefault(bytes(digest), []).append((job_id, row_no, reason))
     return found
