@@ -29,9 +29,6 @@ _REVIEW_COLUMNS = (
 _LABEL_COLUMNS = "job_id, row_no, rater, scorer_id, batch_id, created_at, label, score, probabilities"
 
 
-_NOW = select(now())
-
-
 def upserting(connection: Connection, table: type[Table]) -> Any:
     """An INSERT into `table` that knows ON CONFLICT, in the connection's dialect."""
     return postgresql_insert(table) if on_postgresql(connection) else sqlite_insert(table)
@@ -178,7 +175,6 @@ def insert_answers(
     connection: Connection, *, scorer_id: int, batch_id: int, answers: Sequence[tuple[int, int, Answer]]
 ) -> None:
     """Inserts the oracle's label of every (job_id, row_no, answer) with what it took; one that exists stays."""
-    created_at = connection.scalar(_NOW)
     rows = []
     for job_id, row_no, answer in sorted(answers, key=lambda item: item[:2]):
         score = answer.outcome
@@ -197,7 +193,6 @@ def insert_answers(
                 "request_id": answer.request_id,
                 "tokens": answer.tokens,
                 "cost_nanos": answer.cost.nanos,
-                "created_at": created_at,
             }
         )
     connection.execute(_answering(on_postgresql(connection)), rows)
@@ -207,7 +202,9 @@ def insert_answers(
 def _answering(postgresql: bool) -> Any:
     # Built once: to build it takes longer than to run it.
     insert_label = postgresql_insert(Label) if postgresql else sqlite_insert(Label)
-    return insert_label.on_conflict_do_nothing(index_elements=["job_id", "row_no", "rater"])
+    return insert_label.values(created_at=now()).on_conflict_do_nothing(
+        index_elements=["job_id", "row_no", "rater"]
+    )
 
 
 def _worth_keeping(score: Score) -> dict[str, float] | None:

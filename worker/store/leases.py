@@ -185,11 +185,9 @@ LEASED = (
 )
 """Conditions on Batch: it is `batch`, and still leased under `token`."""
 _HELD = select(Batch.id).where(*LEASED).with_for_update()
-_CLOSE = (
-    update(Batch)
-    .where(Batch.id == bindparam("batch"))
-    .values(**NO_LEASE, state=bindparam("ends"), error=None, finished_at=now())
-)
+_CLOSE = update(Batch).values(**NO_LEASE, state=bindparam("ends"), error=None, finished_at=now())
+_CLOSE_ANY = _CLOSE.where(Batch.id == bindparam("batch"))
+_CLOSE_HELD = _CLOSE.where(*LEASED)
 
 
 def hold(connection: Connection, held: Lease, **changes: Any) -> None:
@@ -207,6 +205,12 @@ def is_held(connection: Connection, held: Lease) -> bool:
     return connection.scalar(_HELD, {"batch": held.id, "token": held.lease_token}) is not None
 
 
+def close_held(connection: Connection, held: Lease) -> bool:
+    """The batch is done, if it is still leased to its holder; whether it was."""
+    ending = {"batch": held.id, "token": held.lease_token, "ends": "done"}
+    return connection.execute(_CLOSE_HELD, ending).rowcount == 1
+
+
 def lease_lost(held: Lease) -> LeaseLost:
     """The error of who no longer holds the batch."""
     return LeaseLost(f"batch {held.id} is no longer leased to this worker: its unsaved work is dropped.")
@@ -220,7 +224,7 @@ def leased(held: Lease) -> tuple[Any, ...]:
 def close_batch(connection: Connection, batch_id: int, state: str) -> None:
     """A Prompt or Bulk is over. A request that followed it just after its text was answered is packed anew."""
     reopen_packed(connection, batch_id)
-    connection.execute(_CLOSE, {"batch": batch_id, "ends": state})
+    connection.execute(_CLOSE_ANY, {"batch": batch_id, "ends": state})
 
 
 def put_back(

@@ -23,7 +23,7 @@ from worker.store.items import (
     unanswered,
     unanswered_and_whether_some_are_over,
 )
-from worker.store.leases import NO_LEASE, Leases, close_batch, hold, is_held, lease_lost
+from worker.store.leases import NO_LEASE, Leases, close_batch, close_held, hold, is_held, lease_lost
 from worker.store.money import settle, settle_unsent
 from worker.store.requests import fail_stopped, settle_answers
 from worker.store.tables import Batch, Bulk, Request
@@ -68,16 +68,18 @@ class Prompts(Leases[Prompt]):
         """
 
         def work(connection: Connection) -> bool:
-            if not is_held(connection, prompt):
-                settle(connection, charges)
-                return False
+            # The batch's row is locked first: until the end nothing comes to follow its requests.
+            held = close_held(connection, prompt) if done else is_held(connection, prompt)
             settle(connection, charges)
+            if not held:
+                return False
             settle_answers(connection, prompt, answers)
-            if done:
-                close_batch(connection, prompt.id, "done")
-            else:
+            if not done:
                 lease_until = now() + self.lease_s
                 connection.execute(update(Batch).where(Batch.id == prompt.id).values(lease_until=lease_until))
+            elif len(answers) < len(prompt.requests):
+                # What followed a text just after an earlier save had its answer is packed anew.
+                reopen_packed(connection, prompt.id)
             return True
 
         if not write(self.engine, work):
