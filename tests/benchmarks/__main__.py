@@ -19,6 +19,7 @@ from tests.benchmarks import (
     encoding,
     enqueueing,
     exporting,
+    ledger,
     oracle,
     queries,
     report,
@@ -33,6 +34,7 @@ def _size(name: str, usual: int) -> int:
 
 BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "enqueue": lambda: enqueueing.measure(rows=_size("ROWS", 1_000_000)),
+    "ledger": lambda: ledger.measure(rows=_size("LEDGER", 60_000)),
     "encode": lambda: encoding.measure(texts=_size("TEXTS", 256)),
     "score": lambda: scoring.measure(reviews=_size("REVIEWS", 320)),
     "backends": lambda: backends.measure(reviews=_size("REVIEWS", 320)),
