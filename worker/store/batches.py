@@ -95,7 +95,7 @@ class Batches(Leases[BatchRow]):
         job = connection.execute(_JOB, {"job": taken.job_id}).one()
         rows = connection.execute(
             _REVIEWS, {"job": taken.job_id, "first": taken.first_row, "last": taken.last_row}
-        )
+        ).all()
         policy = Policy.parse(job.policy)
         return BatchRow(
             id=taken.id,

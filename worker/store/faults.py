@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, select, update
+from sqlalchemy import Connection, Engine, bindparam, delete, select, update
 
 from worker.reviews import Batch as BatchRow
 from worker.store.engine import now, read, reads, write, writes
@@ -48,18 +49,7 @@ class Fault:
 
 def read_faults(connection: Connection, *, worker: str | None = None) -> list[Fault]:
     """The faults that keep workers from taking batches now, by worker."""
-    rows = connection.execute(
-        select(
-            WorkerFault.worker,
-            WorkerFault.adapter_id,
-            WorkerFault.reason,
-            WorkerFault.last_adapter_id,
-            (WorkerFault.until - now()).label("again_in_s"),
-            WorkerFault.times,
-        )
-        .where(*([] if worker is None else [WorkerFault.worker == worker]))
-        .order_by(WorkerFault.worker, WorkerFault.adapter_id)  # The device first.
-    )
+    rows = connection.execute(_faults(worker is not None), {} if worker is None else {"worker": worker})
     return [
         Fault(
             row.worker,
@@ -73,14 +63,36 @@ def read_faults(connection: Connection, *, worker: str | None = None) -> list[Fa
     ]
 
 
+# To build a statement takes longer than to run it: those of every batch are built once.
+@cache
+def _faults(of_one: bool) -> Any:
+    return (
+        select(
+            WorkerFault.worker,
+            WorkerFault.adapter_id,
+            WorkerFault.reason,
+            WorkerFault.last_adapter_id,
+            (WorkerFault.until - now()).label("again_in_s"),
+            WorkerFault.times,
+        )
+        .where(*([WorkerFault.worker == bindparam("worker")] if of_one else []))
+        .order_by(WorkerFault.worker, WorkerFault.adapter_id)  # The device first.
+    )
+
+
+_DEVICE = (
+    select(*WorkerFault.__table__.columns)
+    .where(WorkerFault.worker == bindparam("worker"), WorkerFault.adapter_id == DEVICE)
+    .with_for_update()
+)
+
+
 def lock_device(connection: Connection, worker: str) -> Any:
     """The row of a worker's device, locked; None if nothing is wrong with it.
 
     Take it before any batch: all who write both do.
     """
-    return connection.execute(
-        select(*WorkerFault.__table__.columns).where(*at(worker, DEVICE)).with_for_update()
-    ).one_or_none()
+    return connection.execute(_DEVICE, {"worker": worker}).one_or_none()
 
 
 def prove_sound(connection: Connection, row: Any, *, max_attempts: int) -> None:
