@@ -6,6 +6,7 @@ import itertools
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,10 @@ def reading_options(command: Command) -> Command:
     return file_options(command)
 
 
-def enqueue_options(settings: Settings, values: dict[str, Any], *, usual_batch: int) -> EnqueueOptions:
-    """The options as one value. `usual_batch` is the size of a batch where neither the command line nor
+def enqueue_options(
+    settings: Settings, values: dict[str, Any], *, usual_batch: Callable[[], int] | None = None
+) -> EnqueueOptions:
+    """The options as one value. `usual_batch` is asked for the size of a batch where neither the command line nor
     LORACLE_BATCH_SIZE says one.
 
     Raises:
@@ -103,7 +106,9 @@ def enqueue_options(settings: Settings, values: dict[str, Any], *, usual_batch: 
     """
     if values["limit"] is not None and values["sample"] is not None:
         raise Invalid("--limit takes the first reviews, --sample draws some at random: choose one of them.")
-    told = "batch_size" in settings.model_fields_set
+    batch_size = values["batch_size"] or settings.batch_size
+    if not (values["batch_size"] or "batch_size" in settings.model_fields_set or usual_batch is None):
+        batch_size = usual_batch()
     of_job = (
         "query",
         "limit",
@@ -117,7 +122,7 @@ def enqueue_options(settings: Settings, values: dict[str, Any], *, usual_batch: 
     )
     return EnqueueOptions(
         read=read_options(values, max_chars=settings.max_text_chars),
-        batch_size=values["batch_size"] or (settings.batch_size if told else usual_batch),
+        batch_size=batch_size,
         **{name: values[name] for name in of_job},
     )
 
@@ -419,7 +424,9 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
     Neither texts nor keys reach a log.
     """
     settings, store = open_all()
-    options = enqueue_options(settings, values, usual_batch=usual_batch(settings))
+    options = enqueue_options(
+        settings, values, usual_batch=None if dry_run else partial(usual_batch, settings)
+    )
     adapter = pinned_adapter(store, settings, values["adapter"])
     asked = choose_oracle(store, settings, adapter, values)
     # Everything is opened before anything is written: a wrong name among the files leaves nothing half-done.

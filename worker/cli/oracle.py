@@ -76,7 +76,7 @@ def plan(
     adapter = pinned_adapter(store, settings, values["adapter"])
     spec = read_spec(settings, adapter.labels, values)
     share = _share(policy, asked)
-    source = open_source(file, enqueue_options(settings, values, usual_batch=settings.batch_size), adapter)
+    source = open_source(file, enqueue_options(settings, values), adapter)
     found = make_plan(source, spec, price_of(spec.model, parse_prices(settings.prices)), share)
     seconds = found.requests / concurrency * seconds_per_request
     for per_minute, amount in (

@@ -66,7 +66,7 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
     settings, store = open_all()
     plan = plan_workers(gpus, children)
     on_cpu = all(one.gpu is None for one in plan)
-    options = enqueue_options(settings, values, usual_batch=CPU_BATCH if on_cpu else GPU_BATCH)
+    options = enqueue_options(settings, values, usual_batch=lambda: CPU_BATCH if on_cpu else GPU_BATCH)
     adapter = pinned_adapter(store, settings, values["adapter"])
     asked = choose_oracle(store, settings, adapter, values, asks_itself=True)
     source = open_source(file, options, adapter)

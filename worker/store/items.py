@@ -154,16 +154,20 @@ def insert_prompts(
             for part, made in zip(parts, attempts or [0] * len(parts), strict=True)
         ],
     ).all()
-    packed = [
-        {"job": job_id, "row": row_no, "into": batch_id}
-        for batch_id, part in zip(batch_ids, parts, strict=True)
-        for job_id, row_no in part
-    ]
-    # In key order: two that lock the same rows never wait for each other in a circle.
-    connection.execute(_PACK, sorted(packed, key=lambda one: (one["job"], one["row"])))
+    few: list[dict[str, int]] = []
+    for batch_id, part in zip(batch_ids, parts, strict=True):
+        if len(part) > _FEW:
+            change(connection, part, state="packed", batch_id=batch_id, follows=False)
+        else:
+            few += [{"job": job_id, "row": row_no, "into": batch_id} for job_id, row_no in part]
+    if few:
+        # In key order: two that lock the same rows never wait for each other in a circle.
+        connection.execute(_PACK, sorted(few, key=lambda one: (one["job"], one["row"])))
     return [int(batch_id) for batch_id in batch_ids]
 
 
+_FEW = 8
+"""So many requests of a Prompt are packed one by one, with those of other Prompts; of a Bulk there are thousands."""
 _PACK = (
     update(Request)
     .where(Request.job_id == bindparam("job"), Request.row_no == bindparam("row"))

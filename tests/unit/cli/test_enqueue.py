@@ -54,4 +54,12 @@ def test_a_size_that_was_given_wins_over_the_usual_one(
     if variable is not None:
         monkeypatch.setenv("LORACLE_BATCH_SIZE", variable)
     values = enqueue.enqueue.make_context("enqueue", ["reviews.csv", *arguments]).params
-    assert enqueue.enqueue_options(read_settings(), values, usual_batch=2048).batch_size == size
+    assert enqueue.enqueue_options(read_settings(), values, usual_batch=lambda: 2048).batch_size == size
+
+
+def test_a_size_that_was_given_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked() -> int:
+        raise AssertionError
+
+    values = enqueue.enqueue.make_context("enqueue", ["reviews.csv", "--batch-size", "9"]).params
+    assert enqueue.enqueue_options(read_settings(), values, usual_batch=asked).batch_size == 9
