@@ -48,15 +48,20 @@ class Breaking:
 class Host:
     """A worker with the messages that it could take."""
 
-    def __init__(self, engine: Engine, load: Callable[[int], object], *, max_attempts: int = 3) -> None:
+    def __init__(
+        self, engine: Engine, load: Callable[[int], object], *, max_attempts: int = 3, window: int = 100
+    ) -> None:
         self.ledger = Ledger(engine, max_attempts=max_attempts)
         self.load = load
         self.loads = 0
+        self.window = window
         self.messages: list[int] = []
-        pipeline.publish_waiting(self.ledger, self.publish, "adapter", window=100)
+        self.published: list[int] = []
+        pipeline.publish_waiting(self.ledger, self.publish, "adapter", window=window)
 
     def publish(self, lane: Lane, batch_ids: Sequence[int]) -> None:
         self.messages += batch_ids
+        self.published.append(len(batch_ids))
 
     def has(self, adapter_id: int) -> bool:
         return False
@@ -72,7 +77,7 @@ class Host:
             ledger=self.ledger,
             scorers=self,  # type: ignore[arg-type]
             publish=self.publish,
-            window=100,
+            window=self.window,
             retry_delay_s=0.0,
             worker=name,
         )
@@ -110,6 +115,27 @@ def test_an_unfit_host_loads_once_and_hands_every_message_on(
     for _ in range(20):
         assert host.take("elsewhere") == 4
     assert batch_states(engine, job.id) == ["done"] * 20
+
+
+def test_the_window_is_filled_when_half_of_it_is_empty_and_the_last_batch_ends_the_job(
+    engine: Engine,
+) -> None:
+    job = enqueue(Ledger(engine), 40)
+    host = Host(engine, sound, window=4)
+    states = []
+    while host.messages:
+        assert host.take() == 4
+        states += [state for (state,) in sql(engine, "SELECT state FROM jobs WHERE id = :id", id=job.id)]
+    assert host.published == [4, 2, 2, 2]
+    assert states == ["running"] * 9 + ["done"]
+
+
+def test_a_window_of_one_never_dries_up(engine: Engine) -> None:
+    enqueue(Ledger(engine), 12)
+    host = Host(engine, sound, window=1)
+    while host.messages:
+        host.take()
+    assert host.published == [1, 1, 1]
 
 
 def test_a_worker_that_cant_load_one_adapter_works_for_the_others(
