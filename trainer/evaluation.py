@@ -242,11 +242,13 @@ def evaluate_file(
     token_budget: int | None = None,
     base_model: str | None = None,
     errors: int = SHOWN_ERRORS,
+    loaded: Callable[[str], None] = lambda _: None,
     scored: Callable[[int], None] = lambda _: None,
 ) -> tuple[Evaluation, list[Score | None]]:
     """Scores labelled reviews with an adapter; also returns each review's score, None where it failed.
 
-    The first `errors` wrong reviews are kept. `scored` is called every few hundred reviews with how many are done.
+    The first `errors` wrong reviews are kept. `loaded` hears in what the adapter is computed, before the first
+    review, and `scored`, every few hundred reviews, how many are done.
 
     Raises:
         AdapterInvalid: the adapter can't be loaded.
@@ -262,6 +264,7 @@ def evaluate_file(
         token_budget=token_budget,
         base_model=base_model,
     )
+    loaded(scorer.computed_by)
     started = time.perf_counter()
     scores = _score(scorer, reviews.texts, scored)
     seconds = time.perf_counter() - started

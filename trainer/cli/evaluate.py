@@ -104,6 +104,7 @@ def evaluate(
             token_budget=token_budget,
             base_model=base,
             errors=errors,
+            loaded=lambda how: click.echo(f"The adapter is computed in {how}.", err=True),
             scored=scored,
         )
     scaling, unfitted = None, None

@@ -45,8 +45,10 @@ def invoke(*arguments: object) -> tuple[int, str, str]:
 
 
 def test_the_page_says_all_that_an_evaluation_has(adapter: Path, data: Path) -> None:
-    code, out, _ = invoke(adapter, data, "--errors", 3)
+    code, out, said = invoke(adapter, data, "--errors", 3)
     assert code == 0
+    assert "The adapter is computed in fp32 on cpu" in said
+    assert " by torch." in said
     assert out.startswith("accuracy ")
     for part in (
         "95 % interval",
