@@ -443,6 +443,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             try:
                 PARTS[name](run, Path(folder))
             except Exception as error:
+                # A part may fail of anything a card or a library raises: the others are measured all the same.
                 failed += 1
                 run.say(name, "the whole part", f"failed with {type(error).__name__}: {str(error)[:200]}")
     _print(run.table())

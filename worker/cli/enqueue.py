@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -48,8 +47,7 @@ from worker.store.foreign import Query
 Command = Callable[..., Any]
 
 GPU_BATCH = 2048
-"""A GPU scores so many in a second or less; fewer leave it waiting for the ledger."""
-_ON_GPU = re.compile(r" GPU \S+ \(pid \d+\)$")
+"""Of 256 a GPU makes one micro-batch: nothing is planned by length, and it waits for the ledger more often."""
 
 
 _OPTIONS = [
@@ -364,13 +362,15 @@ def choose_oracle(
 
 def usual_batch(settings: Settings) -> int:
     """What a GPU scores at once where a worker with one is online; 256 else, and where the broker is away."""
+    from worker.pool.supervisor import is_on_gpu
+
     if has_no_queue(settings):
         return settings.batch_size
     try:
         online = workers_online(settings)
     except BrokerUnreachable:
         return settings.batch_size
-    return GPU_BATCH if any(_ON_GPU.search(name) for name in online) else settings.batch_size
+    return GPU_BATCH if any(map(is_on_gpu, online)) else settings.batch_size
 
 
 @click.command()

@@ -1,7 +1,8 @@
 """A sequence classifier without padding: reviews stand one behind the other, and each attends to itself alone.
 
-Padding costs a third of the work on IMDB's lengths and most of it on short reviews. transformers lets a model use an
-attention function of ours and hands it what we give the model: where each review begins.
+In batches of 256, padding makes 1.26 times as many tokens of IMDB's reviews, and 5.2 times as many of short ones.
+transformers lets a model use an attention function of ours, and hands it what we give the model: where each review
+begins.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class PackedClassifier:
         states = self._model.base_model(
             input_ids=ids[None], position_ids=positions[None], review_ends=ends, longest=max(lengths)
         ).last_hidden_state[0]
-        return self._pool(self._model, states, ends)  # type: ignore[no-any-return]
+        logits: torch.Tensor = self._pool(self._model, states, ends)
+        return logits
 
     def _positions(self, ids: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
         """Counted in each review anew, from 0; RoBERTa's follow the padding's own, which counts for nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -64,6 +65,11 @@ class WorkerPlan:
         if self.lane == "openai":
             return "the openai lane"
         return "CPU" if self.gpu is None else f"GPU {self.gpu}"
+
+
+def is_on_gpu(worker: str) -> bool:
+    """Whether the worker of this name, as a supervisor gives it, scores on a GPU."""
+    return re.search(r" GPU \S+ \(pid \d+\)$", worker) is not None
 
 
 Spawn = Callable[[Sequence[str], Mapping[str, str]], subprocess.Popen[bytes]]

@@ -61,7 +61,6 @@ class Left:
     published: int
 
 
-# To build a statement takes longer than to run it: those of every batch are built once.
 _JOB = select(Job.adapter_id, Job.policy, Job.oracle_id).where(Job.id == bindparam("job"))
 _REVIEWS = (
     select(Review.row_no, Review.text, Review.language)

@@ -63,7 +63,6 @@ def read_faults(connection: Connection, *, worker: str | None = None) -> list[Fa
     ]
 
 
-# To build a statement takes longer than to run it: those of every batch are built once.
 @cache
 def _faults(of_one: bool) -> Any:
     return (

@@ -236,7 +236,6 @@ def unanswered_and_whether_some_are_over(
 
 @cache
 def _unanswered() -> Any:
-    # Built once: to build it takes longer than to run it.
     return (
         select(
             Request.job_id,

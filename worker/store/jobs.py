@@ -301,7 +301,6 @@ def nothing_open() -> list[Any]:
 
 @cache
 def _over() -> Any:
-    # Built once: to build it takes longer than to run it.
     return select(Job.id).where(Job.id == bindparam("job"), *nothing_open())
 
 

@@ -27,7 +27,6 @@ LOADING = {"loading": True}
 """The timings of a batch while an adapter is loaded for it."""
 
 
-# To build a statement takes longer than to run it: those of every batch are built once.
 _WITHOUT_A_WAIT = text("SET LOCAL synchronous_commit = off")
 
 

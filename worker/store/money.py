@@ -19,7 +19,6 @@ from worker.store.tables import OPEN_BATCHES, Batch, Bulk, DeletedJob, Job, Rese
 _GLOBAL_LOCK = zlib.crc32(b"loracle money")
 
 
-# To build a statement takes longer than to run it: those of every request are built once.
 _SPENT_THEN = Job.spent_nanos + bindparam("share")
 _SET_ASIDE = (
     update(Job)

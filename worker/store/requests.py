@@ -143,7 +143,6 @@ def resolve(
             _say_why(connection, job_id, part, detail)
 
 
-# To build a statement takes longer than to run it: those of every request are built once.
 _SAME_TEXT = (
     select(Request.text_sha256, Request.job_id, Request.row_no, Request.reason)
     .where(

@@ -11,10 +11,6 @@ from worker.errors import BrokerUnreachable
 from worker.settings import Settings, read_settings
 
 
-def settings(home: Path, **given: object) -> Settings:
-    return Settings(_env_file=None, home=home, redis_url="redis://queue/0", **given)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize(
     ("online", "size"),
     [
@@ -29,7 +25,7 @@ def test_batches_are_large_where_a_gpu_is_online(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, online: list[str], size: int
 ) -> None:
     monkeypatch.setattr(enqueue, "workers_online", lambda _: online)
-    assert enqueue.usual_batch(settings(tmp_path)) == size
+    assert enqueue.usual_batch(Settings(_env_file=None, home=tmp_path, redis_url="redis://queue/0")) == size
 
 
 def test_without_a_broker_or_a_worker_here_batches_are_of_the_usual_size(
@@ -39,7 +35,7 @@ def test_without_a_broker_or_a_worker_here_batches_are_of_the_usual_size(
         raise BrokerUnreachable("away")
 
     monkeypatch.setattr(enqueue, "workers_online", away)
-    assert enqueue.usual_batch(settings(tmp_path)) == 256
+    assert enqueue.usual_batch(Settings(_env_file=None, home=tmp_path, redis_url="redis://queue/0")) == 256
     assert enqueue.usual_batch(Settings(_env_file=None, home=tmp_path, redis_url=None)) == 256
 
 

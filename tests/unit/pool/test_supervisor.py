@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from worker.errors import DeviceUnavailable, LoracleError
 from worker.pool import supervisor
-from worker.pool.supervisor import Supervisor, WorkerPlan, environment, plan_workers
+from worker.pool.supervisor import Supervisor, WorkerPlan, environment, is_on_gpu, plan_workers
 from worker.settings import Settings
 
 
@@ -104,6 +104,7 @@ def test_each_gpu_has_a_worker_that_sees_only_it(tmp_path: Path) -> None:
     stage.supervisor.start()
     assert [one.variables["CUDA_VISIBLE_DEVICES"] for one in stage.processes] == ["0", "1"]
     assert {one.variables["LORACLE_DEVICE"] for one in stage.processes} == {"cuda"}
+    assert all(is_on_gpu(one.variables["LORACLE_WORKER_NAME"]) for one in stage.processes)
     # The window is of the whole lane: ten batches for each of the six children.
     assert {one.variables["LORACLE_PUBLISH_WINDOW"] for one in stage.processes} == {"60"}
     assert all(str(os.getpid()) in one.command for one in stage.processes)
@@ -133,6 +134,7 @@ def test_a_host_without_gpu_uses_one_child_with_all_cores(tmp_path: Path) -> Non
     variables = stage.processes[0].variables
     assert (variables["LORACLE_DEVICE"], variables["CUDA_VISIBLE_DEVICES"]) == ("cpu", "")
     assert variables["LORACLE_THREADS"] == str(plan[0].threads)
+    assert not is_on_gpu(variables["LORACLE_WORKER_NAME"])
 
 
 def test_the_threads_of_the_settings_win(tmp_path: Path) -> None:
