@@ -6,7 +6,6 @@ import logging
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from worker.errors import AdapterInvalid, AdapterUnsaved, BackendUnfit, BaseMism
 from worker.model import openvino
 from worker.model.bases import find_base, weights_sha256
 from worker.model.devices import dtype_name, out_of_memory
-from worker.model.encoding import Encoding, encode
+from worker.model.encoding import Encoding, encode, flat_ids
 from worker.model.lora import check_weights, new_adapter, with_adapter
 from worker.model.manifest import MANIFEST, Base, Manifest, Probe, file_sha256
 from worker.model.packed import FLASH_DTYPES, PackedClassifier
@@ -244,7 +243,7 @@ class Classifier:
         lengths = torch.tensor([len(ids) for ids in token_ids])
         mask = torch.arange(int(lengths.max())) < lengths[:, None]
         rows = torch.full(mask.shape, self.padding_id)
-        rows[mask] = torch.tensor(list(chain.from_iterable(token_ids)))
+        rows[mask] = torch.from_numpy(flat_ids(token_ids))
         mask = mask.long()
         if self.device.type == "cuda":
             # Only copies from pinned memory run beside the computation.
@@ -256,16 +255,22 @@ class Classifier:
         return output.logits.float()  # type: ignore[no-any-return]
 
     def use_packed(self) -> None:
-        """Computes without padding from now on, if the model's family is known and its probes get their scores."""
+        """Computes without padding from now on, if the model's family is known and its probes get their scores.
+
+        On CUDA its layers are fused as well, if the probes get their scores so.
+        """
         if not PackedClassifier.knows(self.model):
             return
-        self.packed = PackedClassifier(self.model)
-        try:
-            self._check_together(f"packed in {dtype_name(self.dtype)}")
-        except BackendUnfit as error:
-            log.warning("Reviews are padded: %s.", error)
-            self.packed.unpack()
-            self.packed = None
+        for fused in (True, False) if self.device.type == "cuda" else (False,):
+            self.packed = PackedClassifier(self.model, fused=fused)
+            try:
+                self._check_together(f"packed in {dtype_name(self.dtype)}")
+                return
+            except BackendUnfit as error:
+                lost = "Layers aren't fused" if fused else "Reviews are padded"
+                log.warning("%s: %s.", lost, error)
+                self.packed.unpack()
+                self.packed = None
 
     def to(self, device: torch.device) -> None:
         """Moves the model; micro-batches follow."""

@@ -8,15 +8,20 @@ begins.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate, chain
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
+from worker.model.encoding import flat_ids
+from worker.model.fused import fuse
 from worker.model.pretrained import head_of
+
+Ints = npt.NDArray[np.int64]
 
 NAME = "loracle_packed"
 
@@ -27,11 +32,13 @@ FLASH_DTYPES = (torch.bfloat16, torch.float16)
 class PackedClassifier:
     """The logits of a merged model of a family that is known here; `head` is computed in fp32, as in the padded way.
 
-    From here on the model can't be called the padded way any more: `unpack` undoes it.
+    From here on the model can't be called the padded way any more: `unpack` undoes it. With `fused` its layers are
+    `worker.model.fused`.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, fused: bool = False) -> None:
         self._model = model
+        self._unfuse = fuse(model) if fused else lambda: None
         self._pool = _FAMILIES[model.config.model_type]
         self._usual = model.config._attn_implementation
         AttentionInterface.register(NAME, _attend)
@@ -50,35 +57,36 @@ class PackedClassifier:
 
     def unpack(self) -> None:
         """The model is as it was."""
+        self._unfuse()
         self._model.set_attn_implementation(self._usual)
 
     def __call__(self, token_ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """Logits (B, labels) on the model's device, in the order of `token_ids`. Nothing waits for the device."""
         device = self._model.device
-        lengths = [len(row) for row in token_ids]
-        ids = torch.tensor(list(chain.from_iterable(token_ids)))
-        ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
-        positions = self._positions(ids, ends)
+        lengths = np.array([len(row) for row in token_ids])
+        flat = flat_ids(token_ids)
+        arrays = (flat, self._positions(flat, lengths), np.cumsum([0, *lengths], dtype=np.int32))
+        ids, positions, ends = (torch.from_numpy(one) for one in arrays)
         if device.type == "cuda":
             # Only copies from pinned memory run beside the computation; torch keeps the buffers for the next time.
             ids, ends, positions = ids.pin_memory(), ends.pin_memory(), positions.pin_memory()
         ids, ends, positions = (one.to(device, non_blocking=True) for one in (ids, ends, positions))
         states = self._model.base_model(
-            input_ids=ids[None], position_ids=positions[None], review_ends=ends, longest=max(lengths)
+            input_ids=ids[None], position_ids=positions[None], review_ends=ends, longest=int(lengths.max())
         ).last_hidden_state[0]
         logits: torch.Tensor = self._pool(self._model, states, ends)
         return logits
 
-    def _positions(self, ids: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    def _positions(self, ids: Ints, lengths: Ints) -> Ints:
         """Counted in each review anew, from 0; RoBERTa's follow the padding's own, which counts for nothing."""
-        counts = torch.ones_like(ids)
-        padding = None
+        counts, first = np.ones_like(ids), 0
         if self._model.config.model_type in _COUNTED_FROM_PADDING:
-            padding = self._model.base_model.embeddings.padding_idx
-            counts = (ids != padding).long()
-        before = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        found = before[1:] - before[ends[:-1].long()].repeat_interleave(ends.diff().long())
-        return found - 1 if padding is None else found * counts + padding
+            first = self._model.base_model.embeddings.padding_idx + 1
+            counts = (ids != first - 1).astype(ids.dtype)
+        after = counts.cumsum()
+        before = after - counts
+        begins = lengths.cumsum() - lengths
+        return (before - before[begins].repeat(lengths) + first) * counts + (first - 1) * (1 - counts)
 
 
 def _attend(
