@@ -16,7 +16,11 @@ from worker.model.encoding import Encoding
 from worker.reviews import Outcome, Review, Score
 from worker.scorers.adapter import load_adapter_scorer
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+    # torch's own compiler uses it when it is imported.
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning"),
+]
 
 
 @pytest.fixture(scope="module")

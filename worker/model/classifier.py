@@ -352,7 +352,7 @@ class Classifier:
                 difference, limit = self._probe_difference(
                     exact=self.dtype == torch.float32, together=together
                 )
-            except RuntimeError as error:
+            except (RuntimeError, OSError) as error:
                 if out_of_memory(error):
                     raise
                 raise BackendUnfit(f"{way} fails with the probe sentences: {error}") from error
