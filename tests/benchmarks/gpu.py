@@ -30,7 +30,7 @@ _print = partial(print, flush=True)
 MINUTES = 9.0
 FILE_ROWS = 200_000
 PIPELINE_BATCHES = (32, 128, 512)
-CHILDREN = (1, 2, 4, 8)
+CHILDREN = (1, 2, 3, 4)
 SHORT_CHARACTERS = 120
 """A short review: about 30 tokens."""
 
@@ -227,7 +227,7 @@ def _ways(
 
 
 def _forward_only(scorer: Any, ids: Sequence[Sequence[int]]) -> Callable[[], object]:
-    """The model alone, with the scorer's micro-batches."""
+    """The model alone, with the scorer's micro-batches, which are planned before."""
     import torch
 
     plan = [[ids[row] for row in rows] for rows in scorer._plan(dict(enumerate(ids)), range(len(ids)))]
@@ -424,7 +424,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default=",".join(PARTS), metavar="PART,PART", help=", ".join(PARTS))
     parser.add_argument("--out", type=Path, help="where the table goes, rewritten after every figure")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="nothing is begun after so many")
-    parser.add_argument("--rows", type=int, default=FILE_ROWS, help="of the file that is labelled")
+    parser.add_argument("--rows", type=int, default=FILE_ROWS, help="reviews of the file in part sql")
     parser.add_argument("--tiny", action="store_true", help="small shapes on the processor: a try-out")
     options = parser.parse_args(arguments)
     chosen = options.only.split(",")

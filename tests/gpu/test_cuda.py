@@ -18,7 +18,7 @@ from worker.scorers.adapter import load_adapter_scorer
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-    # torch's own compiler uses it when it is imported.
+    # torch's compiler does what torch has deprecated.
     pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning"),
 ]
 
@@ -51,27 +51,31 @@ def positives(outcomes: list[Outcome]) -> list[float]:
     return [probabilities["positive"] for probabilities in found]
 
 
-# A tiny model's few numbers round together: on an H200 bf16 moved 7 of 3,000 reviews by more than 0.02.
-@pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 1e-4), ("bf16", 0.1), ("fp16", 0.02)])
+TOLERANCES = {"fp32": 1e-4, "bf16": 0.05, "fp16": 0.02}
+"""Of a tiny model's probabilities: on an H200 bf16 moved up to 24 of 3,000 by more than 0.02, none by more than 0.043."""
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES.items())
 def test_cuda_scores_as_the_processor_does(adapter: Path, dtype: str, tolerance: float) -> None:
     expected = positives(load_adapter_scorer(adapter, device="cpu", dtype="fp32").score(reviews(300)))
     found = positives(load_adapter_scorer(adapter, device="cuda", dtype=dtype).score(reviews(300)))
     assert found == pytest.approx(expected, abs=tolerance)
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 @pytest.mark.parametrize("architecture", ["bert", "roberta"])
 def test_reviews_are_not_padded_on_cuda_and_score_as_if_they_were_alone(
-    tmp_path: Path, architecture: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, architecture: str, dtype: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     models.make_adapter(tmp_path / "tiny", models.make_base(tmp_path / "base", architecture))
-    scorer = load_adapter_scorer(tmp_path / "tiny", device="cuda", dtype="fp16")
+    scorer = load_adapter_scorer(tmp_path / "tiny", device="cuda", dtype=dtype)
     assert "without padding" in scorer.describe()
     assert "fused" not in caplog.text
     together = positives(scorer.score(reviews(3000)))
     alone = [positives(scorer.score([review]))[0] for review in reviews(3000)[::100]]
     assert together[::100] == pytest.approx(alone, abs=0.02)
     exact = positives(load_adapter_scorer(tmp_path / "tiny", device="cpu", dtype="fp32").score(reviews(3000)))
-    assert together == pytest.approx(exact, abs=0.02)
+    assert together == pytest.approx(exact, abs=TOLERANCES[dtype])
 
 
 def test_real_memory_shortage_halves_the_budget(adapter: Path, little_memory: None) -> None:

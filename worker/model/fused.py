@@ -1,6 +1,7 @@
-"""A BERT's or RoBERTa's layers with fewer ways to the card's memory and back.
+"""A BERT's or RoBERTa's layers in fewer steps, each of which reads and writes the card's memory.
 
-Of a forward pass of distilroberta on an H200, 11 % was GELU alone and 20 % the sums and norms behind each product.
+Of a forward pass of distilroberta's shape on an H200, 11 % was GELU alone and 20 % the sums and norms behind the
+products.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ def fuse(model: Any) -> Callable[[], None]:
 
     GELU becomes part of the product before it, by its tanh formula (within 5e-4, under the rounding of 16
     bits); a sum and the norm behind it are one kernel, which torch.compile makes at the first pass. That needs
-    what Triton needs: a C compiler and a writable cache. Without them that pass raises a RuntimeError.
+    what Triton needs: a C compiler and a writable cache. Without them that pass raises a RuntimeError or OSError.
     """
     places = [
         (owner, name, found)

@@ -33,7 +33,7 @@ class PackedClassifier:
     """The logits of a merged model of a family that is known here; `head` is computed in fp32, as in the padded way.
 
     From here on the model can't be called the padded way any more: `unpack` undoes it. With `fused` its layers are
-    `worker.model.fused`.
+    those of `worker.model.fused`.
     """
 
     def __init__(self, model: Any, *, fused: bool = False) -> None:
@@ -79,14 +79,13 @@ class PackedClassifier:
 
     def _positions(self, ids: Ints, lengths: Ints) -> Ints:
         """Counted in each review anew, from 0; RoBERTa's follow the padding's own, which counts for nothing."""
-        counts, first = np.ones_like(ids), 0
+        counts, padding = np.ones_like(ids), -1
         if self._model.config.model_type in _COUNTED_FROM_PADDING:
-            first = self._model.base_model.embeddings.padding_idx + 1
-            counts = (ids != first - 1).astype(ids.dtype)
-        after = counts.cumsum()
-        before = after - counts
-        begins = lengths.cumsum() - lengths
-        return (before - before[begins].repeat(lengths) + first) * counts + (first - 1) * (1 - counts)
+            padding = self._model.base_model.embeddings.padding_idx
+            counts = (ids != padding).astype(ids.dtype)
+        found = counts.cumsum()
+        before = (found - counts)[lengths.cumsum() - lengths]
+        return (found - before.repeat(lengths)) * counts + padding
 
 
 def _attend(

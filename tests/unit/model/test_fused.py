@@ -45,11 +45,14 @@ def test_an_activation_that_is_no_exact_gelu_stays_by_itself(tmp_path: Path) -> 
     assert layer.intermediate is before
 
 
+@pytest.mark.parametrize(
+    "error", [RuntimeError("Failed to find C compiler"), PermissionError("the cache can't be written")]
+)
 def test_without_a_compiler_reviews_are_packed_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     def no_compiler() -> None:
-        raise RuntimeError("Failed to find C compiler")
+        raise error
 
     monkeypatch.setattr(fused, "_compiled", no_compiler)
     models.make_adapter(tmp_path / "tiny", models.make_base(tmp_path / "base"))
@@ -59,4 +62,5 @@ def test_without_a_compiler_reviews_are_packed_all_the_same(
     classifier.use_packed()
     assert classifier.packed is not None
     assert "Layers aren't fused: packed in fp32 fails" in caplog.text
+    assert str(error) in caplog.text
     assert not any(type(part).__module__ == fused.__name__ for part in classifier.model.modules())
