@@ -37,12 +37,14 @@ _ID = r"(?<=/)(file-|batch_)\d+"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A model request that arrived."""
+    """A model request that arrived, and when by the monotonic clock. `wait_s`: so long nobody should ask again."""
 
     route: str
     model: str
     texts: tuple[str, ...]
     fault: str | None
+    at: float = 0.0
+    wait_s: float = 0.0
 
 
 class FakeOpenAI:
@@ -86,6 +88,7 @@ class FakeOpenAI:
         self.bodies: list[Body] = []
         self.keep_bodies = False
         self.billed = [0, 0]
+        self.billed_in_bulks = [0, 0]
         self.in_flight = self.peak_in_flight = 0
         self.stopping = threading.Event()
         self.numbers = itertools.count(1)
@@ -149,9 +152,15 @@ class FakeOpenAI:
         self.asked.update(texts)
         self.answered.update(texts)
         answer = chat_answer(body, None, self.rejected, self.voice)
-        self.billed[0] += answer["usage"]["prompt_tokens"]
-        self.billed[1] += answer["usage"]["completion_tokens"]
+        for place, name in enumerate(("prompt_tokens", "completion_tokens")):
+            self.billed[place] += answer["usage"][name]
+            self.billed_in_bulks[place] += answer["usage"][name]
         return answer
+
+    def billed_nanos(self, sent: int, got: int) -> int:
+        """What it took, in nano-dollars, at these prices for a token that was sent and one that came back."""
+        full, half = (tokens[0] * sent + tokens[1] * got for tokens in (self.billed, self.billed_in_bulks))
+        return full - half // 2
 
 
 class _Server(ThreadingHTTPServer):
@@ -232,7 +241,9 @@ class _Handler(BaseHTTPRequestHandler):
         texts = tuple(reviews_in(body.get("messages") or body.get("input")).values())
         with fake.lock:
             fault = fake.choose_fault(texts, str(body.get("model")))
-            fake.calls.append(Call(route, str(body.get("model")), texts, fault.kind if fault else None))
+            told = fault is not None and float(fault.retry_after_ms or 1000 * float(fault.retry_after or 0)) / 1000
+            kind = fault.kind if fault else None
+            fake.calls.append(Call(route, str(body.get("model")), texts, kind, time.monotonic(), told or 0.0))
             fake.asked.update(texts)
             if fake.keep_bodies:
                 fake.bodies.append(body)
