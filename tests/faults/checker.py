@@ -51,7 +51,7 @@ def check(seen: Seen) -> list[str]:
     found: list[str] = []
     for rule in (
         _labels, _rows, _nothing_open, _money, _leases, _written_once, _corrections, _deleted, _counts, _agreements,
-        _days, _asked, _retry_after, _bulks, _messages,
+        _days, _asked, _retry_after, _bulks, _messages, _published,
     ):  # fmt: skip
         found += rule(seen)
     return found
@@ -365,3 +365,10 @@ def _messages(seen: Seen) -> Iterator[str]:
     for place, count in seen.waiting.items():
         if count:
             yield f"{count} messages are left in {place}"
+
+
+def _published(seen: Seen) -> Iterator[str]:
+    """A message names a batch that everybody can see."""
+    for event in seen.events:
+        if event.what == "Celery.send_task" and not event.given["committed"]:
+            yield f"a message for batch {event.given['batch']} was sent before the batch was committed"

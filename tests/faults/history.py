@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from celery import Celery
+
 from worker.reviews import Answer, Batch, Lease, Outcome, Prompt, Score
 from worker.store.batches import Batches
 from worker.store.corrections import Corrections
@@ -85,9 +87,22 @@ class _Recorder:
         os.write(self._file, json.dumps(line).encode() + b"\n")
 
 
-def record(path: Path) -> None:
-    """Records this process from now on, and the threads in it, into the file, beside others."""
+def record(path: Path, *, is_committed: Callable[[int], bool] | None = None) -> None:
+    """Records this process from now on, and the threads in it, into the file, beside others.
+
+    `is_committed` says of a batch whether others can see it: it is asked about each message when it is sent.
+    """
     recorder = _Recorder(path)
+    if is_committed is not None:
+        recorder.wrap(
+            Celery,
+            "send_task",
+            lambda arguments, options: {
+                "batch": options["kwargs"]["batch_id"],
+                "committed": is_committed(options["kwargs"]["batch_id"]),
+            },
+            _none,
+        )
     for owner, name in ((Leases, "claim"), (Leases, "claim_next"), (WorkerFaults, "claim_next")):
         recorder.wrap(owner, name, _nothing, _claimed)
     for name in ("renew", "release"):

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.ext.compiler import compiles
 
 from tests.faults import history
+from tests.faults.crash import scenes
 from tests.faults.crash.planted import PLANTED
 from tests.faults.crash.points import Mode, Points
 from worker.bootstrap import Oracles, open_store
@@ -37,16 +38,21 @@ from worker.pool.app import make_app, publisher, queue_length
 from worker.pool.sweeper import Sweeper
 from worker.quality.measured import measure_due
 from worker.reviews import LANES, Lane
+from worker.scorers.stub import RAISE
 from worker.settings import read_settings
 from worker.store import engine
 from worker.store.engine import now
 
 MOST_ROUNDS = 10
 """Of a life that gets nowhere, say since a lease must run out first: the next process comes an hour later."""
+MOST_MESSAGES = 40
+"""Of a queue at once: only a batch that is tried for ever has so many."""
 QUIET, STUCK = 0, 3
 """How a life ends."""
 
-FILES: dict[str, tuple[str, ...]] = {
+Files = Mapping[str, tuple[str, ...]]
+
+FILES: Files = {
     "short.csv": ("--adapter", "stub", "--batch-size", "2"),
     "plain.csv": ("--adapter", "stub", "--batch-size", "2"),
     "cascade.csv": (
@@ -56,6 +62,16 @@ FILES: dict[str, tuple[str, ...]] = {
     "bulk.csv": ("--adapter", "stub", "--policy", "oracle", "--bulk", "--max-cost", "0.05"),
 }  # fmt: skip
 """The files, and how they are enqueued. Of `plain.csv` two reviews are corrected; the job of `short.csv` is deleted."""
+OTHER_FILES: Mapping[str, Files] = {
+    "all": FILES,
+    "poison": {"poison.csv": ("--adapter", "stub", "--batch-size", "4")},
+    "cap": {
+        "bulk.csv": (
+            *("--adapter", "stub", "--policy", "oracle", "--route", "decisions", "--max-cost", "0.0002"),
+        )
+    },
+}
+"""Smaller jobs: one with a review that no scorer bears, one whose budget is less than its reviews cost."""
 CORRECTED = {1: "positive", 3: "negative"}
 
 
@@ -71,6 +87,8 @@ class Life:
     at: int | None = None
     mode: Mode = "before"
     planted: str | None = None
+    files: str = "all"
+    scene: str | None = None
     warm_up: bool = False
 
     @property
@@ -86,6 +104,8 @@ def write_files(folder: Path) -> None:
             feeling = ("good", "bad")[number % 2]
             lines.append(f"{name} review {number} is {feeling},{('positive', 'negative')[number % 2]}")
         (folder / name).write_text("\n".join(lines) + "\n")
+    odd = ("good", f"{RAISE} bad", "bad", "good")
+    (folder / "poison.csv").write_text("text\n" + "".join(f"review {one}\n" for one in odd))
 
 
 def live(life: Life, *, hooked: bool = True) -> int:
@@ -106,13 +126,14 @@ def live(life: Life, *, hooked: bool = True) -> int:
             "LORACLE_BULK_AFTER_S": "0",
             "LORACLE_BULK_POLL_S": "0.001",
             "LORACLE_LEASE_S": "600",
+            "LORACLE_MAX_ATTEMPTS": "2",
         }
     )
     _come_later(life.later_s)
     _shorten_waits()
     _share_compiled_statements(life.later_s)
     if hooked:
-        history.record(life.home / "history.jsonl")
+        history.record(life.home / "history.jsonl", is_committed=lambda batch_id: _is_committed(life, batch_id))
         if life.planted is not None:
             PLANTED[life.planted]()
         trail = os.open(life.home / "trail", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -120,12 +141,15 @@ def live(life: Life, *, hooked: bool = True) -> int:
     with (life.home / "said").open("a") as said, contextlib.redirect_stderr(said):
         log_lines("INFO")
         with contextlib.redirect_stdout(said):
+            if life.scene is not None:
+                return scenes.SCENES[life.scene](open_store(read_settings()).ledger)
             return _Steps(life).take_all()
 
 
 class _Steps:
     def __init__(self, life: Life) -> None:
         self._life = life
+        self._files = OTHER_FILES[life.files]
         self._settings = read_settings()
         self._app = make_app(self._settings)
         self._enqueued: set[str] = set()
@@ -134,7 +158,7 @@ class _Steps:
 
     def take_all(self) -> int:
         for _ in range(MOST_ROUNDS):
-            for file in FILES:
+            for file in self._files:
                 if file not in self._enqueued:
                     self._enqueue(file)
             self._tried(lambda: self._made_sweeper().sweep())
@@ -151,7 +175,7 @@ class _Steps:
     def _enqueue(self, file: str) -> None:
         if file == "short.csv" and self._look("SELECT count(*) FROM deleted_jobs")[0][0]:
             self._enqueued.add(file)
-        elif self._command("enqueue", str(self._life.home / file), *FILES[file]):
+        elif self._command("enqueue", str(self._life.home / file), *self._files[file]):
             self._enqueued.add(file)
 
     def _made_sweeper(self) -> Sweeper:
@@ -180,7 +204,9 @@ class _Steps:
                 channel.visibility_timeout = 900 - self._life.later_s
                 channel.qos.restore_visible()
                 queue = Queue(lane)(channel)  # type: ignore[no-untyped-call]
-                while (message := queue.get()) is not None:
+                for _ in range(MOST_MESSAGES):
+                    if (message := queue.get()) is None:
+                        break
                     task.apply(kwargs=message.payload[1], task_id=message.headers["id"], throw=True)
                     message.ack()
 
@@ -208,7 +234,9 @@ class _Steps:
             self._command("delete", str(job_id), "--yes")
 
     def _is_quiet(self) -> bool:
-        if len(self._enqueued) < len(FILES) or not self._corrected:
+        if len(self._enqueued) < len(self._files):
+            return False
+        if "plain.csv" in self._files and not self._corrected:
             return False
         left = self._look(
             "SELECT count(*) FROM jobs WHERE state IN ('reading', 'running', 'deleting') OR measured_at IS NULL "
@@ -235,6 +263,11 @@ class _Steps:
     def _look(self, sql: str) -> list[tuple[Any, ...]]:
         with looking(self._life.database_url) as read:
             return read(sql)
+
+
+def _is_committed(life: Life, batch_id: int) -> bool:
+    with looking(life.database_url) as read:
+        return bool(read(f"SELECT 1 FROM batches WHERE id = {int(batch_id)}"))
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -71,11 +71,26 @@ class Place:
                 life = Life(str(home), database_url, self._valkey_url, server.url, later_s, warm_up=True)
                 assert zygote.run(life) == QUIET
 
-    def run(self, at: int | None, mode: Mode = "before", *, planted: str | None = None) -> Trial:
-        """One trial; with `at` None nothing is broken off."""
-        with self._fresh() as (home, database_url), self._server() as server:
+    def run(
+        self,
+        at: int | None = None,
+        mode: Mode = "before",
+        *,
+        planted: str | None = None,
+        files: str = "all",
+        scene: str | None = None,
+        rest_s: float = 0.04,
+    ) -> Trial:
+        """One trial; with `at` None nothing is broken off. A `scene` is played instead of the job's steps. `rest_s`:
+        so long the oracle's server wants to be left alone after the first request."""
+        with self._fresh() as (home, database_url), self._server(rest_s) as server:
             life = Life(
-                str(home), database_url, self._valkey_url, server.url, at=at, mode=mode, planted=planted
+                *(str(home), database_url, self._valkey_url, server.url),
+                at=at,
+                mode=mode,
+                planted=planted,
+                files=files,
+                scene=scene,
             )
             lives, code = 1, self._zygote.run(life)
             trail = (home / "trail").read_bytes().splitlines()
@@ -83,15 +98,19 @@ class Place:
             if code not in (QUIET, SIGKILLED):
                 broken += [] if mode in ("error", "lost") else [f"the first process ended with {code}"]
             if code != QUIET:
-                life = Life(
-                    str(home), database_url, self._valkey_url, server.url, LATER_S, planted=planted
-                )
-                lives, code = 2, self._zygote.run(life)
+                again = replace(life, later_s=LATER_S, at=None, scene=None)
+                lives, code = 2, self._zygote.run(again)
             if code != QUIET:
                 broken.append(f"the process that took over never came to an end ({code})")
             with looking(database_url) as read:
                 broken += check(
-                    Seen(read, read_history(home / "history.jsonl"), server, waiting=self._waiting())
+                    Seen(
+                        read,
+                        read_history(home / "history.jsonl"),
+                        server,
+                        waiting=self._waiting(),
+                        failing=FAILING.get(files, frozenset()),
+                    )
                 )
             left = {one.name for one in home.iterdir()} - KNOWN_FILES
             broken += [f"the file {name} was left behind" for name in sorted(left)]
@@ -113,9 +132,9 @@ class Place:
         return int(self._valkey.llen(key) if is_list else self._valkey.hlen(key))  # type: ignore[arg-type]
 
     @contextmanager
-    def _server(self) -> Iterator[FakeOpenAI]:
+    def _server(self, rest_s: float = 0.0) -> Iterator[FakeOpenAI]:
         # The first request of a Prompt is told to wait.
-        with FakeOpenAI(tape=[Fault("rate_limit", retry_after_ms="40")]) as server:
+        with FakeOpenAI(tape=[Fault("rate_limit", retry_after_ms=f"{1000 * rest_s:g}")]) as server:
             yield server
 
     @contextmanager
@@ -142,8 +161,10 @@ class Place:
             shutil.rmtree(home)
 
 
+FAILING = {"poison": frozenset({(1, 2)})}
+"""The rows that can have no label."""
 KNOWN_FILES = {
-    "short.csv", "plain.csv", "cascade.csv", "bulk.csv", "corrections.csv", "history.jsonl", "trail", "said",
+    "poison.csv", "short.csv", "plain.csv", "cascade.csv", "bulk.csv", "corrections.csv", "history.jsonl", "trail", "said",
     "loracle.db", "loracle.db-wal", "loracle.db-shm",
 }  # fmt: skip
 
