@@ -181,7 +181,9 @@ def _leases(seen: Seen) -> Iterator[str]:
 
 
 def _ends(event: Event, claim: Event) -> bool:
-    same = event.given.get("batch") == claim.found["batch"] and event.given.get("token") == claim.found["token"]
+    same = (
+        event.given.get("batch") == claim.found["batch"] and event.given.get("token") == claim.found["token"]
+    )
     return same and (event.what in GIVES_UP or (event.what == "Prompts.save" and bool(event.given["ends"])))
 
 
@@ -230,7 +232,9 @@ def _corrections(seen: Seen) -> Iterator[str]:
                 if event.done:
                     said[key].clear()
                 said[key].add(label)
-    kept = {(job, row): label for job, row, label in seen.read("SELECT job_id, row_no, label FROM corrections")}
+    kept = {
+        (job, row): label for job, row, label in seen.read("SELECT job_id, row_no, label FROM corrections")
+    }
     for key, labels in said.items():
         if kept.get(key) not in labels:
             yield f"job {key[0]} row {key[1]} was corrected to {' or '.join(labels)}, {kept.get(key)} is kept"
@@ -273,7 +277,11 @@ def _agreements(seen: Seen) -> Iterator[str]:
             "SELECT job_id, n, statistics FROM agreements WHERE selection = 'all' AND slice = 'all' "
             f"AND raters = '{raters}'"
         ):
-            both = [(row[1], row[column]) for row in pairs if row[0] == job_id and None not in (row[1], row[column])]
+            both = [
+                (row[1], row[column])
+                for row in pairs
+                if row[0] == job_id and None not in (row[1], row[column])
+            ]
             counted = Counter(both)
             if isinstance(statistics, str):
                 statistics = json.loads(statistics)
@@ -303,7 +311,9 @@ def _days(seen: Seen) -> Iterator[str]:
     finals = Counter((job_id, final) for job_id, _, _, final in seen.read(_FINAL) if final is not None)
     kept = {
         (job_id, label): n
-        for job_id, label, n in seen.read("SELECT job_id, label, sum(n) FROM label_days GROUP BY job_id, label")
+        for job_id, label, n in seen.read(
+            "SELECT job_id, label, sum(n) FROM label_days GROUP BY job_id, label"
+        )
     }
     for job_id, label in finals.keys() | kept.keys():
         if finals[job_id, label] != kept.get((job_id, label), 0):

@@ -62,8 +62,11 @@ FILES: Files = {
     "bulk.csv": ("--adapter", "stub", "--policy", "oracle", "--bulk", "--max-cost", "0.05"),
 }  # fmt: skip
 """The files, and how they are enqueued. Of `plain.csv` two reviews are corrected; the job of `short.csv` is deleted."""
-OTHER_FILES: Mapping[str, Files] = {
+STORIES = ("short", "plain", "cascade", "bulk")
+"""Of every point of each: a job alone, so that a trial is short."""
+SETS: Mapping[str, Files] = {
     "all": FILES,
+    **{story: {f"{story}.csv": FILES[f"{story}.csv"]} for story in STORIES},
     "poison": {"poison.csv": ("--adapter", "stub", "--batch-size", "4")},
     "cap": {
         "bulk.csv": (
@@ -71,7 +74,7 @@ OTHER_FILES: Mapping[str, Files] = {
         )
     },
 }
-"""Smaller jobs: one with a review that no scorer bears, one whose budget is less than its reviews cost."""
+"""All files, each of them alone, one with a review that no scorer bears, one whose reviews cost more than its budget."""
 CORRECTED = {1: "positive", 3: "negative"}
 
 
@@ -133,7 +136,9 @@ def live(life: Life, *, hooked: bool = True) -> int:
     _shorten_waits()
     _share_compiled_statements(life.later_s)
     if hooked:
-        history.record(life.home / "history.jsonl", is_committed=lambda batch_id: _is_committed(life, batch_id))
+        history.record(
+            life.home / "history.jsonl", is_committed=lambda batch_id: _is_committed(life, batch_id)
+        )
         if life.planted is not None:
             PLANTED[life.planted]()
         trail = os.open(life.home / "trail", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -149,7 +154,7 @@ def live(life: Life, *, hooked: bool = True) -> int:
 class _Steps:
     def __init__(self, life: Life) -> None:
         self._life = life
-        self._files = OTHER_FILES[life.files]
+        self._files = SETS[life.files]
         self._settings = read_settings()
         self._app = make_app(self._settings)
         self._enqueued: set[str] = set()
@@ -341,4 +346,3 @@ class _Hurried:
     @staticmethod
     def sleep(seconds: float) -> None:
         time.sleep(min(seconds, 0.01))
-

@@ -33,9 +33,7 @@ def lease_token_not_checked() -> None:
     finish = (
         update(Batch)
         .where(*held, without_token)
-        .values(
-            state="done", **leases.NO_LEASE, error=None, timings=bindparam("took"), finished_at=now()
-        )
+        .values(state="done", **leases.NO_LEASE, error=None, timings=bindparam("took"), finished_at=now())
         .returning(Batch.finished_at, Batch.claimed_at)
     )
     batches._FINISH = finish
@@ -197,9 +195,7 @@ def labels_in_the_wrong_order() -> None:
 
 def cap_not_checked() -> None:
     """Money is set aside whatever the job's budget says."""
-    money._SET_ASIDE = (
-        update(Job).where(Job.id == bindparam("job")).values(spent_nanos=money._SPENT_THEN)
-    )
+    money._SET_ASIDE = update(Job).where(Job.id == bindparam("job")).values(spent_nanos=money._SPENT_THEN)
 
 
 PLANTED: Mapping[str, Callable[[], None]] = {

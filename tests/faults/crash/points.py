@@ -21,6 +21,8 @@ from sqlalchemy.engine.default import DefaultDialect
 Mode = Literal["before", "after", "error", "lost"]
 MODES: tuple[Mode, ...] = ("before", "after", "error", "lost")
 """The process is killed before the point or after it; or the point answers with an error, undone or done."""
+MAY_BE_LOST = ("commit", "http", "redis")
+"""Of these the answer can get lost although all was done; of a statement in a transaction that is the same as undone."""
 
 STRUCK = b"struck"
 
@@ -130,6 +132,11 @@ class Points:
             return action()
         finally:
             self._inside = False
+
+
+def modes_of(point: str) -> tuple[Mode, ...]:
+    """How a process can be broken off at the point of this name."""
+    return MODES if point.startswith(MAY_BE_LOST) else MODES[:-1]
 
 
 def _die() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests import services
 from tests.fake_openai import FakeOpenAI, Fault
 from tests.faults.checker import Seen, check
 from tests.faults.crash.life import QUIET, Life, looking, write_files
-from tests.faults.crash.points import MODES, STRUCK, Mode
+from tests.faults.crash.points import STRUCK, Mode
 from tests.faults.crash.zygote import Zygote
 from tests.faults.history import read_history
 from worker.store.engine import make_engine
@@ -186,8 +186,3 @@ def place(database: Database) -> Iterator[Place]:
         stack.callback(made.close)
         made.prepare(stack.enter_context(Zygote()))
         yield made
-
-
-def all_trials(points: Sequence[str]) -> list[tuple[int, Mode]]:
-    """Every way to break a job off that passes these points."""
-    return [(at, mode) for at in range(1, len(points) + 1) for mode in MODES]

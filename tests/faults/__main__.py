@@ -1,0 +1,223 @@
+"""Every way to break Loracle, and one table: `make faults`, or a part of it in a time: `make faults FAULTS_MINUTES=30`.
+
+The runs of all scenarios are mixed, so that a run that is cut short has tried a part of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import queue
+import random
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.faults.crash.every_point import TITLES, broken_by, every_break
+from tests.faults.crash.hunts import HUNTS, hunt
+from tests.faults.crash.trial import DATABASES, Database, Place, place
+from tests.faults.scenario import DidNotStrikeError, Scenario, Struck
+from tests.faults.scenarios import SCENARIOS
+from tests.faults.table import Row, page
+
+RESULTS = Path(__file__).parent / "results"
+SAID_EVERY_S = 15.0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Item:
+    """One run. Those of a lower `turn` come first: the share of its scenario that is done before it."""
+
+    turn: float
+    row: str
+    title: str = field(compare=False)
+    run: Callable[[Places], Struck] = field(compare=False)
+
+
+class Places:
+    """The places of one thread, opened when first asked for."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._open: dict[Database, Place] = {}
+
+    def __call__(self, database: Database) -> Place:
+        if database not in self._open:
+            self._open[database] = self._stack.enter_context(place(database))
+        return self._open[database]
+
+
+class Runs:
+    """The work, taken by a few threads until it is done or the time is over."""
+
+    def __init__(self, items: list[Item], rows: dict[str, Row], deadline: float | None) -> None:
+        self._left: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        for item in sorted(items):
+            self._left.put(item)
+        self._count, self._done = len(items), 0
+        self._rows, self._deadline = rows, deadline
+        self._began = self._said = time.monotonic()
+        self._lock = threading.Lock()
+
+    def work(self) -> None:
+        """Takes one run after the other."""
+        with ExitStack() as stack:
+            places = Places(stack)
+            while self._deadline is None or time.monotonic() < self._deadline:
+                try:
+                    item = self._left.get_nowait()
+                except queue.Empty:
+                    return
+                self._take(item, places)
+
+    def stop(self) -> None:
+        """No further run is begun."""
+        self._deadline = 0.0
+
+    def _take(self, item: Item, places: Places) -> None:
+        began = time.monotonic()
+        failure: str | None = None
+        found: Struck | None = None
+        try:
+            found = item.run(places)
+        except DidNotStrikeError:
+            pass
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error}"
+        with self._lock:
+            self._done += 1
+            self._rows[item.row].add(found, failed=failure is not None, took_s=time.monotonic() - began)
+            if failure is not None:
+                say(f"FAILED  {item.title}\n        {failure}")
+            if time.monotonic() - self._said > SAID_EVERY_S:
+                self._said = time.monotonic()
+                failures = sum(row.failures for row in self._rows.values())
+                left = (
+                    "" if self._deadline is None else f", {(self._deadline - self._said) / 60:.0f} min left"
+                )
+                say(f"{self._done:,} of {self._count:,} runs, {failures} failures{left}")
+
+
+def say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def breaks() -> list[Item]:
+    """A run for every crash point, mode and database, in a random order."""
+    items: list[Item] = []
+    for database in DATABASES:
+        with place(database) as opened:
+            found = every_break(opened, database)
+        random.Random(0).shuffle(found)
+        for number, one in enumerate(found):
+            row = f"every crash point, {database}: {TITLES[one.mode]}"
+
+            def run(places: Places, one=one) -> Struck:  # type: ignore[no-untyped-def]
+                struck, broken = broken_by(places(one.database), one)
+                assert not broken, f"{one.title}: {broken}"
+                if not struck:
+                    raise DidNotStrikeError
+                return Struck()
+
+            items.append(Item(number / len(found), row, one.title, run))
+    return items
+
+
+def hunts() -> list[Item]:
+    """A run for each planted fault; it fails if the fault isn't caught."""
+    items = []
+    for number, wanted in enumerate(HUNTS):
+
+        def run(places: Places, wanted=wanted) -> Struck:  # type: ignore[no-untyped-def]
+            caught = hunt(places("postgresql" if wanted.postgresql_only else "sqlite"), wanted)
+            assert caught.said is not None, f"{wanted.planted} was not caught in {caught.runs} runs"
+            say(f"caught  {wanted.planted}, run {caught.runs}: {caught.said}")
+            return Struck()
+
+        items.append(Item(number / len(HUNTS), "planted faults, each caught", wanted.planted, run))
+    return items
+
+
+def runs_of(scenario: Scenario) -> list[Item]:
+    """As many runs as the scenario has, by seed."""
+    name = scenario.name if scenario.row is None else f"{scenario.row}. {scenario.name}"
+
+    def of_seed(seed: int) -> Callable[[Places], Struck]:
+        def run(places: Places) -> Struck:
+            folder = Path(tempfile.mkdtemp(prefix="lft"))
+            try:
+                found = scenario.run(seed, folder)
+            except AssertionError:
+                say(f"what it left is in {folder}")
+                raise
+            except DidNotStrikeError:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            shutil.rmtree(folder, ignore_errors=True)
+            return found
+
+        return run
+
+    return [
+        Item(seed / scenario.full, name, f"{name}, seed {seed}", of_seed(seed))
+        for seed in range(scenario.full)
+    ]
+
+
+def main() -> int:
+    """Runs all, prints the table, keeps it under tests/faults/results; 1 if something failed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--minutes", type=float, help="stop after so long; without it all runs are made")
+    parser.add_argument(
+        "--only", metavar="WORDS", help="only rows whose name contains one of these, by commas"
+    )
+    parser.add_argument("--at-once", type=int, default=os.cpu_count() or 1, help="runs at the same time")
+    options = parser.parse_args()
+    began = time.monotonic()
+    items = [*breaks(), *hunts(), *(item for scenario in SCENARIOS for item in runs_of(scenario))]
+    if options.only:
+        words = options.only.split(",")
+        items = [item for item in items if any(word in item.row for word in words)]
+    rows: dict[str, Row] = {}
+    for item in items:
+        rows.setdefault(item.row, Row(item.row)).planned += 1
+    runs = Runs(items, rows, began + 60 * options.minutes if options.minutes else None)
+    threads = [threading.Thread(target=runs.work) for _ in range(options.at_once)]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        say("Interrupted: the runs under way are ended, then comes the table.")
+        runs.stop()
+        for thread in threads:
+            thread.join()
+    took = time.monotonic() - began
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name)}"
+        for name in ("celery", "redis", "sqlalchemy", "openai", "psycopg")
+    )
+    about = (
+        f"{datetime.now(UTC):%Y-%m-%d}, {took / 60:.0f} minutes on {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}, {versions}"
+    )
+    text = page(about, list(rows.values()))
+    sys.stdout.write(text)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{datetime.now(UTC):%Y-%m-%d}.md").write_text(text)
+    return 1 if any(row.failures for row in rows.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
