@@ -56,7 +56,7 @@ _numbers = count(1)
 _first_of_its_kind: dict[str, Engine] = {}
 
 
-def _unavailable(error: services.ServiceUnavailableError) -> None:
+def unavailable(error: services.ServiceUnavailableError) -> None:
     if os.environ.get("LORACLE_REQUIRE_SERVICES") == "1":
         pytest.fail(f"LORACLE_REQUIRE_SERVICES=1, but {error}")
     pytest.skip(str(error))
@@ -74,7 +74,7 @@ def postgres_server() -> Iterator[str]:
             engine.dispose()
             yield url
     except services.ServiceUnavailableError as error:
-        _unavailable(error)
+        unavailable(error)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def valkey_server() -> Iterator[str]:
         with services.valkey() as url:
             yield url
     except services.ServiceUnavailableError as error:
-        _unavailable(error)
+        unavailable(error)
 
 
 @pytest.fixture

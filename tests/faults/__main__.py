@@ -1,12 +1,15 @@
-"""Every way to break Loracle, and one table: `make faults`, or a part of it in a time: `make faults FAULTS_MINUTES=30`.
+"""Every way to break Loracle, and one table: `make faults`, or what `make faults FAULTS_MINUTES=30` has time for.
 
-The runs of all scenarios are mixed, so that a run that is cut short has tried a part of each.
+The runs of all scenarios are mixed, so that a run that is cut short has tried a part of each. What is done is kept
+under `.faults`, and the next call goes on there, as long as the code is the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import queue
@@ -21,15 +24,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tests.faults.crash.every_point import TITLES, broken_by, every_break
 from tests.faults.crash.hunts import HUNTS, hunt
+from tests.faults.crash.points import MAY_BE_LOST
 from tests.faults.crash.trial import DATABASES, Database, Place, place
 from tests.faults.scenario import DidNotStrikeError, Scenario, Struck
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.table import Row, page
 
 RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[2]
+KEPT = ROOT / ".faults" / "runs.jsonl"
 SAID_EVERY_S = 15.0
 
 
@@ -56,14 +63,58 @@ class Places:
         return self._open[database]
 
 
+class Kept:
+    """What came of the runs of this code so far, by title: a line each, so that a call that is killed loses none."""
+
+    def __init__(self, path: Path, code: str) -> None:
+        path.parent.mkdir(exist_ok=True)
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        self.found: dict[str, dict[str, Any]] = {
+            line["title"]: line for line in lines if line["code"] == code
+        }
+        self._code = code
+        self._file = path.open("a" if self.found else "w")
+
+    def keep(self, title: str, found: Struck | None, failed: bool, took_s: float) -> None:
+        """One run is over."""
+        line = {
+            "title": title,
+            "code": self._code,
+            "struck": found is not None,
+            "recovery_s": None if found is None else found.recovery_s,
+            "failed": failed,
+            "took_s": took_s,
+        }
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+
+def code_now() -> str:
+    """A hash of all that the runs try, and of what tries it."""
+    digest = hashlib.sha256()
+    for folder in ("worker", "migrations", "tests/faults", "tests/fake_openai"):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
 class Runs:
     """The work, taken by a few threads until it is done or the time is over."""
 
-    def __init__(self, items: list[Item], rows: dict[str, Row], deadline: float | None) -> None:
+    def __init__(self, items: list[Item], rows: dict[str, Row], deadline: float | None, kept: Kept) -> None:
         self._left: queue.SimpleQueue[Item] = queue.SimpleQueue()
-        for item in sorted(items):
-            self._left.put(item)
+        self._kept = kept
         self._count, self._done = len(items), 0
+        for item in sorted(items):
+            known = kept.found.get(item.title)
+            if known is None:
+                self._left.put(item)
+                continue
+            self._done += 1
+            found = Struck(known["recovery_s"]) if known["struck"] else None
+            rows[item.row].add(found, failed=known["failed"], took_s=known["took_s"])
+        if self._done:
+            say(f"{self._done:,} of {self._count:,} runs were made before; this call goes on behind them.")
         self._rows, self._deadline = rows, deadline
         self._began = self._said = time.monotonic()
         self._lock = threading.Lock()
@@ -95,7 +146,9 @@ class Runs:
             failure = f"{type(error).__name__}: {error}"
         with self._lock:
             self._done += 1
-            self._rows[item.row].add(found, failed=failure is not None, took_s=time.monotonic() - began)
+            took_s = time.monotonic() - began
+            self._rows[item.row].add(found, failed=failure is not None, took_s=took_s)
+            self._kept.keep(item.title, found, failure is not None, took_s)
             if failure is not None:
                 say(f"FAILED  {item.title}\n        {failure}")
             if time.monotonic() - self._said > SAID_EVERY_S:
@@ -113,7 +166,10 @@ def say(line: str) -> None:
 
 
 def breaks() -> list[Item]:
-    """A run for every crash point, mode and database, in a random order."""
+    """A run for every crash point, mode and database, in a random order.
+
+    Last come the kills after a statement: they are the kills before the next point once more.
+    """
     items: list[Item] = []
     for database in DATABASES:
         with place(database) as opened:
@@ -129,7 +185,8 @@ def breaks() -> list[Item]:
                     raise DidNotStrikeError
                 return Struck()
 
-            items.append(Item(number / len(found), row, one.title, run))
+            again = one.mode == "after" and not one.point.startswith(MAY_BE_LOST)
+            items.append(Item(again + number / len(found), row, one.title, run))
     return items
 
 
@@ -191,7 +248,8 @@ def main() -> int:
     rows: dict[str, Row] = {}
     for item in items:
         rows.setdefault(item.row, Row(item.row)).planned += 1
-    runs = Runs(items, rows, began + 60 * options.minutes if options.minutes else None)
+    deadline = began + 60 * options.minutes if options.minutes else None
+    runs = Runs(items, rows, deadline, Kept(KEPT, code_now()))
     threads = [threading.Thread(target=runs.work) for _ in range(options.at_once)]
     for thread in threads:
         thread.start()

@@ -36,7 +36,8 @@ OVER = ("done", "stopped", "cancelled", "failed")
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What there is to look at. `read` runs a statement on the database; `waiting` is how many messages a queue holds
-    or has handed out. `failing` rows, as (job, row), may have no label. `price`: nano-dollars for a token sent and one got."""
+    or has handed out. `failing` rows, as (job, row), may have no label. `price`: nano-dollars for a token sent,
+    and for one that comes back."""
 
     read: Read
     events: Sequence[Event] = ()
@@ -91,7 +92,7 @@ _FINAL = """
 SELECT r.job_id, r.row_no, r.error,
   CASE WHEN q.reason IN ('policy', 'fallback') OR j.policy LIKE 'oracle%' THEN o.label
        WHEN q.reason = 'cascade' THEN coalesce(o.label, a.label)
-       ELSE a.label END
+       ELSE a.label END AS final
 FROM reviews r JOIN jobs j ON j.id = r.job_id AND j.state = 'done'
 LEFT JOIN requests q ON q.job_id = r.job_id AND q.row_no = r.row_no
 LEFT JOIN labels a ON a.job_id = r.job_id AND a.row_no = r.row_no AND a.rater = 'adapter'
@@ -175,9 +176,9 @@ def _leases(seen: Seen) -> Iterator[str]:
         for claim in (one for claims in by_batch.values() for one in claims):
             if claim.found.get("job") != deletion.given["job"] or (claim.ended or 0) > deletion.began:
                 continue
-            if not any(_ends(event, claim) and event.began < (deletion.ended or 0) for event in seen.events):
-                if not _is_lost(claim, deletion, seen.events):
-                    yield f"job {deletion.given['job']} was deleted while batch {claim.found['batch']} was held"
+            over = any(_ends(event, claim) and event.began < (deletion.ended or 0) for event in seen.events)
+            if not over and not _is_lost(claim, deletion, seen.events):
+                yield f"job {deletion.given['job']} was deleted while batch {claim.found['batch']} was held"
 
 
 def _ends(event: Event, claim: Event) -> bool:
@@ -289,8 +290,8 @@ def _agreements(seen: Seen) -> Iterator[str]:
             if n != len(both) or statistics["table"] != table:
                 yield f"job {job_id}: {raters} was kept as {statistics['table']} of {n}, it is {table}"
     for (job_id,) in seen.read(
-        "SELECT j.id FROM jobs j WHERE j.state = 'done' AND (j.measured_at IS NULL OR (EXISTS (SELECT 1 FROM labels l "
-        "JOIN reviews r ON r.job_id = l.job_id AND r.row_no = l.row_no WHERE l.job_id = j.id AND "
+        "SELECT j.id FROM jobs j WHERE j.state = 'done' AND (j.measured_at IS NULL OR (EXISTS (SELECT 1 FROM labels "
+        "l JOIN reviews r ON r.job_id = l.job_id AND r.row_no = l.row_no WHERE l.job_id = j.id AND "
         "r.gold_label IS NOT NULL) AND NOT EXISTS (SELECT 1 FROM agreements a WHERE a.job_id = j.id)))"
     ):
         yield f"job {job_id} is done and was not measured"
@@ -301,8 +302,7 @@ SELECT r.job_id, coalesce(c.label, r.gold_label), a.label, f.final
 FROM reviews r
 LEFT JOIN corrections c ON c.job_id = r.job_id AND c.row_no = r.row_no
 LEFT JOIN labels a ON a.job_id = r.job_id AND a.row_no = r.row_no AND a.rater = 'adapter'
-LEFT JOIN (SELECT job_id, row_no, error, final FROM ({_FINAL.replace("ELSE a.label END", "ELSE a.label END AS final")}) x) f
-ON f.job_id = r.job_id AND f.row_no = r.row_no
+LEFT JOIN ({_FINAL.replace("ORDER BY 1, 2", "")}) f ON f.job_id = r.job_id AND f.row_no = r.row_no
 """
 
 

@@ -33,7 +33,7 @@ class Row:
 
     @property
     def bound(self) -> float | None:
-        """The upper end of the exact 95 % interval for the share of runs that fail (Clopper and Pearson, one side)."""
+        """The upper end of the exact one-sided 95 % interval (Clopper, Pearson) for the share of runs that fail."""
         if not self.struck:
             return None
         if self.failures == self.struck:
@@ -53,7 +53,8 @@ def page(about: str, rows: Sequence[Row]) -> str:
         bound = "" if row.bound is None else f"{100 * row.bound:.2f} %"
         recovery = "" if row.recovery_s is None else f"{row.recovery_s:.1f} s"
         lines.append(
-            f"| {row.name} | {row.planned:,} | {row.runs:,} | {row.struck:,} | {row.failures} | {bound} | {recovery} |"
+            f"| {row.name} | {row.planned:,} | {row.runs:,} | {row.struck:,} | {row.failures} | {bound} "
+            f"| {recovery} |"
         )
     return "\n".join([*lines, ""])
 

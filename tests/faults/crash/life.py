@@ -61,7 +61,7 @@ FILES: Files = {
     ),
     "bulk.csv": ("--adapter", "stub", "--policy", "oracle", "--bulk", "--max-cost", "0.05"),
 }  # fmt: skip
-"""The files, and how they are enqueued. Of `plain.csv` two reviews are corrected; the job of `short.csv` is deleted."""
+"""The files, and how they are enqueued. `plain.csv` has two reviews corrected; the job of `short.csv` is deleted."""
 STORIES = ("short", "plain", "cascade", "bulk")
 """Of every point of each: a job alone, so that a trial is short."""
 SETS: Mapping[str, Files] = {
@@ -74,7 +74,7 @@ SETS: Mapping[str, Files] = {
         )
     },
 }
-"""All files, each of them alone, one with a review that no scorer bears, one whose reviews cost more than its budget."""
+"""All files; each alone; one with a review that no scorer bears; one whose reviews cost more than its budget."""
 CORRECTED = {1: "positive", 3: "negative"}
 
 
@@ -178,9 +178,8 @@ class _Steps:
         return STUCK
 
     def _enqueue(self, file: str) -> None:
-        if file == "short.csv" and self._look("SELECT count(*) FROM deleted_jobs")[0][0]:
-            self._enqueued.add(file)
-        elif self._command("enqueue", str(self._life.home / file), *self._files[file]):
+        deleted = file == "short.csv" and self._look("SELECT count(*) FROM deleted_jobs")[0][0]
+        if deleted or self._command("enqueue", str(self._life.home / file), *self._files[file]):
             self._enqueued.add(file)
 
     def _made_sweeper(self) -> Sweeper:

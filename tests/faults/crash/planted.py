@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, select, true, update
 
-from worker.jobs import asking, holding, scoring
+from worker.jobs import asking, holding
 from worker.oracle import client
 from worker.quality import measured
 from worker.reviews import Outcome

@@ -22,7 +22,7 @@ Mode = Literal["before", "after", "error", "lost"]
 MODES: tuple[Mode, ...] = ("before", "after", "error", "lost")
 """The process is killed before the point or after it; or the point answers with an error, undone or done."""
 MAY_BE_LOST = ("commit", "http", "redis")
-"""Of these the answer can get lost although all was done; of a statement in a transaction that is the same as undone."""
+"""Of these the answer can get lost although all was done. A statement in a transaction is undone then, too."""
 
 STRUCK = b"struck"
 

@@ -121,7 +121,7 @@ class Place:
         self._valkey.close()
 
     def _waiting(self) -> dict[str, int]:
-        keys = [key.decode() for key in self._valkey.keys()]
+        keys = [key.decode() for key in self._valkey.scan_iter()]
         return {key: self._length(key) for key in keys if key.startswith("loracle:") and self._is_queue(key)}
 
     def _is_queue(self, key: str) -> bool:
@@ -164,8 +164,8 @@ class Place:
 FAILING = {"poison": frozenset({(1, 2)})}
 """The rows that can have no label."""
 KNOWN_FILES = {
-    "poison.csv", "short.csv", "plain.csv", "cascade.csv", "bulk.csv", "corrections.csv", "history.jsonl", "trail", "said",
-    "loracle.db", "loracle.db-wal", "loracle.db-shm",
+    "poison.csv", "short.csv", "plain.csv", "cascade.csv", "bulk.csv", "corrections.csv", "history.jsonl",
+    "trail", "said", "loracle.db", "loracle.db-wal", "loracle.db-shm",
 }  # fmt: skip
 
 
