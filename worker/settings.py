@@ -7,7 +7,7 @@ import io
 import ipaddress
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import platformdirs
 from dotenv.parser import parse_stream
+from dotenv.variables import Variable, parse_variables
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -26,6 +27,12 @@ CHECKOUT = Path(__file__).parents[1]
 """The folder of the source code, when it runs from there: `pyproject.toml` lies in it."""
 DOTENV = "LORACLE_DOTENV"
 """The variable that keeps a process from reading any `.env`, with the value "no": its environment says it all."""
+
+
+Count = Annotated[int, Field(le=2**31 - 1)]
+Seconds = Annotated[float, Field(le=1e9)]
+_MOST_CHARS = 1024 * 1024
+"""Of a `.env`, and of all its values."""
 
 
 def _default_home() -> Path:
@@ -49,7 +56,10 @@ class Home(BaseSettings):
     @field_validator("home")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        try:
+            return value.expanduser().absolute()
+        except RuntimeError:
+            raise ValueError("the user behind the ~ has no home directory. Give a path from /") from None
 
 
 class Settings(Home):
@@ -73,34 +83,34 @@ class Settings(Home):
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     dtype: Dtype = "auto"
     backend: Backend = "auto"
-    token_budget: Annotated[int, Field(ge=512)] | None = None
-    threads: Annotated[int, Field(ge=1)] | None = None
+    token_budget: Annotated[Count, Field(ge=512)] | None = None
+    threads: Annotated[Count, Field(ge=1)] | None = None
     worker_name: str | None = None
-    loaded_adapters: int = Field(4, ge=1)
+    loaded_adapters: Count = Field(4, ge=1)
 
     batch_size: int = Field(256, ge=1, le=10_000)
-    publish_window: int = Field(64, ge=1)
-    lease_s: float = Field(60.0, gt=0)
-    max_attempts: int = Field(3, ge=1)
-    retry_delay_s: float = Field(1.0, ge=0)
-    sweep_interval_s: float = Field(1.0, gt=0)
-    unheard_after_s: float = Field(600.0, gt=0)
-    report_interval_s: float = Field(30.0, gt=0)
+    publish_window: Count = Field(64, ge=1)
+    lease_s: Seconds = Field(60.0, gt=0)
+    max_attempts: Count = Field(3, ge=1)
+    retry_delay_s: Seconds = Field(1.0, ge=0)
+    sweep_interval_s: Seconds = Field(1.0, gt=0)
+    unheard_after_s: Seconds = Field(600.0, gt=0)
+    report_interval_s: Seconds = Field(30.0, gt=0)
 
     oracle_model: str = "gpt-6-luna"
-    oracle_timeout_s: float = Field(60.0, gt=0)
-    oracle_lease_s: float = Field(180.0, gt=0)
-    requests_per_minute: int = Field(0, ge=0)
-    tokens_per_minute: int = Field(0, ge=0)
+    oracle_timeout_s: Seconds = Field(60.0, gt=0)
+    oracle_lease_s: Seconds = Field(180.0, gt=0)
+    requests_per_minute: Count = Field(0, ge=0)
+    tokens_per_minute: Count = Field(0, ge=0)
     max_cost: Annotated[Decimal, Field(ge=0, le=MOST_DOLLARS)] | None = None
     prices: str | None = None
-    pack_after_s: float = Field(1.0, ge=0)
-    fallback_after_s: float = Field(60.0, gt=0)
+    pack_after_s: Seconds = Field(1.0, ge=0)
+    fallback_after_s: Seconds = Field(60.0, gt=0)
     bulk_size: int = Field(50_000, ge=1, le=50_000)
-    bulk_after_s: float = Field(300.0, ge=0)
-    bulk_poll_s: float = Field(60.0, gt=0)
+    bulk_after_s: Seconds = Field(300.0, ge=0)
+    bulk_poll_s: Seconds = Field(60.0, gt=0)
 
-    max_text_chars: int = Field(200_000, ge=1)
+    max_text_chars: Count = Field(200_000, ge=1)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @field_validator("database_url")
@@ -112,6 +122,24 @@ class Settings(Home):
     @classmethod
     def _broker(cls, value: SecretStr | None) -> SecretStr | None:
         return _checked(value, check_broker)
+
+    @field_validator("openai_api_key")
+    @classmethod
+    def _key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not (
+            value.get_secret_value().isascii() and value.get_secret_value().isprintable()
+        ):
+            raise ValueError("the key has a line end or another character that no key has. Copy it again")
+        return value
+
+    @field_validator("adapter", "base_model", "worker_name", "oracle_model", "prices")
+    @classmethod
+    def _text(cls, value: str | None) -> str | None:
+        try:
+            (value or "").encode()
+        except UnicodeEncodeError:
+            raise ValueError("it isn't UTF-8") from None
+        return value
 
     @field_validator("openai_base_url")
     @classmethod
@@ -233,11 +261,16 @@ def _exists(path: Path) -> bool:
     try:
         if not path.is_file():
             return False
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_MOST_CHARS + 1)
     except OSError as error:
         raise SettingsInvalid(f"{path} can't be read: {error.strerror}. Mend it or move it away.") from error
     except UnicodeDecodeError:
         raise SettingsInvalid(f"{path} isn't a text file in UTF-8. Mend it or move it away.") from None
+    if len(text) > _MOST_CHARS:
+        raise SettingsInvalid(f"{path} has more than {_MOST_CHARS:,} characters. Mend it or move it away.")
+    sizes: dict[str, int] = {}
+    total = 0
     for binding in parse_stream(io.StringIO(text)):
         if binding.error or "\0" in binding.original.string or (binding.key and binding.value is None):
             content = binding.original.string
@@ -246,7 +279,24 @@ def _exists(path: Path) -> bool:
             raise SettingsInvalid(
                 f"{path}, line {line}: this isn't NAME=VALUE. Mend it or move the file away."
             )
+        size = sizes[binding.key or ""] = _size_of(binding.value or "", sizes)
+        total += size
+        if total > _MOST_CHARS:
+            line = binding.original.line
+            raise SettingsInvalid(
+                f"{path}, line {line}: its ${{…}} make values of more than {_MOST_CHARS:,} characters. Mend it."
+            )
     return True
+
+
+def _size_of(value: str, sizes: Mapping[str, int]) -> int:
+    """How long a value is with its ${…} put in: each may be ten of the one above it."""
+    return sum(
+        max(sizes.get(part.name, 0), len(os.environ.get(part.name, "")), len(part.default or ""))
+        if isinstance(part, Variable)
+        else len(part.resolve({}))
+        for part in parse_variables(value)
+    )
 
 
 def _checked(value: SecretStr | None, check: Callable[[str], None]) -> SecretStr | None:

@@ -241,7 +241,10 @@ class _Handler(BaseHTTPRequestHandler):
         texts = tuple(reviews_in(body.get("messages") or body.get("input")).values())
         with fake.lock:
             fault = fake.choose_fault(texts, str(body.get("model")))
-            told = fault is not None and float(fault.retry_after_ms or 1000 * float(fault.retry_after or 0)) / 1000
+            told = (
+                fault is not None
+                and float(fault.retry_after_ms or 1000 * float(fault.retry_after or 0)) / 1000
+            )
             kind = fault.kind if fault else None
             fake.calls.append(Call(route, str(body.get("model")), texts, kind, time.monotonic(), told or 0.0))
             fake.asked.update(texts)

@@ -124,7 +124,7 @@ def test_an_env_file_that_cant_be_read_is_refused_and_a_virtual_environment_of_t
     assert read_settings().batch_size == 256
     (tmp_path / "home" / ".env").touch()
     # As root everything can be read.
-    monkeypatch.setattr(Path, "read_text", _denied)
+    monkeypatch.setattr(Path, "open", _denied)
     with pytest.raises(SettingsInvalid, match="can't be read: Permission denied"):
         read_settings()
 

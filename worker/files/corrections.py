@@ -16,10 +16,15 @@ from xml.sax.saxutils import quoteattr
 
 from worker.errors import ColumnMissing, CorrectionInvalid, FileUnreadable
 from worker.files.guessing import sniff_delimiter
+from worker.files.records import unstorable
 from worker.files.results import unguarded, whole_text
 from worker.files.sources import bom_encoding
 
 NEEDED = ("job_id", "row_no", "correction")
+
+_LARGEST = 2**63 - 1
+_MOST_BYTES = 32 * 1024**2
+"""A larger file is read into memory whole, as JSON many times its size."""
 
 _WHOLE_NUMBER = re.compile(r"\s*(\d{1,18})(?:[.,]0*)?\s*")
 
@@ -67,7 +72,7 @@ def read_filled_csv(path: Path) -> list[Filled]:
             job_id, row_no = (_number(path, line, name, row[name]) for name in ("job_id", "row_no"))
             note = row.get("note") or None
             found.append(Filled(f"line {line}", job_id, row_no, row["correction"], None, note))
-    return found
+    return _storable(path, found)
 
 
 def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -106,9 +111,14 @@ def read_text(path: Path) -> str:
         FileUnreadable: it can't be read, is empty, or is neither.
     """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise FileUnreadable(f"{path} can't be read: {error.strerror}.") from error
+    if len(content) > _MOST_BYTES:
+        raise FileUnreadable(
+            f"{path.name} is larger than {_MOST_BYTES // 1024**2} MB. Import the corrections in several files."
+        )
     encoding = bom_encoding(content, "utf-8") or "utf-8-sig"
     try:
         text = content.decode(encoding)
@@ -194,7 +204,7 @@ def read_annotations(path: Path, control: str | None = None) -> tuple[list[Fille
             )
         data = task["data"]
         job_id, row_no = data.get("job_id"), data.get("row_no")
-        if type(job_id) is not int or type(row_no) is not int:
+        if not (_is_number(job_id) and _is_number(row_no)):
             raise CorrectionInvalid(
                 f"{path.name}, {where}: it has no job_id and row_no in its `data`, so it can't be told which review "
                 "it is. Import tasks that `loracle review JOB -o FILE.json` wrote into Label Studio."
@@ -217,7 +227,24 @@ def read_annotations(path: Path, control: str | None = None) -> tuple[list[Fille
             f"{path.name} has no choice of the control '{control}' (found: {', '.join(sorted(others))}). Choose one "
             "with --control. Nothing was written."
         )
-    return found, control
+    return _storable(path, found), control
+
+
+def _storable(path: Path, found: list[Filled]) -> list[Filled]:
+    """The corrections.
+
+    Raises:
+        CorrectionInvalid: one holds what no database takes.
+    """
+    for one in found:
+        if (problem := unstorable([one.label, one.author, one.note])) is not None:
+            raise CorrectionInvalid(f"{path.name}, {one.where}: it {problem}. Nothing was written.")
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it can be the number of a job or a row."""
+    return type(value) is int and abs(value) <= _LARGEST
 
 
 def _control(name: str, tasks: Sequence[Any]) -> str:
@@ -270,7 +297,7 @@ def _results(annotation: Any, name: str, kind: str) -> list[Any]:
     results = annotation.get("result") if isinstance(annotation, dict) else None
     values = [
         result["value"].get(kind)
-        for result in results or []
+        for result in (results if isinstance(results, list) else [])
         if isinstance(result, dict)
         and result.get("from_name") == name
         and isinstance(result.get("value"), dict)

@@ -8,6 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 
+from worker.errors import FileUnreadable
 from worker.files.columns import MAX_GUESSED_LABELS
 from worker.files.dialect import find_dialect
 from worker.files.gold import NUMBER
@@ -17,6 +18,9 @@ from worker.files.tables import Row, TableReader
 
 ROW_NAMES = "row_names"
 """What R's first column is called, which has no name in the header."""
+
+_MOST_AGAIN = 8
+"""How often a file is read again, all in all, because of quotes that swallow lines."""
 
 SWALLOWED = "broken line: a quote is never closed, and the lines below it are records by themselves"
 
@@ -73,6 +77,7 @@ class DelimitedReader(TableReader):
             self._source.encoding,
             self._options.max_line_bytes,
             before=self._options.skip_lines + dialect.skipped,
+            name=self._source.name,
         )
         # The cap is on lines and records, not on cells; the module's own is global and too low.
         csv.field_size_limit(sys.maxsize)
@@ -155,8 +160,10 @@ class _Lines:
     read again. A line that can't be read is replaced by one that leaves the quoting as it was.
     """
 
-    def __init__(self, lines: Iterator[Line], encoding: str, limit: int, *, before: int) -> None:
+    def __init__(self, lines: Iterator[Line], encoding: str, limit: int, *, before: int, name: str) -> None:
         self._lines = lines
+        self._name = name
+        self._read_chars = self._again_chars = 0
         self._encoding = encoding
         self._limit = limit
         self._again: deque[str] = deque()
@@ -177,6 +184,7 @@ class _Lines:
             raw = next(self._lines)
             sound = None if isinstance(raw, LongLine) or b"\0" in raw else decode_line(raw, self._encoding)
             line = self._replaced(raw, self._line_no + 1) if sound is None else sound
+            self._read_chars += len(line)
         self._line_no += 1
         self.held.append(line)
         self._held_chars += len(line)
@@ -189,6 +197,17 @@ class _Lines:
         return self._line_no + 1
 
     def give_back(self) -> None:
+        """Lets all lines but the first be read again.
+
+        Raises:
+            FileUnreadable: so much was read again already that most lines must have such quotes.
+        """
+        self._again_chars += self._held_chars - len(self.held[0])
+        if self._again_chars > _MOST_AGAIN * (self._limit + self._read_chars):
+            raise FileUnreadable(
+                f"{self._name} has quotes that are never closed, up to line {self._line_no} at least: each swallows "
+                "the lines below it. If quotes are characters of the texts, read it with --quote none, or mend them."
+            ) from None
         self._line_no -= len(self.held) - 1
         self._again.extendleft(reversed(self.held[1:]))
         del self.held[1:]

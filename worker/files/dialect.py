@@ -102,9 +102,12 @@ def _sample(source: Source, skipped: int) -> list[str]:
     size = 0
     stream = source.lines()
     for line in itertools.islice(stream, skipped, skipped + _SAMPLE_LINES):
-        if not isinstance(line, bytes) or size > FIRST_BLOCK_BYTES:
+        if not isinstance(line, bytes):
             break
         size += len(line)
+        # A long line would be read again for each line above it.
+        if lines and size > FIRST_BLOCK_BYTES:
+            break
         lines.append(line.decode(source.encoding, "replace"))
     if isinstance(stream, Iterator) and hasattr(stream, "close"):
         stream.close()

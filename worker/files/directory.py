@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import stat
@@ -12,7 +13,7 @@ from pathlib import Path
 from worker.errors import FileUnreadable, OptionInvalid
 from worker.files.columns import Columns
 from worker.files.gold import SYNONYMS
-from worker.files.records import LINE_TOO_LONG, NUL, ReadOptions, review_of, text_problem
+from worker.files.records import LINE_TOO_LONG, NUL, ReadOptions, review_of, text_problem, unicode_name
 from worker.files.sources import bom_encoding, read_whole
 from worker.reviews import Reject, Review
 
@@ -72,7 +73,7 @@ class DirectoryReader:
             review = None
             if problem is None:
                 review, problem = review_of(row_no, text, name, label, {}, self._options, line_no=1)
-            yield review or Reject(row_no, 1, f"{name}: {problem}")
+            yield review or Reject(row_no, 1, f"{unicode_name(name)}: {problem}")
 
     def content_sha256(self, progress: Callable[[int], None]) -> str:
         """Of all names and contents in order; of what can't be read, of the name alone."""
@@ -82,7 +83,7 @@ class DirectoryReader:
             digest.update(len(name).to_bytes(8, "big") + name)
             if self._refusal(file) is None:
                 size = 0
-                with file.open("rb") as opened:
+                with contextlib.suppress(OSError), file.open("rb") as opened:
                     while block := opened.read(1024 * 1024):
                         digest.update(block)
                         size += len(block)
@@ -128,18 +129,36 @@ class DirectoryReader:
 
 
 def _text_files(folder: Path) -> Iterator[Path]:
-    """Only one folder's names are held at a time, so memory stays flat however many folders there are."""
-    with os.scandir(folder) as entries:
-        found = sorted(
-            (entry.name, entry.is_dir(follow_symlinks=False))
-            for entry in entries
-            if entry.is_dir(follow_symlinks=False) or entry.name.lower().endswith(SUFFIXES)
-        )
-    for name, is_folder in found:
-        if is_folder:
-            yield from _text_files(folder / name)
+    """Only the names of one folder and of those above it are held at a time, so memory stays flat however many
+    folders there are."""
+    # Not by recursion: folders may be deeper than Python's calls.
+    waiting = [iter(_entries(folder))]
+    while waiting:
+        found = next(waiting[-1], None)
+        if found is None:
+            waiting.pop()
+        elif found[1]:
+            waiting.append(iter(_entries(found[0])))
         else:
-            yield folder / name
+            yield found[0]
+
+
+def _entries(folder: Path) -> list[tuple[Path, bool]]:
+    """The folders and txt files in a folder, by name, and whether each is a folder.
+
+    Raises:
+        FileUnreadable: it can't be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(
+                (entry.name, entry.is_dir(follow_symlinks=False))
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False) or entry.name.lower().endswith(SUFFIXES)
+            )
+    except OSError as error:
+        raise FileUnreadable(f"{folder} can't be read: {error.strerror}.") from None
+    return [(folder / name, is_folder) for name, is_folder in found]
 
 
 def _size(file: Path) -> int:

@@ -18,13 +18,14 @@ from typing import IO, Any
 
 from worker.errors import FileUnreadable
 from worker.files.columns import shown
-from worker.files.lines import DECODER, NO_OBJECT, Found, ObjectReader
-from worker.files.records import GUESS_RECORDS, ReadOptions
+from worker.files.lines import DECODER, NO_OBJECT, TOO_DEEP, Found, ObjectReader
+from worker.files.records import GUESS_RECORDS, ReadOptions, too_deep
 from worker.files.sources import BUFFER_BYTES, FileSource, Source, spooled
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MOST_ARRAYS = 100
+_SHOWN_ARRAYS = 10
 _DEEPEST = 50
 _LONGEST_WORD = len("-Infinity\\u00000")
 
@@ -60,6 +61,8 @@ class JsonReader(ObjectReader):
             for path, in_array, line_no, value, raw in text.document():
                 if in_array and path == self._path:
                     problem = None if isinstance(value, dict) else NO_OBJECT
+                    if problem is None and too_deep(value, raw):
+                        problem = TOO_DEEP
                     if text.has_bad_bytes and _SURROGATE.search(raw):
                         problem = f"not valid {self._source.encoding}"
                     yield line_no, value if problem is None else {}, problem, "\\u" in raw
@@ -85,14 +88,15 @@ class JsonReader(ObjectReader):
                 # What stands before the break is read; it is told then.
                 if not shape.arrays:
                     raise
-        if not shape.arrays:
+        found = shape.arrays
+        if not found:
             raise self._no_array(shape)
-        depth = min(map(len, shape.arrays))
-        found = [path for path in shape.arrays if len(path) == depth]
         if len(found) > 1:
             keys = "".join(f".{key}" if key.isidentifier() else f'."{key}"' for key in found[0])
             raise FileUnreadable(
-                f"{name} has {len(found)} arrays of objects: {', '.join(shown('.'.join(path)) for path in found)}. "
+                f"{name} has {len(found)}{' or more' * (len(found) == _MOST_ARRAYS)} arrays of objects: "
+                f"{', '.join(shown('.'.join(path)) for path in found[:_SHOWN_ARRAYS])}"
+                f"{' …' * (len(found) > _SHOWN_ARRAYS)}. "
                 "Write the one with the reviews to a file of its own, for example: "
                 + _command(["jq", "-c", f"{keys}[]"], self._source)
             )
@@ -131,8 +135,8 @@ class JsonReader(ObjectReader):
 
 @dataclass(slots=True)
 class _Shape:
-    """What a document looks like: its arrays of objects, and whether all of it is columns: `{"text": {"0": …}}`, or
-    `{"text": […]}`."""
+    """What a document looks like: its arrays of objects that are least deep, a hundred at most, and whether all of it
+    is columns: `{"text": {"0": …}}`, or `{"text": […]}`."""
 
     arrays: list[Keys] = field(default_factory=list)
     members: int = 0
@@ -140,8 +144,12 @@ class _Shape:
 
     def see(self, path: Keys, in_array: bool, value: Any) -> None:
         self.members += 1
-        if in_array and isinstance(value, dict) and path not in self.arrays[:_MOST_ARRAYS]:
-            self.arrays.append(path)
+        if in_array and isinstance(value, dict):
+            depth = len(self.arrays[0]) if self.arrays else len(path) + 1
+            if len(path) < depth:
+                self.arrays = [path]
+            elif len(path) == depth and len(self.arrays) < _MOST_ARRAYS and path not in self.arrays:
+                self.arrays.append(path)
         if not (len(path) == 1 if in_array else len(path) == 2 and path[1].isdecimal()):
             self.columns = False
 
@@ -250,7 +258,12 @@ class _Text:
             return False
         data = self._stream.read(max(BUFFER_BYTES, len(self._text) - self._at))
         self._ended = not data
-        added = self._decoder.decode(data, not data)
+        try:
+            added = self._decoder.decode(data, not data)
+        except UnicodeDecodeError as error:
+            raise FileUnreadable(
+                f"{self._name} is not {error.encoding}: {error}. Choose another --encoding."
+            ) from None
         if self._ended and not added:
             return False
         self.has_bad_bytes = self.has_bad_bytes or _SURROGATE.search(added) is not None

@@ -20,16 +20,19 @@ MARKERS = frozenset({"nan", "NaN", "NULL", "null", "None", "N/A", "NA", "#N/A", 
 FASTTEXT = "__label__"
 """What stands before a label in fastText's files, and what such a label's column is called."""
 
-NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
+NUMBER = re.compile(r"\s*[+-]?(\d+(?:\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*")
 
 _SHOWN_VALUES = 12
 _MOST_VALUES = 1000
 _KEPT_UNMAPPED = 20
+_LONGEST_LABEL = 200
+"""A longer cell is no label, and isn't kept to compare others with it."""
 _LOOKED_AT_LEAST = 1000
 """A column whose numbers are no places is read on so far, to name its values."""
 
 _RANGE = re.compile(r"([+-]?\d+(?:\.\d+)?)-([+-]?\d+(?:\.\d+)?)")
-_LIST_OF_ONE = re.compile(r"""\[\s*(["']?)([^,"'\[\]]+)\1\s*\]""")
+# Possessive: a cell of brackets and spaces without end must not be tried in all ways.
+_LIST_OF_ONE = re.compile(r"""\[\s*+(["']?)([^,"'\[\]]*+)\1\s*\]""")
 
 
 @lru_cache(maxsize=4096)
@@ -160,7 +163,7 @@ class GoldColumn:
         """Decides by all cells of the column whether its numbers are places."""
         if self._places:
             seen: set[str | None] = set()
-            for number, cell in enumerate(cells):
+            for number, cell in enumerate(map(_shortened, cells)):
                 if cell not in seen:
                     if len(seen) < _MOST_VALUES:
                         seen.add(cell)
@@ -171,6 +174,7 @@ class GoldColumn:
 
     def __call__(self, cell: str | None) -> str | None:
         """The label that a cell means; None, and counted, where it means none."""
+        cell = _shortened(cell)
         if (known := self._known.get(cell)) is not None:
             return known
         word = self.word(cell)
@@ -254,6 +258,10 @@ class GoldColumn:
             self._taken += 1
             return self._places[word]
         return None
+
+
+def _shortened(cell: str | None) -> str | None:
+    return cell if cell is None or len(cell) <= _LONGEST_LABEL else f"{cell[:_LONGEST_LABEL]}…"
 
 
 def suggestion(numbers: Sequence[str], labels: Sequence[str]) -> str:

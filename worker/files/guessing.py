@@ -11,7 +11,7 @@ from typing import Any
 
 from worker.errors import FileUnreadable
 from worker.files.columns import looks_like_text_column
-from worker.files.records import DELIMITERS, FIRST_BLOCK_BYTES, FORMATS, TEXT_FORMATS
+from worker.files.records import DELIMITERS, FIRST_BLOCK_BYTES, FORMATS, TEXT_FORMATS, too_deep
 
 _SUFFIXES = {
     ".csv": "csv",
@@ -142,7 +142,7 @@ def _loaded(line: str) -> Any:
         found = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, (dict, list)) else None
+    return found if isinstance(found, (dict, list)) and not too_deep(found, line) else None
 
 
 def sniff_delimiter(header: str) -> str | None:

@@ -18,6 +18,7 @@ from worker.files.records import (
     ReadOptions,
     review_of,
     text_problem,
+    too_deep,
 )
 from worker.files.sources import Line, LongLine, Source, decode_line, text_of
 from worker.reviews import Reject, Review
@@ -39,6 +40,7 @@ class Number(float):
 DECODER = json.JSONDecoder(parse_float=Number, parse_constant=lambda _: None)
 
 NO_OBJECT = "broken line: no JSON object"
+TOO_DEEP = "broken line: JSON nested too deeply or with too long a number"
 
 
 class LineReader(ABC):
@@ -133,9 +135,11 @@ class JsonLinesReader(ObjectReader):
         except json.JSONDecodeError as error:
             return {}, f"broken line: no valid JSON ({error.msg}, column {error.colno})"
         except (ValueError, RecursionError):
-            return {}, "broken line: JSON nested too deeply or with too long a number"
+            return {}, TOO_DEEP
         if not isinstance(found, dict):
             return {}, NO_OBJECT
+        if too_deep(found, text):
+            return {}, TOO_DEEP
         return found, None
 
     def _first_objects(self) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from worker.files.records import (
     NOT_UTF8,
     ReadOptions,
 )
-from worker.files.sources import FileSource, Source, spooled
+from worker.files.sources import FileSource, Source, refuse_bomb, spooled
 from worker.reviews import Reject, Review
 
 if TYPE_CHECKING:
@@ -24,6 +25,12 @@ BATCH_BYTES = 8 * 1024 * 1024
 """About so much text is decoded at a time."""
 
 MAX_BATCH_ROWS = 2048
+
+_LEAST_ROWS = 32
+_REPEATED_BYTES = 128 * 1024 * 1024
+"""A text that stands once in a file, and in many rows, takes about so much at most in all of a batch."""
+
+_PAGE_BYTES = 64 * 1024 * 1024
 
 _BUFFER_BYTES = 1024 * 1024
 
@@ -60,21 +67,20 @@ class ParquetReader:
             yield review or Reject(row_no, row_no, problem or "")
 
     def _choose(self) -> Any:
-
-        with self._file() as file:
+        with self._file() as file, self._damage():
             schema = file.schema_arrow
             rows = file.metadata.num_rows
+            _refuse_bomb(file, self._source.name)
+            names: list[str] = schema.names
         if not rows:
             raise FileUnreadable(f"{self._source.name} is empty: it has no rows.")
         texts = [field.name for field in schema if _is_text(field.type)]
         simple = [field.name for field in schema if _is_simple(field.type)]
-        unique = tuple(name for name in simple if schema.names.count(name) == 1)
+        unique = tuple(name for name in simple if names.count(name) == 1)
         first = list(itertools.islice(self._rows(unique, 0, GUESS_RECORDS), GUESS_RECORDS))
         self._position = 0
         values = {name: [cells[name] for cells in first] for name in unique}
-        columns, announcements = choose_columns(
-            Header(self._source.name, schema.names, values), self._options
-        )
+        columns, announcements = choose_columns(Header(self._source.name, names, values), self._options)
         if wrong := [name for name in columns.texts if name not in texts]:
             kind = schema.field(wrong[0]).type
             raise ColumnMissing(
@@ -84,27 +90,22 @@ class ParquetReader:
         return columns, announcements
 
     def _file(self) -> pq.ParquetFile:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         place: Any = self._spool
         if place is None and isinstance(self._source, FileSource):
             place = self._source.path
-        try:
+        with self._damage():
             # Without pre_buffer and with a buffer, a row group is streamed instead of loaded.
             return pq.ParquetFile(place, pre_buffer=False, buffer_size=_BUFFER_BYTES, memory_map=False)
-        except (pa.ArrowException, OSError) as error:
-            raise self._damaged(error) from None
 
     def _rows(
         self, names: tuple[str, ...], skip: int, at_once: int = MAX_BATCH_ROWS
     ) -> Iterator[dict[str, Any]]:
-        import pyarrow as pa
-
         with self._file() as file:
             total = file.metadata.num_rows
-            group, done = _group_of(file, skip)
-            try:
+            with self._damage():
+                group, done = _group_of(file, skip)
                 batches = file.iter_batches(
                     batch_size=min(at_once, _batch_rows(file)),
                     row_groups=list(range(group, file.num_row_groups)),
@@ -112,14 +113,12 @@ class ParquetReader:
                 )
                 for batch in batches:
                     done += batch.num_rows
-                    self._position = (self._source.size_bytes or 0) * done // total
+                    self._position = (self._source.size_bytes or 0) * done // max(1, total)
                     unread = batch.slice(max(0, batch.num_rows - (done - skip)))
                     found = batch.schema.names
                     columns = [self._values(name, unread.column(at)) for at, name in enumerate(found)]
                     for cells in zip(*columns, strict=True):
                         yield dict(zip(found, cells, strict=True))
-            except (pa.ArrowException, OSError) as error:
-                raise self._damaged(error) from None
             if done != total:
                 raise self._damaged(f"{done:,} rows where its footer says {total:,}")
 
@@ -145,6 +144,16 @@ class ParquetReader:
             ) from None
         return values
 
+    @contextlib.contextmanager
+    def _damage(self) -> Iterator[None]:
+        """Turns what the library says of a damaged file into a refusal."""
+        import pyarrow as pa
+
+        try:
+            yield
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+            raise self._damaged(error) from None
+
     def _damaged(self, error: object) -> FileUnreadable:
         return FileUnreadable(
             f"{self._source.name} is no parquet file, or a damaged one: {error}. Copy or download it again."
@@ -165,7 +174,20 @@ def _group_of(file: pq.ParquetFile, row: int) -> tuple[int, int]:
 def _batch_rows(file: pq.ParquetFile) -> int:
     groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
     widest = max((group.total_byte_size / max(1, group.num_rows) for group in groups), default=1.0)
-    return max(1, min(MAX_BATCH_ROWS, int(BATCH_BYTES / max(1.0, widest))))
+    rows = max(1, min(MAX_BATCH_ROWS, int(BATCH_BYTES / max(1.0, widest))))
+    chunks = [group.column(at) for group in groups for at in range(group.num_columns)]
+    # Each row may hold all that a dictionary has.
+    repeated = max(
+        (chunk.total_uncompressed_size for chunk in chunks if chunk.has_dictionary_page), default=1
+    )
+    return min(rows, max(_LEAST_ROWS, _REPEATED_BYTES // max(1, repeated)))
+
+
+def _refuse_bomb(file: pq.ParquetFile, name: str) -> None:
+    """Refuses a column that unpacks to far more than it is: a page is unpacked whole, and a text with it."""
+    for group in map(file.metadata.row_group, range(file.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            refuse_bomb(name, chunk.total_uncompressed_size, chunk.total_compressed_size, free=_PAGE_BYTES)
 
 
 def _is_text(kind: pa.DataType) -> bool:

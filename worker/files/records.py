@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, time, timedelta
@@ -33,6 +34,7 @@ FIRST_BLOCK_BYTES = 64 * 1024
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 QUOTES = ("double", "backslash", "none")
 _LONGEST_MARKER = max(map(len, MARKERS))
+_FASTTEXT_LABEL = re.compile(rf"{FASTTEXT}([^ \t]*)\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class ReadOptions:
             Meanings.parse(self.labels)
         try:
             "a".encode(self.encoding)
+            # Of idna, punycode and the like bad bytes can't be replaced.
+            b"a\xff".decode(self.encoding, "replace")
         except (LookupError, ValueError):
             raise OptionInvalid(
                 f"There is no text encoding {self.encoding!r}. "
@@ -111,6 +115,32 @@ class ReadOptions:
     def meanings(self) -> Meanings | None:
         """What --labels says."""
         return None if self.labels is None else Meanings.parse(self.labels)
+
+
+DEEPEST = 100
+"""Objects and arrays nested deeper are no record: Python and databases can't read them back."""
+
+
+def too_deep(found: Any, written: str) -> bool:
+    """Whether a value of JSON, as it was written, is nested too deeply."""
+    if written.count("[") + written.count("{") <= DEEPEST:
+        return False
+    level = [found]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for value in level
+            for inner in (value.values() if isinstance(value, Mapping) else value)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
+def unicode_name(name: str) -> str:
+    """A file's name as messages and databases can hold it: its bytes may be no Unicode."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 NOT_UTF8 = object()
@@ -186,11 +216,11 @@ def review_of(
 def split_fasttext(text: str) -> tuple[str | None, str]:
     """The label and the text of a line of fastText; of several labels "a b", which is no single label."""
     labels = []
-    while text.startswith(FASTTEXT):
-        word, _, text = text.partition(" ") if "\t" not in text.split(" ")[0] else text.partition("\t")
-        labels.append(word.removeprefix(FASTTEXT))
-        text = text.lstrip()
-    return " ".join(filter(None, labels)) or None, text
+    at = 0
+    while (found := _FASTTEXT_LABEL.match(text, at)) is not None:
+        labels.append(found[1])
+        at = found.end()
+    return " ".join(filter(None, labels)) or None, text[at:]
 
 
 def as_name(value: Any) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -26,9 +27,9 @@ from worker.files.guessing import (
 )
 from worker.files.lines import JsonLinesReader, PlainReader
 from worker.files.parquet import ParquetReader
-from worker.files.records import FIRST_BLOCK_BYTES, ReadOptions
+from worker.files.records import FIRST_BLOCK_BYTES, ReadOptions, unicode_name
 from worker.files.rows import RowReader, Rows
-from worker.files.sources import FileSource, Source, StreamSource, text_of, unpacked
+from worker.files.sources import FileSource, Source, StreamSource, opened, text_of
 from worker.files.workbook import WorkbookReader
 from worker.reviews import Reject, Review
 
@@ -118,7 +119,7 @@ class ReviewFile:
         if self._path is None:
             raise FileUnreadable(f"{self.name} is a stream: its content has no hash before it is read.")
         digest = sha256()
-        with self._path.open("rb") as file, unpacked(file, self._path.name) as stream:
+        with opened(self._path, self.name) as stream:
             while block := stream.read(_HASH_BYTES):
                 digest.update(block)
                 progress(len(block))
@@ -160,11 +161,21 @@ def open_reviews(path: Path | IO[bytes], options: ReadOptions | None = None) -> 
         raise FileUnreadable(
             f"{path.name} is a file, not a directory. Leave --format out, or choose another."
         )
-    if not stat.S_ISREG(mode):  # a named pipe, such as the shell's <(…)
-        return _open_stream(
-            StreamSource(path.open("rb", buffering=0), path.name, options, owned=True), options
-        )
+    if not stat.S_ISREG(mode):
+        return _open_stream(StreamSource(_pipe(path), unicode_name(path.name), options, owned=True), options)
     return _open_file(FileSource(path, options), options)
+
+
+def _pipe(path: Path) -> IO[bytes]:
+    """A named pipe, such as the shell's <(…), or a terminal: other devices may never end."""
+    try:
+        stream = path.open("rb", buffering=0)
+    except OSError as error:
+        raise FileUnreadable(f"{path} can't be opened: {error.strerror}.") from None
+    if not (stream.isatty() or stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)):
+        stream.close()
+        raise FileUnreadable(f"{path} is a device, and no file or pipe.")
+    return stream
 
 
 def open_query(rows: Rows, options: ReadOptions | None = None) -> ReviewFile:
@@ -187,13 +198,9 @@ def _open_directory(path: Path, options: ReadOptions) -> ReviewFile:
         raise FileUnreadable(
             f"{path.name} is a directory. Give each {options.format} file in it by its name."
         )
-    try:
-        reader = DirectoryReader(path, options)
-    except OSError as error:
-        raise FileUnreadable(f"{error.filename} can't be read: {error.strerror}.") from None
-    return ReviewFile(
-        reader, name=path.resolve().name or str(path), fmt="dir", size_bytes=reader.size_bytes, path=path
-    )
+    reader = DirectoryReader(path, options)
+    name = unicode_name(path.resolve().name or str(path))
+    return ReviewFile(reader, name=name, fmt="dir", size_bytes=reader.size_bytes, path=path)
 
 
 def _open_file(source: FileSource, options: ReadOptions) -> ReviewFile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import itertools
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from worker.errors import FileUnreadable
-from worker.files.records import FIRST_BLOCK_BYTES, ReadOptions
+from worker.files.records import FIRST_BLOCK_BYTES, ReadOptions, unicode_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class FileSource(_Encoded):
 
     def __init__(self, path: Path, options: ReadOptions) -> None:
         self.path = path
-        self.name = path.name
+        self.name = unicode_name(path.name)
         self.size_bytes: int | None = path.stat().st_size
         super().__init__(options)
         self._counted: Counted | None = None
@@ -109,7 +110,7 @@ class StreamSource(_Encoded):
         self.name = name
         self.size_bytes: int | None = None
         super().__init__(options)
-        self._counted = Counted(stream, close_source=owned)
+        self._counted = Counted(stream, name, close_source=owned)
         self._stream = unpacked(io.BufferedReader(self._counted, BUFFER_BYTES), name)
         self._head: list[Line] | None = None
         self._lines: Iterator[Line] | None = None
@@ -177,10 +178,17 @@ def spooled(source: Source, *, as_text: bool = False) -> IO[bytes]:
     return file
 
 
-def read_whole(path: Path, name: str, limit: int) -> bytes | None:
-    """A small file's unpacked bytes, None where there are more than `limit`."""
+@contextlib.contextmanager
+def opened(path: Path, name: str) -> Iterator[io.BufferedReader]:
+    """A file's unpacked bytes."""
     file, _ = _open_counted(path, name)
     with file, unpacked(file, name) as stream:
+        yield stream
+
+
+def read_whole(path: Path, name: str, limit: int) -> bytes | None:
+    """A small file's unpacked bytes, None where there are more than `limit`."""
+    with opened(path, name) as stream:
         data = stream.read(limit + 1)
     return data if len(data) <= limit else None
 
@@ -201,7 +209,7 @@ def text_of(head: list[Line], encoding: str) -> str:
 
 def _open_counted(path: Path, name: str) -> tuple[io.BufferedReader, Counted]:
     try:
-        counted = Counted(path.open("rb", buffering=0), close_source=True)
+        counted = Counted(path.open("rb", buffering=0), name, close_source=True)
     except OSError as error:
         raise FileUnreadable(f"{name} can't be opened: {error.strerror}.") from None
     return io.BufferedReader(counted, BUFFER_BYTES), counted
@@ -264,8 +272,9 @@ The library's own stream reader has no such risk, but ends silently where the da
 class Counted(io.RawIOBase):
     """A byte stream that counts what was read, and never waits for more than one read of the source."""
 
-    def __init__(self, source: IO[bytes], *, close_source: bool) -> None:
+    def __init__(self, source: IO[bytes], name: str, *, close_source: bool) -> None:
         self._source = source
+        self._name = name
         self._read: Callable[[int], bytes] = getattr(source, "read1", source.read)
         self._close_source = close_source
         self.count = 0
@@ -274,7 +283,10 @@ class Counted(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._read(len(buffer))
+        try:
+            data = self._read(len(buffer))
+        except OSError as error:
+            raise FileUnreadable(f"{self._name} can't be read: {error.strerror}.") from None
         buffer[: len(data)] = data
         self.count += len(data)
         return len(data)
@@ -387,13 +399,16 @@ def _capped(pieces: Iterable[bytes], packed: io.BufferedReader, name: str) -> It
         yield piece
 
 
-def refuse_bomb(name: str, unpacked_bytes: int, packed_bytes: int) -> None:
+def refuse_bomb(name: str, unpacked_bytes: int, packed_bytes: int, *, free: int | None = None) -> None:
     """Refuses data that unpack to far more than they are.
 
     Raises:
         FileUnreadable: says so.
     """
-    if unpacked_bytes > RATIO_FREE_BYTES and unpacked_bytes > MAX_RATIO * packed_bytes:
+    if (
+        unpacked_bytes > (RATIO_FREE_BYTES if free is None else free)
+        and unpacked_bytes > MAX_RATIO * packed_bytes
+    ):
         raise FileUnreadable(
             f"{name} unpacks to more than {MAX_RATIO} times its size and was left at {unpacked_bytes:,} bytes. "
             "If that is right, unpack it yourself first."

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -164,15 +165,11 @@ class WorkbookReader(TableReader):
                 with zipfile.ZipFile(file) as archive:
                     names = archive.namelist()
                     total = sum(part.file_size for part in archive.infolist())
-                    kind = archive.read("mimetype") if "mimetype" in names else b""
-            except (
-                zipfile.BadZipFile,
-                NotImplementedError,
-                RuntimeError,
-                OSError,
-                ValueError,
-                EOFError,
-            ) as error:
+                    kind = b""
+                    if "mimetype" in names:
+                        with archive.open("mimetype") as part:
+                            kind = part.read(len(_OPEN_DOCUMENT_SHEET))
+            except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, ValueError, EOFError) as error:
                 raise self._damaged(str(error)) from None
         if not any(part in names for part in _PARTS) or (
             "content.xml" in names and not kind.startswith(_OPEN_DOCUMENT_SHEET)

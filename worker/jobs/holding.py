@@ -34,7 +34,8 @@ class LeaseKeeper:
         silence_s: float = LONGEST_SILENCE_S,
     ) -> None:
         self._renew, self._every_s, self._name, self._silence_s = renew, lease_s / 3, name, silence_s
-        self._alive = time.monotonic()
+        self._lease_s = lease_s
+        self._alive = self._renewed = time.monotonic()
         self._lost = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
@@ -51,10 +52,11 @@ class LeaseKeeper:
         """The holder is alive.
 
         Raises:
-            LeaseLost: the lease is another worker's by now.
+            LeaseLost: the lease is another worker's by now, or may be: it wasn't renewed for its whole length.
         """
         self._alive = time.monotonic()
-        if self._lost:
+        # A process that was frozen goes on before its thread has heard that the lease is lost.
+        if self._lost or self._alive - self._renewed > self._lease_s:
             raise LeaseLost(f"{self._name} is no longer leased to this worker.")
 
     def _keep(self) -> None:
@@ -64,8 +66,10 @@ class LeaseKeeper:
                     "%s gave no sign of life for %g s: others may take it.", self._name, self._silence_s
                 )
                 return
+            asked = time.monotonic()
             try:
                 self._renew()
+                self._renewed = asked
             except LeaseLost:
                 self._lost = True
                 return

@@ -49,7 +49,7 @@ def find_base(base_id: str, revision: str = "") -> Path:
     Raises:
         BaseNotFound: none of them has it; the message says how to provide it.
     """
-    if Path(base_id).is_dir():
+    if _is_dir(Path(base_id)):
         return _checked(Path(base_id))
     cached = _cached(base_id, revision)
     # The cache may hold a part only, say the configuration that another program asked for.
@@ -86,10 +86,24 @@ def _weight_files(directory: Path) -> list[Path]:
     index = directory / "model.safetensors.index.json"
     try:
         shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return []
-    files = [directory / str(shard) for shard in sorted(shards)]
-    return files if all(file.is_file() for file in files) else []
+    files = [directory / shard for shard in sorted(map(str, shards))]
+    return files if all(map(_is_file, files)) else []
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
+
+
+def _is_dir(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _checked(directory: Path) -> Path:
@@ -178,10 +192,10 @@ def check_adapter(directory: Path) -> None:
     try:
         with safe_open(weights, framework="numpy") as file:
             heads = [key for key in file.keys() if ".lora_" not in key]  # noqa: SIM118 (no mapping)
-            rows = {file.get_slice(key).get_shape()[0] for key in heads}
-    except SafetensorError as error:
+            shapes = [file.get_slice(key).get_shape() for key in heads]
+    except (SafetensorError, OSError, ValueError, OverflowError, MemoryError) as error:
         raise AdapterInvalid(f"{weights} is no safetensors file: {error}.") from error
-    if len(manifest.labels) not in rows:
+    if len(manifest.labels) not in {shape[0] for shape in shapes if shape}:
         raise HeadMissing(
             f"{weights} holds no classification head for the {len(manifest.labels)} labels of its manifest."
         )
@@ -189,7 +203,7 @@ def check_adapter(directory: Path) -> None:
     base = manifest.base
     local = Path(base.id)
     packaged = PACKAGED.get(base.id)
-    found = weights_sha256(local) if local.is_dir() else packaged.weights_sha256 if packaged else None
+    found = weights_sha256(local) if _is_dir(local) else packaged.weights_sha256 if packaged else None
     if found is not None and found != base.weights_sha256:
         raise BaseMismatch(
             f"adapter '{manifest.name}' was trained on {base.id} with weights sha256 "

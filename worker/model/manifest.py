@@ -22,6 +22,8 @@ REQUIRED = (WEIGHTS, "adapter_config.json", "tokenizer.json", "tokenizer_config.
 DOCUMENTATION = (".md", ".png")
 METRICS = "metrics.json"
 FORMAT = 1
+_MOST_CHARS = 4 * 1024**2
+_LONGEST_NAME = 100
 BUNDLED = Path(__file__).parent.parent / "data" / "minilm-imdb"
 """The adapter that comes with this package."""
 
@@ -93,14 +95,30 @@ class Manifest:
             raise AdapterInvalid(f"adapter '{self.name}' has temperature {self.temperature}; it must be > 0.")
         if not 0 < self.exponent < math.inf:
             raise AdapterInvalid(f"adapter '{self.name}' has exponent {self.exponent}; it must be > 0.")
-        if not all(isinstance(text, str) for text in (self.name, *self.labels, *self.files.values())):
+        base = (self.base.id, self.base.revision, self.base.weights_sha256)
+        if not all(isinstance(text, str) for text in (self.name, *base, *self.labels, *self.files.values())):
             raise AdapterInvalid(f"{MANIFEST} of '{self.name}' has a number where a text belongs.")
+        self._check_storable()
         if not all(is_language(code) for code in self.languages):
             raise AdapterInvalid(
                 f"adapter '{self.name}' has languages {list(self.languages)}; a code has two letters, such as en."
             )
         if any(len(probe.logits) != len(self.labels) for probe in self.probes):
             raise AdapterInvalid(f"a probe of adapter '{self.name}' hasn't one logit per label.")
+
+    def _check_storable(self) -> None:
+        """Refuses what no database takes, and what can't be written again.
+
+        Raises:
+            AdapterInvalid: NUL characters or half surrogate pairs, or members nested too deeply.
+        """
+        try:
+            written = self.to_json()
+            written.encode()
+        except (RecursionError, UnicodeEncodeError, TypeError) as error:
+            raise AdapterInvalid(f"{MANIFEST} can't be read: {error}.") from error
+        if re.search(r"(?<!\\)(?:\\\\)*\\u0000", written):
+            raise AdapterInvalid(f"{MANIFEST} can't be read: it holds a NUL character.")
 
     def to_json(self) -> str:
         """The manifest as readable JSON, the same text for the same manifest."""
@@ -135,7 +153,7 @@ class Manifest:
                     ),
                 }
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise AdapterInvalid(f"{MANIFEST} can't be read: {error}.") from error
 
     @property
@@ -165,9 +183,12 @@ class Manifest:
                 f"is missing."
             )
         try:
-            text = path.read_text(encoding="utf-8")
+            with path.open(encoding="utf-8") as file:
+                text = file.read(_MOST_CHARS + 1)
         except (OSError, UnicodeDecodeError) as error:
             raise AdapterInvalid(f"{path} can't be read: {error}.") from error
+        if len(text) > _MOST_CHARS:
+            raise AdapterInvalid(f"{path} can't be read: it has more than {_MOST_CHARS:,} characters.")
         return cls.from_json(text)
 
     def verify_files(self, directory: Path) -> None:
@@ -189,7 +210,7 @@ class Manifest:
                 raise AdapterInvalid(f"the manifest of adapter '{self.name}' names no {name}.")
         for name in self.files:
             # Only names: a path would make this check read whatever file of this host a manifest likes.
-            if name in (".", "..") or Path(name).name != name or "\\" in name:
+            if name in (".", "..") or Path(name).name != name or "\\" in name or len(name) > _LONGEST_NAME:
                 raise AdapterInvalid(
                     f"the manifest of adapter '{self.name}' names '{name}', which is no file name."
                 )

@@ -158,6 +158,8 @@ class _Call:
             most = self._route.bound(body)
             bound = self._price.cost(*most)
             shares = dict(zip(part, bound.split(len(part)), strict=True))
+            # Before the money: who has lost the Prompt would pay for answers that others have.
+            self._heartbeat()
             reservation = self._account.reserve(shares, self._price)
             try:
                 with self._throttle.admit(sum(most), self._heartbeat) as is_probe:

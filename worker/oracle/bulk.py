@@ -16,7 +16,7 @@ from openai.types.chat import ChatCompletion
 from pydantic import ValidationError
 
 from worker.errors import BulkTooLarge, OracleInvalid, OracleUnavailable
-from worker.oracle.client import Reply, plain_code, raise_for, unavailable
+from worker.oracle.client import Reply, name_of, plain_code, raise_for, unavailable
 from worker.oracle.money import Charge, Price
 from worker.oracle.prompts import FORM, PARAMETERS, Learnt, fixed_ids
 from worker.oracle.routes import ChatRoute, read_completion
@@ -171,7 +171,7 @@ class BulkScorer:
         answers: dict[int, Answer] = {}
         charges: dict[int, Charge] = {}
         refusals: list[str | None] = []
-        asked = json.loads((batch.metadata or {}).get(ASKED, "{}"))
+        asked = _asked(batch)
         refused: set[str] = set()
         for file_id in (batch.output_file_id, batch.error_file_id):
             for custom_id, status, body, request_id in self._results(file_id):
@@ -226,16 +226,16 @@ class BulkScorer:
                     str(result.get("custom_id")),
                     int(response.get("status_code") or 0),
                     response.get("body"),
-                    response.get("request_id"),
+                    name_of(response.get("request_id")),
                 )
-            except (ValueError, AttributeError, TypeError):
+            except (ValueError, AttributeError, TypeError, OverflowError, RecursionError):
                 # A line cut in half: its reviews are asked again.
                 continue
 
     def _read(self, body: object, line: Line, request_id: str | None) -> Reply:
         try:
             completion = ChatCompletion.model_validate(body)
-        except ValidationError:
+        except (ValidationError, RecursionError):
             # Whatever it is, it is nobody's label.
             return Reply(
                 [None] * len(line.ids), None, None, None, request_id, trouble="the answer isn't a completion"
@@ -262,6 +262,15 @@ class BulkScorer:
                     continue
                 outcome = Failure(reply.trouble, reply.state)
             answers[position] = Answer(outcome, reply.model, reply.request_id, charge.tokens, charge.cost)
+
+
+def _asked(batch: Batch) -> dict[str, Any]:
+    """With which parameters the lines of a Bulk asked; none where its metadata don't say so."""
+    try:
+        found = json.loads((batch.metadata or {}).get(ASKED, "{}"))
+    except (ValueError, TypeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get(FORM, {}), dict) else {}
 
 
 def _parameters(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,9 @@ LONGEST_QUOTE, LONGEST_MESSAGE = 200, 10_000
 KEY_PIECE, TEXT_PIECE, NO_PIECE = 8, 20, 5
 """So many characters in a row tell something of a key or of a review; a whole key or review of `NO_PIECE` doesn't."""
 
+MOST_TOKENS = 10**9
+"""More than any request takes."""
+
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 Kind = Literal["wait", "retry", "quota", "invalid", "drop", "bisect"]
@@ -250,6 +253,16 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
             if 0 <= seconds < 86_400:
                 return seconds
     return None
+
+
+def tokens_of(said: object) -> int | None:
+    """A number of tokens as a server says it; None if it says none. Others would spoil all sums of money."""
+    return said if type(said) is int and 0 <= said <= MOST_TOKENS else None
+
+
+def name_of(said: object) -> str | None:
+    """What a server calls a request or a model; None if that is no name that a database takes."""
+    return said if isinstance(said, str) and said.isprintable() else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from openai import OpenAI
 from openai.types import Decision
 from openai.types.chat import ChatCompletion
 
-from worker.oracle.client import Reply, Trouble, explain, named, quote
+from worker.oracle.client import Reply, Trouble, explain, name_of, named, quote, tokens_of
 from worker.oracle.prompts import PARAMETERS, ChatBody, DecisionsBody, Learnt
 from worker.oracle.spec import OracleSpec
 from worker.reviews import Outcome, Score
@@ -59,7 +59,7 @@ class ChatRoute(_Explaining, ChatBody):
             ids,
             self.spec.labels,
             headers=raw.headers,
-            request_id=raw.headers.get("x-request-id"),
+            request_id=name_of(raw.headers.get("x-request-id")),
         )
 
 
@@ -92,9 +92,9 @@ def read_completion(
                 outcomes = [Score(label, None) for label in found]
     return Reply(
         outcomes,
-        getattr(usage, "prompt_tokens", None),
-        getattr(usage, "completion_tokens", None),
-        getattr(completion, "model", None),
+        tokens_of(getattr(usage, "prompt_tokens", None)),
+        tokens_of(getattr(usage, "completion_tokens", None)),
+        name_of(getattr(completion, "model", None)),
         request_id,
         headers,
         trouble=trouble,
@@ -162,10 +162,10 @@ class DecisionsRoute(_Explaining, DecisionsBody):
         usage = getattr(decision, "usage", None)
         return Reply(
             outcomes,
-            getattr(usage, "input_tokens", None),
-            getattr(usage, "output_tokens", None),
-            getattr(decision, "model", None),
-            raw.headers.get("x-request-id"),
+            tokens_of(getattr(usage, "input_tokens", None)),
+            tokens_of(getattr(usage, "output_tokens", None)),
+            name_of(getattr(decision, "model", None)),
+            name_of(raw.headers.get("x-request-id")),
             raw.headers,
             trouble=trouble,
             state="refused" if trouble.startswith("the model refused") else "unanswered",
@@ -205,7 +205,7 @@ def _score(answer: Any, labels: Sequence[str]) -> Score | None:
         return None
     try:
         found = {one.value: float(one.probability) for one in answer.probabilities}
-    except (TypeError, ValueError, AttributeError):
+    except (TypeError, ValueError, AttributeError, OverflowError):
         return None
     sound = all(math.isfinite(p) and 0 <= p <= 1 for p in found.values())
     if not sound or set(found) != set(labels) or len(answer.probabilities) != len(labels):
