@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 
 from tests.contract.clock import START, Clock
 from tests.contract.model import Model
-from tests.contract.model_state import OPEN, Key, Lane, Refused
-from tests.contract.seen import Eye, Seen, differences, empty
+from tests.contract.model_state import Key, Lane, Refused
+from tests.contract.seen import OPEN, Eye, Seen, differences, empty
 from worker.errors import LoracleError
 from worker.reviews import Batch, Prompt
 from worker.store.ledger import Ledger

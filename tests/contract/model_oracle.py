@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 
 from tests.contract.model_batches import Batches
-from tests.contract.model_state import OPEN, Batch, Bulk, Job, Key, Refused, Reservation
+from tests.contract.model_state import Batch, Bulk, Job, Key, Refused, Reservation
+from tests.contract.seen import OPEN
 
 ROUNDS = 3
 """Bulks that may leave a request without an answer."""

@@ -7,14 +7,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tests.contract.seen import Seen
+from tests.contract.seen import OPEN, Seen
 
 Lane = Literal["adapter", "openai"]
 Key = tuple[int, int]
 """A review: its job and its row."""
 
 DECISIVE = ("policy", "fallback")
-OPEN = ("queued", "running", "submitted", "parked")
 
 
 class Refused(Exception):

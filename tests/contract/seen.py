@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 Table = dict[Any, tuple[Any, ...]]
 
+OPEN = ("queued", "running", "submitted", "parked")
 _SHORT = {"the worker died": "died", "3 Bulks gave": "tired"}
 
 
@@ -88,11 +89,7 @@ class Eye:
         rows = tables.pop("rows")
         return Seen(
             **tables,
-            # When a message was sent for a batch that has been claimed since says nothing any more.
-            batches={
-                number: (*row[:7], row[7] if row[2] == "queued" else None, *row[8:])
-                for number, row in batches.items()
-            },
+            batches={number: _telling(row) for number, row in batches.items()},
             rows={key: (text, _short(error), label) for key, (text, error, label) in rows.items()},
             messages={number: row[7] for number, row in batches.items()},
         )
@@ -115,6 +112,17 @@ class Eye:
             name: self._driver.execute(f"SELECT {columns} FROM {source}").fetchall()
             for name, (_, columns, source) in _TABLES.items()
         }
+
+
+def _telling(batch: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Without what says nothing any more: when a message was sent for it, until when it waited."""
+    state, not_before, published_at = batch[2], batch[6], batch[7]
+    return (
+        *batch[:6],
+        not_before if state in OPEN else None,
+        published_at if state == "queued" else None,
+        *batch[8:],
+    )
 
 
 def differences(expected: Seen, found: Seen) -> list[str]:

@@ -12,7 +12,7 @@ from tests.faults.crash.hunts import HUNTS, hunt
 from tests.faults.crash.trial import DATABASES, Database, Place, place
 from tests.services import ServiceUnavailableError
 
-SAMPLE = 12
+SAMPLE = 8
 """Of some 3,000 on each database."""
 
 

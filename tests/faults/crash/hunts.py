@@ -23,19 +23,24 @@ class Hunt:
 
 
 HUNTS = (
-    Hunt("sweeper_off", mode="after", prefix="redis RPOP"),
+    Hunt("sweeper_off", {"files": "short"}, mode="after", prefix="redis RPOP"),
     Hunt("lease_token_not_checked", {"scene": "a_worker_wakes_up_late"}),
-    Hunt("committed_before_the_labels", mode="after", prefix="commit"),
-    Hunt("budget_reserved_after_the_call", mode="after", prefix="http POST /v1/decisions"),
-    Hunt("retry_after_ignored", {"rest_s": 2.5}),
-    Hunt("published_before_the_commit"),
+    Hunt("committed_before_the_labels", {"files": "short"}, mode="after", prefix="commit"),
+    Hunt(
+        "budget_reserved_after_the_call",
+        {"files": "cascade"},
+        mode="after",
+        prefix="http POST /v1/decisions",
+    ),
+    Hunt("retry_after_ignored", {"files": "cascade", "rest_s": 2.5}),
+    Hunt("published_before_the_commit", {"files": "plain"}),
     Hunt("done_inside_finish", {"scene": "the_last_two_batches_end_together"}, postgresql_only=True),
-    Hunt("bulk_created_twice", mode="after", prefix="http POST"),
-    Hunt("correction_overwritten"),
+    Hunt("bulk_created_twice", {"files": "bulk"}, mode="after", prefix="http POST"),
+    Hunt("correction_overwritten", {"files": "plain"}),
     Hunt("deleted_while_claimed", {"scene": "a_job_is_deleted_while_a_worker_has_a_batch"}),
-    Hunt("measured_before_the_last_label"),
+    Hunt("measured_before_the_last_label", {"files": "plain"}),
     Hunt("poison_counted_as_host_fault", {"files": "poison"}),
-    Hunt("labels_in_the_wrong_order"),
+    Hunt("labels_in_the_wrong_order", {"files": "plain"}),
     Hunt("cap_not_checked", {"files": "cap"}),
 )
 

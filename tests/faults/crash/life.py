@@ -45,7 +45,7 @@ from worker.store.engine import now
 
 MOST_ROUNDS = 10
 """Of a life that gets nowhere, say since a lease must run out first: the next process comes an hour later."""
-MOST_MESSAGES = 40
+MOST_MESSAGES = 12
 """Of a queue at once: only a batch that is tried for ever has so many."""
 QUIET, STUCK = 0, 3
 """How a life ends."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from tests.faults.fuzz.guard import Input, tried
 from tests.faults.fuzz.mutate import mutated
-from tests.faults.fuzz.named import CASES
+from tests.faults.fuzz.named import CASES, Case
 from tests.faults.fuzz.seeds import KINDS, Seed, adapter_files, manifest_of, safetensors, seeds
 from tests.faults.scenario import Scenario, Struck
 from worker.model.manifest import MANIFEST
@@ -91,12 +92,22 @@ def run(kind: str, seed: int, folder: Path, *, count: int = INPUTS) -> Struck:
 
 def run_named(seed: int, folder: Path) -> Struck:
     """A share of the inputs that have a name, the slow ones too."""
-    made = []
-    for number, case in enumerate(CASES[seed::PARTS]):
-        (folder / str(number)).mkdir()
-        made.append(case.make(folder / str(number)))
-    try_all(made, f"named inputs, part {seed}", folder)
+    try_named(CASES[seed::PARTS], folder)
     return Struck()
+
+
+def try_named(cases: Sequence[Case], folder: Path) -> None:
+    """Makes these inputs, and fails with the first whose promise is broken."""
+    inputs = folder / "inputs"
+    made = []
+    for number, case in enumerate(cases):
+        (inputs / str(number)).mkdir(parents=True)
+        made.append(case.make(inputs / str(number)))
+    try:
+        try_all(made, "named inputs", folder)
+    finally:
+        # Some folders are deeper than shutil.rmtree can go.
+        subprocess.run(["rm", "-rf", str(inputs)], check=True)
 
 
 SCENARIOS: tuple[Scenario, ...] = (

@@ -10,25 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.fuzz.guard import Input
-from tests.faults.fuzz.named import CASES, Case
-from tests.faults.fuzz.scenarios import run, try_all
+from tests.faults.fuzz.named import CASES
+from tests.faults.fuzz.scenarios import run, try_named
 from tests.faults.fuzz.seeds import KINDS
 
 INPUTS = int(os.environ.get("LORACLE_FUZZ_INPUTS", "20"))
-SAMPLE = 8
-"""Every eighth named input is tried here, and all of them by `make faults`."""
-
-
-def made(case: Case, folder: Path) -> Input:
-    folder.mkdir()
-    return case.make(folder)
+SAMPLE = 16
+"""Every sixteenth named input is tried here, and all of them by `make faults`."""
 
 
 def test_each_hostile_input_that_has_a_name_is_answered_or_refused(tmp_path: Path) -> None:
-    cases = [case for case in CASES if not case.slow][::SAMPLE]
-    found = [made(case, tmp_path / str(number)) for number, case in enumerate(cases)]
-    try_all(found, "named inputs", tmp_path)
+    try_named([case for case in CASES if not case.slow][::SAMPLE], tmp_path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
