@@ -26,9 +26,8 @@ class Scenario:
     """One kind of fault.
 
     `run(seed, folder)` builds what it needs in the empty `folder`, injects the fault, and leaves no process behind.
-    It raises AssertionError when a promise was broken and DidNotStrikeError when the fault hit nothing. `row` is its
-    number in the fault table of tests/faults/README.md. `full` is how often `make faults` runs it; `sample` says that
-    `make test` runs it once, with seed 0.
+    It raises AssertionError when a promise was broken and DidNotStrikeError when the fault hit nothing. `row` numbers
+    its kind of fault. `full` is how often `make faults` runs it; `sample` says that `make test` runs it once.
     """
 
     name: str

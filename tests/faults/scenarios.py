@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.faults import operations
 from tests.faults.fuzz import scenarios as fuzz
 from tests.faults.nemesis import scenarios as nemesis
 from tests.faults.scenario import Scenario, Struck
@@ -35,6 +36,7 @@ def state_machine(seed: int, folder: Path) -> Struck:
 
 SCENARIOS: tuple[Scenario, ...] = (
     *nemesis.SCENARIOS,
+    *operations.SCENARIOS,
     Scenario("the ledger against its model, 100 examples on each database", state_machine, full=10, row=22),
     *fuzz.SCENARIOS,
 )
