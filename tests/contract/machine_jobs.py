@@ -21,7 +21,7 @@ TEXTS = st.lists(st.integers(0, 5), min_size=1, max_size=6)
 FOREIGN = 5
 KINDS_DRAWN: tuple[PolicyKind, ...] = ("oracle", "cascade", "cascade", "fallback", "fallback", "adapter")
 INTERFERENCES = (
-    "seal", "seal", "seal", "retry", "retry", "retry with more money", "cancel", "stop", "stop the oracle", "correct",
+    "seal", "seal", "retry", "retry", "retry with more money", "cancel", "stop", "stop the oracle", "correct",
     "delete", "delete",
 )  # fmt: skip
 

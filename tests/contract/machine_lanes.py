@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hypothesis import strategies as st
-from hypothesis.stateful import rule
+from hypothesis.stateful import precondition, rule
 
 from tests.contract.enqueued import STUB
 from tests.contract.machine import LANES, LEASE_S, UNHEARD_S, Worker
@@ -17,7 +17,7 @@ from worker.reviews import Batch, Failure, Outcome, Prompt, Score
 AFTER_S = 45.0
 """Without an adapter worker for so long fallback jobs go to the oracle."""
 TIMES = (1.0, 6.0, LEASE_S + 1, LEASE_S + 1, UNHEARD_S + 1)
-ADAPTER_STEPS = ("finish", "finish", "release", "release uncounted", "renew", "die", "hand over")
+ENDS = ("release", "release uncounted", "renew", "die", "hand over")
 LANE = st.sampled_from(LANES)
 
 
@@ -33,8 +33,6 @@ class LaneRules(JobRules):
         self.clock.move(seconds)
         for lane in swept:
             self.sweep_lane(lane, queue_empty=queue_empty)
-        if any(job.kind == "fallback" and job.active for job in self.model.jobs.values()):
-            self.no_adapter_worker_comes(room=3)
 
     @rule(
         data=st.data(),
@@ -57,19 +55,29 @@ class LaneRules(JobRules):
                 lambda _: self.model.publish_again(chosen),
             )
 
+    @precondition(lambda self: self.model.waiting("adapter"))
+    @rule(data=st.data(), end=st.sampled_from(["finish"] * 4 + ["release", "hold"]))
+    def adapter_works(self, data: st.DataObject, end: str) -> None:
+        """A message comes to a worker, who works on what it is used for."""
+        worker = self.take("adapter")
+        if worker is not None and end != "hold":
+            self.adapter_goes_on(data, worker, end)
+            self.complete_job(worker.batch.job_id)
+
+    @precondition(lambda self: any(one.lane == "adapter" for one in self.workers))
+    @rule(data=st.data(), what=st.sampled_from(["finish", "finish", *ENDS]))
+    def adapter_worker_goes_on(self, data: st.DataObject, what: str) -> None:
+        """Or wakes up too late: another one has its batch, or it is over, and nothing may come of it."""
+        workers = [one for one in self.workers if one.lane == "adapter"]
+        self.adapter_goes_on(data, data.draw(st.sampled_from(workers), label="worker"), what)
+
+    @precondition(lambda self: any(job.kind == "fallback" and job.active for job in self.model.jobs.values()))
+    @rule(room=st.integers(1, 6))
     def no_adapter_worker_comes(self, room: int) -> None:
         self.step(
             lambda: self.ledger.batches.hand_over_waiting(after_s=AFTER_S, room=room),
             lambda handed: self.model.hand_over_waiting(AFTER_S, room, handed),
         )
-
-    def adapter_works(self, data: st.DataObject) -> None:
-        """A message comes to a worker, who works on what it is used for."""
-        worker = self.take("adapter")
-        end = data.draw(st.sampled_from(["finish"] * 4 + ["release", "hold"]), label="end")
-        if worker is not None and end != "hold":
-            self.adapter_goes_on(data, worker, end)
-            self.complete_job(worker.batch.job_id)
 
     def adapter_goes_on(self, data: st.DataObject, worker: Worker, what: str) -> None:
         if what == "finish":

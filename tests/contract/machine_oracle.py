@@ -9,9 +9,9 @@ from hypothesis.stateful import precondition, rule
 
 from tests.contract.asking import PRICE
 from tests.contract.machine import Worker
-from tests.contract.machine_lanes import ADAPTER_STEPS, LANE, LaneRules
+from tests.contract.machine_lanes import LaneRules
 from tests.contract.model_oracle import Rule, Said
-from tests.contract.model_state import Key, Lane
+from tests.contract.model_state import Key
 from worker.errors import BudgetSpent
 from worker.oracle.money import Charge
 from worker.reviews import Answer, Failure, Money, Score
@@ -22,7 +22,7 @@ SHARE = 10
 POLL_S = 30.0
 SAYS = st.sampled_from(["pos", "pos", "neg", "nothing"])
 RARELY = st.sampled_from([False, False, False, True])
-ORACLE_STEPS = ("ask", "ask", "ask", "release", "release uncounted", "renew", "die", "park")
+ENDS = ("release", "release uncounted", "renew", "die", "park")
 
 
 class OracleRules(LaneRules):
@@ -37,36 +37,24 @@ class OracleRules(LaneRules):
     def pack(self, size: int, waiting: int, after_s: float, bulk: bool) -> None:
         self.pack_due(Rule(size, waiting, after_s, bulk))
 
-    @rule(data=st.data(), lane=LANE, count=st.integers(1, 4))
-    def workers_come(self, data: st.DataObject, lane: Lane, count: int) -> None:
-        """Each has a message, of this lane where there is work."""
-        for _ in range(count):
-            asked = self.model.waiting("openai") or self.has_open_requests()
-            if asked and (lane == "openai" or not self.model.waiting("adapter")):
-                self.oracle_works(data)
-            elif self.model.waiting("adapter"):
-                self.adapter_works(data)
-
-    @precondition(lambda self: self.workers)
-    @rule(data=st.data())
-    def a_worker_goes_on(self, data: st.DataObject) -> None:
-        """Or wakes up too late: another one has the batch, or it is over, and nothing but what he paid counts."""
-        worker = data.draw(st.sampled_from(self.workers), label="worker")
-        if worker.lane == "adapter":
-            self.adapter_goes_on(data, worker, data.draw(st.sampled_from(ADAPTER_STEPS), label="step"))
-        else:
-            self.oracle_goes_on(data, worker, data.draw(st.sampled_from(ORACLE_STEPS), label="step"))
-
-    def oracle_works(self, data: st.DataObject) -> None:
+    @precondition(lambda self: self.model.waiting("openai") or self.has_open_requests())
+    @rule(data=st.data(), end=st.sampled_from(["ask"] * 5 + ["release", "hold"]), bulk=st.booleans())
+    def oracle_works(self, data: st.DataObject, end: str, bulk: bool) -> None:
         """A message comes to a worker, who works on what it is used for."""
         if not self.model.waiting("openai"):
-            self.pack_due(Rule(2, 1000, 0.0, data.draw(st.booleans(), label="bulk")))
+            self.pack_due(Rule(2, 1000, 0.0, bulk))
         worker = self.take("openai")
-        end = data.draw(st.sampled_from(["ask"] * 5 + ["release", "hold"]), label="end")
         if worker is not None and end != "hold":
             self.oracle_goes_on(data, worker, end)
             for job_id in worker.prompt.job_ids:
                 self.complete_job(job_id)
+
+    @precondition(lambda self: any(one.lane == "openai" for one in self.workers))
+    @rule(data=st.data(), what=st.sampled_from(["ask", "ask", "ask", *ENDS]))
+    def oracle_worker_goes_on(self, data: st.DataObject, what: str) -> None:
+        """Or wakes up too late: another one has its batch, or it is over, and only what it paid counts."""
+        workers = [one for one in self.workers if one.lane == "openai"]
+        self.oracle_goes_on(data, data.draw(st.sampled_from(workers), label="worker"), what)
 
     def oracle_goes_on(self, data: st.DataObject, worker: Worker, what: str) -> None:
         if what == "park":
