@@ -98,7 +98,6 @@ class Manifest:
         base = (self.base.id, self.base.revision, self.base.weights_sha256)
         if not all(isinstance(text, str) for text in (self.name, *base, *self.labels, *self.files.values())):
             raise AdapterInvalid(f"{MANIFEST} of '{self.name}' has a number where a text belongs.")
-        self._check_storable()
         if not all(is_language(code) for code in self.languages):
             raise AdapterInvalid(
                 f"adapter '{self.name}' has languages {list(self.languages)}; a code has two letters, such as en."
@@ -139,7 +138,7 @@ class Manifest:
         """
         try:
             fields = json.loads(text)
-            return cls(
+            found = cls(
                 **{
                     **fields,
                     "base": Base(**fields["base"]),
@@ -155,6 +154,8 @@ class Manifest:
             )
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise AdapterInvalid(f"{MANIFEST} can't be read: {error}.") from error
+        found._check_storable()
+        return found
 
     @property
     def scaling(self) -> Scaling:
