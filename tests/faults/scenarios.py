@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.faults import operations
 from tests.faults.fuzz import scenarios as fuzz
 from tests.faults.nemesis import scenarios as nemesis
+from tests.faults.operations import scenarios as operations
 from tests.faults.scenario import Scenario, Struck
 
 EXAMPLES = 100

@@ -1,6 +1,7 @@
 """Settings: what is read, what is refused, and that secrets stay secret."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -188,3 +189,41 @@ def test_no_secret_shows_in_a_settings_repr(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("OPENAI_API_KEY", "sk-hush")
     settings: Settings = read_settings()
     assert "hush" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LORACLE_HOME", "~nobodyatall/x"),
+        ("LORACLE_LEASE_S", "inf"),
+        ("LORACLE_BULK_POLL_S", "1e999"),
+        ("LORACLE_THREADS", "9" * 60),
+        ("LORACLE_WORKER_NAME", "\udcff"),
+        ("OPENAI_API_KEY", "hush\udcff"),
+        ("OPENAI_API_KEY", "hush\nhush"),
+    ],
+)
+def test_what_would_break_later_is_refused_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsInvalid, match=name) as refused:
+        read_settings()
+    assert "hush" not in str(refused.value)
+
+
+def test_an_env_file_too_large_for_memory_is_refused(tmp_path: Path) -> None:
+    own = tmp_path / "home" / ".env"
+    own.write_text("A=1\n")
+    os.truncate(own, 5 * 1024**3)
+    with pytest.raises(SettingsInvalid, match="more than 1,048,576 characters"):
+        read_settings()
+
+
+def test_an_env_file_whose_values_multiply_is_refused(tmp_path: Path) -> None:
+    laughs = "A=0123456789\n" + "".join(f"{chr(66 + at)}={f'${{{chr(65 + at)}}}' * 10}\n" for at in range(12))
+    (tmp_path / "home" / ".env").write_text(laughs)
+    with pytest.raises(SettingsInvalid, match="line 6"):
+        read_settings()
+    (tmp_path / "home" / ".env").write_text("A=7\nLORACLE_THREADS=${A}\nLORACLE_BATCH_SIZE=${NONE:-5}\n")
+    assert (read_settings().threads, read_settings().batch_size) == (7, 5)

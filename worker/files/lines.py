@@ -14,6 +14,7 @@ from worker.files.gold import FASTTEXT
 from worker.files.records import (
     GUESS_RECORDS,
     LINE_TOO_LONG,
+    MOST_COLUMNS,
     NUL,
     ReadOptions,
     review_of,
@@ -92,12 +93,19 @@ class ObjectReader(LineReader):
 
     def _choose(self, objects: Sequence[Mapping[str, Any]]) -> None:
         """Chooses the columns by the first objects."""
-        names = list(dict.fromkeys(name for found in objects for name in _paths(found)))
+        names: dict[str, None] = {}
+        for found in objects:
+            names.update(dict.fromkeys(_paths(found)))
+            if len(names) > MOST_COLUMNS:
+                raise FileUnreadable(
+                    f"{self._source.name} has more than {MOST_COLUMNS:,} different names in its first objects: they "
+                    "are no columns. Write a file with those that are used."
+                )
         top = {name for found in objects for name in found}
         values = {name: [_at(found, name) for found in objects] for name in names}
         nested = [name for name in names if name not in top]
         self.columns, self.announcements = choose_columns(
-            Header(self._source.name, names, values, nested=nested), self._options
+            Header(self._source.name, list(names), values, nested=nested), self._options
         )
 
     def _records(self) -> Iterator[Review | Reject]:

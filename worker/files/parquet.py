@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from worker.errors import ColumnMissing, FileUnreadable
@@ -26,9 +27,8 @@ BATCH_BYTES = 8 * 1024 * 1024
 
 MAX_BATCH_ROWS = 2048
 
-_LEAST_ROWS = 32
-_REPEATED_BYTES = 128 * 1024 * 1024
-"""A text that stands once in a file, and in many rows, takes about so much at most in all of a batch."""
+_READ_ROWS = 32
+"""Read from the file at once. A text that stands once in it may be that of all of them."""
 
 _PAGE_BYTES = 64 * 1024 * 1024
 
@@ -70,7 +70,10 @@ class ParquetReader:
         with self._file() as file, self._damage():
             schema = file.schema_arrow
             rows = file.metadata.num_rows
-            _refuse_bomb(file, self._source.name)
+            groups = map(file.metadata.row_group, range(file.num_row_groups))
+            # A page is unpacked whole, and a text with it.
+            unpacked = sum(group.total_byte_size for group in groups)
+            refuse_bomb(self._source.name, unpacked, self._packed_bytes(), free=_PAGE_BYTES)
             names: list[str] = schema.names
         if not rows:
             raise FileUnreadable(f"{self._source.name} is empty: it has no rows.")
@@ -88,6 +91,11 @@ class ParquetReader:
                 f"(columns of text: {', '.join(texts) or 'none'}). Choose one with --text-column."
             )
         return columns, announcements
+
+    def _packed_bytes(self) -> int:
+        if self._spool is not None:
+            return os.fstat(self._spool.fileno()).st_size
+        return self._source.size_bytes or 0
 
     def _file(self) -> pq.ParquetFile:
         import pyarrow.parquet as pq
@@ -107,11 +115,11 @@ class ParquetReader:
             with self._damage():
                 group, done = _group_of(file, skip)
                 batches = file.iter_batches(
-                    batch_size=min(at_once, _batch_rows(file)),
+                    batch_size=min(at_once, _rows_at_once(file)),
                     row_groups=list(range(group, file.num_row_groups)),
                     columns=list(names),
                 )
-                for batch in batches:
+                for batch in _joined(batches, min(at_once, MAX_BATCH_ROWS)):
                     done += batch.num_rows
                     self._position = (self._source.size_bytes or 0) * done // max(1, total)
                     unread = batch.slice(max(0, batch.num_rows - (done - skip)))
@@ -127,7 +135,9 @@ class ParquetReader:
 
         kind = column.type
         if pa.types.is_dictionary(kind):
-            return self._values(name, column.dictionary_decode())
+            # Each text once: decoded, a long one would be there for every row that has it.
+            words = self._values(name, column.dictionary)
+            return [None if at is None else words[at] for at in column.indices.to_pylist()]
         try:
             if pa.types.is_timestamp(kind) and kind.unit == "ns":
                 column = column.cast(pa.timestamp("us", kind.tz), safe=False)
@@ -171,23 +181,30 @@ def _group_of(file: pq.ParquetFile, row: int) -> tuple[int, int]:
     return file.num_row_groups, before
 
 
-def _batch_rows(file: pq.ParquetFile) -> int:
+def _rows_at_once(file: pq.ParquetFile) -> int:
+    """How many rows may be read at once by the mean length of the widest ones.
+
+    Single columns aren't asked for their sizes: of a damaged footer the library ends the process.
+    """
     groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
     widest = max((group.total_byte_size / max(1, group.num_rows) for group in groups), default=1.0)
-    rows = max(1, min(MAX_BATCH_ROWS, int(BATCH_BYTES / max(1.0, widest))))
-    chunks = [group.column(at) for group in groups for at in range(group.num_columns)]
-    # Each row may hold all that a dictionary has.
-    repeated = max(
-        (chunk.total_uncompressed_size for chunk in chunks if chunk.has_dictionary_page), default=1
-    )
-    return min(rows, max(_LEAST_ROWS, _REPEATED_BYTES // max(1, repeated)))
+    return max(1, min(_READ_ROWS, int(BATCH_BYTES / max(1.0, widest))))
 
 
-def _refuse_bomb(file: pq.ParquetFile, name: str) -> None:
-    """Refuses a column that unpacks to far more than it is: a page is unpacked whole, and a text with it."""
-    for group in map(file.metadata.row_group, range(file.num_row_groups)):
-        for chunk in map(group.column, range(group.num_columns)):
-            refuse_bomb(name, chunk.total_uncompressed_size, chunk.total_compressed_size, free=_PAGE_BYTES)
+def _joined(batches: Iterable[pa.RecordBatch], most: int) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches of `most` rows or about `BATCH_BYTES`: each batch costs time."""
+    import pyarrow as pa
+
+    held: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        held.append(batch)
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if rows >= most or size >= BATCH_BYTES:
+            yield pa.concat_batches(held)
+            held, rows, size = [], 0, 0
+    if held:
+        yield pa.concat_batches(held)
 
 
 def _is_text(kind: pa.DataType) -> bool:

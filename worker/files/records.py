@@ -28,6 +28,9 @@ BYTES_PER_CHAR = 12
 GUESS_RECORDS = 50
 """Columns are guessed from so many records: enough to tell texts from names, cheap to read twice."""
 
+MOST_COLUMNS = 20_000
+"""More than any spreadsheet has. Each takes time and memory in every record that is looked at first."""
+
 FIRST_BLOCK_BYTES = 64 * 1024
 """Whether a file is text at all is judged by so many bytes."""
 

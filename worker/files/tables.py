@@ -9,7 +9,14 @@ from collections.abc import Iterator, Sequence
 from worker.errors import FileUnreadable
 from worker.files.columns import Header, choose_columns, listed
 from worker.files.lines import LineReader
-from worker.files.records import GUESS_RECORDS, ReadOptions, review_of, text_of_cells, text_problem
+from worker.files.records import (
+    GUESS_RECORDS,
+    MOST_COLUMNS,
+    ReadOptions,
+    review_of,
+    text_of_cells,
+    text_problem,
+)
 from worker.files.sources import Source
 from worker.reviews import Reject, Review
 
@@ -41,8 +48,17 @@ class TableReader(LineReader):
             rows = itertools.chain([header], rows)
         else:
             self._names = [name.strip() for name in header[1]]
+        if len(self._names) > MOST_COLUMNS:
+            raise FileUnreadable(
+                f"{source.name} has {len(self._names):,} columns, more than {MOST_COLUMNS:,}."
+            )
         self._pending: Iterator[Row] | None = None if repeatable else rows
-        first = list(itertools.islice(rows, GUESS_RECORDS)) if repeatable else []
+        # Of a row that is too wide it is enough to know that it is.
+        most = len(self._names) + 2
+        first = [
+            (line_no, row[:most], problem)
+            for line_no, row, problem in itertools.islice(rows, GUESS_RECORDS if repeatable else 0)
+        ]
         if repeatable and not first:
             raise FileUnreadable(f"{source.name} has a header but no record below it.")
         announced = [*announced, *self._widen([row for _, row, problem in first if problem is None])]

@@ -28,6 +28,14 @@ LONGEST_QUOTE, LONGEST_MESSAGE = 200, 10_000
 KEY_PIECE, TEXT_PIECE, NO_PIECE = 8, 20, 5
 """So many characters in a row tell something of a key or of a review; a whole key or review of `NO_PIECE` doesn't."""
 
+_UNREADABLE = (
+    openai.APIResponseValidationError,
+    json.JSONDecodeError,
+    UnicodeDecodeError,
+    # JSON nested too deeply, and numbers of too many digits.
+    RecursionError,
+    OverflowError,
+)
 MOST_TOKENS = 10**9
 """More than any request takes."""
 
@@ -85,7 +93,7 @@ def explain(
         what = "no answer in time" if isinstance(error, openai.APITimeoutError) else "the connection broke"
         # The server may have done the work all the same.
         return Trouble("retry", f"{base_url}: {what}", billed=True)
-    if isinstance(error, openai.APIResponseValidationError | json.JSONDecodeError | UnicodeDecodeError):
+    if isinstance(error, _UNREADABLE):
         return Trouble("retry", f"{base_url} sent an answer that isn't JSON", billed=True, unreadable=True)
     if not isinstance(error, openai.APIStatusError):
         return Trouble("retry", f"{type(error).__name__} while asking {base_url}", billed=True)

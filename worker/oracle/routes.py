@@ -103,8 +103,9 @@ def read_completion(
     )
 
 
-_THOUGHT = re.compile(r"<think>((?!</?think>).)*</think>", re.DOTALL)
-_FENCED = re.compile(r"```json(((?!```).)*)```", re.DOTALL)
+# Possessive: of an answer without end the engine must not remember each character.
+_THOUGHT = re.compile(r"<think>[^<]*+(?:<(?!/?think>)[^<]*+)*+</think>")
+_FENCED = re.compile(r"```json([^`]*+(?:`(?!``)[^`]*+)*+)```")
 
 
 def read_labels(content: object, ids: Sequence[str], labels: Sequence[str]) -> list[str] | None:

@@ -51,6 +51,8 @@ POLICY: dict[str, Any] = {
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
+    # A server that refuses a command (full, a replica, loading) is waited for like one that is away.
+    "broker_channel_error_retry": True,
     "broker_transport_options": {
         "visibility_timeout": 900,
         "unacked_restore_interval": 5,

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from functools import cache
@@ -32,6 +33,7 @@ from worker.store.ledger import Ledger
 log = logging.getLogger(__name__)
 
 LOOK_FOR_DEAD_S = 0.5
+REFUSED_REST_S = 2.0
 
 
 class PatientConsumer(Consumer):  # type: ignore[misc]
@@ -49,6 +51,13 @@ class PatientConsumer(Consumer):  # type: ignore[misc]
         )
         self.first_connection_attempt = False
         return connected
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """A server that answers and refuses is there at once: the next try waits a little."""
+        super().on_connection_error_after_connected(exc)
+        if isinstance(exc, self.channel_errors):
+            log.warning("Redis refuses what this worker asks for (%s); the worker keeps trying.", exc)
+            time.sleep(REFUSED_REST_S)
 
 
 class SweeperStep(bootsteps.StartStopStep):  # type: ignore[misc]

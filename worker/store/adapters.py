@@ -346,11 +346,14 @@ def _unpack(archive: bytes, directory: Path, manifest: Manifest) -> None:
     try:
         with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
             for entry in tar:
-                if not entry.isfile() or entry.name not in allowed or Path(entry.name).name != entry.name:
+                # No sparse ones: their holes may be terabytes.
+                plain = entry.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
+                if not plain or entry.name not in allowed or Path(entry.name).name != entry.name:
                     raise AdapterInvalid(
                         f"the archive of adapter '{manifest.name}' has an entry that its manifest doesn't "
                         f"name: {entry.name!r}."
                     )
                 tar.extract(entry, directory, filter="data")
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, OverflowError) as error:
+        # A negative size or an odd time escapes the library's own errors.
         raise AdapterInvalid(f"the archive of adapter '{manifest.name}' can't be read: {error}.") from error

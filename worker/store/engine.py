@@ -325,13 +325,18 @@ def _translate(context: ExceptionContext, engine: Engine) -> None:
     if context.is_pre_ping or isinstance(original, LoracleError) or not isinstance(original, Exception):
         # SQLAlchemy takes Ctrl-C for a disconnect, too.
         return
-    if getattr(original, "sqlstate", None) == _DISK_FULL or _sqlite_full(original):
-        raise DatabaseBusy(f"the database's disk is full ({_first_line(original)}).") from original
+    raise_if_full(original)
     if context.connection is None or context.is_disconnect:
         raise DatabaseUnreachable(
             f"the database {address(engine)} can't be reached: {driver_said(original, engine.url)}. "
             "Check DATABASE_URL and whether the server is up."
         ) from original
+
+
+def raise_if_full(error: BaseException) -> None:
+    """Raises DatabaseBusy if a driver's error says that the disk is full."""
+    if getattr(error, "sqlstate", None) == _DISK_FULL or _sqlite_full(error):
+        raise DatabaseBusy(f"the database's disk is full ({_first_line(error)}).") from error
 
 
 def _sqlite_full(error: BaseException) -> bool:

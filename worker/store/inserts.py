@@ -14,7 +14,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from worker.errors import DatabaseUnreachable
 from worker.reviews import Answer, Review, Score
-from worker.store.engine import now, to_json
+from worker.store.engine import now, raise_if_full, to_json
 from worker.store.tables import Batch, Job, Label, Table
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def insert_reviews(connection: Connection, job_id: int, reviews: Iterable[Review
 
     Raises:
         DatabaseUnreachable: the connection broke on the way.
+        DatabaseBusy: the database's disk is full.
     """
     rows = _review_rows(job_id, reviews)
     if not on_postgresql(connection):
@@ -59,6 +60,7 @@ def insert_reviews(connection: Connection, job_id: int, reviews: Iterable[Review
         # COPY goes past SQLAlchemy, and so past the engine's own translation.
         if driver.broken or driver.closed:
             raise DatabaseUnreachable(f"the connection to the database broke: {error}") from error
+        raise_if_full(error)
         raise
 
 

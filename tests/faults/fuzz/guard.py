@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 ROOM_BYTES = 1024**3
 """What an input may take above what the process takes anyway."""
-HANG_S = 120.0
+CPU_S = 120
+"""For one input: more is a hang."""
+HANG_S = 360.0
 """Without progress, on a machine that may be busy with other work."""
-CPU_S = 60
 
 Kind = Literal["answer", "refusal", "crash", "hang", "memory"]
 

@@ -37,6 +37,11 @@ def _built(name: str, build: Callable[[], bytes], **options: Any) -> Make:
     return lambda folder: _written(name, build(), **options)(folder)
 
 
+def _many_names() -> bytes:
+    objects = ({f"k{row}-{at}": 1 for at in range(20_000)} | {"text": "good"} for row in range(50))
+    return "\n".join(map(json.dumps, objects)).encode()
+
+
 def _texts() -> Iterator[Case]:
     digits, deep = "1" * 100_000, "[" * 100_000
     rows = "good film,{}\n" * 3
@@ -83,8 +88,7 @@ def _texts() -> Iterator[Case]:
         "a long array behind many",
         _written("a.json", f'{{{arrays[:9000].rpartition(",")[0]},"z":[{late}]}}'.encode()),
     )
-    wide = [json.dumps({f"k{row}-{at}": 1 for at in range(20_000)} | {"text": "good"}) for row in range(50)]
-    yield Case("a million names of members", _written("a.jsonl", "\n".join(wide).encode()), slow=True)
+    yield Case("a million names of members", _built("a.jsonl", _many_names))
     yield Case(
         "a csv of 100,000 columns",
         _written(
@@ -109,7 +113,8 @@ def _texts() -> Iterator[Case]:
         _written("a.csv", b"text,label\n" + b'a","c\n' * 490 + b"x" * 4_000_000 + b"\n"),
     )
     yield Case(
-        "a quote never closed", _written("a.csv", b'text,label\n"good,pos\n' + b"fine,neg\n" * 600_000)
+        "a quote never closed",
+        _written("a.csv", b'text,label\n"good,pos\n' + (b"fine" * 200 + b",neg\n") * 8_000),
     )
     yield Case(
         "a cell of quotes", _written("a.csv", b'text,label\n"' + b'""' * 1_500_000 + b'" ,pos\ngood,neg\n')

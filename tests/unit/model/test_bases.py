@@ -4,12 +4,15 @@ import socket
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from tests.unit import models
-from worker.errors import BaseNotFound, BaseUnloadable
-from worker.model.bases import MINILM, PACKAGED, find_base, weights_sha256
+from worker.errors import BaseNotFound, BaseUnloadable, HeadMissing
+from worker.model.bases import MINILM, PACKAGED, check_adapter, find_base, weights_sha256
+from worker.model.manifest import MANIFEST, WEIGHTS, Base, Encoding, Manifest
 from worker.model.pretrained import load_pretrained, position_limit
 
 
@@ -94,3 +97,23 @@ def test_minilm_is_found_in_its_package_without_network(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     directory = find_base(MINILM)
     assert weights_sha256(directory) == PACKAGED[MINILM].weights_sha256
+
+
+@pytest.mark.parametrize("shards", [{"a": "x" * 5000}, {"a": 5, "b": "x"}, {"a": [], "b": {}}])
+def test_an_index_of_shards_that_cant_be_is_no_base(tmp_path: Path, shards: dict[str, object]) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": shards}))
+    with pytest.raises(BaseNotFound, match="no complete"):
+        find_base(str(tmp_path))
+    index.write_text("[" * 100_000)
+    with pytest.raises(BaseNotFound, match="no complete"):
+        find_base(str(tmp_path))
+
+
+@pytest.mark.parametrize("base_id", ["no/where", "x" * 5000])
+def test_weights_of_a_single_number_are_no_head(tmp_path: Path, base_id: str) -> None:
+    manifest = Manifest("tiny", Base(base_id, "", "0"), ("a", "b"), Encoding(), {}, ())
+    (tmp_path / MANIFEST).write_text(manifest.to_json())
+    save_file({"score": np.zeros(())}, tmp_path / WEIGHTS)
+    with pytest.raises(HeadMissing):
+        check_adapter(tmp_path)

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,44 @@ def test_a_manifest_that_is_no_json_object_is_invalid(adapter: Path, content: by
     (adapter / MANIFEST).write_bytes(content)
     with pytest.raises(AdapterInvalid):
         Manifest.read(adapter)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "\ud800"},
+        {"name": "a\0b"},
+        {"training": json.loads('{"a":' * 490 + "1" + "}" * 490)},
+        {"base": {"id": 5, "revision": "", "weights_sha256": "0"}},
+        {"base": {"id": "x", "revision": "", "weights_sha256": 5}},
+        {"probes": [{"text": "x", "logits": [10**400, 1]}]},
+    ],
+)
+def test_what_no_database_takes_is_no_manifest(changes: dict[str, object]) -> None:
+    fields = {**json.loads(make_manifest({}).to_json()), **changes}
+    with pytest.raises(AdapterInvalid):
+        Manifest.from_json(json.dumps(fields))
+
+
+def test_a_text_with_a_backslash_is_no_nul() -> None:
+    manifest = make_manifest({}, name="a\\u0000b")
+    assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000])
+def test_a_manifest_nested_deeply_is_refused(text: str) -> None:
+    with pytest.raises(AdapterInvalid, match="can't be read"):
+        Manifest.from_json(text)
+
+
+def test_a_manifest_too_large_for_memory_is_refused(adapter: Path) -> None:
+    os.truncate(adapter / MANIFEST, 5 * 1024**3)
+    with pytest.raises(AdapterInvalid, match="more than 4,194,304 characters"):
+        Manifest.read(adapter)
+
+
+def test_a_file_name_that_is_too_long_is_refused(adapter: Path) -> None:
+    manifest = Manifest.read(adapter)
+    longer = dataclasses.replace(manifest, files={**manifest.files, "x" * 5000: "0" * 64})
+    with pytest.raises(AdapterInvalid, match="no file name"):
+        longer.verify_files(adapter)
