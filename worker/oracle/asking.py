@@ -111,7 +111,6 @@ class _Call:
                 waiting += [(doubtful[middle:], False), (doubtful[:middle], False)]
             if final:
                 self._account.save(final)
-            self._heartbeat()
 
     def _answer(self, index: int, outcome: Outcome, reply: Reply) -> Answer:
         spent = self._spent[index]

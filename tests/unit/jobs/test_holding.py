@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
 from worker.errors import LeaseLost
+from worker.jobs import holding
 from worker.jobs.holding import LeaseKeeper
 
 LONG_S = 60.0
@@ -63,3 +65,15 @@ def test_work_that_hangs_loses_its_lease_and_says_so(caplog: pytest.LogCaptureFi
         assert not keeper._thread.is_alive()
     assert renewed == []
     assert "Batch 1 gave no sign of life for 0 s: others may take it." in caplog.text
+
+
+def test_a_process_that_was_frozen_past_its_lease_hears_it_before_its_thread_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # It asked the oracle again, and paid, while the thread that renews was still asleep.
+    with LeaseKeeper(lambda: None, lease_s=600.0, name="Prompt 3") as keeper:
+        keeper.beat()
+        thawed = time.monotonic() + 601
+        monkeypatch.setattr(holding.time, "monotonic", lambda: thawed)
+        with pytest.raises(LeaseLost, match="Prompt 3"):
+            keeper.beat()

@@ -20,7 +20,7 @@ from openai.types.decision import AnswerAnswerResourceChoice
 from tests.fake_openai import VOICES, BatchPlan, FakeOpenAI, Fault, rule_label
 from tests.fake_openai.faults import ODD_VOICES, QUOTA_CODES
 from tests.unit.oracles import LABELS, PRICE, OpenAccount, bulk, oracle
-from worker.errors import BudgetSpent, OracleInvalid, OracleQuotaSpent, OracleUnavailable
+from worker.errors import BudgetSpent, LeaseLost, OracleInvalid, OracleQuotaSpent, OracleUnavailable
 from worker.oracle import throttle
 from worker.oracle.asking import PROBE_TEXT, PROBES, OracleScorer
 from worker.oracle.client import quote
@@ -776,3 +776,15 @@ def test_what_the_server_says_of_our_text_is_one_short_printable_line() -> None:
         response = httpx2.Response(422, request=httpx2.Request("POST", "http://x"))
         error = openai.APIStatusError("no", response=response, body={"message": words})
         assert quote(error, key=key, texts=["What a lovely film that I have seen twice."]) == expected
+
+
+def test_who_has_lost_the_prompt_neither_sets_money_aside_nor_asks() -> None:
+    def lost() -> None:
+        raise LeaseLost
+
+    account = Ledger()
+    with FakeOpenAI() as server:
+        with pytest.raises(LeaseLost):
+            oracle(server).ask(TEXTS[:1], account, heartbeat=lost)
+        assert not server.calls
+    assert not account.reserved

@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from worker.errors import DatabaseBusy, DatabaseUnreachable
 from worker.store import engine as engine_module
-from worker.store.engine import make_engine, now, read, retrying, to_json, write
+from worker.store.engine import make_engine, now, raise_if_full, read, retrying, to_json, write
 
 
 @pytest.fixture
@@ -226,6 +226,13 @@ def test_a_full_disk_is_a_passing_trouble(tmp_path: Path) -> None:
     with pytest.raises(DatabaseBusy, match="disk is full"):
         write(engine, fill)
     engine.dispose()
+
+
+def test_a_full_disk_under_a_copy_is_one_too() -> None:
+    # COPY goes past the engine, whose own errors are translated: it ended `enqueue` with a traceback.
+    with pytest.raises(DatabaseBusy, match="disk is full"):
+        raise_if_full(psycopg.errors.DiskFull("could not extend file"))
+    raise_if_full(psycopg.errors.UniqueViolation("twice"))
 
 
 def test_json_is_what_every_database_takes() -> None:
