@@ -23,11 +23,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.faults.crash.every_point import TITLES, broken_by, every_break
-from tests.faults.crash.hunts import HUNTS, hunt
+from tests.faults.crash.every_point import TITLES, Break, every_break, trial_of
+from tests.faults.crash.hunts import HUNTS, Hunt, hunt
 from tests.faults.crash.points import MAY_BE_LOST
 from tests.faults.crash.trial import DATABASES, Database, Place, place
 from tests.faults.scenario import DidNotStrikeError, Scenario, Struck
@@ -75,7 +76,7 @@ class Kept:
         self._code = code
         self._file = path.open("a" if self.found else "w")
 
-    def keep(self, title: str, found: Struck | None, failed: bool, took_s: float) -> None:
+    def keep(self, title: str, found: Struck | None, *, failed: bool) -> None:
         """One run is over."""
         line = {
             "title": title,
@@ -83,7 +84,6 @@ class Kept:
             "struck": found is not None,
             "recovery_s": None if found is None else found.recovery_s,
             "failed": failed,
-            "took_s": took_s,
         }
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
@@ -112,11 +112,11 @@ class Runs:
                 continue
             self._done += 1
             found = Struck(known["recovery_s"]) if known["struck"] else None
-            rows[item.row].add(found, failed=known["failed"], took_s=known["took_s"])
+            rows[item.row].add(found, failed=known["failed"])
         if self._done:
             say(f"{self._done:,} of {self._count:,} runs were made before; this call goes on behind them.")
         self._rows, self._deadline = rows, deadline
-        self._began = self._said = time.monotonic()
+        self._said = time.monotonic()
         self._lock = threading.Lock()
 
     def work(self) -> None:
@@ -135,7 +135,6 @@ class Runs:
         self._deadline = 0.0
 
     def _take(self, item: Item, places: Places) -> None:
-        began = time.monotonic()
         failure: str | None = None
         found: Struck | None = None
         try:
@@ -143,12 +142,12 @@ class Runs:
         except DidNotStrikeError:
             pass
         except Exception as error:
+            # Whatever it is, it is a line of the table, and the other runs go on.
             failure = f"{type(error).__name__}: {error}"
         with self._lock:
             self._done += 1
-            took_s = time.monotonic() - began
-            self._rows[item.row].add(found, failed=failure is not None, took_s=took_s)
-            self._kept.keep(item.title, found, failure is not None, took_s)
+            self._rows[item.row].add(found, failed=failure is not None)
+            self._kept.keep(item.title, found, failed=failure is not None)
             if failure is not None:
                 say(f"FAILED  {item.title}\n        {failure}")
             if time.monotonic() - self._said > SAID_EVERY_S:
@@ -177,58 +176,56 @@ def breaks() -> list[Item]:
         random.Random(0).shuffle(found)
         for number, one in enumerate(found):
             row = f"every crash point, {database}: {TITLES[one.mode]}"
-
-            def run(places: Places, one=one) -> Struck:  # type: ignore[no-untyped-def]
-                struck, broken = broken_by(places(one.database), one)
-                assert not broken, f"{one.title}: {broken}"
-                if not struck:
-                    raise DidNotStrikeError
-                return Struck()
-
             again = one.mode == "after" and not one.point.startswith(MAY_BE_LOST)
-            items.append(Item(again + number / len(found), row, one.title, run))
+            items.append(Item(again + number / len(found), row, one.title, partial(_broken_off, one)))
     return items
+
+
+def _broken_off(one: Break, places: Places) -> Struck:
+    trial = trial_of(places(one.database), one)
+    if trial is None:
+        raise DidNotStrikeError
+    assert not trial.broken, f"{one.title}: {trial.broken}\n{trial.said[-2000:]}"
+    return Struck()
 
 
 def hunts() -> list[Item]:
     """A run for each planted fault; it fails if the fault isn't caught."""
-    items = []
-    for number, wanted in enumerate(HUNTS):
+    row = "planted faults, each caught"
+    return [
+        Item(number / len(HUNTS), row, wanted.planted, partial(_hunted, wanted))
+        for number, wanted in enumerate(HUNTS)
+    ]
 
-        def run(places: Places, wanted=wanted) -> Struck:  # type: ignore[no-untyped-def]
-            caught = hunt(places("postgresql" if wanted.postgresql_only else "sqlite"), wanted)
-            assert caught.said is not None, f"{wanted.planted} was not caught in {caught.runs} runs"
-            say(f"caught  {wanted.planted}, run {caught.runs}: {caught.said}")
-            return Struck()
 
-        items.append(Item(number / len(HUNTS), "planted faults, each caught", wanted.planted, run))
-    return items
+def _hunted(wanted: Hunt, places: Places) -> Struck:
+    caught = hunt(places("postgresql" if wanted.postgresql_only else "sqlite"), wanted)
+    assert caught.said is not None, f"{wanted.planted} was not caught in {caught.runs} runs"
+    say(f"caught  {wanted.planted}, run {caught.runs}: {caught.said}")
+    return Struck()
 
 
 def runs_of(scenario: Scenario) -> list[Item]:
     """As many runs as the scenario has, by seed."""
     name = scenario.name if scenario.row is None else f"{scenario.row}. {scenario.name}"
-
-    def of_seed(seed: int) -> Callable[[Places], Struck]:
-        def run(places: Places) -> Struck:
-            folder = Path(tempfile.mkdtemp(prefix="lft"))
-            try:
-                found = scenario.run(seed, folder)
-            except AssertionError:
-                say(f"what it left is in {folder}")
-                raise
-            except DidNotStrikeError:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
-            shutil.rmtree(folder, ignore_errors=True)
-            return found
-
-        return run
-
     return [
-        Item(seed / scenario.full, name, f"{name}, seed {seed}", of_seed(seed))
+        Item(seed / scenario.full, name, f"{name}, seed {seed}", partial(_of_seed, scenario, seed))
         for seed in range(scenario.full)
     ]
+
+
+def _of_seed(scenario: Scenario, seed: int, places: Places) -> Struck:
+    folder = Path(tempfile.mkdtemp(prefix="lft"))
+    try:
+        found = scenario.run(seed, folder)
+    except DidNotStrikeError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    except Exception:
+        say(f"what it left is in {folder}")
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+    return found
 
 
 def main() -> int:

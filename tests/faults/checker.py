@@ -30,7 +30,6 @@ GIVES_UP = (
     "Bulks.collect", "Bulks.abandon", "Bulks.split", "Bulks.submit_again",
 )  # fmt: skip
 CLAIMS = ("Leases.claim", "Leases.claim_next", "WorkerFaults.claim_next")
-OVER = ("done", "stopped", "cancelled", "failed")
 
 
 @dataclass(frozen=True, slots=True)

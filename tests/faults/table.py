@@ -19,13 +19,11 @@ class Row:
     runs: int = 0
     struck: int = 0
     failures: int = 0
-    took_s: float = 0.0
     recovery_s: float | None = None
 
-    def add(self, found: Struck | None, *, failed: bool, took_s: float) -> None:
+    def add(self, found: Struck | None, *, failed: bool) -> None:
         """One more run: `found` is None if its fault didn't strike or it failed."""
         self.runs += 1
-        self.took_s += took_s
         self.struck += found is not None or failed
         self.failures += failed
         if found is not None and found.recovery_s is not None:

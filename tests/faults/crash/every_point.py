@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tests.faults.crash.life import STORIES
 from tests.faults.crash.points import MODES, Mode, modes_of
-from tests.faults.crash.trial import Database, Place
+from tests.faults.crash.trial import Database, Place, Trial
 
 TRIES = 3
 """A trial whose point wasn't reached is made again: waits for a clock come to more points or fewer."""
@@ -49,10 +49,10 @@ def every_break(place: Place, database: Database) -> list[Break]:
     return found
 
 
-def broken_by(place: Place, one: Break) -> tuple[bool, tuple[str, ...]]:
-    """Whether it struck, and the promises that were broken."""
+def trial_of(place: Place, one: Break) -> Trial | None:
+    """What came of it; None if its point wasn't reached."""
     for _ in range(TRIES):
         trial = place.run(one.at, one.mode, files=one.story)
         if trial.struck:
-            return True, trial.broken
-    return False, ()
+            return trial
+    return None

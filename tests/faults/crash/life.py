@@ -7,6 +7,7 @@ points come in the same order in each life, and a point has a number.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 import ssl
@@ -42,6 +43,8 @@ from worker.scorers.stub import RAISE
 from worker.settings import read_settings
 from worker.store import engine
 from worker.store.engine import now
+
+log = logging.getLogger(__name__)
 
 MOST_ROUNDS = 10
 """Of a life that gets nowhere, say since a lease must run out first: the next process comes an hour later."""
@@ -207,7 +210,7 @@ class _Steps:
                 # What a process that is gone has left unacknowledged comes back an hour later.
                 channel.visibility_timeout = 900 - self._life.later_s
                 channel.qos.restore_visible()
-                queue = Queue(lane)(channel)  # type: ignore[no-untyped-call]
+                queue = Queue(lane)(channel)
                 for _ in range(MOST_MESSAGES):
                     if (message := queue.get()) is None:
                         break
@@ -261,7 +264,7 @@ class _Steps:
         try:
             return step()
         except Exception as error:
-            print(f"step failed: {type(error).__name__}: {error}")  # noqa: T201 (into the file of what was said)
+            log.warning("A step failed: %s: %s", type(error).__name__, error)
             return None
 
     def _look(self, sql: str) -> list[tuple[Any, ...]]:
@@ -312,9 +315,9 @@ def _share_compiled_statements(later_s: float) -> None:
         made.dialect, made._compiled_cache = first.dialect, first._compiled_cache
         return made
 
-    engine.create_engine = create  # type: ignore[attr-defined]
+    engine.create_engine = create
     # Reading the certificates of all authorities took a tenth of a life.
-    httpx2._transports.default.create_ssl_context = _ssl_context  # type: ignore[attr-defined]
+    httpx2._transports.default.create_ssl_context = _ssl_context
 
 
 @cache
@@ -327,7 +330,7 @@ def _shorten_waits() -> None:
     throttle.FIRST_PAUSE_S, throttle.LONGEST_PAUSE_S, throttle.PROBE_S = 0.05, 0.1, 0.2
     asking.FIRST_WAIT_S, asking.LONGEST_WAIT_S = 0.001, 0.01
     job_asking.PARKED_S = job_asking.MONEY_UNDER_WAY_S = 0.01
-    tasks.time = _Hurried()  # type: ignore[assignment]
+    tasks.time = _Hurried()
 
 
 def forget_warm_up() -> None:

@@ -23,7 +23,7 @@ from worker.store.tables import Batch, Correction, Job, Review
 
 def sweeper_off() -> None:
     """Nothing that was lost comes back."""
-    Publishing.sweep = lambda *_, **__: Swept()  # type: ignore[method-assign]
+    Publishing.sweep = lambda *_, **__: Swept()
 
 
 def lease_token_not_checked() -> None:
@@ -62,7 +62,7 @@ def committed_before_the_labels() -> None:
         )
         return plain(self, batch, scorer, outcomes, **options)
 
-    batches.Batches.finish = finish  # type: ignore[method-assign]
+    batches.Batches.finish = finish
 
 
 def budget_reserved_after_the_call() -> None:
@@ -78,7 +78,7 @@ def budget_reserved_after_the_call() -> None:
     def settle(self: Any, reservation: int, charges: Any) -> None:
         plain_settle(self, plain_reserve(self, *promised[reservation]), charges)
 
-    account.reserve, account.settle = reserve, settle  # type: ignore[method-assign]
+    account.reserve, account.settle = reserve, settle
 
 
 def retry_after_ignored() -> None:
@@ -121,7 +121,7 @@ def done_inside_finish() -> None:
         return asks and plain_complete(self, job_id)
 
     batches.insert_labels = insert_labels
-    jobs.Jobs.complete = complete  # type: ignore[method-assign]
+    jobs.Jobs.complete = complete
 
 
 def bulk_created_twice() -> None:
@@ -147,7 +147,7 @@ def correction_overwritten() -> None:
         )
         return plain(self, job_id, found, token=token)
 
-    agreements.Agreements.save = save  # type: ignore[method-assign]
+    agreements.Agreements.save = save
 
 
 def deleted_while_claimed() -> None:
@@ -169,7 +169,7 @@ def measured_before_the_last_label() -> None:
             early[batch.job_id] = plain_measure(queries, queries.jobs.get(batch.job_id))
         return left
 
-    batches.Batches.finish = finish  # type: ignore[method-assign]
+    batches.Batches.finish = finish
     measured._measure = lambda queries, job: early.get(job.id) or plain_measure(queries, job)
 
 
@@ -180,7 +180,7 @@ def poison_counted_as_host_fault() -> None:
     def release(self: Any, held: Any, error: str | None = None, **options: Any) -> None:
         plain(self, held, error, **{**options, "counts": False})
 
-    leases.Leases.release = release  # type: ignore[method-assign]
+    leases.Leases.release = release
 
 
 def labels_in_the_wrong_order() -> None:
@@ -190,7 +190,7 @@ def labels_in_the_wrong_order() -> None:
     def finish(self: Any, batch: Any, scorer: Any, outcomes: Sequence[Outcome], **options: Any) -> Any:
         return plain(self, batch, scorer, list(reversed(outcomes)), **options)
 
-    batches.Batches.finish = finish  # type: ignore[method-assign]
+    batches.Batches.finish = finish
 
 
 def cap_not_checked() -> None:

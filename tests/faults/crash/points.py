@@ -70,7 +70,7 @@ class Points:
             self._pass("commit", lambda: plain_commit(dialect, connection), lambda: _sql_error(connection))
 
         plain_commit = DefaultDialect.do_commit
-        DefaultDialect.do_commit = commit  # type: ignore[method-assign,assignment]
+        DefaultDialect.do_commit = commit
 
         @contextmanager
         def copy(cursor: Any, *arguments: Any, **options: Any) -> Iterator[Any]:
@@ -81,21 +81,21 @@ class Points:
             self._pass("sql COPY ends", lambda: None, lambda: _sql_error(cursor))
 
         plain_copy = psycopg.Cursor.copy
-        psycopg.Cursor.copy = copy  # type: ignore[method-assign,assignment]
+        psycopg.Cursor.copy = copy
 
         def command(client: Any, *arguments: Any, **options: Any) -> Any:
             what = f"redis {arguments[0]}"
             return self._pass(what, lambda: plain_command(client, *arguments, **options), _redis_error)
 
         plain_command = redis.Redis.execute_command
-        redis.Redis.execute_command = command  # type: ignore[method-assign,assignment]
+        redis.Redis.execute_command = command
 
         def pipeline(client: Any, *arguments: Any, **options: Any) -> Any:
             what = f"redis pipeline of {len(client.command_stack)}"
             return self._pass(what, lambda: plain_pipeline(client, *arguments, **options), _redis_error)
 
         plain_pipeline = redis.client.Pipeline.execute
-        redis.client.Pipeline.execute = pipeline  # type: ignore[method-assign,assignment]
+        redis.client.Pipeline.execute = pipeline
 
         def send(client: Any, request: httpx2.Request, **options: Any) -> Any:
             what = f"http {request.method} {request.url.path}"
@@ -104,7 +104,7 @@ class Points:
             )
 
         plain_send = httpx2.Client.send
-        httpx2.Client.send = send  # type: ignore[method-assign,assignment]
+        httpx2.Client.send = send
 
     def _pass(self, what: str, action: Callable[[], Any], error: Callable[[], Exception]) -> Any:
         if self._inside:

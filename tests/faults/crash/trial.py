@@ -129,7 +129,7 @@ class Place:
 
     def _length(self, key: str) -> int:
         is_list = self._valkey.type(key) == b"list"
-        return int(self._valkey.llen(key) if is_list else self._valkey.hlen(key))  # type: ignore[arg-type]
+        return int(self._valkey.llen(key) if is_list else self._valkey.hlen(key))
 
     @contextmanager
     def _server(self, rest_s: float = 0.0) -> Iterator[FakeOpenAI]:

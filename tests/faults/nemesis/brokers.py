@@ -31,9 +31,7 @@ def redis_crash(seed: int, folder: Path) -> Struck:
         one.broker.start()
         recovery_s = one.until_label()
         assert recovery_s < RESUMES_WITHIN_S + BUSY_MACHINE_S
-        site.wait(job_id)
-        site.assert_each_label_once(job_id)
-        one.end()
+        one.end(job_id)
         return Struck(recovery_s)
 
 
@@ -71,9 +69,7 @@ def redis_wiped(seed: int, folder: Path) -> Struck:
         if not lost or not one.open_jobs():
             raise DidNotStrikeError
         recovery_s = one.until_label()
-        site.wait(job_id)
-        site.assert_each_label_once(job_id)
-        one.end()
+        one.end(job_id)
         return Struck(recovery_s)
 
 
@@ -94,9 +90,7 @@ def connections_cut(seed: int, folder: Path) -> Struck:
         if not cut:
             raise DidNotStrikeError
         assert longest < RESUMES_WITHIN_S + BUSY_MACHINE_S
-        site.wait(job_id)
-        site.assert_each_label_once(job_id)
-        one.end()
+        one.end(job_id)
         return Struck(longest)
 
 
@@ -124,9 +118,7 @@ def network_swallows_everything(seed: int, folder: Path) -> Struck:
         if one.hole.held_back == before or not one.open_jobs():
             raise DidNotStrikeError
         recovery_s = one.until_label()
-        site.wait(job_id)
-        site.assert_each_label_once(job_id)
-        one.end()
+        one.end(job_id)
         return Struck(recovery_s)
 
 
@@ -152,9 +144,7 @@ def sweepers_race(seed: int, folder: Path) -> Struck:
         for main in sweeping:
             main.resume()
         recovery_s = one.until_label()
-        site.wait(job_id)
-        site.assert_each_label_once(job_id)
-        one.end()
+        one.end(job_id)
         return Struck(recovery_s)
 
 

@@ -63,9 +63,7 @@ def random_kills(seed: int, folder: Path) -> Struck:
         if survivor is None and victim.poll() is not None:
             site.start()
         for job_id in jobs:
-            site.wait(job_id)
-            site.assert_each_label_once(job_id)
-        one.end()
+            one.end(job_id)
         if not struck:
             raise DidNotStrikeError
         return Struck(longest if survivor is not None else None)
@@ -118,9 +116,7 @@ def lost_in_the_pop_window(seed: int, folder: Path) -> Struck:
             one.kill(blind)
         site.start_ready(LORACLE_PUBLISH_WINDOW="1000")
         recovery_s = one.until_label()
-        site.wait(job_id)
-        site.assert_each_label_once(job_id)
-        one.end()
+        one.end(job_id)
         return Struck(recovery_s)
 
 
@@ -209,9 +205,7 @@ def warm_shutdown(seed: int, folder: Path) -> Struck:
         assert states == [("done",)], states
         assert not one.running()
         site.start()
-        site.wait(job_id)
-        site.assert_each_label_once(job_id)
-        one.end()
+        one.end(job_id)
         return Struck()
 
 
@@ -242,9 +236,7 @@ def cold_shutdown(seed: int, folder: Path) -> Struck:
             site.start()
         site.gate.touch()
         recovery_s = one.until_label()
-        site.wait(job_id)
-        site.assert_each_label_once(job_id)
-        one.end()
+        one.end(job_id)
         return Struck(recovery_s)
 
 
@@ -269,9 +261,7 @@ def frozen_worker_revives(seed: int, folder: Path) -> Struck:
         freeze(frozen, signal.SIGCONT)
         site.until(lambda: "lost; its unsaved labels are dropped" in site.said)
         assert second.poll() is None
-        site.wait(job_id)
-        site.assert_each_label_once(job_id)
-        one.end()
+        one.end(job_id)
         return Struck(recovery_s)
 
 
@@ -326,7 +316,5 @@ def everything_dies_with_the_supervisor(seed: int, folder: Path) -> Struck:
         site.start()
         one.until_label()
         recovery_s = time.monotonic() - recovery_began
-        site.wait(job_id)
-        site.assert_each_label_once(job_id)
-        one.end()
+        one.end(job_id)
         return Struck(recovery_s)

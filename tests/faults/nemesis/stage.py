@@ -164,11 +164,15 @@ class Stage:
             channel.visibility_timeout = 0
             channel.qos.restore_visible(num=1000)
 
-    def end(self, *, failing: frozenset[tuple[int, int]] = frozenset()) -> None:
-        """Waits until the jobs are over, stops the workers and fails unless every promise was kept.
+    def end(self, *job_ids: int, failing: frozenset[tuple[int, int]] = frozenset()) -> None:
+        """Waits until the jobs are over, stops the workers and fails unless every promise was kept: those of
+        `job_ids`, made by the site, have exactly the stub's labels.
 
         Before, what killed workers had taken from the queue is delivered once more: it must have no effect.
         """
+        for job_id in job_ids:
+            self.site.wait(job_id)
+            self.site.assert_each_label_once(job_id)
         self.site.until(lambda: not self.open_jobs(), what=lambda: f"open: {self.open_jobs()}")
         self._give_back_measurings()
         unmeasured = "SELECT 1 FROM jobs WHERE state = 'done' AND measured_at IS NULL"

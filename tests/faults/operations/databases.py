@@ -39,7 +39,7 @@ def postgres_restarted(seed: int, folder: Path) -> Struck:
             before = one.labels()
             told = _outages(one)
             server.crash()
-            site.until(lambda told=told: _outages(one) > told)  # type: ignore[misc]
+            site.until(lambda told=told: _outages(one) > told)
             some_time(one.chance, 3.0)
             server.start()
             assert one.labels() >= before, "labels were lost"
@@ -78,9 +78,7 @@ def failed_over_to_the_wrong_database(seed: int, folder: Path) -> Struck:
         if not one.open_jobs():
             raise DidNotStrikeError
         recovery_s = one.until_label()
-        site.wait(job_id)
-        site.assert_each_label_once(job_id)
-        one.end()
+        one.end(job_id)
         return Struck(recovery_s)
 
 
@@ -133,9 +131,7 @@ def backup_restored(seed: int, folder: Path) -> Struck:
         site.start()
         recovery_s = one.until_label()
         for each in (job_id, second):
-            site.wait(each)
-            site.assert_each_label_once(each)
-        one.end()
+            one.end(each)
         return Struck(recovery_s)
 
 

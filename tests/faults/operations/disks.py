@@ -144,9 +144,12 @@ def _stage_on_a_small_disk(seed: int, folder: Path) -> Iterator[tuple[Stage, Dis
         with stage(seed, folder, code=LIMITED, variables=variables) as one:
             yield one, Pages(one.site.home)
         return
-    with Disk() as disk, _database_on(disk, postgres=seed % 2 == 1) as url:
-        with stage(seed, folder, variables={**variables, "DATABASE_URL": url}) as one:
-            yield one, disk
+    with (
+        Disk() as disk,
+        _database_on(disk, postgres=seed % 2 == 1) as url,
+        stage(seed, folder, variables={**variables, "DATABASE_URL": url}) as one,
+    ):
+        yield one, disk
 
 
 def disk_full(seed: int, folder: Path) -> Struck:

@@ -1,4 +1,4 @@
-"""A sample of the operations, each once."""
+"""A sample of the scenarios, each once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 from tests import services
 from tests.conftest import unavailable
-from tests.faults.operations.scenarios import SCENARIOS
 from tests.faults.scenario import DidNotStrikeError, Scenario
+from tests.faults.scenarios import SCENARIOS
 
 SAMPLES = [scenario for scenario in SCENARIOS if scenario.sample]
 SEEDS = 5
@@ -18,7 +18,7 @@ SEEDS = 5
 
 @pytest.mark.services
 @pytest.mark.parametrize("scenario", SAMPLES, ids=lambda scenario: scenario.name)
-def test_every_promise_is_kept_when(scenario: Scenario, tmp_path: Path) -> None:
+def test_every_promise_is_kept_after(scenario: Scenario, tmp_path: Path) -> None:
     for seed in range(SEEDS):
         folder = tmp_path / str(seed)
         folder.mkdir()
