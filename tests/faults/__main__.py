@@ -52,7 +52,12 @@ class Item:
 
 
 class Places:
-    """The places of one thread, opened when first asked for."""
+    """The places of one thread, opened when first asked for.
+
+    One after the other over all threads: Alembic keeps the migration under way in global names.
+    """
+
+    _opening = threading.Lock()
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -60,7 +65,8 @@ class Places:
 
     def __call__(self, database: Database) -> Place:
         if database not in self._open:
-            self._open[database] = self._stack.enter_context(place(database))
+            with self._opening:
+                self._open[database] = self._stack.enter_context(place(database))
         return self._open[database]
 
 
