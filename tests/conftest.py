@@ -131,7 +131,11 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def engine(database_url: str) -> Iterator[Engine]:
     made = make_engine(database_url)
     # To compile every statement anew in each test took a quarter of their time.
-    shared = _first_of_its_kind.setdefault(made.name, made)
+    shared = _first_of_its_kind.get(made.name)
+    if shared is None:
+        # A dialect knows its server from the first connection on, which not every test makes.
+        made.connect().close()
+        shared = _first_of_its_kind[made.name] = made
     made.dialect, made._compiled_cache = shared.dialect, shared._compiled_cache
     yield made
     made.dispose()
