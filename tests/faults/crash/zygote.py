@@ -6,6 +6,7 @@ It has one thread and no connection, so its children begin like new processes.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import os
 import subprocess
@@ -57,6 +58,9 @@ def main() -> None:
         if life.warm_up:
             code = live(life, hooked=False)
             forget_warm_up()
+            # Else the garbage collector of every child writes to, and so copies, all that was imported.
+            gc.collect()
+            gc.freeze()
             sys.stdout.write(f"{code}\n")
             sys.stdout.flush()
             continue
