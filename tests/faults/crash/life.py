@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import httpx2._transports.default
 import psycopg
+import redis
 from kombu.entity import Queue
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.ext.compiler import compiles
@@ -241,7 +242,7 @@ class _Steps:
             self._command("delete", str(job_id), "--yes")
 
     def _is_quiet(self) -> bool:
-        if len(self._enqueued) < len(self._files):
+        if len(self._enqueued) < len(self._files) or self._has_messages():
             return False
         if "plain.csv" in self._files and not self._corrected:
             return False
@@ -250,6 +251,19 @@ class _Steps:
             "OR name = 'short.csv'"
         )
         return left == [(0,)]
+
+    def _has_messages(self) -> bool:
+        """Whether a queue holds a message, say one whose acknowledgement failed: it came back."""
+        # By a bare connection, which passes no point.
+        bare = redis.UnixDomainSocketConnection(path=urlsplit(self._life.redis_url).path)
+        try:
+            for lane in LANES:
+                bare.send_command("KEYS", f"loracle:{lane}*")
+                if bare.read_response():
+                    return True
+            return False
+        finally:
+            bare.disconnect()
 
     def _command(self, *arguments: str) -> bool:
         """One `loracle` command; whether it did what it was told."""
