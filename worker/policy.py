@@ -12,13 +12,19 @@ from worker.errors import OptionInvalid
 from worker.reviews import Outcome, Score
 
 PolicyKind = Literal["adapter", "oracle", "fallback", "cascade"]
-RequestReason = Literal["policy", "fallback", "cascade", "audit", "language"]
-DEFERRED: tuple[RequestReason, ...] = ("cascade", "language")
+RequestReason = Literal["policy", "fallback", "cascade", "audit", "language", "guarantee"]
+DEFERRED: tuple[RequestReason, ...] = ("cascade", "language", "guarantee")
 """Reasons for which the adapter has given a label, and the oracle decides."""
 KINDS: tuple[PolicyKind, ...] = get_args(PolicyKind)
 REASONS: tuple[RequestReason, ...] = get_args(RequestReason)
 
-_TEXT = re.compile(r"(\w+)(?: --below (\S+))?(?: --audit (\S+) --audit-seed (-?\d+))?")
+DELTA = 0.05
+"""How often a guarantee may fail."""
+
+_TEXT = re.compile(
+    r"(\w+)(?: --below (\S+))?(?: --guarantee (\S+) --delta (\S+)(?: --label-budget (\d+))?)?"
+    r"(?: --audit (\S+))?(?: --audit-seed (-?\d+))?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +35,10 @@ class Policy:
     `cascade`: the oracle decides every review whose calibrated score is under `below`. With any of them, `audit` is
     the share of reviews, drawn by `audit_seed`, that both label: for agreement, never for the final label.
 
+    A `cascade` may have a `guarantee` instead of `below`: with a chance of at least 1 - `delta` the final labels are
+    the oracle's on at least that share of the reviews (`worker.agreement.guarantee`). The sample that this takes is
+    drawn by `audit_seed`, and in it too the oracle decides. With a `label_budget` the oracle labels at most so many.
+
     Raises:
         OptionInvalid: the parts don't fit together.
     """
@@ -37,12 +47,28 @@ class Policy:
     below: float | None = None
     audit: float = 0.0
     audit_seed: int = 0
+    guarantee: float | None = None
+    delta: float = DELTA
+    label_budget: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise OptionInvalid(f"there is no policy '{self.kind}'. Choose one of {', '.join(KINDS)}.")
-        if (self.kind == "cascade") != (self.below is not None):
-            raise OptionInvalid("--policy cascade needs --below P, and --below is for it alone.")
+        ways = [self.below is not None, self.guarantee is not None]
+        if any(ways) != (self.kind == "cascade") or all(ways):
+            raise OptionInvalid(
+                "--policy cascade needs --below P or --guarantee SHARE, one of them, and they are for it alone."
+            )
+        if self.guarantee is None and (self.label_budget is not None or self.delta != DELTA):
+            raise OptionInvalid("--delta and --label-budget belong to --guarantee.")
+        if self.guarantee is not None and not 0 < self.guarantee <= 1:
+            raise OptionInvalid(f"--guarantee is a share over 0, at most 1, not {self.guarantee:g}.")
+        if self.guarantee is not None and self.audit:
+            raise OptionInvalid("--guarantee draws an audit of its own: leave out --audit.")
+        if not 0 < self.delta < 1:
+            raise OptionInvalid(f"--delta is a chance between 0 and 1, not {self.delta:g}.")
+        if self.label_budget is not None and self.label_budget < 1:
+            raise OptionInvalid(f"--label-budget is a number of reviews, 1 or more, not {self.label_budget}.")
         if self.below is not None and not 0 < self.below <= 1:
             raise OptionInvalid(f"--below is a probability over 0, at most 1, not {self.below:g}.")
         if not 0 <= self.audit <= 1:
@@ -53,6 +79,11 @@ class Policy:
         parts = [str(self.kind)]
         if self.below is not None:
             parts.append(f"--below {self.below!r}")
+        if self.guarantee is not None:
+            parts.append(f"--guarantee {self.guarantee!r} --delta {self.delta!r}")
+            if self.label_budget is not None:
+                parts.append(f"--label-budget {self.label_budget}")
+            parts.append(f"--audit-seed {self.audit_seed}")
         if self.audit:
             parts.append(f"--audit {self.audit!r} --audit-seed {self.audit_seed}")
         return " ".join(parts)
@@ -67,18 +98,26 @@ class Policy:
         found = _TEXT.fullmatch(text)
         if found is None or found[1] not in KINDS:
             raise OptionInvalid(f"'{text}' is no policy. Choose one of {', '.join(KINDS)}.")
-        below, audit, seed = found[2], found[3], found[4]
+        below, guarantee, delta, budget, audit, seed = found.groups()[1:]
         return cls(
             kind=found[1],
             below=None if below is None else float(below),
             audit=0.0 if audit is None else float(audit),
             audit_seed=0 if seed is None else int(seed),
+            guarantee=None if guarantee is None else float(guarantee),
+            delta=DELTA if delta is None else float(delta),
+            label_budget=None if budget is None else int(budget),
         )
 
     @property
     def names_oracle(self) -> bool:
         """Whether reviews may leave this machine for the oracle."""
         return self.kind != "adapter" or self.audit > 0
+
+    @property
+    def has_sample(self) -> bool:
+        """Whether adapter and oracle both label a uniform sample of the adapter's reviews."""
+        return self.audit > 0 or self.guarantee is not None
 
     @property
     def names_adapter(self) -> bool:

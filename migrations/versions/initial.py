@@ -27,7 +27,7 @@ SELECT reviews.job_id, reviews.row_no, reviews.external_id AS id,
        CASE WHEN oracle.label IS NULL THEN adapter.score ELSE oracle.score END AS score,
        CASE WHEN oracle.label IS NOT NULL THEN 'oracle'
             WHEN adapter.label IS NULL THEN NULL
-            WHEN asked.reason IN ('cascade', 'language') THEN 'adapter_unconfirmed'
+            WHEN asked.reason IN ('cascade', 'language', 'guarantee') THEN 'adapter_unconfirmed'
             ELSE 'adapter' END AS source,
        scorers.name AS scorer, coalesce(correction.label, reviews.gold_label) AS gold_label, reviews.error,
        asked.reason AS asked, CAST(oracle.cost_nanos AS DOUBLE PRECISION) / 1e9 AS cost,
@@ -104,7 +104,8 @@ FROM (
            (SELECT count(*) FROM requests
             WHERE requests.job_id = jobs.id AND requests.state IN ('open', 'packed')
               AND (requests.reason IN ('policy', 'fallback')
-                   OR requests.reason IN ('cascade', 'language') AND jobs.state IN ('reading', 'running'))) AS asked,
+                   OR requests.reason IN ('cascade', 'language', 'guarantee')
+                      AND jobs.state IN ('reading', 'running'))) AS asked,
            (SELECT count(*) FROM requests
             WHERE requests.job_id = jobs.id AND requests.state = 'labelled' AND requests.reason <> 'audit'
            ) AS by_oracle,
@@ -115,6 +116,20 @@ FROM (
 ) AS counts
 LEFT JOIN agreements AS measured ON measured.job_id = counts.job_id AND measured.raters = 'gold,final'
     AND measured.selection = 'all' AND measured.slice = 'all'
+"""
+# What a job with a guarantee may claim, once it is measured; `holds` is 1 where the target is reached.
+CERTIFICATES = """
+CREATE VIEW certificates AS
+SELECT job_id, CAST(certificate ->> 'target' AS DOUBLE PRECISION) AS target,
+       CAST(certificate ->> 'delta' AS DOUBLE PRECISION) AS delta,
+       CAST(certificate ->> 'certified' AS DOUBLE PRECISION) AS certified, reviews, sample, tolerated,
+       CAST(certificate ->> 'found' AS BIGINT) AS found, CAST(certificate ->> 'trusted' AS BIGINT) AS trusted,
+       CAST(certificate ->> 'asked' AS BIGINT) AS asked,
+       CAST(certificate ->> 'unconfirmed' AS BIGINT) AS unconfirmed, claim,
+       CASE WHEN CAST(certificate ->> 'certified' AS DOUBLE PRECISION)
+                 >= CAST(certificate ->> 'target' AS DOUBLE PRECISION) - 1e-9 THEN 1 ELSE 0 END AS holds
+FROM guarantees
+WHERE certificate IS NOT NULL
 """
 
 
@@ -183,6 +198,12 @@ def upgrade() -> None:
     )  # fmt: skip
     op.create_index("ix_measurings_due_at", "measurings", ["due_at"])
     _table(
+        "guarantees", *_key("job_id"), *_given(INTEGER, "reviews", "ranked", "allowed", "sample", "tolerated"),
+        *_maybe(INTEGER, "free", "cut"), *_given(TEXT, "ranks_sha256"), *_maybe(TEXT, "claim"),
+        *_given(DOUBLE, "drawn_at"), *_maybe(DOUBLE, "cut_at"), *_maybe(JSON, "certificate"),
+        _references("guarantees", "job_id", "jobs.id", "CASCADE"),
+    )  # fmt: skip
+    _table(
         "rejects", *_key("job_id", "row_no"), *_given(INTEGER, "line_no"), *_given(TEXT, "kind", "reason"),
         _one_of("rejects", "kind", "unreadable", "without_text", "other_language"),
         _references("rejects", "job_id", "jobs.id", "CASCADE"),
@@ -217,7 +238,7 @@ def upgrade() -> None:
         *_given(INTEGER, "attempts", default="0"), *_given(BYTES, "text_sha256", default="''"),
         sa.Column("follows", sa.Boolean(), server_default=sa.false(), nullable=False),
         *_maybe(TEXT, "detail"), *_maybe(INTEGER, "batch_id"), *_given(DOUBLE, "created_at"),
-        _one_of("requests", "reason", "policy", "fallback", "cascade", "audit", "language"),
+        _one_of("requests", "reason", "policy", "fallback", "cascade", "audit", "language", "guarantee"),
         _one_of(
             "requests", "state", "open", "packed", "labelled", "refused", "unanswered", "failed"
         ),
@@ -245,17 +266,17 @@ def upgrade() -> None:
         *_given(INTEGER, "times", "probes"), *_given(JSON, "batch_ids"), *_maybe(INTEGER, "last_adapter_id"),
         *_given(DOUBLE, "since", "seen_at", "until"),
     )  # fmt: skip
-    for view in (RESULTS, COSTS, AGREEMENT_LATEST, JOB_SUMMARY):
+    for view in (RESULTS, COSTS, AGREEMENT_LATEST, JOB_SUMMARY, CERTIFICATES):
         # As text: the driver would take a percent sign or a colon for a parameter.
         op.execute(sa.text(view))
 
 
 def downgrade() -> None:
-    for view in ("job_summary", "agreement_latest", "costs", "results"):
+    for view in ("certificates", "job_summary", "agreement_latest", "costs", "results"):
         op.execute(f"DROP VIEW {view}")
     for table in (
         "worker_faults", "reservations", "requests", "labels", "corrections", "bulks", "reviews", "rejects",
-        "measurings", "batches", "label_days", "agreements", "deleted_jobs", "jobs", "activations", "scorers",
+        "measurings", "guarantees", "batches", "label_days", "agreements", "deleted_jobs", "jobs", "activations", "scorers",
         "adapters",
     ):  # fmt: skip
         op.drop_table(table)

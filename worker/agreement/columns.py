@@ -79,7 +79,7 @@ def uniform_audit(raters: Raters, policy: Policy, job_id: int) -> Rows:
     none without an audit.
     """
     both: Rows = (raters.adapter != NONE) & (raters.oracle != NONE)
-    if policy.audit <= 0:
+    if not policy.has_sample:
         return np.zeros(len(raters), dtype=bool)
     if policy.kind != "oracle":
         both &= audited(raters, policy, job_id)
@@ -90,8 +90,10 @@ def audited(raters: Raters, policy: Policy, job_id: int) -> Rows:
     """The reviews (N,) of the audit among those the oracle was asked about.
 
     A reason `audit` implies the draw. Others that were asked about anyway are drawn too: in a cascade, and where the
-    oracle decides for reviews in other languages.
+    oracle decides for reviews in other languages. The audit of a guarantee has a reason of its own.
     """
+    if policy.guarantee is not None:
+        return raters.asked_for("guarantee")
     drawn = raters.asked_for("audit")
     anyway = (raters.reason != NONE) & ~drawn if policy.kind == "cascade" else raters.asked_for("language")
     others = np.flatnonzero(anyway)

@@ -107,13 +107,16 @@ def _against_gold(raters: Raters, policy: Policy, job_id: int) -> list[Measureme
         found += _sliced(raters, Pair("gold", "final", "all"), everyone, None)
     if policy.kind == "oracle":
         found += _sliced(raters, Pair("gold", "oracle", "all"), everyone, None)
-    elif policy.audit:
+    elif policy.has_sample:
         # In a cascade the oracle answers for the adapter where that can't, and the draw is of those too.
-        population = gold & (by_adapter | by_oracle if policy.kind == "cascade" else by_adapter)
+        drawn_of = by_adapter | by_oracle if policy.kind == "cascade" else by_adapter
+        population = gold & (_ranked(raters) if policy.guarantee is not None else drawn_of)
         found += _sliced(raters, Pair("gold", "oracle", "audit"), audited(raters, policy, job_id), population)
-    if policy.audit:
+    if policy.has_sample:
         drawn = uniform_audit(raters, policy, job_id)
         population = gold & (by_oracle if policy.kind == "oracle" else by_adapter)
+        if policy.guarantee is not None:
+            population = gold & _ranked(raters)
         if (drawn & gold).any():
             found.append(
                 Measurement(
@@ -128,6 +131,10 @@ def _against_gold(raters: Raters, policy: Policy, job_id: int) -> list[Measureme
 
 def _against_oracle(raters: Raters, policy: Policy, job_id: int) -> list[Measurement]:
     by_adapter = raters.adapter != NONE
+    if policy.guarantee is not None:
+        # What the final labels are worth is said by the certificate.
+        sample = audited(raters, policy, job_id)
+        return _sliced(raters, Pair("adapter", "oracle", "audit"), sample, _ranked(raters))
     if policy.kind == "cascade":
         found = _sliced(raters, Pair("adapter", "oracle", "escalated"), raters.deferred, None)
         if policy.audit or not (by_adapter & ~raters.deferred).any():
@@ -138,6 +145,12 @@ def _against_oracle(raters: Raters, policy: Policy, job_id: int) -> list[Measure
     if policy.kind == "oracle":
         return _sliced(raters, Pair("adapter", "oracle", "audit"), by_adapter, raters.oracle != NONE)
     return _sliced(raters, Pair("adapter", "oracle", "audit"), audited(raters, policy, job_id), by_adapter)
+
+
+def _ranked(raters: Raters) -> Rows:
+    """The reviews (N,) that the sample of a guarantee is drawn from."""
+    found: Rows = (raters.adapter != NONE) & ~raters.asked_for("language")
+    return found
 
 
 @dataclass(frozen=True, slots=True)

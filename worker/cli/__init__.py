@@ -28,6 +28,7 @@ COMMANDS = {
     "delete": ("worker.cli.jobs:delete", "Delete a job, or its texts, for good."),
     "plan": ("worker.cli.oracle:plan", "Estimate what asking the oracle about a file would cost."),
     "threshold": ("worker.cli.oracle:threshold", "Show what each --below of a cascade would cost and give."),
+    "certify": ("worker.cli.certify:certify", "Work out again what a job's guarantee promises."),
     "bulk": ("worker.cli.oracle:bulk", "Submit to and collect from OpenAI's Batch API."),
     "score": ("worker.cli.run:score", "Score a text at once, without a job."),
     "train": ("trainer.cli.train:train", "Train an adapter on labelled reviews."),

@@ -11,9 +11,8 @@ from typing import Any
 
 import click
 
-from worker.bootstrap import Store, adapter_of, choose_adapter, default_adapter, oracle_spec
+from worker.bootstrap import Store, adapter_of, choose_adapter, default_adapter
 from worker.cli.common import (
-    DOLLARS,
     OVER,
     Publisher,
     echo_json,
@@ -23,8 +22,9 @@ from worker.cli.common import (
     open_all,
     wait_for_jobs,
 )
+from worker.cli.policy import choose_oracle, oracle_options
 from worker.cli.status import has_no_queue, why_it_waits, workers_online
-from worker.errors import BrokerUnreachable, Invalid, OptionInvalid, OracleInvalid
+from worker.errors import BrokerUnreachable, Invalid, OptionInvalid
 from worker.files.options import file_options, read_options
 from worker.jobs.enqueue import (
     ADAPTER_ALONE,
@@ -38,8 +38,6 @@ from worker.jobs.enqueue import (
     preview,
 )
 from worker.logs import Progress
-from worker.oracle.spec import ROUTES, OracleSpec
-from worker.policy import KINDS, Policy
 from worker.reviews import Job
 from worker.settings import Settings
 from worker.store.foreign import Query
@@ -243,123 +241,6 @@ def _as_it_stands(job: Job) -> str:
     return f"job {job.id} has these reviews and is {job.state}; {again}."
 
 
-_POLICY = [
-    click.option(
-        "--policy",
-        type=click.Choice(KINDS),
-        default="adapter",
-        show_default=True,
-        help="Who labels: the adapter, the oracle, the adapter with the oracle as fallback, or as a cascade.",
-    ),
-    click.option(
-        "--below", type=float, metavar="P", help="Of a cascade: the oracle decides under this score."
-    ),
-    click.option(
-        "--audit", type=float, default=0.0, metavar="SHARE", help="Both label this random share, to compare."
-    ),
-    click.option("--audit-seed", type=int, default=0, show_default=True, help="Of --audit."),
-]
-_ORACLE = [
-    click.option("--model", metavar="NAME", help="The oracle's model (else LORACLE_ORACLE_MODEL)."),
-    click.option(
-        "--route",
-        type=click.Choice(["auto", *ROUTES]),
-        help="How it is asked (else auto: Decisions for a model that has it at OpenAI, else chat).",
-    ),
-    click.option("--bulk", is_flag=True, help="The same as --route bulk: half the price, within a day."),
-    click.option("--prompt", metavar="NAME|FILE", help="zero-shot-v1 (default), few-shot-v1 or a file."),
-    click.option("--text-window", metavar="WINDOW", help="tail:500 (default), head:N, head+tail:N or full."),
-    click.option(
-        "--reviews-per-prompt", type=int, metavar="N", help="In one request (else 10; 1 for Decisions)."
-    ),
-    click.option("--redact", is_flag=True, help="Mask e-mail addresses, phone and card numbers first."),
-    click.option("--max-cost", type=DOLLARS, help="The job's budget for the oracle."),
-]
-NAMES = ("model", "route", "bulk", "prompt", "text_window", "reviews_per_prompt", "redact", "max_cost")
-
-
-def oracle_options(command: Command) -> Command:
-    """Adds the options of policy and oracle."""
-    for option in reversed([*_POLICY, *_ORACLE]):
-        command = option(command)
-    return command
-
-
-def read_policy(values: dict[str, Any]) -> Policy:
-    """The policy of the command line.
-
-    Raises:
-        OptionInvalid: its parts don't fit, or an option of the oracle has a policy that never asks it.
-    """
-    policy = Policy(values["policy"], values["below"], values["audit"], values["audit_seed"])
-    given = [f"--{name.replace('_', '-')}" for name in NAMES if values[name] not in (None, False)]
-    if given and not policy.names_oracle:
-        raise OptionInvalid(
-            f"{', '.join(given)} is for the oracle, which --policy {policy.kind} never asks. "
-            "Use --policy oracle, fallback or cascade, or --audit SHARE."
-        )
-    if values["other_languages"] == "oracle" and not policy.names_oracle:
-        raise OptionInvalid(
-            "--other-languages oracle sends reviews to the oracle, which --policy adapter never asks. "
-            "Use --policy fallback, or --other-languages reject."
-        )
-    if values["bulk"] and values["route"] not in (None, "bulk"):
-        raise OptionInvalid(f"--bulk and --route {values['route']} exclude each other.")
-    return policy
-
-
-def read_spec(settings: Settings, labels: tuple[str, ...], values: dict[str, Any]) -> OracleSpec:
-    """The oracle of the command line.
-
-    Raises:
-        OptionInvalid: an option isn't possible.
-        SettingsInvalid: nobody said what the model costs.
-    """
-    return oracle_spec(
-        settings,
-        labels,
-        model=values["model"],
-        route="bulk" if values["bulk"] else values["route"] or "auto",
-        template=values["prompt"] or "zero-shot-v1",
-        text_window=values["text_window"] or "tail:500",
-        reviews_per_prompt=values["reviews_per_prompt"],
-        redacted=values["redact"],
-    )
-
-
-def choose_oracle(
-    store: Store,
-    settings: Settings,
-    adapter: Adapter,
-    values: dict[str, Any],
-    *,
-    asks_itself: bool = False,
-) -> Asked:
-    """Which scorers a new job uses; that reviews will leave this machine is announced on stderr.
-
-    Raises:
-        OptionInvalid: the options don't fit together.
-        OracleInvalid: `asks_itself`, and there is no key.
-    """
-    policy = read_policy(values)
-    if not policy.names_oracle:
-        return Asked(policy)
-    spec = read_spec(settings, adapter.labels, values)
-    if asks_itself and settings.openai_api_key is None:
-        raise OracleInvalid(
-            f"--policy {policy} asks the oracle, and OPENAI_API_KEY is not set. Set it; a server of your own "
-            "(OPENAI_BASE_URL) takes any text as key."
-        )
-    identity = spec.identity
-    budget = "without a budget" if values["max_cost"] is None else f"for {values['max_cost']} at most"
-    note(
-        f"Oracle {identity.name} at {spec.base_url} by {spec.route}, {spec.window} of each text"
-        f"{', redacted' if spec.redacted else ''}, {budget}: policy {policy}."
-    )
-    oracle_id = store.ledger.scorers.register(identity)
-    return Asked(policy, oracle_id, identity.sha256, values["max_cost"])
-
-
 def usual_batch(settings: Settings) -> int:
     """What a GPU scores at once where a worker with one is online; 256 else, and where the broker is away."""
     from worker.pool.supervisor import is_on_gpu
@@ -414,6 +295,12 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
     adapter, and the oracle where it can't: its files are refused, a text kills its worker, or no adapter worker has
     taken a batch for a minute. cascade: the oracle decides the reviews whose score is under --below. With any of
     them, --audit lets both label a random share, to measure agreement; the final label stays as it was.
+
+    cascade --guarantee 0.95: with a chance of at least 1 - --delta the final labels are the oracle's on at least that
+    share of the reviews, whatever the adapter's scores are worth. The oracle labels a random sample once all reviews
+    are scored, then as many of the least sure ones as that sample calls for (`loracle certify JOB`). Of a stream
+    nothing is promised before its end. With --label-budget the oracle labels at most so many reviews, and what they
+    reach is certified instead. Neither says that the oracle is right.
 
     --route decisions gives probabilities. chat has a strict schema, several reviews in a prompt and no scores, and
     works with any compatible server. bulk is the Batch API. An answer that can't be trusted is never a label: its

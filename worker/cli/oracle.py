@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from worker.bootstrap import Oracles, Store
+from worker.bootstrap import Oracles, Scorers, Store
+from worker.cli.certify import forecast_share
 from worker.cli.common import (
     echo_json,
     json_option,
@@ -21,12 +22,10 @@ from worker.cli.common import (
 from worker.cli.enqueue import (
     enqueue_options,
     open_source,
-    oracle_options,
     pinned_adapter,
-    read_policy,
-    read_spec,
     reading_options,
 )
+from worker.cli.policy import oracle_options, read_policy, read_spec
 from worker.errors import Invalid
 from worker.jobs.estimate import plan as make_plan
 from worker.oracle.money import parse_prices, price_of
@@ -67,7 +66,8 @@ def plan(
     """Estimate what a job's oracle would take: rows, duplicates, tokens, cost and time. Nothing is sent or written.
 
     Tokens are estimated at four bytes each, and bounded by one byte each: budgets hold by the bound. Of a cascade the
-    share below the threshold isn't known beforehand: `loracle threshold JOB` measures it on a job like this one.
+    share below the threshold isn't known beforehand: `loracle threshold JOB` measures it on a job like this one. For
+    --guarantee some reviews are scored here, and their scores say about how many the oracle will label.
     """
     settings, store = open_all()
     policy = read_policy(values)
@@ -75,8 +75,12 @@ def plan(
         raise Invalid("--policy adapter asks no oracle: it costs nothing. Choose another policy, or --audit.")
     adapter = pinned_adapter(store, settings, values["adapter"])
     spec = read_spec(settings, adapter.labels, values)
-    share = _share(policy, asked)
     source = open_source(file, enqueue_options(settings, values), adapter)
+    reckoned = None
+    if policy.guarantee is not None and asked is None:
+        share, reckoned = forecast_share(source, policy, Scorers(settings, store)(adapter.id))
+    else:
+        share = _share(policy, asked)
     found = make_plan(source, spec, price_of(spec.model, parse_prices(settings.prices)), share)
     seconds = found.requests / concurrency * seconds_per_request
     for per_minute, amount in (
@@ -115,7 +119,9 @@ def plan(
         else f"about {duration(seconds)} with {concurrency} requests at once"
     )
     click.echo(f"  time       {when}")
-    if policy.kind in ("cascade", "fallback") and asked is None:
+    if reckoned is not None:
+        note(reckoned)
+    elif policy.kind in ("cascade", "fallback") and asked is None:
         cascade = policy.kind == "cascade"
         hint = "; `loracle threshold JOB` measures it on a job like this one" if cascade else ""
         note(

@@ -10,6 +10,7 @@ import click
 
 from worker.bootstrap import Store, adapter_files, load_directory
 from worker.cli.agreement import agreement_lines
+from worker.cli.certify import certificate_lines
 from worker.cli.common import (
     Publisher,
     backend_option,
@@ -22,14 +23,13 @@ from worker.cli.common import (
 )
 from worker.cli.enqueue import (
     GPU_BATCH,
-    choose_oracle,
     enqueue_options,
     open_source,
-    oracle_options,
     pinned_adapter,
     reading_options,
     write_job,
 )
+from worker.cli.policy import choose_oracle, oracle_options
 from worker.cli.status import oracle_waiting_for, why_unscored
 from worker.errors import Invalid
 from worker.quality.measured import Summary, record_agreement, summarise
@@ -124,7 +124,7 @@ def _print(summary: Summary, settings: Settings) -> None:
         click.echo(f"  other langs  {summary.other_language:>9,}")
     click.echo(f"  unreadable   {summary.rejected - summary.without_text - summary.other_language:>9,}")
     click.echo(f"  failed       {summary.failed:>9,}")
-    for line in agreement_lines(dataclasses.asdict(summary)):
+    for line in (*agreement_lines(dataclasses.asdict(summary)), *certificate_lines(summary.certificate)):
         click.echo(f"  {line}")
     if summary.reviews_per_s is not None:
         click.echo(

@@ -11,11 +11,18 @@ import click
 
 from worker.bootstrap import Store, worker_name
 from worker.cli.agreement import agreement_lines
+from worker.cli.certify import certificate_lines, step_line
 from worker.cli.common import OVER, bulk_words, echo_json, json_option, left_out, open_all
 from worker.errors import BrokerUnreachable, HostUnfit
 from worker.files.languages import Languages
 from worker.policy import Policy
-from worker.quality.measured import Measured, agreement_as_it_is, kept_agreement, summarise_agreement
+from worker.quality.measured import (
+    Measured,
+    agreement_as_it_is,
+    kept_agreement,
+    kept_certificate,
+    summarise_agreement,
+)
 from worker.reviews import Job, Lane, dollars, duration
 from worker.settings import Settings
 from worker.store.faults import WITHDRAWN_S, Fault
@@ -67,6 +74,8 @@ def _report(settings: Settings, store: Store, job_id: int) -> dict[str, Any]:
     over = job.state in OVER
     report["oracle"] = oracle
     report.update(summarise_agreement(_agreement(store, job)))
+    report["guarantee"] = None if over else step_line(store, job)
+    report["certificate"] = kept_certificate(store.queries, job.id)
     faults = [] if over else faults_online(settings, store, job.adapter_id)
     report["unfit_workers"] = [{"worker": fault.worker, "reason": reason(fault)} for fault in faults]
     waits = None if over else _waiting_for(settings, at, faults)
@@ -123,6 +132,11 @@ def _waiting_for(settings: Settings, at: Progress, faults: Sequence[Fault]) -> s
     if not running and not at.batches.get("queued"):
         if at.open_requests:
             return None
+        if at.job.state == "running" and at.job.oracle_error is None:
+            # Nothing is open and it isn't done: a step of its guarantee is to be taken, which a worker does.
+            if has_no_queue(settings):
+                return "no worker runs on this machine to take the next step of its guarantee: start `loracle worker`"
+            return None
         return (
             "the file is still being read, and what was read is scored" if at.job.state == "reading" else None
         )
@@ -176,8 +190,10 @@ def _print(report: dict[str, Any]) -> None:
         states = ", ".join(f"{count:,} {state}" for state, count in sorted(report["batches"].items()))
         if report["batches"] or not report["oracle"]:
             click.echo(f"  batches  {states or 'none yet'}")
-    for line in agreement_lines(report):
+    for line in (*agreement_lines(report), *certificate_lines(report["certificate"])):
         click.echo(f"  {line}")
+    if report["guarantee"]:
+        click.echo(f"  {report['guarantee']}")
     if report["oracle"]:
         print_oracle(report["oracle"], report["policy"])
     if report["oracle_waiting_for"]:

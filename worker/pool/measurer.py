@@ -78,7 +78,7 @@ class Measurer:
             ledger.agreements.release(self._token, delay_s=REST_S, counts=False)
         else:
             for job_id, attempts in ledger.agreements.release(self._token):
-                failed_to_measure(job_id, f"its process died ({died(code)})", attempts)
+                failed_to_measure(job_id, f"its process died ({died(code)})", attempts, ledger=ledger)
         self._process = None
 
 

@@ -69,7 +69,7 @@ def _audited(queries: Queries, jobs: Sequence[Job]) -> tuple[np.ndarray, np.ndar
     scores, agrees = [np.zeros(0)], [np.zeros(0, dtype=bool)]
     for job in jobs:
         policy = Policy.parse(job.policy)
-        if policy.audit:
+        if policy.has_sample:
             raters = queries.raters(job.id)
             rows = uniform_audit(raters, policy, job.id)
             scores.append(raters.adapter_score[rows])
@@ -119,7 +119,7 @@ def _cautions(first: Sequence[Job], second: Sequence[Job]) -> tuple[str, ...]:
         found.append(
             "The adapters differ: their scores may not mean the same, and the bins are made of scores."
         )
-    oracles = {job.oracle_id for job in (*first, *second) if Policy.parse(job.policy).audit}
+    oracles = {job.oracle_id for job in (*first, *second) if Policy.parse(job.policy).has_sample}
     if len(oracles) > 1:
         found.append("The oracles differ: a change may be theirs and not the adapter's.")
     return tuple(found)

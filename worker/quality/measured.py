@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from typing import Any
 from worker.agreement.columns import label_counts
 from worker.agreement.intervals import UNDEFINED
 from worker.agreement.measure import WHOLE, Measurement, measure
-from worker.errors import Transient
+from worker.errors import JobUnknown, Transient
 from worker.policy import Policy
+from worker.quality.guarantee import certify, take_step
 from worker.reviews import Job
 from worker.store.agreements import MEASURE_ATTEMPTS
 from worker.store.ledger import Ledger
@@ -50,7 +52,7 @@ def refresh_agreement(job_id: int, *, ledger: Ledger, queries: Queries) -> None:
     """
     token = ledger.agreements.begin(job_id)
     try:
-        ledger.agreements.save(job_id, _measure(queries, queries.jobs.get(job_id)), token=token)
+        _save(job_id, ledger=ledger, queries=queries, token=token)
     except BaseException:
         ledger.agreements.release(token)
         raise
@@ -71,35 +73,60 @@ def record_agreement(job_id: int, *, ledger: Ledger, queries: Queries) -> None:
 def measure_due(token: str, *, ledger: Ledger, queries: Queries, claimed: int | None = None) -> None:
     """Measures every job that is due, first the one that was `claimed` with the token already.
 
+    A running job is due for the next step of its guarantee.
+
     Raises:
         Transient: the database is away; what was begun isn't given back.
     """
     job_id = ledger.agreements.claim(token) if claimed is None else claimed
     while job_id is not None:
         try:
-            ledger.agreements.save(job_id, _measure(queries, queries.jobs.get(job_id)), token=token)
+            job = queries.jobs.get(job_id)
+            if job.state == "running" and Policy.parse(job.policy).guarantee is not None:
+                take_step(job, ledger=ledger, queries=queries, token=token)
+            else:
+                _save(job_id, ledger=ledger, queries=queries, token=token)
         except Transient:
             raise
         except Exception as error:
             # Only the type is logged, since a message may quote the review.
             for failed, attempts in ledger.agreements.release(token, delay_s=RETRY_S):
-                failed_to_measure(failed, type(error).__name__, attempts)
+                failed_to_measure(failed, type(error).__name__, attempts, ledger=ledger)
         job_id = ledger.agreements.claim(token)
 
 
-def failed_to_measure(job_id: int, reason: str, attempts: int) -> None:
-    """Says so in the log, and whether it is tried again after so many attempts."""
+def failed_to_measure(job_id: int, reason: str, attempts: int, *, ledger: Ledger) -> None:
+    """Says so in the log, and whether it is tried again after so many attempts.
+
+    A job that waits for a step of its guarantee is stopped when it isn't.
+    """
     if attempts < MEASURE_ATTEMPTS:
         log.warning("The agreement of job %d couldn't be measured: %s. It is tried again.", job_id, reason)
-    else:
-        log.error(
-            "The agreement of job %d couldn't be measured in %d attempts: %s. It is given up; "
-            "`loracle agreement %d --now` tries once more.",
-            job_id,
-            attempts,
-            reason,
-            job_id,
-        )
+        return
+    log.error(
+        "The agreement of job %d couldn't be measured in %d attempts: %s. It is given up; "
+        "`loracle agreement %d --now` tries once more.",
+        job_id,
+        attempts,
+        reason,
+        job_id,
+    )
+    with contextlib.suppress(JobUnknown):
+        ledger.jobs.stop(job_id, f"its guarantee couldn't be worked out in {attempts} attempts: {reason}")
+
+
+def _save(job_id: int, *, ledger: Ledger, queries: Queries, token: str) -> None:
+    job = queries.jobs.get(job_id)
+    drawn = queries.guarantees.of(job_id)
+    found = None
+    if drawn is not None:
+        found = certify(queries.raters(job_id), Policy.parse(job.policy), job_id, drawn)
+    ledger.agreements.save(
+        job_id,
+        _measure(queries, job),
+        token=token,
+        certificate=None if found is None else found.to_json(),
+    )
 
 
 def agreement_as_it_is(queries: Queries, job_id: int) -> Measured:
@@ -122,6 +149,12 @@ def kept_agreement(queries: Queries, job: Job) -> Measured | None:
     return Measured(tuple(queries.agreements.of(job.id)), job.measured_at)
 
 
+def kept_certificate(queries: Queries, job_id: int) -> Mapping[str, Any] | None:
+    """The certificate of a job's guarantee, by name; None before the job is over, and of one without."""
+    drawn = queries.guarantees.of(job_id)
+    return None if drawn is None else drawn.certificate
+
+
 def _measure(queries: Queries, job: Job) -> list[Measurement]:
     if not queries.agreements.is_comparable(job.id):
         return []
@@ -138,7 +171,8 @@ class Summary:
     `oracle_agreement` is the share of reviews to which adapter and oracle give the same label, seen in
     `oracle_agreement_n`; `oracle_agreement_on` says which: "audit" and "audit+cascade" hold for the whole job,
     "escalated" only for reviews the adapter was unsure of. Intervals are 95 %. `reviews_per_s` is the job's speed:
-    over the time from enqueueing to the last label. `sources` says who gave the final labels and `oracle_cost`, in
+    over the time from enqueueing to the last label. `certificate` is that of its guarantee, by name
+    (`worker.quality.guarantee.Certificate`). `sources` says who gave the final labels and `oracle_cost`, in
     US dollars, what the oracle took; both are empty for a job without one.
     """
 
@@ -168,6 +202,7 @@ class Summary:
     oracle_agreement_on: str | None
     oracle_agreement_n: int
     reviews_per_s: float | None
+    certificate: Mapping[str, Any] | None
 
 
 def summarise(queries: Queries, job_id: int) -> Summary:
@@ -196,6 +231,7 @@ def summarise(queries: Queries, job_id: int) -> Summary:
         else 0,
         **summarise_agreement(measured),
         reviews_per_s=None if at.speed is None else round(at.speed, 2),
+        certificate=kept_certificate(queries, job_id),
     )
 
 

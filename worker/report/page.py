@@ -206,6 +206,6 @@ def _identities(data: ReportData) -> list[tuple[str, str]]:
     if isinstance(base, Mapping):
         found.append(("base weights", str(base.get("weights_sha256"))))
     found += [(f"scorer {plain(one.scorer.name)}", one.scorer.sha256) for one in data.given_by]
-    if data.policy.audit:
+    if data.policy.has_sample:
         found.append(("audit seed", str(data.policy.audit_seed)))
     return found

@@ -368,7 +368,7 @@ def _why_not_oracle(data: ReportData) -> str:
     kind = data.policy.kind
     if data.oracle is None:
         return "No oracle was asked. `--audit 0.05` has one check a random share of the reviews."
-    if data.policy.audit:
+    if data.policy.has_sample:
         return "The oracle has labelled no review that the adapter labelled too."
     if kind == "oracle":
         return "The oracle alone gave the labels. `--audit 0.05` has the adapter label a random share too."

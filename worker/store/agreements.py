@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,17 @@ from worker.store.engine import now, read, reads, write, writes
 from worker.store.inserts import upserting
 from worker.store.job_rows import lock_job
 from worker.store.progress import label_days
-from worker.store.tables import ACTIVE_JOBS, Agreement, Correction, Job, LabelDay, Measuring, Request, Review
+from worker.store.tables import (
+    ACTIVE_JOBS,
+    Agreement,
+    Correction,
+    Guarantee,
+    Job,
+    LabelDay,
+    Measuring,
+    Request,
+    Review,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +96,8 @@ class Agreements:
     def claim(self, token: str) -> int | None:
         """The job that has waited longest to be measured, from now on by the holder of `token`; None if none is due.
 
-        Due is a job that is over and isn't measured since, unless somebody has begun less than `MEASURE_S` seconds
-        ago or it was tried `MEASURE_ATTEMPTS` times.
+        Due is a job that is over and isn't measured since, or one whose guarantee has a step to take, unless somebody
+        has begun less than `MEASURE_S` seconds ago or it was tried `MEASURE_ATTEMPTS` times.
         """
         with read(self.engine) as connection:
             # Most sweeps find nothing, and these must not queue for the write lock.
@@ -136,10 +146,17 @@ class Agreements:
         )
         return [(job_id, attempts) for job_id, attempts in rows]
 
-    def save(self, job_id: int, found: Sequence[Measurement], *, token: str) -> bool:
-        """Keeps how well the job's raters agree, in place of all that was kept before, its labels by day, and that a
-        job which is over is measured; one transaction. False if the token is worth nothing by now: nothing was
-        written.
+    def save(
+        self,
+        job_id: int,
+        found: Sequence[Measurement],
+        *,
+        token: str,
+        certificate: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Keeps how well the job's raters agree, in place of all that was kept before, its labels by day, the
+        certificate of its guarantee, and that a job which is over is measured; one transaction. False if the token is
+        worth nothing by now: nothing was written.
         """
         with read(self.engine) as connection:
             days = label_days(connection, job_id)
@@ -156,6 +173,11 @@ class Agreements:
                 update(Job)
                 .where(Job.id == job_id)
                 .values(measured_at=case((Job.state.in_(ACTIVE_JOBS), None), else_=measured_at))
+            )
+            connection.execute(
+                update(Guarantee)
+                .where(Guarantee.job_id == job_id)
+                .values(certificate=None if certificate is None else dict(certificate))
             )
             connection.execute(delete(LabelDay).where(LabelDay.job_id == job_id))
             if days:
@@ -185,6 +207,15 @@ def measure_anew(connection: Connection, job_id: int) -> None:
     connection.execute(update(Job).where(Job.id == job_id).values(measured_at=None))
     due = {"due_at": now(), "token": None, "attempts": 0}
     _upsert(connection, {"job_id": job_id, **due}, due)
+
+
+def due_now(connection: Connection, job_id: int) -> None:
+    """Something of the job is due to whoever measures, unless it is already or somebody is at it."""
+    connection.execute(
+        upserting(connection, Measuring)
+        .values(job_id=job_id, due_at=now(), token=None, attempts=0)
+        .on_conflict_do_nothing(index_elements=["job_id"])
+    )
 
 
 def measure_later(connection: Connection, job_id: int) -> None:

@@ -17,6 +17,7 @@ from worker.reviews import Reject as RejectRow
 from worker.reviews import Review as ReviewRow
 from worker.store.agreements import measure_anew, measure_later
 from worker.store.engine import analyze, now, read, write, writes
+from worker.store.guarantees import next_step_is_due
 from worker.store.inserts import insert_reviews, queue_batches, upserting
 from worker.store.job_rows import job_unknown, read_job
 from worker.store.requests import fail_stopped, insert_requests, open_requests_of, reopen
@@ -183,6 +184,7 @@ class Jobs:
         """running -> done if the job is sealed and nothing of it is open; whether this call did it.
 
         -> stopped, with the reason, if the oracle couldn't be asked to the end. Its agreement is due to be measured.
+        A job with a guarantee goes on instead while a step of that is to be taken, which is due then.
 
         Must follow the commit of `finish`: of two last batches that finish at the same time, neither sees the
         other's end from within its own transaction.
@@ -194,6 +196,13 @@ class Jobs:
                 return False
 
         def work(connection: Connection) -> bool:
+            job = connection.execute(
+                select(Job.policy, Job.oracle_error)
+                .where(Job.id == job_id, *nothing_open())
+                .with_for_update()
+            ).one_or_none()
+            if job is None or (job.oracle_error is None and next_step_is_due(connection, job_id, job.policy)):
+                return False
             done = connection.execute(
                 update(Job)
                 .where(Job.id == job_id, *nothing_open())

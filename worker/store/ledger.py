@@ -10,6 +10,7 @@ from worker.store.batches import Batches, Scorers
 from worker.store.corrections import Corrections
 from worker.store.deletion import Deletion
 from worker.store.faults import WorkerFaults
+from worker.store.guarantees import Guarantees
 from worker.store.jobs import Jobs
 from worker.store.money import Reservations
 from worker.store.packing import Packing
@@ -39,5 +40,6 @@ class Ledger:
         self.faults = WorkerFaults(engine, self.batches, max_attempts)
         self.adapters = Adapters(engine)
         self.agreements = Agreements(engine)
+        self.guarantees = Guarantees(engine)
         self.corrections = Corrections(engine)
         self.deletion = Deletion(engine)

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, Text, column, func, select, table
 
 from worker.agreement.columns import Raters
 from worker.errors import OracleInvalid
+from worker.policy import Policy
 from worker.reviews import Job as JobRow
 from worker.reviews import JobState, Money, ScorerIdentity
 from worker.reviews import Reject as RejectRow
@@ -18,10 +19,12 @@ from worker.store.columns import read_raters
 from worker.store.corrections import ReviewTasks
 from worker.store.engine import reads
 from worker.store.faults import Fault, read_faults
+from worker.store.guarantees import GuaranteeQueries, read_guarantee
 from worker.store.job_rows import job_unknown, read_job, select_jobs, to_job
 from worker.store.progress import Progress, StatsQueries, read_progress
 from worker.store.results import ReportQueries, ResultQueries
 from worker.store.tables import (
+    ACTIVE_JOBS,
     OPEN_BATCHES,
     OPEN_REQUESTS,
     Batch,
@@ -194,7 +197,12 @@ class JobQueries:
 
     @reads
     def decided_until(self, connection: Connection, job_id: int) -> int:
-        """The last row number before which every review has its label or its error."""
+        """The last row number before which every review has its final label or its error.
+
+        Before its cut is chosen, no label of a job with a guarantee is final.
+        """
+        if self._is_ranking(connection, job_id):
+            return 0
         first_batch = connection.scalar(
             select(func.min(Batch.first_row)).where(
                 Batch.job_id == job_id, Batch.lane == "adapter", Batch.state.in_(OPEN_BATCHES)
@@ -208,6 +216,14 @@ class JobQueries:
         last = connection.scalar(select(func.max(Review.row_no)).where(Review.job_id == job_id))
         open_rows = [row for row in (first_batch, first_request) if row is not None]
         return min(open_rows) - 1 if open_rows else int(last or 0)
+
+    @staticmethod
+    def _is_ranking(connection: Connection, job_id: int) -> bool:
+        policy = connection.scalar(select(Job.policy).where(Job.id == job_id, Job.state.in_(ACTIVE_JOBS)))
+        if policy is None or Policy.parse(policy).guarantee is None:
+            return False
+        drawn = read_guarantee(connection, job_id)
+        return drawn is None or drawn.cut is None
 
     @reads
     def finished(self, connection: Connection, adapter_id: int) -> list[JobRow]:
@@ -241,6 +257,7 @@ class Queries:
         self.jobs = JobQueries(engine)
         self.results = ResultQueries(engine)
         self.agreements = AgreementQueries(engine)
+        self.guarantees = GuaranteeQueries(engine)
         self.to_review = ReviewTasks(engine)
         self.adapters = AdapterQueries(engine)
         self.oracle = OracleQueries(engine)

@@ -332,6 +332,33 @@ class Measuring(Table):
     attempts: Mapped[int]
 
 
+class Guarantee(Table):
+    """The guarantee of a job, from when its audit is drawn on.
+
+    What is fixed before the oracle is asked: how many `reviews` the promise is for, how many of them are `ranked`,
+    how many disagreements are `allowed` and `tolerated`, how large the `sample` is, the `free` part of a budget, and
+    `ranks_sha256` of the row numbers in the order of their ranks. Then `cut`, how many of the first ranks keep the
+    adapter's label, and which `claim` it serves; null until the audit is answered. `certificate` is what came of it.
+    """
+
+    __tablename__ = "guarantees"
+    job_id: Mapped[int] = mapped_column(
+        ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    reviews: Mapped[int]
+    ranked: Mapped[int]
+    allowed: Mapped[int]
+    sample: Mapped[int]
+    tolerated: Mapped[int]
+    free: Mapped[int | None]
+    ranks_sha256: Mapped[str]
+    drawn_at: Mapped[float]
+    cut: Mapped[int | None]
+    claim: Mapped[str | None]
+    cut_at: Mapped[float | None]
+    certificate: Mapped[dict[str, Any] | None]
+
+
 class Request(Table):
     """One review the job's oracle is asked about, and why. `batch_id` is the Prompt or Bulk it was packed into.
 
