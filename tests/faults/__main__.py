@@ -239,7 +239,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--minutes", type=float, help="stop after so long; without it all runs are made")
     parser.add_argument(
-        "--only", metavar="WORDS", help="only rows whose name contains one of these, by commas"
+        "--only", metavar="WORDS", help="only runs whose name or row contains one of these, by commas"
     )
     parser.add_argument("--at-once", type=int, default=os.cpu_count() or 1, help="runs at the same time")
     options = parser.parse_args()
@@ -247,7 +247,7 @@ def main() -> int:
     items = [*breaks(), *hunts(), *(item for scenario in SCENARIOS for item in runs_of(scenario))]
     if options.only:
         words = options.only.split(",")
-        items = [item for item in items if any(word in item.row for word in words)]
+        items = [item for item in items if any(word in item.row or word in item.title for word in words)]
     rows: dict[str, Row] = {}
     for item in items:
         rows.setdefault(item.row, Row(item.row)).planned += 1

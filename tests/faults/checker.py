@@ -51,7 +51,7 @@ def check(seen: Seen) -> list[str]:
     found: list[str] = []
     for rule in (
         _labels, _rows, _nothing_open, _money, _leases, _written_once, _corrections, _deleted, _counts, _agreements,
-        _days, _asked, _retry_after, _bulks, _messages, _published,
+        _guarantees, _days, _asked, _retry_after, _bulks, _messages, _published,
     ):  # fmt: skip
         found += rule(seen)
     return found
@@ -90,7 +90,7 @@ def _rows(seen: Seen) -> Iterator[str]:
 _FINAL = """
 SELECT r.job_id, r.row_no, r.error,
   CASE WHEN q.reason IN ('policy', 'fallback') OR j.policy LIKE 'oracle%' THEN o.label
-       WHEN q.reason = 'cascade' THEN coalesce(o.label, a.label)
+       WHEN q.reason IN ('cascade', 'guarantee') THEN coalesce(o.label, a.label)
        ELSE a.label END AS final
 FROM reviews r JOIN jobs j ON j.id = r.job_id AND j.state = 'done'
 LEFT JOIN requests q ON q.job_id = r.job_id AND q.row_no = r.row_no
@@ -250,7 +250,7 @@ def _deleted(seen: Seen) -> Iterator[str]:
             continue
         job_id = event.given["job"]
         for table in ("reviews", "rejects", "labels", "requests", "batches", "corrections", "agreements",
-                      "label_days", "reservations", "measurings"):  # fmt: skip
+                      "label_days", "reservations", "measurings", "guarantees"):  # fmt: skip
             [(count,)] = seen.read(f"SELECT count(*) FROM {table} WHERE job_id = {job_id}")
             if count:
                 yield f"job {job_id} is deleted, and {count} of its {table} are left"
@@ -303,6 +303,31 @@ LEFT JOIN corrections c ON c.job_id = r.job_id AND c.row_no = r.row_no
 LEFT JOIN labels a ON a.job_id = r.job_id AND a.row_no = r.row_no AND a.rater = 'adapter'
 LEFT JOIN ({_FINAL.replace("ORDER BY 1, 2", "")}) f ON f.job_id = r.job_id AND f.row_no = r.row_no
 """
+
+
+def _guarantees(seen: Seen) -> Iterator[str]:
+    """A guarantee that is kept counts what was asked, and the audit is as large as it was fixed."""
+    for job_id, sample, cut, certificate in seen.read(
+        "SELECT g.job_id, g.sample, g.cut, g.certificate FROM guarantees g JOIN jobs j ON j.id = g.job_id "
+        "WHERE j.state = 'done'"
+    ):
+        if cut is None or certificate is None:
+            yield f"job {job_id} is done and has no certificate"
+            continue
+        found = json.loads(certificate) if isinstance(certificate, str) else certificate
+        [(audited, asked)] = seen.read(
+            "SELECT count(CASE WHEN reason = 'guarantee' THEN 1 END), count(*) FROM requests "
+            f"WHERE job_id = {job_id}"
+        )
+        [(alone,)] = seen.read(
+            "SELECT count(*) FROM labels l WHERE l.rater = 'adapter' AND NOT EXISTS (SELECT 1 FROM requests q "
+            f"WHERE q.job_id = l.job_id AND q.row_no = l.row_no) AND l.job_id = {job_id}"
+        )
+        if (audited, asked, alone) != (sample, found["asked"], found["trusted"]) or alone > cut:
+            yield (
+                f"job {job_id}: {sample} were to be audited, {found['asked']} asked about and {found['trusted']} "
+                f"left alone before {cut}; it was {audited}, {asked} and {alone}"
+            )
 
 
 def _days(seen: Seen) -> Iterator[str]:

@@ -11,9 +11,11 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store, adapter_of
+from worker.cli.certify import certificate_lines
 from worker.cli.common import DATE, OVER, format_of, iso, note, open_all, whole_job
 from worker.errors import Invalid, ReportImpossible
 from worker.files.results import RESULT_FORMATS, whole, write_results
+from worker.quality.measured import kept_certificate
 from worker.reviews import Job, dollars
 from worker.store.foreign import write_table
 from worker.store.results import SORTS
@@ -152,7 +154,8 @@ def results(
     adapter_unconfirmed where the oracle was to decide and didn't; `asked` why the oracle was asked at all. A file has
     the same columns whatever the job: `corrected` is 1 where a person gave the gold label, `labelled_at` is UTC. A
     kept column whose name is taken is called file_NAME. Filters can be combined. Memory stays flat, however many rows
-    there are, and no cell of a csv is a formula to a spreadsheet.
+    there are, and no cell of a csv is a formula to a spreadsheet. The certificate of a guarantee follows on stderr,
+    and stands in the metadata of a parquet file.
 
     --to and --table write the same rows into another database, all of them or none.
     """
@@ -193,13 +196,17 @@ def results(
     if chosen == "table":
         rows = ({**row, "cost": None if row["cost"] is None else dollars(row["cost"])} for row in rows)
     target = output if output is not None else sys.stdout
-    count = write_results(rows, columns, format=chosen, target=target, mark=excel)
+    certificate = kept_certificate(store.queries, job)
+    about = {"job_id": job, "name": found.name, "policy": found.policy, "certificate": certificate}
+    count = write_results(rows, columns, format=chosen, target=target, mark=excel, about=about)
     if output is not None:
         note(f"{count:,} {'row' if count == 1 else 'rows'} of job {job} in {output}{'' if count else NONE}.")
     elif not count:
         note(f"No row of job {job} matches.")
     if filters["wrong"] and limit is None:
         _say_by_source(store, job)
+    for line in certificate_lines(certificate):
+        note(line)
 
 
 def _say_by_source(store: Store, job: int) -> None:

@@ -79,12 +79,19 @@ Row = Mapping[str, Any]
 
 
 def write_results(
-    rows: Iterable[Row], columns: Sequence[str], *, format: str, target: TextIO | Path, mark: bool = False
+    rows: Iterable[Row],
+    columns: Sequence[str],
+    *,
+    format: str,
+    target: TextIO | Path,
+    mark: bool = False,
+    about: Mapping[str, Any] | None = None,
 ) -> int:
     """Writes the rows' `columns` and returns how many rows there were. Memory stays flat.
 
     A file gets its name only when it is whole. A column that a row lacks is empty. With `mark` a csv begins with a
-    byte-order mark: Excel takes a csv without one for an encoding of the country, and not for UTF-8.
+    byte-order mark: Excel takes a csv without one for an encoding of the country, and not for UTF-8. A parquet file
+    says in its metadata, under `loracle` as JSON, what the rows are `about`.
 
     Raises:
         OptionInvalid: an unknown format, or parquet to a terminal.
@@ -93,7 +100,7 @@ def write_results(
         raise OptionInvalid(f"There is no format {format!r}. Choose one of {', '.join(RESULT_FORMATS)}.")
     counted = _Counted(rows)
     if format == "parquet":
-        _to_parquet(counted, columns, target)
+        _to_parquet(counted, columns, target, about or {})
     else:
         write: Callable[[Iterable[Row], Sequence[str], TextIO], None] = {
             "table": _write_table,
@@ -220,10 +227,12 @@ def _one_line(text: str) -> str:
 # parquet ---------------------------------------------------------------------------------------------------
 
 
-def _to_parquet(rows: Iterable[Row], columns: Sequence[str], target: TextIO | Path) -> None:
+def _to_parquet(
+    rows: Iterable[Row], columns: Sequence[str], target: TextIO | Path, about: Mapping[str, Any]
+) -> None:
     if isinstance(target, Path):
         with whole(target) as file:
-            _write_parquet(rows, columns, file)
+            _write_parquet(rows, columns, file, about)
         return
     binary = getattr(target, "buffer", None)
     if target.isatty() or binary is None:
@@ -231,20 +240,23 @@ def _to_parquet(rows: Iterable[Row], columns: Sequence[str], target: TextIO | Pa
             "Parquet is binary and can't be shown as text. Write it to a file, such as results.parquet."
         )
     with tempfile.TemporaryFile() as spool:  # a pipe can't tell its position, which parquet needs
-        _write_parquet(rows, columns, spool)
+        _write_parquet(rows, columns, spool, about)
         spool.seek(0)
         target.flush()
         shutil.copyfileobj(spool, binary)
         binary.flush()
 
 
-def _write_parquet(rows: Iterable[Row], columns: Sequence[str], file: IO[bytes]) -> None:
+def _write_parquet(
+    rows: Iterable[Row], columns: Sequence[str], file: IO[bytes], about: Mapping[str, Any]
+) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     times = pa.timestamp("us", tz="UTC")
     types = {name: times if kind == "timestamp" else kind for name, kind in TYPES.items()}
-    schema = pa.schema([(name, types.get(name, "string")) for name in columns])
+    metadata = {"loracle": json.dumps(about)} if about else None
+    schema = pa.schema([(name, types.get(name, "string")) for name in columns], metadata=metadata)
     remaining = iter(rows)
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         while batches := list(itertools.islice(_batches(remaining, schema), ROW_GROUP_ROWS // _BATCH_ROWS)):

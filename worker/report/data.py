@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from worker import __version__
 from worker.agreement.columns import NONE, Raters, gold_count, label_counts, score_counts, sharpest
 from worker.agreement.measure import WHOLE, Measurement
 from worker.policy import Policy
-from worker.quality.measured import agreement_as_it_is
+from worker.quality.measured import agreement_as_it_is, kept_certificate
 from worker.reviews import Job, ScorerIdentity
 from worker.store.adapters import AdapterRow
 from worker.store.queries import CostRow, Queries
@@ -72,7 +73,8 @@ class ReportData:
     `comparisons` are of the whole job, `slices` of parts of it by length or score. `scores` counts the adapter's
     scores by label in `BINS` equal parts of 0 to 1. `labelled_s` is the time from enqueueing to the last label,
     `speed` the labelled reviews per second of it. `agreed_at` is when agreement was measured and kept, None if it was
-    measured for this report.
+    measured for this report. `certificate` is that of a guarantee, by name
+    (`worker.quality.guarantee.Certificate`).
     """
 
     made_at: float
@@ -101,6 +103,7 @@ class ReportData:
     agreed_at: float | None
     texts: int
     disputes: Disputes
+    certificate: Mapping[str, Any] | None
 
     @property
     def over(self) -> bool:
@@ -148,6 +151,7 @@ def read_report(queries: Queries, job_id: int, *, texts: int = 20) -> ReportData
         agreed_at=measured.at,
         texts=texts,
         disputes=_disputes(queries, job_id, raters, texts),
+        certificate=kept_certificate(queries, job_id),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from worker.agreement.cascade import CascadeStatistics
 from worker.agreement.measure import Measurement
@@ -200,9 +201,29 @@ def headlines(data: ReportData) -> list[Headline]:
         if (one := best(data.comparisons, raters)) is not None and not is_repeated(one, data.comparisons)
     ]
     return [
+        *([_certified(data.certificate)] if data.certificate is not None else []),
         *(_headline(one, data.reviews, beside=_adapter_alone(one, data)) for one in chosen),
         *_missing(data, chosen),
     ]
+
+
+def _certified(found: Mapping[str, Any]) -> Headline:
+    """What the guarantee promises, what it rests on, and what it doesn't promise."""
+    end = "is reached" if found["holds"] else "is not reached"
+    unconfirmed = (
+        f" {count(found['unconfirmed'], 'review')} that it left unanswered count as disagreements."
+        if found["unconfirmed"]
+        else ""
+    )
+    return Headline(
+        share(found["certified"]),
+        "Certified",
+        f"With a chance of at least {share(1 - found['delta'])}, at least {share(found['certified'])} of the "
+        f"{count(found['reviews'], 'label')} are the oracle's: the target of {share(found['target'])} {end}. It "
+        f"rests on an audit of {count(found['sample'], 'review')}, in which {count(found['found'])} disagreed; "
+        f"{count(found['trusted'], 'label')} are the adapter's alone.{unconfirmed} It says nothing of single labels "
+        "or parts of the job, and not that the oracle is right.",
+    )
 
 
 def _adapter_alone(one: Measurement, data: ReportData) -> str:

@@ -64,9 +64,14 @@ FILES: Files = {
         *("--route", "decisions", "--max-cost", "0.01"),
     ),
     "bulk.csv": ("--adapter", "stub", "--policy", "oracle", "--bulk", "--max-cost", "0.05"),
+    # Five of six are audited, and the oracle decides of the sixth.
+    "guarantee.csv": (
+        *("--adapter", "stub", "--batch-size", "6", "--policy", "cascade", "--guarantee", "0.9"),
+        *("--route", "decisions", "--max-cost", "0.01"),
+    ),
 }  # fmt: skip
 """The files, and how they are enqueued. `plain.csv` has two reviews corrected; the job of `short.csv` is deleted."""
-STORIES = ("short", "plain", "cascade", "bulk")
+STORIES = ("short", "plain", "cascade", "bulk", "guarantee")
 """Of every point of each: a job alone, so that a trial is short."""
 SETS: Mapping[str, Files] = {
     "all": FILES,
@@ -105,7 +110,8 @@ class Life:
 
 def write_files(folder: Path) -> None:
     """The files of the fixed job, gold labels and corrections included."""
-    for name, count in (("short.csv", 2), ("plain.csv", 4), ("cascade.csv", 6), ("bulk.csv", 3)):
+    sizes = {"short.csv": 2, "plain.csv": 4, "cascade.csv": 6, "bulk.csv": 3, "guarantee.csv": 6}
+    for name, count in sizes.items():
         lines = ["text,label"]
         for number in range(1, count + 1):
             feeling = ("good", "bad")[number % 2]

@@ -164,8 +164,8 @@ class Place:
 FAILING = {"poison": frozenset({(1, 2)})}
 """The rows that can have no label."""
 KNOWN_FILES = {
-    "poison.csv", "short.csv", "plain.csv", "cascade.csv", "bulk.csv", "corrections.csv", "history.jsonl",
-    "trail", "said", "loracle.db", "loracle.db-wal", "loracle.db-shm",
+    "poison.csv", "short.csv", "plain.csv", "cascade.csv", "bulk.csv", "guarantee.csv", "corrections.csv",
+    "history.jsonl", "trail", "said", "loracle.db", "loracle.db-wal", "loracle.db-shm",
 }  # fmt: skip
 
 
