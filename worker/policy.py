@@ -22,8 +22,8 @@ DELTA = 0.05
 """How often a guarantee may fail."""
 
 _TEXT = re.compile(
-    r"(\w+)(?: --below (\S+))?(?: --guarantee (\S+) --delta (\S+)(?: --label-budget (\d+))?)?"
-    r"(?: --audit (\S+))?(?: --audit-seed (-?\d+))?"
+    r"(\w+)(?: --below (\S+))?(?: --guarantee (?P<guarantee>\S+) --delta (\S+)(?: --label-budget (\d+))?)?"
+    r"(?: --audit (?P<audit>\S+))?(?: --audit-seed (?P<seed>-?\d+))?"
 )
 
 
@@ -96,7 +96,8 @@ class Policy:
             OptionInvalid: it is no policy.
         """
         found = _TEXT.fullmatch(text)
-        if found is None or found[1] not in KINDS:
+        drawn = found is not None and (found["guarantee"] or found["audit"]) is not None
+        if found is None or found[1] not in KINDS or drawn != (found["seed"] is not None):
             raise OptionInvalid(f"'{text}' is no policy. Choose one of {', '.join(KINDS)}.")
         below, guarantee, delta, budget, audit, seed = found.groups()[1:]
         return cls(

@@ -276,8 +276,8 @@ def downgrade() -> None:
         op.execute(f"DROP VIEW {view}")
     for table in (
         "worker_faults", "reservations", "requests", "labels", "corrections", "bulks", "reviews", "rejects",
-        "measurings", "guarantees", "batches", "label_days", "agreements", "deleted_jobs", "jobs", "activations", "scorers",
-        "adapters",
+        "measurings", "guarantees", "batches", "label_days", "agreements", "deleted_jobs", "jobs", "activations",
+        "scorers", "adapters",
     ):  # fmt: skip
         op.drop_table(table)
 

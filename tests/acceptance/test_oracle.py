@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.acceptance.conftest import Loracle, left_behind
@@ -88,6 +89,48 @@ def test_a_cascade_asks_about_what_the_adapter_is_unsure_of(oracle: Loracle, ser
     assert own["asked"] == pytest.approx(found["sources"]["oracle"] / 41)
     story = oracle("status", "1").stdout
     assert "policy   cascade --below 0.8 --audit 0.5" in story
+
+
+def test_a_guarantee_is_kept_certified_shown_and_worked_out_again(
+    oracle: Loracle, server: FakeOpenAI, tmp_path: Path
+) -> None:
+    options = ("--policy", "cascade", "--guarantee", "0.8", "--route", "decisions")
+    planned = oracle("plan", "reviews.csv", *options)
+    assert planned.returncode == 0, planned.stderr
+    assert "The audit takes 18 labels" in planned.stderr
+    assert server.calls == []
+    done = oracle("run", "reviews.csv", *options, "--max-cost", "0.1")
+    assert done.returncode == 0, done.stderr
+    assert "the target of 80.00% is reached" in done.stdout
+    found = report(oracle("certify", "1", "--json"))
+    assert (found["holds"], found["borne_out"], found["against"]) == (True, True, [])
+    assert (found["target"], found["delta"], found["reviews"], found["sample"]) == (0.8, 0.05, 41, 18)
+    assert found["asked"] + found["trusted"] == 41
+    # The stub knows nothing: to keep the promise it takes more than the audit.
+    assert found["asked"] > found["sample"]
+    texts = {text for call in server.calls for text in call.texts}
+    assert found["asked"] - 1 <= len(texts) <= found["asked"]
+    assert report(oracle("status", "1", "--json"))["certificate"]["certified"] == found["certified"]
+    exported = oracle("results", "1", "-o", "labels.parquet")
+    assert "the target of 80.00% is reached" in exported.stderr
+    metadata = pq.read_schema(tmp_path / "labels.parquet").metadata
+    assert json.loads(metadata[b"loracle"])["certificate"]["certified"] == found["certified"]
+    assert oracle("report", "1").returncode == 0
+    page = (tmp_path / "report-1.html").read_text()
+    assert "Certified" in page
+    assert "not that the oracle is right" in page
+    # The promise, by labels that only this test has asked for.
+    rows = [json.loads(line) for line in oracle("results", "1", "--json").stdout.splitlines()]
+    right = [rule_label(text, LABELS)[0] for text in [*TEXTS, TEXTS[0]]]
+    wrong = sum(row["label"] != label for row, label in zip(rows, right, strict=True))
+    assert wrong <= found["left"]
+
+
+def test_what_has_no_guarantee_isnt_certified(oracle: Loracle) -> None:
+    assert report(oracle("run", "reviews.csv", "--json"))["certificate"] is None
+    refused = oracle("certify", "1")
+    assert refused.returncode == 2
+    assert "job 1 has no guarantee: its policy is adapter" in refused.stderr
 
 
 def test_the_oracle_decides_reviews_in_other_languages(

@@ -66,8 +66,19 @@ def test_a_policy_is_read_as_it_was_written(below: float, audit: float, seed: in
     for policy in (
         Policy("cascade", below=below, audit=audit, audit_seed=seed if audit else 0),
         Policy("fallback", audit=audit, audit_seed=seed if audit else 0),
+        Policy("cascade", guarantee=below, delta=0.01, audit_seed=seed),
+        Policy("cascade", guarantee=below, label_budget=abs(seed) + 1, audit_seed=seed),
     ):
         assert Policy.parse(str(policy)) == policy
+
+
+def test_with_a_guarantee_nothing_is_asked_because_of_a_score() -> None:
+    policy = Policy("cascade", guarantee=0.95)
+    assert policy.has_sample
+    assert not Policy("cascade", below=0.9).has_sample
+    assert policy.requests(7, SCORED) == [
+        (row, reason) for row, reason in Policy("fallback").requests(7, SCORED) if reason == "fallback"
+    ]
 
 
 def test_the_default_is_written_as_before_there_were_policies() -> None:

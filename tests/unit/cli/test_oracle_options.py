@@ -14,6 +14,13 @@ from worker.cli import main
     [
         (("--policy", "cascade"), "--below P"),
         (("--below", "0.5"), "--below"),
+        (("--policy", "cascade", "--below", "0.5", "--guarantee", "0.9"), "one of them"),
+        (("--policy", "adapter", "--guarantee", "0.9"), "--guarantee SHARE"),
+        (("--policy", "cascade", "--guarantee", "95"), "at most 1, not 95"),
+        (("--policy", "cascade", "--guarantee", "0.9", "--audit", "0.1"), "an audit of its own"),
+        (("--policy", "cascade", "--guarantee", "0.9", "--delta", "0"), "chance between 0 and 1"),
+        (("--policy", "cascade", "--below", "0.5", "--label-budget", "9"), "belong to --guarantee"),
+        (("--policy", "cascade", "--guarantee", "0.9", "--label-budget", "0"), "1 or more, not 0"),
         (("--policy", "cascade", "--below", "1.5"), "at most 1"),
         (("--audit", "2"), "share between 0 and 1"),
         (("--model", "gpt-6-luna"), "--policy adapter never asks"),
