@@ -270,6 +270,8 @@ def test_a_job_whose_audit_alone_exceeds_the_label_budget_is_stopped_before_anyt
     assert job.error is not None
     assert "takes 68 labels" in job.error
     assert answer_all(ledger) == 0
+    # It is over, and so it was measured at once.
+    assert job.measured_at is not None
 
 
 def test_a_budget_that_cant_bear_what_is_behind_the_cut_stops_the_job_first_and_more_goes_on(

@@ -84,6 +84,8 @@ def measure_due(token: str, *, ledger: Ledger, queries: Queries, claimed: int | 
             job = queries.jobs.get(job_id)
             if job.state == "running" and Policy.parse(job.policy).guarantee is not None:
                 take_step(job, ledger=ledger, queries=queries, token=token)
+                # Of a job that was stopped instead; else the step has used it up.
+                ledger.agreements.release(token, counts=False)
             else:
                 _save(job_id, ledger=ledger, queries=queries, token=token)
         except Transient:

@@ -108,6 +108,16 @@ def methods(data: ReportData) -> list[Method]:
                 "come out far too low.",
             )
         )
+    if data.certificate is not None:
+        found.append(
+            Method(
+                "certificate",
+                "Reviews are ranked by score, equals by a seeded hash, before the oracle is asked. A simple random "
+                "sample is labelled by it; the cut lies at the audited disagreement from which on more than the "
+                "allowed ones may be left, by the hypergeometric distribution. Nothing is assumed of the scores. "
+                "`loracle certify` works it out again.",
+            )
+        )
     if "many" in kinds:
         found.append(
             Method(
