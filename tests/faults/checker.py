@@ -331,12 +331,13 @@ def _guarantees(seen: Seen) -> Iterator[str]:
 
 
 def _days(seen: Seen) -> Iterator[str]:
-    """The kept counts of final labels are those of the labels."""
+    """The kept counts of a job that is done are those of its final labels."""
     finals = Counter((job_id, final) for job_id, _, _, final in seen.read(_FINAL) if final is not None)
     kept = {
         (job_id, label): n
         for job_id, label, n in seen.read(
-            "SELECT job_id, label, sum(n) FROM label_days GROUP BY job_id, label"
+            "SELECT d.job_id, d.label, sum(d.n) FROM label_days d "
+            "JOIN jobs j ON j.id = d.job_id AND j.state = 'done' GROUP BY d.job_id, d.label"
         )
     }
     for job_id, label in finals.keys() | kept.keys():
