@@ -14,7 +14,7 @@ PARALLEL := -n $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN)))) --maxproces
 # Where it is set, every process of every test compiles our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-oracle check unit test lint bench bench-gpu faults report-check clean
+.PHONY: demo demo-oracle check unit test lint bench bench-gpu simulate faults report-check clean
 
 demo: $(VENV)/ready
 	LORACLE_HOME=$(DEMO_HOME) $(BIN)/loracle run worker/data/sample_reviews.csv
@@ -51,6 +51,10 @@ bench: $(VENV)/ready
 # One card, nine minutes, one table. A part: make bench-gpu GPU="--only score,train".
 bench-gpu: $(VENV)/ready
 	$(BIN)/python -m tests.benchmarks.gpu $(GPU)
+
+# How often the guarantee holds and what it takes, beside other rules: half an hour. A part: SIMULATE="--sizes 10000".
+simulate: $(VENV)/ready
+	$(BIN)/python -m tests.benchmarks.simulate $(SIMULATE)
 
 # Hours; goes on where it was interrupted. For half an hour: make faults FAULTS_MINUTES=30. A part: FAULTS="--only Redis".
 faults: $(VENV)/ready

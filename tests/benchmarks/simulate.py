@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,19 +111,17 @@ def replay(
     return list(cells.values())
 
 
-def cells(runs: int, only: str | None) -> Iterator[Cell]:
-    """All of them, as they are done."""
+def cells(runs: int, sizes: Sequence[int]) -> Iterator[Cell]:
+    """Those of these sizes, as they are done, and those of the job."""
     for place, size in enumerate(SIZES):
-        for kind in KINDS:
-            if only and only not in f"{kind} {size}":
-                continue
+        for kind in KINDS if size in sizes else ():
             scores, agree = made_up(kind, size, np.random.default_rng(size))
             yield from replay(
                 kind, 0.95, scores, lambda one, agree=agree: one.random(len(agree)) > agree, runs,
                 seed=10 * place + KINDS.index(kind),
             )  # fmt: skip
     job = os.environ.get("LORACLE_SIMULATE_JOB")
-    if job and not only:
+    if job:
         raters = Queries(make_engine(read_settings().database)).raters(int(job))
         known = (raters.gold != NONE) & (raters.adapter != NONE)
         order = np.argsort(-raters.adapter_score[known], kind="stable")
@@ -177,12 +175,12 @@ def draw(found: list[Cell], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.simulate", description=__doc__)
     parser.add_argument("--runs", type=int, default=1_000)
-    parser.add_argument("--only", help="only cells with this in kind and size")
+    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="of made-up jobs")
     parser.add_argument("--out", type=Path, help="a folder for guarantee.md and guarantee.png")
     options = parser.parse_args()
     found: list[Cell] = []
     began = time.monotonic()
-    for cell in cells(options.runs, options.only):
+    for cell in cells(options.runs, options.sizes):
         found.append(cell)
         sys.stderr.write(f"{time.monotonic() - began:6.0f} s  {table([cell]).splitlines()[-1]}\n")
         sys.stderr.flush()
