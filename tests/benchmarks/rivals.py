@@ -20,7 +20,7 @@ STEP = 10
 MOST_LOOKED_AT = 20_000
 
 
-def trust_the_score(scores: NDArray[np.float64], differs: Flags, target: float) -> Flags:
+def trust_the_score(scores: NDArray[np.float64], target: float) -> Flags:
     """No audit: the scores are taken for the chances that the oracle agrees."""
     expected = np.cumsum(1 - scores)
     trusted = int(np.searchsorted(expected, (1 - target) * len(scores), side="right"))

@@ -1,7 +1,7 @@
 """`make simulate`: how often the guarantee of a cascade holds, and what it takes, against other rules.
 
 Made-up scores of three kinds at three sizes, for an adapter with which the oracle agrees on 92 % of the reviews; and
-the real scores of a job on IMDB's test set (LORACLE_SIMULATE_JOB and its database), with an oracle that is gold but
+the real scores of a job with gold labels and two labels (LORACLE_SIMULATE_JOB), with an oracle that is gold but
 for 4 % of noise. Every cell is replayed, each time with another oracle and another audit.
 """
 
@@ -102,7 +102,7 @@ def replay(
         differs = oracle(generator)
         found = (
             ours(differs, target, generator),
-            rivals.trust_the_score(scores, differs, target),
+            rivals.trust_the_score(scores, target),
             rivals.normal_bound(differs, target, DELTA, sample, generator),
             rivals.bargain(differs, target, DELTA, generator),
         )
@@ -128,7 +128,7 @@ def cells(runs: int, sizes: Sequence[int]) -> Iterator[Cell]:
         wrong = (raters.gold != raters.adapter)[known][order]
         for target in (0.95, 0.97):
             yield from replay(
-                "IMDB's test set", target, raters.adapter_score[known][order],
+                f"of job {job}", target, raters.adapter_score[known][order],
                 # With two labels a noisy oracle says the other one.
                 lambda one: wrong ^ (one.random(len(wrong)) < NOISE), runs, seed=100,
             )  # fmt: skip

@@ -14,7 +14,7 @@ from tests.contract.enqueued import STUB, spec, sql
 from worker.agreement import guarantee
 from worker.agreement.columns import NONE
 from worker.policy import Policy
-from worker.quality.guarantee import certify, refutations
+from worker.quality.guarantee import certify, refutations, sentences
 from worker.quality.measured import measure_due
 from worker.reviews import Answer, Failure, Money, Review, Score
 from worker.store.agreements import MEASURE_ATTEMPTS
@@ -295,6 +295,60 @@ def test_a_budget_that_cant_bear_what_is_behind_the_cut_stops_the_job_first_and_
     assert state(queries, job_id) == "done"
 
 
+def test_who_measures_a_job_that_is_still_scored_takes_no_step_and_gives_up_nothing(
+    ledger: Ledger, queries: Queries
+) -> None:
+    made = replace(
+        spec(ledger, batch_size=4),
+        policy="cascade --guarantee 0.9 --delta 0.05 --audit-seed 4",
+        oracle_id=ledger.scorers.register(ORACLE),
+    )
+    job, _ = ledger.jobs.open(made)
+    reviews = [Review(row_no, f"review {row_no}") for row_no in range(1, 9)]
+    ledger.jobs.append(job.id, reviews, batches=[reviews[:4], reviews[4:]])
+    ledger.jobs.seal(job.id)
+    # `loracle agreement JOB --now`, which was killed.
+    ledger.agreements.release(ledger.agreements.begin(job.id))
+    step(ledger, queries)
+    assert queries.guarantees.of(job.id) is None
+    assert not ledger.guarantees.draw(
+        job.id, guarantee.terms(8, 8, target=0.9, delta=0.05), "", [1], token=ledger.agreements.begin(job.id)
+    )
+    ledger.guarantees.give_up(job.id, "no")
+    assert state(queries, job.id) == "running"
+
+
+def test_a_job_of_which_the_oracle_decides_everything_anyway_is_certified_as_a_whole(
+    ledger: Ledger, queries: Queries
+) -> None:
+    job_id = score_all(ledger, "cascade --guarantee 0.9 --delta 0.05 --audit-seed 4", foreign=COUNT)
+    assert answer_all(ledger) == COUNT
+    for _ in range(2):
+        step(ledger, queries)
+        ledger.publishing.sweep("openai", queue_empty=True)
+    assert state(queries, job_id) == "done"
+    step(ledger, queries)
+    kept = queries.guarantees.of(job_id)
+    assert kept is not None
+    assert kept.certificate is not None
+    assert (kept.terms.ranked, kept.certificate["left"], kept.certificate["certified"]) == (0, 0, 1.0)
+
+
+def test_what_people_read_is_rounded_to_no_more_than_is_promised() -> None:
+    found = {
+        "target": 0.95, "delta": 0.001, "reviews": 20_001, "sample": 900, "tolerated": 3, "found": 4,
+        "trusted": 9, "asked": 7, "unconfirmed": 2, "unlabelled": 0, "left": 1, "claim": "target",
+        "certified": 0.949998, "holds": False,
+    }  # fmt: skip
+    first, *others = sentences(found)
+    assert first == (
+        "With a chance of 99.9%, at least 94.99% of 20,001 labels are the oracle's: the target of 95.00% is not "
+        "reached."
+    )
+    assert any("2 have no answer" in one for one in others)
+    assert not any("without a label" in one for one in others)
+
+
 def test_a_step_that_nobody_comes_to_an_end_with_stops_the_job(
     ledger: Ledger, queries: Queries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,6 +365,8 @@ def test_a_step_that_nobody_comes_to_an_end_with_stops_the_job(
     assert job.state == "stopped"
     assert job.error is not None
     assert "couldn't be worked out in 3 attempts: ValueError" in job.error
+    # It is over now, and measured as such.
+    assert job.measured_at is not None
     monkeypatch.undo()
     ledger.jobs.retry(job_id)
     ledger.jobs.complete(job_id)

@@ -228,6 +228,7 @@ def _of_seed(scenario: Scenario, seed: int, places: Places) -> Struck:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     except Exception:
+        # Whatever it is, it is looked into there.
         say(f"what it left is in {folder}")
         raise
     shutil.rmtree(folder, ignore_errors=True)
@@ -276,7 +277,8 @@ def main() -> int:
     text = page(about, list(rows.values()))
     sys.stdout.write(text)
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{datetime.now(UTC):%Y-%m-%d}.md").write_text(text)
+    # With the time: a part that is tried replaces nothing that was tried before.
+    (RESULTS / f"{datetime.now(UTC):%Y-%m-%d-%H%M}.md").write_text(text)
     return 1 if any(row.failures for row in rows.values()) else 0
 
 

@@ -64,7 +64,8 @@ def terms(
     """
     allowed = max(-1, math.floor((1 - target) * reviews + ROUNDING) - unconfirmed)
     sample = min(ranked, math.ceil(1.5 * ranked ** (2 / 3)))
-    delta = _share(delta, label_budget)
+    if label_budget is not None:
+        delta /= 2
     return Terms(
         reviews,
         ranked,
@@ -73,10 +74,6 @@ def terms(
         _tolerated(allowed, sample, ranked, delta),
         None if label_budget is None else _free(ranked, sample, label_budget),
     )
-
-
-def _share(delta: float, label_budget: int | None) -> float:
-    return delta if label_budget is None else delta / 2
 
 
 def _tolerated(allowed: int, sample: int, ranked: int, delta: float) -> int:

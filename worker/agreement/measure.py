@@ -108,9 +108,10 @@ def _against_gold(raters: Raters, policy: Policy, job_id: int) -> list[Measureme
     if policy.kind == "oracle":
         found += _sliced(raters, Pair("gold", "oracle", "all"), everyone, None)
     elif policy.has_sample:
-        # In a cascade the oracle answers for the adapter where that can't, and the draw is of those too.
-        drawn_of = by_adapter | by_oracle if policy.kind == "cascade" else by_adapter
-        population = gold & (_ranked(raters) if policy.guarantee is not None else drawn_of)
+        population = gold & _ranked(raters) if policy.guarantee is not None else gold & by_adapter
+        if policy.audit and policy.kind == "cascade":
+            # Here the oracle answers for the adapter where that can't, and the draw is of those too.
+            population = gold & (by_adapter | by_oracle)
         found += _sliced(raters, Pair("gold", "oracle", "audit"), audited(raters, policy, job_id), population)
     if policy.has_sample:
         drawn = uniform_audit(raters, policy, job_id)

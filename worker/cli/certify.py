@@ -16,7 +16,7 @@ from worker.errors import Invalid, JobStateInvalid
 from worker.jobs.enqueue import Source
 from worker.policy import Policy
 from worker.quality.guarantee import certify as make_certificate
-from worker.quality.guarantee import refutations
+from worker.quality.guarantee import refutations, sentences
 from worker.reviews import Job, Review, Score
 from worker.scorers import Scorer
 
@@ -28,36 +28,18 @@ def certificate_lines(found: Mapping[str, Any] | None) -> list[str]:
     """A certificate for people; nothing without one."""
     if found is None:
         return []
-    end = "is reached" if found["holds"] else "is NOT reached"
-    lines = [
-        f"certified     at least {found['certified']:.2%} of {found['reviews']:,} labels are the oracle's, with a "
-        f"chance of {1 - found['delta']:.0%}: the target of {found['target']:.2%} {end}",
-        f"              the audit of {found['sample']:,} found {found['found']:,} disagreements; "
-        f"{found['trusted']:,} labels are the adapter's alone, the oracle was asked about {found['asked']:,} "
-        f"({found['asked'] / max(1, found['reviews'] + found['unlabelled']):.1%})",
-    ]
-    if found["unconfirmed"]:
-        lines.append(
-            f"              {found['unconfirmed']:,} that it left unanswered count as disagreements: `loracle retry` "
-            "asks again"
-        )
-    if found["unlabelled"]:
-        lines.append(f"              {found['unlabelled']:,} reviews without a label have no part in it")
-    lines.append("              it says how far the labels are the oracle's, not that the oracle is right")
-    return lines
+    first, *others = sentences(found)
+    return [f"certified    {first}", *(f"             {one}" for one in others)]
 
 
-def step_line(store: Store, job: Job) -> str | None:
-    """Where the guarantee of a job stands that is not over; None of a job without one."""
-    policy = Policy.parse(job.policy)
-    if policy.guarantee is None:
-        return None
+def where_it_stands(store: Store, job: Job) -> str:
+    """How far the guarantee of a job is that isn't certified yet."""
     drawn = store.queries.guarantees.of(job.id)
     if drawn is None:
-        return "guarantee     its audit is drawn once all reviews are scored"
+        return "its audit is drawn once all reviews are scored"
     if drawn.cut is None:
-        return f"guarantee     the oracle labels the audit, {drawn.terms.sample:,} reviews"
-    return "guarantee     the audit is answered; the oracle decides the least sure reviews"
+        return f"the oracle labels the audit, {drawn.terms.sample:,} reviews"
+    return "the audit is answered; the oracle decides the least sure reviews"
 
 
 @click.command()
@@ -70,8 +52,8 @@ def certify(job: int, as_json: bool) -> int:
     oracle was asked. Exit code 1 if the target isn't reached, or the labels don't bear out what was kept.
 
     With a chance of at least 1 - delta, the final labels are the oracle's on at least the certified share of the
-    reviews. That holds for any adapter, and for this job as a whole: not for each label, not for parts of it, and not
-    for its truth. It presumes that the oracle would have answered the same at another time.
+    reviews. That holds for any adapter, and for the job as a whole: not for single labels, not for parts of the job.
+    It doesn't say that the oracle is right. An oracle that answers differently each time is taken at its first word.
     """
     _, store = open_all()
     found = whole_job(store, job)
@@ -82,10 +64,8 @@ def certify(job: int, as_json: bool) -> int:
     raters = store.queries.raters(job)
     certificate = None if drawn is None else make_certificate(raters, policy, job, drawn)
     if drawn is None or certificate is None:
-        said = step_line(store, found) or ""
-        raise JobStateInvalid(
-            f"job {job} is {found.state} and isn't certified yet: {said.split('  ')[-1].strip()}."
-        )
+        why = found.error or where_it_stands(store, found)
+        raise JobStateInvalid(f"job {job} is {found.state} and isn't certified yet: {why.rstrip('.')}.")
     against = refutations(raters, policy, job, drawn)
     if as_json:
         echo_json({"job_id": job, **certificate.to_json(), "borne_out": not against, "against": against})
@@ -94,7 +74,7 @@ def certify(job: int, as_json: bool) -> int:
         for line in certificate_lines(certificate.to_json()):
             click.echo(f"  {line}")
         if not against:
-            click.echo("  The labels bear it out: same ranks, same audit, same cut.")
+            click.echo("  The labels bear it out: the ranks, the audit and the cut follow from them.")
     for one in against:
         note(f"The labels don't bear it out: {one}.")
     return 0 if certificate.holds and not against else 1

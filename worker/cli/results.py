@@ -205,7 +205,7 @@ def results(
         note(f"No row of job {job} matches.")
     if filters["wrong"] and limit is None:
         _say_by_source(store, job)
-    for line in certificate_lines(certificate):
+    for line in certificate_lines(certificate)[:1]:
         note(line)
 
 

@@ -11,7 +11,7 @@ import click
 
 from worker.bootstrap import Store, worker_name
 from worker.cli.agreement import agreement_lines
-from worker.cli.certify import certificate_lines, step_line
+from worker.cli.certify import certificate_lines, where_it_stands
 from worker.cli.common import OVER, bulk_words, echo_json, json_option, left_out, open_all
 from worker.errors import BrokerUnreachable, HostUnfit
 from worker.files.languages import Languages
@@ -74,7 +74,8 @@ def _report(settings: Settings, store: Store, job_id: int) -> dict[str, Any]:
     over = job.state in OVER
     report["oracle"] = oracle
     report.update(summarise_agreement(_agreement(store, job)))
-    report["guarantee"] = None if over else step_line(store, job)
+    has_guarantee = Policy.parse(job.policy).guarantee is not None
+    report["guarantee"] = where_it_stands(store, job) if has_guarantee and not over else None
     report["certificate"] = kept_certificate(store.queries, job.id)
     faults = [] if over else faults_online(settings, store, job.adapter_id)
     report["unfit_workers"] = [{"worker": fault.worker, "reason": reason(fault)} for fault in faults]
@@ -132,11 +133,9 @@ def _waiting_for(settings: Settings, at: Progress, faults: Sequence[Fault]) -> s
     if not running and not at.batches.get("queued"):
         if at.open_requests:
             return None
-        if at.job.state == "running" and at.job.oracle_error is None:
-            # Nothing is open and it isn't done: a step of its guarantee is to be taken, which a worker does.
-            if has_no_queue(settings):
-                return "no worker runs on this machine to take the next step of its guarantee: start `loracle worker`"
-            return None
+        if Policy.parse(at.job.policy).guarantee is not None and has_no_queue(settings):
+            # What the oracle is asked next a worker finds out.
+            return "no worker runs on this machine: start `loracle worker`"
         return (
             "the file is still being read, and what was read is scored" if at.job.state == "reading" else None
         )
@@ -193,7 +192,7 @@ def _print(report: dict[str, Any]) -> None:
     for line in (*agreement_lines(report), *certificate_lines(report["certificate"])):
         click.echo(f"  {line}")
     if report["guarantee"]:
-        click.echo(f"  {report['guarantee']}")
+        click.echo(f"  guarantee {report['guarantee']}")
     if report["oracle"]:
         print_oracle(report["oracle"], report["policy"])
     if report["oracle_waiting_for"]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -187,6 +189,28 @@ class Certificate:
     def to_json(self) -> dict[str, Any]:
         """By name."""
         return {**asdict(self), "holds": self.holds}
+
+
+def sentences(found: Mapping[str, Any]) -> list[str]:
+    """A certificate (`Certificate.to_json`) for people: what it promises, what that rests on, and what it doesn't."""
+    end = "is reached" if found["holds"] else "is not reached"
+    # Rounded down: what is promised is no less.
+    certified = math.floor(1e4 * found["certified"] + 1e-6) / 1e4
+    said = [
+        f"With a chance of {100 * (1 - found['delta']):.6g}%, at least {certified:.2%} of {found['reviews']:,} "
+        f"labels are the oracle's: the target of {found['target']:.2%} {end}.",
+        f"The audit of {found['sample']:,} found {found['found']:,} disagreements; the oracle was asked about "
+        f"{found['asked']:,} reviews, and {found['trusted']:,} labels are the adapter's alone.",
+    ]
+    if found["unconfirmed"]:
+        said.append(
+            f"Of those asked about, {found['unconfirmed']:,} have no answer and count as disagreements: "
+            "`loracle retry` asks again."
+        )
+    if found["unlabelled"]:
+        said.append(f"{found['unlabelled']:,} reviews without a label have no part in it.")
+    said.append("It says nothing of single labels or parts of the job, and not that the oracle is right.")
+    return said
 
 
 def certify(raters: Raters, policy: Policy, job_id: int, drawn: Drawn) -> Certificate | None:

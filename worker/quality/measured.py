@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 from worker.agreement.columns import label_counts
 from worker.agreement.intervals import UNDEFINED
 from worker.agreement.measure import WHOLE, Measurement, measure
-from worker.errors import JobUnknown, Transient
+from worker.errors import Transient
 from worker.policy import Policy
 from worker.quality.guarantee import certify, take_step
 from worker.reviews import Job
@@ -81,9 +80,8 @@ def measure_due(token: str, *, ledger: Ledger, queries: Queries, claimed: int | 
     job_id = ledger.agreements.claim(token) if claimed is None else claimed
     while job_id is not None:
         try:
-            job = queries.jobs.get(job_id)
-            if job.state == "running" and Policy.parse(job.policy).guarantee is not None:
-                take_step(job, ledger=ledger, queries=queries, token=token)
+            if queries.guarantees.awaits_step(job_id):
+                take_step(queries.jobs.get(job_id), ledger=ledger, queries=queries, token=token)
                 # Of a job that was stopped instead; else the step has used it up.
                 ledger.agreements.release(token, counts=False)
             else:
@@ -113,8 +111,9 @@ def failed_to_measure(job_id: int, reason: str, attempts: int, *, ledger: Ledger
         reason,
         job_id,
     )
-    with contextlib.suppress(JobUnknown):
-        ledger.jobs.stop(job_id, f"its guarantee couldn't be worked out in {attempts} attempts: {reason}")
+    ledger.guarantees.give_up(
+        job_id, f"its guarantee couldn't be worked out in {attempts} attempts: {reason}"
+    )
 
 
 def _save(job_id: int, *, ledger: Ledger, queries: Queries, token: str) -> None:

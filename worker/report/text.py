@@ -9,6 +9,7 @@ from typing import Any
 from worker.agreement.cascade import CascadeStatistics
 from worker.agreement.measure import Measurement
 from worker.files.languages import Languages
+from worker.quality.guarantee import sentences
 from worker.report.data import ReportData
 from worker.report.words import (
     RATERS,
@@ -208,22 +209,7 @@ def headlines(data: ReportData) -> list[Headline]:
 
 
 def _certified(found: Mapping[str, Any]) -> Headline:
-    """What the guarantee promises, what it rests on, and what it doesn't promise."""
-    end = "is reached" if found["holds"] else "is not reached"
-    unconfirmed = (
-        f" {count(found['unconfirmed'], 'review')} that it left unanswered count as disagreements."
-        if found["unconfirmed"]
-        else ""
-    )
-    return Headline(
-        share(found["certified"]),
-        "Certified",
-        f"With a chance of at least {share(1 - found['delta'])}, at least {share(found['certified'])} of the "
-        f"{count(found['reviews'], 'label')} are the oracle's: the target of {share(found['target'])} {end}. It "
-        f"rests on an audit of {count(found['sample'], 'review')}, in which {count(found['found'])} disagreed; "
-        f"{count(found['trusted'], 'label')} are the adapter's alone.{unconfirmed} It says nothing of single labels "
-        "or parts of the job, and not that the oracle is right.",
-    )
+    return Headline(share(found["certified"]), "Certified", " ".join(sentences(found)))
 
 
 def _adapter_alone(one: Measurement, data: ReportData) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, delete, insert, select, update
 
 from worker.agreement.guarantee import Terms
-from worker.policy import Policy, RequestReason
-from worker.store.agreements import due_now
-from worker.store.engine import now, reads, write
+from worker.policy import Policy
+from worker.store.agreements import due_now, measure_anew
+from worker.store.engine import now, reads, writes
+from worker.store.job_rows import nothing_open
 from worker.store.requests import insert_requests
 from worker.store.tables import Guarantee, Job, Measuring
 
@@ -35,9 +36,8 @@ def read_guarantee(connection: Connection, job_id: int) -> Drawn | None:
     row = connection.execute(select(table).where(Guarantee.job_id == job_id)).mappings().one_or_none()
     if row is None:
         return None
-    names = ("reviews", "ranked", "allowed", "sample", "tolerated", "free")
     return Drawn(
-        Terms(**{name: row[name] for name in names}),
+        Terms(**{field.name: row[field.name] for field in fields(Terms)}),
         row["ranks_sha256"],
         row["cut"],
         row["claim"],
@@ -45,15 +45,32 @@ def read_guarantee(connection: Connection, job_id: int) -> Drawn | None:
     )
 
 
-def next_step_is_due(connection: Connection, job_id: int, policy: str) -> bool:
-    """Whether a job of which nothing is open has a guarantee and hasn't its cut yet; then the step is due now."""
+def lacks_cut(connection: Connection, job_id: int, policy: str) -> bool:
+    """Whether a job of this policy has a guarantee, and its cut isn't chosen yet."""
     if Policy.parse(policy).guarantee is None:
         return False
     drawn = read_guarantee(connection, job_id)
-    if drawn is not None and drawn.cut is not None:
-        return False
-    due_now(connection, job_id)
-    return True
+    return drawn is None or drawn.cut is None
+
+
+def awaits_step(connection: Connection, job_id: int) -> bool:
+    """Whether nothing of the job is open and a step of its guarantee is to be taken."""
+    job = connection.execute(_through(job_id)).one_or_none()
+    return job is not None and lacks_cut(connection, job_id, job.policy)
+
+
+def await_next_step(connection: Connection, job_id: int) -> bool:
+    """`awaits_step`, and from now on the step is due."""
+    awaits = awaits_step(connection, job_id)
+    if awaits:
+        due_now(connection, job_id)
+    return awaits
+
+
+def _through(job_id: int) -> Any:
+    return select(Job.policy, Job.oracle_id).where(
+        Job.id == job_id, Job.oracle_error.is_(None), *nothing_open()
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +84,11 @@ class GuaranteeQueries:
         """None before its audit is drawn, and of a job without one."""
         return read_guarantee(connection, job_id)
 
+    @reads
+    def awaits_step(self, connection: Connection, job_id: int) -> bool:
+        """Whether nothing of the job is open and a step of its guarantee is to be taken."""
+        return awaits_step(connection, job_id)
+
 
 @dataclass(frozen=True, slots=True)
 class Guarantees:
@@ -74,69 +96,64 @@ class Guarantees:
 
     engine: Engine
 
-    def draw(self, job_id: int, terms: Terms, ranks_sha256: str, rows: Sequence[int], *, token: str) -> bool:
-        """One transaction: what is fixed before the oracle is asked, and a request for each of the audited `rows`.
+    @writes
+    def draw(
+        self,
+        connection: Connection,
+        job_id: int,
+        terms: Terms,
+        ranks_sha256: str,
+        rows: Sequence[int],
+        *,
+        token: str,
+    ) -> bool:
+        """What is fixed before the oracle is asked, and a request for each of the audited `rows`.
 
-        False, and nothing was written, if the token is worth nothing by now or the job is no longer running.
+        False, and nothing was written, if the token is worth nothing by now or something of the job is open.
         """
+        oracle_id = _taken(connection, job_id, token)
+        if oracle_id is None or read_guarantee(connection, job_id) is not None:
+            return False
+        connection.execute(
+            insert(Guarantee).values(
+                job_id=job_id, **asdict(terms), ranks_sha256=ranks_sha256, drawn_at=now()
+            )
+        )
+        insert_requests(connection, job_id, oracle_id, [(row_no, "guarantee") for row_no in rows])
+        return True
 
-        def work(connection: Connection) -> bool:
-            oracle_id = _taken(connection, job_id, token)
-            if oracle_id is None or read_guarantee(connection, job_id) is not None:
-                return False
+    @writes
+    def cut(
+        self, connection: Connection, job_id: int, cut: int, claim: Claim, rows: Sequence[int], *, token: str
+    ) -> bool:
+        """Where the trusted ranks end, and a request for each of these `rows` behind.
+
+        False, and nothing was written, if the token is worth nothing by now or something of the job is open.
+        """
+        oracle_id = _taken(connection, job_id, token)
+        if oracle_id is None:
+            return False
+        changed = connection.execute(
+            update(Guarantee)
+            .where(Guarantee.job_id == job_id, Guarantee.cut.is_(None))
+            .values(cut=cut, claim=claim, cut_at=now())
+        )
+        if changed.rowcount == 1:
+            insert_requests(connection, job_id, oracle_id, [(row_no, "cascade") for row_no in rows])
+        return changed.rowcount == 1
+
+    @writes
+    def give_up(self, connection: Connection, job_id: int, reason: str) -> None:
+        """No further attempt at the next step is made: a job that waits for it is stopped. Others are left alone."""
+        if awaits_step(connection, job_id):
             connection.execute(
-                insert(Guarantee).values(
-                    job_id=job_id,
-                    reviews=terms.reviews,
-                    ranked=terms.ranked,
-                    allowed=terms.allowed,
-                    sample=terms.sample,
-                    tolerated=terms.tolerated,
-                    free=terms.free,
-                    ranks_sha256=ranks_sha256,
-                    drawn_at=now(),
-                )
+                update(Job).where(Job.id == job_id).values(state="stopped", error=reason, finished_at=now())
             )
-            _ask(connection, job_id, oracle_id, rows, "guarantee")
-            return True
-
-        return write(self.engine, work)
-
-    def cut(self, job_id: int, cut: int, claim: Claim, rows: Sequence[int], *, token: str) -> bool:
-        """One transaction: where the trusted ranks end, and a request for each of these `rows` behind.
-
-        False, and nothing was written, if the token is worth nothing by now or the job is no longer running.
-        """
-
-        def work(connection: Connection) -> bool:
-            oracle_id = _taken(connection, job_id, token)
-            if oracle_id is None:
-                return False
-            changed = connection.execute(
-                update(Guarantee)
-                .where(Guarantee.job_id == job_id, Guarantee.cut.is_(None))
-                .values(cut=cut, claim=claim, cut_at=now())
-            )
-            if changed.rowcount == 1:
-                _ask(connection, job_id, oracle_id, rows, "cascade")
-            return changed.rowcount == 1
-
-        return write(self.engine, work)
+            measure_anew(connection, job_id)
 
 
 def _taken(connection: Connection, job_id: int, token: str) -> int | None:
-    """The oracle to ask, if the token holds and the job runs; the token is used up."""
-    job = connection.execute(
-        select(Job.state, Job.oracle_id, Job.oracle_error).where(Job.id == job_id).with_for_update()
-    ).one_or_none()
+    """The oracle to ask, if the token holds and nothing of the job is open; the token is used up."""
+    job = connection.execute(_through(job_id).with_for_update()).one_or_none()
     held = connection.execute(delete(Measuring).where(Measuring.job_id == job_id, Measuring.token == token))
-    if job is None or held.rowcount == 0 or job.state != "running" or job.oracle_error is not None:
-        return None
-    found: int | None = job.oracle_id
-    return found
-
-
-def _ask(
-    connection: Connection, job_id: int, oracle_id: int, rows: Sequence[int], reason: RequestReason
-) -> None:
-    insert_requests(connection, job_id, oracle_id, [(row_no, reason) for row_no in rows])
+    return None if job is None or held.rowcount == 0 else job.oracle_id

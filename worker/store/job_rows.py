@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Row, Select, exists, func, not_, select
 
 from worker.errors import JobUnknown
 from worker.reviews import Job as JobRow
 from worker.reviews import Money
-from worker.store.tables import DeletedJob, Job, Reject
+from worker.store.requests import open_requests_of
+from worker.store.tables import OPEN_BATCHES, Batch, DeletedJob, Job, Reject
 
 
 def read_job(connection: Connection, job_id: int) -> JobRow:
@@ -28,6 +29,17 @@ def lock_job(connection: Connection, job_id: int) -> str:
     if state is None:
         raise job_unknown(job_id)
     return state
+
+
+def nothing_open() -> list[Any]:
+    """Conditions on Job: running, sealed, and no batch or request of it is open."""
+    return [
+        Job.state == "running",
+        Job.sealed_at.is_not(None),
+        # A Prompt may hold requests of several jobs: what a job waits for there are its requests.
+        not_(exists().where(Batch.job_id == Job.id, Batch.lane == "adapter", Batch.state.in_(OPEN_BATCHES))),
+        not_(open_requests_of(Job.id)),
+    ]
 
 
 def job_unknown(job_id: int) -> JobUnknown:

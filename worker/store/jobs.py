@@ -17,13 +17,12 @@ from worker.reviews import Reject as RejectRow
 from worker.reviews import Review as ReviewRow
 from worker.store.agreements import measure_anew, measure_later
 from worker.store.engine import analyze, now, read, write, writes
-from worker.store.guarantees import next_step_is_due
+from worker.store.guarantees import await_next_step
 from worker.store.inserts import insert_reviews, queue_batches, upserting
-from worker.store.job_rows import job_unknown, read_job
-from worker.store.requests import fail_stopped, insert_requests, open_requests_of, reopen
+from worker.store.job_rows import job_unknown, nothing_open, read_job
+from worker.store.requests import fail_stopped, insert_requests, reopen
 from worker.store.tables import (
     ACTIVE_JOBS,
-    OPEN_BATCHES,
     Batch,
     Job,
     Reject,
@@ -192,16 +191,13 @@ class Jobs:
 
         with read(self.engine) as connection:
             # Most calls find something open, and these must not queue for the write lock.
-            if connection.scalar(_over(), {"job": job_id}) is None:
-                return False
+            policy = connection.scalar(_over(), {"job": job_id})
+        if policy is None:
+            return False
+        has_guarantee = Policy.parse(policy).guarantee is not None
 
         def work(connection: Connection) -> bool:
-            job = connection.execute(
-                select(Job.policy, Job.oracle_error)
-                .where(Job.id == job_id, *nothing_open())
-                .with_for_update()
-            ).one_or_none()
-            if job is None or (job.oracle_error is None and next_step_is_due(connection, job_id, job.policy)):
+            if has_guarantee and await_next_step(connection, job_id):
                 return False
             done = connection.execute(
                 update(Job)
@@ -297,20 +293,9 @@ class Jobs:
         fail_stopped(connection)
 
 
-def nothing_open() -> list[Any]:
-    """Conditions on Job: running, sealed, and no batch or request of it is open."""
-    return [
-        Job.state == "running",
-        Job.sealed_at.is_not(None),
-        # A Prompt may hold requests of several jobs: what a job waits for there are its requests.
-        not_(exists().where(Batch.job_id == Job.id, Batch.lane == "adapter", Batch.state.in_(OPEN_BATCHES))),
-        not_(open_requests_of(Job.id)),
-    ]
-
-
 @cache
 def _over() -> Any:
-    return select(Job.id).where(Job.id == bindparam("job"), *nothing_open())
+    return select(Job.policy).where(Job.id == bindparam("job"), *nothing_open())
 
 
 def _not_appendable(job: JobRow, after: int | None) -> Exception:

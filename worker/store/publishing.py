@@ -12,7 +12,8 @@ from sqlalchemy import ColumnElement, Connection, Engine, func, select, update
 from worker.reviews import Lane
 from worker.store.engine import now, read, write, writes
 from worker.store.inserts import on_postgresql
-from worker.store.jobs import Jobs, nothing_open
+from worker.store.job_rows import nothing_open
+from worker.store.jobs import Jobs
 from worker.store.leases import give_back
 from worker.store.queue import give_message_back, next_to_publish
 from worker.store.requests import fail_stopped, stopped_with_open_requests

@@ -9,7 +9,6 @@ from sqlalchemy import Connection, Engine, Text, column, func, select, table
 
 from worker.agreement.columns import Raters
 from worker.errors import OracleInvalid
-from worker.policy import Policy
 from worker.reviews import Job as JobRow
 from worker.reviews import JobState, Money, ScorerIdentity
 from worker.reviews import Reject as RejectRow
@@ -19,7 +18,7 @@ from worker.store.columns import read_raters
 from worker.store.corrections import ReviewTasks
 from worker.store.engine import reads
 from worker.store.faults import Fault, read_faults
-from worker.store.guarantees import GuaranteeQueries, read_guarantee
+from worker.store.guarantees import GuaranteeQueries, lacks_cut
 from worker.store.job_rows import job_unknown, read_job, select_jobs, to_job
 from worker.store.progress import Progress, StatsQueries, read_progress
 from worker.store.results import ReportQueries, ResultQueries
@@ -201,7 +200,8 @@ class JobQueries:
 
         Before its cut is chosen, no label of a job with a guarantee is final.
         """
-        if self._is_ranking(connection, job_id):
+        policy = connection.scalar(select(Job.policy).where(Job.id == job_id, Job.state.in_(ACTIVE_JOBS)))
+        if policy is not None and lacks_cut(connection, job_id, policy):
             return 0
         first_batch = connection.scalar(
             select(func.min(Batch.first_row)).where(
@@ -216,14 +216,6 @@ class JobQueries:
         last = connection.scalar(select(func.max(Review.row_no)).where(Review.job_id == job_id))
         open_rows = [row for row in (first_batch, first_request) if row is not None]
         return min(open_rows) - 1 if open_rows else int(last or 0)
-
-    @staticmethod
-    def _is_ranking(connection: Connection, job_id: int) -> bool:
-        policy = connection.scalar(select(Job.policy).where(Job.id == job_id, Job.state.in_(ACTIVE_JOBS)))
-        if policy is None or Policy.parse(policy).guarantee is None:
-            return False
-        drawn = read_guarantee(connection, job_id)
-        return drawn is None or drawn.cut is None
 
     @reads
     def finished(self, connection: Connection, adapter_id: int) -> list[JobRow]:
