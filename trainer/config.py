@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from worker.errors import TrainingInvalid
+from worker.errors import AdapterInvalid, TrainingInvalid
 from worker.model.bases import MINILM
 from worker.model.encoding import Encoding
-from worker.model.manifest import MANIFEST
+from worker.model.manifest import MANIFEST, Manifest
 
 Schedule = Literal["linear", "cosine", "constant"]
+
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,9 @@ class TrainConfig:
 
     `validation` is the share of the data that is kept aside to choose the best epoch; `patience` ends a run
     after so many epochs without a better one. `deterministic` lets torch use reproducible kernels only.
+
+    `start_from` is the directory of an adapter whose weights the run begins with instead of random ones; base,
+    encoding and LoRA are then that adapter's (`starting_from`).
     """
 
     out: Path
@@ -63,6 +69,32 @@ class TrainConfig:
     deterministic: bool = False
     device: str = "auto"
     dtype: str = "auto"
+    start_from: Path | None = None
+
+
+def starting_from(directory: Path) -> dict[str, Any]:
+    """What of a `TrainConfig` follows from the adapter that a run starts from.
+
+    Raises:
+        AdapterInvalid: the directory holds no adapter.
+    """
+    manifest = Manifest.read(directory)
+    try:
+        lora = json.loads((directory / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        targets = lora["target_modules"]
+        return {
+            "start_from": directory,
+            "base": manifest.base.id,
+            "encoding": manifest.encoding,
+            "rank": lora["r"],
+            "alpha": lora["lora_alpha"],
+            "lora_dropout": lora.get("lora_dropout", 0.0),
+            "targets": targets if isinstance(targets, str) else tuple(sorted(targets)),
+            "rslora": lora.get("use_rslora", False),
+            "dora": lora.get("use_dora", False),
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AdapterInvalid(f"{directory / ADAPTER_CONFIG} can't be read: {error!r}.") from error
 
 
 @dataclass(frozen=True, slots=True)

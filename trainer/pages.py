@@ -245,6 +245,7 @@ def model_card(manifest: Manifest, files: Collection[str] = ()) -> str:
         "",
         f"- reviews: {training.get('reviews', 'unknown')}, data sha256 "
         f"`{training.get('data_sha256', 'unknown')}`",
+        *([f"- labels: given by {_line(by)}"] if isinstance(by := training.get("labelled_by"), str) else []),
         f"- LoRA: rank {lora.get('r', 'unknown')}, alpha {lora.get('lora_alpha', 'unknown')}",
         f"- epochs: {training.get('epochs', 'unknown')}, learning rate: "
         f"{training.get('learning_rate', 'unknown')}, seed: {training.get('seed', 'unknown')}",

@@ -25,6 +25,7 @@ from trainer.memory import MemoryMeter
 from trainer.pages import write_evaluation, write_model_card
 from trainer.plots import CURVES, draw_curves, plots_available
 from trainer.record import METRICS, Record, Report, RunReport, read_events
+from worker.errors import TrainingInvalid
 from worker.model.classifier import Classifier
 from worker.model.devices import choose_device, choose_dtype, device_title, dtype_name
 from worker.model.lora import lora_config, training_summary
@@ -82,9 +83,12 @@ def train(
             use_dora=config.dora,
         )
         memory = MemoryMeter(device.type)
-        classifier = Classifier.create(
-            config.base, labels, config.encoding, lora, dropout=config.base_dropout
-        )
+        if config.start_from is None:
+            classifier = Classifier.create(
+                config.base, labels, config.encoding, lora, dropout=config.base_dropout
+            )
+        else:
+            classifier = _resumed(config.start_from, labels)
         classifier.to(device)
         train_rows, validation_rows, dropped = split_apart(
             texts, [labels.index(label) for label in gold], config.validation, config.seed
@@ -164,6 +168,16 @@ def finish(out: Path) -> Manifest:
     return manifest
 
 
+def _resumed(directory: Path, labels: Sequence[str]) -> Classifier:
+    classifier = Classifier.resume(directory)
+    if tuple(labels) != classifier.labels:
+        raise TrainingInvalid(
+            f"the adapter in {directory} has the labels {', '.join(classifier.labels)}, the data "
+            f"{', '.join(labels)}: they must be the same to start from it."
+        )
+    return classifier
+
+
 def _examples(
     classifier: Classifier, texts: Sequence[str], gold: Sequence[str], rows: Sequence[int]
 ) -> Examples:
@@ -192,10 +206,12 @@ def _summary(
     settings = {
         field.name: getattr(config, field.name)
         for field in dataclasses.fields(config)
-        if field.name not in {"out", "name", "device", "dtype", "encoding"}
+        if field.name not in {"out", "name", "device", "dtype", "encoding", "start_from"}
     }
+    begun = {} if config.start_from is None else {"start_from": Manifest.read(config.start_from).sha256}
     return {
         **settings,
+        **begun,
         "encoding": dataclasses.asdict(config.encoding),
         "data_sha256": data_sha256(texts, gold),
         "device": device_title(device) if device.type == "cuda" else "cpu",

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from trainer.datasets import Data
     from worker.files import ReadOptions
 
+BUNDLED_NAME = "bundled"
+
 DATA = click.Path(path_type=Path)
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 LIMIT = click.option("--limit", type=click.IntRange(min=1), help="Take the first N labelled reviews only.")

@@ -8,13 +8,11 @@ from typing import Any
 
 import click
 
-from trainer.cli.common import DEVICE, JSON, LIMIT, read_data, scoring_progress
+from trainer.cli.common import BUNDLED_NAME, DEVICE, JSON, LIMIT, read_data, scoring_progress
 from worker.errors import TrainingInvalid
 from worker.files.languages import look_at
 from worker.files.options import file_options, read_options
 from worker.reviews import BACKENDS, DTYPES, Backend
-
-BUNDLED_NAME = "bundled"
 
 
 @click.command()

@@ -10,12 +10,21 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from trainer.cli.common import DEVICE, JSON, LIMIT, names, read_data, scoring_progress
-from trainer.config import CHECKPOINT, RECIPES, Schedule, TrainConfig, check_out, run_directory
+from trainer.cli.common import BUNDLED_NAME, DEVICE, JSON, LIMIT, names, read_data, scoring_progress
+from trainer.config import (
+    CHECKPOINT,
+    RECIPES,
+    Schedule,
+    TrainConfig,
+    check_out,
+    run_directory,
+    starting_from,
+)
 from worker.errors import AdapterInvalid, TrainingInvalid
 from worker.files.languages import clear_language
 from worker.files.options import NAMES, file_options, languages_option, read_options
 from worker.model.encoding import Cleaning, Encoding, Truncation
+from worker.model.manifest import BUNDLED
 from worker.reviews import DTYPES
 
 if TYPE_CHECKING:
@@ -56,6 +65,12 @@ def setting(name: str, kind: Any, text: str, *, flag: str | None = None) -> Call
     "--test", "test_data", metavar="FILE", help="Labelled reviews to measure the adapter on at the end."
 )
 @setting("base", str, "Base model: a directory or an id on the hub.")
+@click.option(
+    "--start-from",
+    type=click.Path(path_type=Path),
+    metavar="ADAPTER",
+    help="Train this adapter on: a directory, or bundled. Base, encoding and LoRA are its own.",
+)
 @file_options
 @setting("rank", click.IntRange(min=1), "Rank of LoRA.")
 @setting("alpha", click.IntRange(min=1), "LoRA's scale.")
@@ -87,6 +102,7 @@ def setting(name: str, kind: Any, text: str, *, flag: str | None = None) -> Call
 @setting("dtype", click.Choice(DTYPES), "Number format of the products.")
 @LIMIT
 @click.option("--license", "license_id", help="For the model card, such as apache-2.0.")
+@click.option("--labelled-by", metavar="WHO", help="Who gave the labels, for the model card.")
 @languages_option("Of the texts, for the manifest.  [default: what they are in, if that is clear]")
 @click.option("--restart", is_flag=True, help="Begin anew where an interrupted run left a checkpoint.")
 @JSON
@@ -98,6 +114,8 @@ def train(
     test_data: str | None,
     limit: int | None,
     license_id: str | None,
+    labelled_by: str | None,
+    start_from: Path | None,
     languages: tuple[str, ...] | None,
     restart: bool,
     as_json: bool,
@@ -115,7 +133,8 @@ def train(
     from trainer.plots import CURVES, NO_MATPLOTLIB, plots_available
     from worker.model.manifest import Manifest
 
-    config = _config(out, name, recipe, {key: settings[key] for key in settings if key not in NAMES})
+    given = {key: settings[key] for key in settings if key not in NAMES and settings[key] is not None}
+    config = _config(out, name, recipe, start_from, given)
     check_out(out)
     wanted = data or tuple(filter(None, [RECIPES[recipe].data]))
     if not wanted:
@@ -123,7 +142,8 @@ def train(
             "no data to train on: name one or more labelled files, or a dataset of the hub."
         )
     read = read_options({name: settings[name] for name in NAMES})
-    reviews, found = read_data(wanted, read, limit=limit)
+    labels = () if config.start_from is None else Manifest.read(config.start_from).labels
+    reviews, found = read_data(wanted, read, labels=labels, limit=limit)
     _count(reviews)
     # Read before the training: a wrong name should not be told only hours later.
     test = None
@@ -137,6 +157,7 @@ def train(
             for each in found
         ],
         **({"license": license_id} if license_id else {}),
+        **({"labelled_by": labelled_by} if labelled_by else {}),
     }
     if languages is None:
         languages = guessed_languages(reviews)
@@ -172,10 +193,17 @@ def train(
     click.echo(f"its model card is {out / 'README.md'}; the run's metrics are in {run_directory(out)}")
 
 
-def _config(out: Path, name: str | None, recipe: str, settings: Mapping[str, Any]) -> TrainConfig:
-    given: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
+def _config(
+    out: Path, name: str | None, recipe: str, start_from: Path | None, given: Mapping[str, Any]
+) -> TrainConfig:
     chosen = {**RECIPES[recipe].settings, **given}
     parts = {field.name for field in dataclasses.fields(Encoding)}
+    if start_from is not None:
+        begun = starting_from(BUNDLED if str(start_from) == BUNDLED_NAME else start_from)
+        own = [f"--{key.replace('_', '-')}" for key in given if key in {*begun, *parts}]
+        if own:
+            raise TrainingInvalid(f"{', '.join(own)}: that is the adapter's own with --start-from.")
+        chosen |= begun
     encoding = dataclasses.replace(
         chosen.pop("encoding", Encoding()), **{key: chosen.pop(key) for key in parts & set(chosen)}
     )

@@ -139,26 +139,7 @@ class Classifier:
         why_torch = "" if backend == "torch" else openvino.why_not(device, dtype)
         if backend == "openvino" and why_torch:
             raise BackendUnfit(f"{why_torch}. Mend that, or choose the back end torch ({CHOICE}).")
-        manifest = Manifest.read(directory)
-        manifest.verify_files(directory)
-        if not manifest.probes:
-            raise AdapterInvalid(f"adapter '{manifest.name}' has no probes, so it can't be verified.")
-        base_directory = find_base(base_id or manifest.base.id, "" if base_id else manifest.base.revision)
-        found = weights_sha256(base_directory)
-        if found != manifest.base.weights_sha256:
-            raise BaseMismatch(
-                f"adapter '{manifest.name}' was trained on {manifest.base.id} with weights sha256 "
-                f"{manifest.base.weights_sha256[:12]}…, but {base_directory} has {found[:12]}…. "
-                "Provide the base it was trained on, if need be with LORACLE_BASE_MODEL."
-            )
-        pretrained = load_pretrained(base_directory, manifest.labels)
-        check_weights(directory, manifest.labels, pretrained.fresh)
-        tokenizer = load_tokenizer(directory)
-        classifier = cls(pretrained.model, tokenizer, manifest.labels, manifest.encoding, manifest.base)
-        classifier.manifest = manifest
-        classifier.model = with_adapter(pretrained.model, directory)
-        classifier.model.eval()
-        classifier._check_probes(merged=False)
+        classifier = cls._verified(directory, base_id)
         classifier.model = classifier.model.merge_and_unload()
         classifier.model.eval()
         if backend != "torch" and not why_torch:
@@ -176,6 +157,41 @@ class Classifier:
         if device.type == "cuda" and dtype in FLASH_DTYPES:
             classifier.use_packed()
         classifier._check_probes(merged=True)
+        return classifier
+
+    @classmethod
+    def resume(cls, directory: Path) -> Classifier:
+        """A verified adapter on its base, in fp32 on the CPU, to be trained on.
+
+        Raises:
+            AdapterInvalid: one of its subclasses names what is wrong with the adapter.
+            HostUnfit: one of its subclasses names what this host lacks.
+        """
+        return cls._verified(directory, None, is_trainable=True)
+
+    @classmethod
+    def _verified(cls, directory: Path, base_id: str | None, *, is_trainable: bool = False) -> Classifier:
+        """The adapter on its base, not merged: its files, its base and its probes are as its manifest says."""
+        manifest = Manifest.read(directory)
+        manifest.verify_files(directory)
+        if not manifest.probes:
+            raise AdapterInvalid(f"adapter '{manifest.name}' has no probes, so it can't be verified.")
+        base_directory = find_base(base_id or manifest.base.id, "" if base_id else manifest.base.revision)
+        found = weights_sha256(base_directory)
+        if found != manifest.base.weights_sha256:
+            raise BaseMismatch(
+                f"adapter '{manifest.name}' was trained on {manifest.base.id} with weights sha256 "
+                f"{manifest.base.weights_sha256[:12]}…, but {base_directory} has {found[:12]}…. "
+                "Provide the base it was trained on, if need be with LORACLE_BASE_MODEL."
+            )
+        pretrained = load_pretrained(base_directory, manifest.labels)
+        check_weights(directory, manifest.labels, pretrained.fresh)
+        tokenizer = load_tokenizer(directory)
+        classifier = cls(pretrained.model, tokenizer, manifest.labels, manifest.encoding, manifest.base)
+        classifier.manifest = manifest
+        classifier.model = with_adapter(pretrained.model, directory, is_trainable=is_trainable)
+        classifier.model.eval()
+        classifier._check_probes(merged=False)
         return classifier
 
     def save(

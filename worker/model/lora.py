@@ -95,8 +95,8 @@ def new_adapter(model: Any, lora: LoraConfig) -> PeftModel:
             raise TrainingInvalid(f"{type(model).__name__} can't take this adapter: {error}") from error
 
 
-def with_adapter(model: Any, directory: Path) -> PeftModel:
-    """The base model with the adapter of a directory on it.
+def with_adapter(model: Any, directory: Path, *, is_trainable: bool = False) -> PeftModel:
+    """The base model with the adapter of a directory on it, fixed unless it `is_trainable`.
 
     Raises:
         AdapterInvalid: the adapter is made for other layers or shapes, or lacks some.
@@ -105,7 +105,7 @@ def with_adapter(model: Any, directory: Path) -> PeftModel:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            adapted = PeftModel.from_pretrained(model, str(directory))
+            adapted = PeftModel.from_pretrained(model, str(directory), is_trainable=is_trainable)
         except (ValueError, RuntimeError, KeyError) as error:
             if out_of_memory(error):
                 raise
