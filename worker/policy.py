@@ -12,9 +12,12 @@ from worker.errors import OptionInvalid
 from worker.reviews import Outcome, Score
 
 PolicyKind = Literal["adapter", "oracle", "fallback", "cascade"]
-RequestReason = Literal["policy", "fallback", "cascade", "audit", "language", "guarantee"]
-DEFERRED: tuple[RequestReason, ...] = ("cascade", "language", "guarantee")
-"""Reasons for which the adapter has given a label, and the oracle decides."""
+RequestReason = Literal[
+    "policy", "fallback", "cascade", "audit", "language", "guarantee", "training", "held_out"
+]
+DEFERRED: tuple[RequestReason, ...] = ("cascade", "language", "guarantee", "training", "held_out")
+"""Reasons for which the adapter gives a label too, and the oracle decides. Of `training` and `held_out` it was asked
+before there was an adapter: to train one, and to measure it."""
 KINDS: tuple[PolicyKind, ...] = get_args(PolicyKind)
 REASONS: tuple[RequestReason, ...] = get_args(RequestReason)
 

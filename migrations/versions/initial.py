@@ -27,7 +27,7 @@ SELECT reviews.job_id, reviews.row_no, reviews.external_id AS id,
        CASE WHEN oracle.label IS NULL THEN adapter.score ELSE oracle.score END AS score,
        CASE WHEN oracle.label IS NOT NULL THEN 'oracle'
             WHEN adapter.label IS NULL THEN NULL
-            WHEN asked.reason IN ('cascade', 'language', 'guarantee') THEN 'adapter_unconfirmed'
+            WHEN asked.reason IN ('cascade', 'language', 'guarantee', 'training', 'held_out') THEN 'adapter_unconfirmed'
             ELSE 'adapter' END AS source,
        scorers.name AS scorer, coalesce(correction.label, reviews.gold_label) AS gold_label, reviews.error,
        asked.reason AS asked, CAST(oracle.cost_nanos AS DOUBLE PRECISION) / 1e9 AS cost,
@@ -96,7 +96,13 @@ FROM (
            jobs.records_read - (SELECT count(*) FROM rejects WHERE rejects.job_id = jobs.id) AS reviews,
            (SELECT count(*) FROM rejects WHERE rejects.job_id = jobs.id) AS rejected,
            (SELECT count(*) FROM reviews WHERE reviews.job_id = jobs.id AND reviews.error IS NOT NULL) AS failed,
-           CASE WHEN jobs.policy LIKE 'oracle%' THEN 0 ELSE (
+           CASE WHEN jobs.policy LIKE 'oracle%' THEN 0
+                WHEN EXISTS (SELECT 1 FROM distillations
+                             WHERE distillations.job_id = jobs.id AND distillations.stage <> 'labelling')
+                THEN (SELECT count(*) FROM reviews WHERE reviews.job_id = jobs.id)
+                     - (SELECT count(*) FROM requests WHERE requests.job_id = jobs.id
+                                                        AND requests.state IN ('open', 'packed', 'labelled'))
+                ELSE (
                SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM batches
                WHERE batches.job_id = jobs.id AND batches.lane = 'adapter'
                  AND batches.state IN ('queued', 'running', 'submitted', 'parked', 'cancelled')
@@ -104,7 +110,7 @@ FROM (
            (SELECT count(*) FROM requests
             WHERE requests.job_id = jobs.id AND requests.state IN ('open', 'packed')
               AND (requests.reason IN ('policy', 'fallback')
-                   OR requests.reason IN ('cascade', 'language', 'guarantee')
+                   OR requests.reason IN ('cascade', 'language', 'guarantee', 'training', 'held_out')
                       AND jobs.state IN ('reading', 'running'))) AS asked,
            (SELECT count(*) FROM requests
             WHERE requests.job_id = jobs.id AND requests.state = 'labelled' AND requests.reason <> 'audit'
@@ -204,6 +210,12 @@ def upgrade() -> None:
         _references("guarantees", "job_id", "jobs.id", "CASCADE"),
     )  # fmt: skip
     _table(
+        "distillations", *_key("job_id"), *_given(TEXT, "stage"),
+        *_given(INTEGER, "round", "rounds", "answers", "held_out", "seed"), *_maybe(JSON, "figures"),
+        _one_of("distillations", "stage", "reading", "asking", "training", "measuring", "labelling"),
+        _references("distillations", "job_id", "jobs.id", "CASCADE"),
+    )  # fmt: skip
+    _table(
         "rejects", *_key("job_id", "row_no"), *_given(INTEGER, "line_no"), *_given(TEXT, "kind", "reason"),
         _one_of("rejects", "kind", "unreadable", "without_text", "other_language"),
         _references("rejects", "job_id", "jobs.id", "CASCADE"),
@@ -238,7 +250,10 @@ def upgrade() -> None:
         *_given(INTEGER, "attempts", default="0"), *_given(BYTES, "text_sha256", default="''"),
         sa.Column("follows", sa.Boolean(), server_default=sa.false(), nullable=False),
         *_maybe(TEXT, "detail"), *_maybe(INTEGER, "batch_id"), *_given(DOUBLE, "created_at"),
-        _one_of("requests", "reason", "policy", "fallback", "cascade", "audit", "language", "guarantee"),
+        _one_of(
+            "requests", "reason", "policy", "fallback", "cascade", "audit", "language", "guarantee", "training",
+            "held_out",
+        ),
         _one_of(
             "requests", "state", "open", "packed", "labelled", "refused", "unanswered", "failed"
         ),
@@ -276,7 +291,7 @@ def downgrade() -> None:
         op.execute(f"DROP VIEW {view}")
     for table in (
         "worker_faults", "reservations", "requests", "labels", "corrections", "bulks", "reviews", "rejects",
-        "measurings", "guarantees", "batches", "label_days", "agreements", "deleted_jobs", "jobs", "activations",
+        "measurings", "guarantees", "distillations", "batches", "label_days", "agreements", "deleted_jobs", "jobs", "activations",
         "scorers", "adapters",
     ):  # fmt: skip
         op.drop_table(table)

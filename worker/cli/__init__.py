@@ -30,6 +30,7 @@ COMMANDS = {
     "threshold": ("worker.cli.oracle:threshold", "Show what each --below of a cascade would cost and give."),
     "certify": ("worker.cli.certify:certify", "Work out again what a job's guarantee promises."),
     "bulk": ("worker.cli.oracle:bulk", "Submit to and collect from OpenAI's Batch API."),
+    "distill": ("worker.cli.distill:distill", "Train an adapter on an oracle's labels, and label with it."),
     "score": ("worker.cli.run:score", "Score a text at once, without a job."),
     "train": ("trainer.cli.train:train", "Train an adapter on labelled reviews."),
     "evaluate": ("trainer.cli.evaluate:evaluate", "Measure an adapter on labelled reviews."),

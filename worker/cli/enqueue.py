@@ -172,13 +172,15 @@ def write_job(
     *,
     asked: Asked = ADAPTER_ALONE,
     tick: Callable[[], None] = lambda: None,
+    opened: Callable[[Job], object] | None = None,
 ) -> Job:
     """Makes the source's job, or takes up or returns the one that is there, with progress on stderr.
 
-    `tick` is called after every chunk, and several times a second while a stream is silent.
+    With `opened`, which hears of the job first, its reviews are scored later (`enqueue_file`). `tick` is called
+    after every chunk, and several times a second while a stream is silent.
     """
     try:
-        return _written(source, adapter, store, publisher, asked, tick)
+        return _written(source, adapter, store, publisher, asked, tick, opened)
     finally:
         if source.query is not None:
             # It holds a transaction open, which nobody needs while the job is scored.
@@ -192,8 +194,11 @@ def _written(
     publisher: Publisher,
     asked: Asked,
     tick: Callable[[], None],
+    opened: Callable[[Job], object] | None,
 ) -> Job:
     job, new = open_job(source, adapter, store.ledger, asked=asked)
+    if opened is not None:
+        opened(job)
     if not new and asked.max_cost is not None and asked.max_cost.dollars != job.max_cost:
         if store.ledger.jobs.set_budget(job.id, asked.max_cost):
             note(f"Job {job.id} has a budget of {asked.max_cost} from now on.")
@@ -220,7 +225,15 @@ def _written(
                 told.extend(source.language_notes)
                 _say(source, told)
 
-        enqueue_file(job, source, store.ledger, after_chunk=after_chunk, idle=tick, after_look=after_look)
+        enqueue_file(
+            job,
+            source,
+            store.ledger,
+            scores_later=opened is not None,
+            after_chunk=after_chunk,
+            idle=tick,
+            after_look=after_look,
+        )
     publisher.publish()
     _say(source, source.notes)
     return job

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -37,6 +37,8 @@ _POLICY = [
         metavar="SHARE",
         help="Of a cascade: as many reviews as it takes until the labels are the oracle's on this share.",
     ),
+]
+_GUARANTEE = [
     click.option(
         "--delta",
         type=float,
@@ -73,7 +75,16 @@ NAMES = ("model", "route", "bulk", "prompt", "text_window", "reviews_per_prompt"
 
 def oracle_options(command: Command) -> Command:
     """Adds the options of policy and oracle."""
-    for option in reversed([*_POLICY, *_ORACLE]):
+    return _with([*_POLICY, *_GUARANTEE, *_ORACLE], command)
+
+
+def guarantee_options(command: Command) -> Command:
+    """Adds the options of a cascade with a guarantee and of its oracle, but for the guarantee itself."""
+    return _with([*_GUARANTEE, *_ORACLE], command)
+
+
+def _with(options: Sequence[Command], command: Command) -> Command:
+    for option in reversed(options):
         command = option(command)
     return command
 

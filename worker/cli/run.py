@@ -96,6 +96,11 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
         if job_id is not None:
             note(f"Interrupted. Job {job_id} keeps its labels; the same command or `loracle worker` goes on.")
         return 130
+    return finish(store, settings, job_id, code, as_json=as_json)
+
+
+def finish(store: Store, settings: Settings, job_id: int, code: int, *, as_json: bool) -> int:
+    """Sums a job up that is over, on stdout; gives `code` back."""
     _measure(store, job_id)
     summary = summarise(store.queries, job_id)
     if as_json:

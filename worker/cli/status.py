@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -25,6 +25,7 @@ from worker.quality.measured import (
 )
 from worker.reviews import Job, Lane, dollars, duration
 from worker.settings import Settings
+from worker.store.distillations import Distilled
 from worker.store.faults import WITHDRAWN_S, Fault
 from worker.store.progress import Progress
 
@@ -76,15 +77,54 @@ def _report(settings: Settings, store: Store, job_id: int) -> dict[str, Any]:
     report.update(summarise_agreement(_agreement(store, job)))
     has_guarantee = Policy.parse(job.policy).guarantee is not None
     report["guarantee"] = where_it_stands(store, job) if has_guarantee and not over else None
+    distilled = store.queries.distillations.of(job_id)
+    report["stage"] = None if distilled is None else distilled.stage
+    report["distilled"] = None if distilled is None else distilled.figures
+    report["stage_words"] = None if distilled is None or over else stage_words(distilled, at)
     report["certificate"] = kept_certificate(store.queries, job.id)
     faults = [] if over else faults_online(settings, store, job.adapter_id)
     report["unfit_workers"] = [{"worker": fault.worker, "reason": reason(fault)} for fault in faults]
-    waits = None if over else _waiting_for(settings, at, faults)
+    waits = None if over or report["stage"] not in (None, "labelling") else _waiting_for(settings, at, faults)
     report["waiting_for"] = waits
     report["oracle_waiting_for"] = None if over else oracle_waiting_for(settings, store, at)
     if waits or report["oracle_waiting_for"]:
         report["seconds_left"] = None
     return report
+
+
+def stage_words(at: Distilled, progress: Progress) -> str:
+    """How far a job is whose adapter is trained first."""
+    if at.stage == "labelling":
+        return "the adapter labels the reviews"
+    if at.stage == "reading":
+        return "its file is read; then the oracle is asked"
+    which = f"round {at.round} of {at.rounds}: "
+    if at.stage == "asking":
+        answered = sum(n for (_, state), n in progress.requests.items() if state == "labelled")
+        return f"{which}the oracle has labelled {answered:,} of {sum(progress.requests.values()):,}"
+    doing = "an adapter is trained on the answers" if at.stage == "training" else "the adapter is measured"
+    return f"{which}{doing}, where `loracle distill` runs; the same command goes on if it was ended"
+
+
+def figure_sentences(figures: Mapping[str, Any] | None) -> list[str]:
+    """What was measured on the held-out reviews, and which adapter was chosen."""
+    if figures is None:
+        return []
+    trained, at_hand = figures["trained"], figures.get("at_hand")
+    said = [f"The trained adapter '{trained['name']}' {_agrees(trained)}."]
+    if at_hand is not None:
+        said.append(f"The adapter at hand, '{at_hand['name']}', {_agrees(at_hand)}.")
+    if figures["chosen"] == "at_hand":
+        said.append("The trained adapter is no better, so the one at hand labels the job.")
+    return said
+
+
+def _agrees(found: Mapping[str, Any]) -> str:
+    low, high = found["interval"]
+    return (
+        f"agrees with the oracle on {found['accuracy']:.1%} of {found['n']:,} held-out reviews "
+        f"({low:.1%} to {high:.1%})"
+    )
 
 
 def _agreement(store: Store, job: Job) -> Measured | None:
@@ -167,6 +207,10 @@ def _print(report: dict[str, Any]) -> None:
         click.echo(f"  A part of it is gone: `loracle delete {report['job_id']}` goes on.")
     elif report["texts"] != "kept":
         click.echo(f"  texts    {report['texts']}")
+    if report["stage_words"]:
+        click.echo(f"  stage    {report['stage_words']}")
+    for line in figure_sentences(report["distilled"]):
+        click.echo(f"  distilled {line}")
     where = f" on {report['adapter_on']}" if report["adapter_on"] else ""
     click.echo(f"  adapter  {report['adapter']} {report['adapter_sha256'][:12]}{where}")
     click.echo(f"  labelled {report['labelled']:,} of {total:,} reviews{share}")

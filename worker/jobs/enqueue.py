@@ -285,16 +285,20 @@ def preview(source: Source, *, shown: int = 5) -> Preview:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Which scorers a new job uses: its policy, and the oracle's key and hash where the policy names it."""
+    """Which scorers a new job uses: its policy, and the oracle's key and hash where the policy names it. `distilled`
+    says how its adapter is trained first, if it is."""
 
     policy: Policy = field(default_factory=Policy)
     oracle_id: int | None = None
     oracle_sha256: str | None = None
     max_cost: Money | None = None
+    distilled: str | None = None
 
     @property
     def identity(self) -> str:
         """What of it makes a job another one; a budget doesn't."""
+        if self.distilled is not None:
+            return f"{self.policy} by {self.oracle_sha256} {self.distilled}"
         return str(self.policy) if self.oracle_sha256 is None else f"{self.policy} by {self.oracle_sha256}"
 
 
@@ -345,15 +349,17 @@ def enqueue_file(
     source: Source,
     ledger: Ledger,
     *,
+    scores_later: bool = False,
     after_chunk: Callable[[int, int], None] = lambda reviews, rejects: None,
     idle: Callable[[], None] = lambda: None,
     after_look: Callable[[], None] = lambda: None,
 ) -> None:
     """Writes a source's records from where the job stands, one transaction per chunk, and seals it at the end.
 
-    A stream's chunks are closed some seconds after their first record, so that its reviews are scored while it is
-    open. `after_chunk` hears the job's reviews and rejects so far, and `idle` is called several times a second while
-    a stream is silent; what they raise leaves a job that can be taken up. `after_look` is called when it was looked
+    With `scores_later` no batches are queued, and the job stays open: its adapter isn't there yet. A stream's chunks
+    are closed some seconds after their first record, so that its reviews are scored while it is open.
+    `after_chunk` hears the job's reviews and rejects so far, and `idle` is called several times a second while a
+    stream is silent; what they raise leaves a job that can be taken up. `after_look` is called when it was looked
     again what the texts of a stream are in, since it may never end.
 
     Raises:
@@ -382,7 +388,7 @@ def enqueue_file(
             batches = [
                 found[start : start + job.batch_size] for start in range(0, len(found), job.batch_size)
             ]
-            ledger.jobs.append(job.id, chunk, batches=batches, after=position)
+            ledger.jobs.append(job.id, chunk, batches=None if scores_later else batches, after=position)
             position += len(chunk)
             reviews += len(found)
             rejects += len(chunk) - len(found)
@@ -403,7 +409,8 @@ def enqueue_file(
             # A stream's column is known only when it ends, however that is: it began as one of places, and isn't.
             ledger.jobs.clear_gold(job.id)
         _keep_languages(job.id, source, ledger)
-    ledger.jobs.seal(job.id)
+    if not scores_later:
+        ledger.jobs.seal(job.id)
 
 
 def _check_order(job: Job, before: Iterator[Review | Reject], ledger: Ledger) -> None:

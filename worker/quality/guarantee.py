@@ -37,7 +37,7 @@ class Ranked:
 def rankable(raters: Raters) -> Rows:
     """The reviews (N,) whose label may stay the adapter's: not those that the oracle decides anyway."""
     found: Rows = raters.adapter != NONE
-    for reason in ("policy", "fallback", "language"):
+    for reason in ("policy", "fallback", "language", "training", "held_out"):
         found &= ~raters.asked_for(reason)
     return found
 

@@ -190,7 +190,14 @@ def read_raters(connection: Connection, job_id: int) -> Raters:
     gold[np.searchsorted(raters.row_no, list(corrections))] = [
         names.index(one) for one in corrections.values()
     ]
-    return replace(raters, gold=gold)
+    # What it learnt by heart says nothing of the adapter: it counts as not labelled by it.
+    learnt = raters.asked_for("training") & (raters.oracle != NONE)
+    return replace(
+        raters,
+        gold=gold,
+        adapter=np.where(learnt, NONE, raters.adapter).astype(np.int16),
+        adapter_score=np.where(learnt, np.nan, raters.adapter_score),
+    )
 
 
 def _labels_given(connection: Connection, job_id: int) -> set[str]:

@@ -89,15 +89,16 @@ class Jobs:
         job_id: int,
         records: Sequence[ReviewRow | RejectRow],
         *,
-        batches: Sequence[Sequence[ReviewRow]],
+        batches: Sequence[Sequence[ReviewRow]] | None,
         after: int | None = None,
     ) -> None:
         """One transaction: reviews, rejects, their queued batches, and records_read += len(records).
 
         Under the policy `oracle` a request for every review; batches only if some of them are audited.
 
-        `batches` hold every review of `records` once, in file order. With `after`, the chunk is taken only if
-        exactly that many records were read before it: of two that read the same file only one goes on.
+        `batches` hold every review of `records` once, in file order; None: they are queued later. With
+        `after`, the chunk is taken only if exactly that many records were read before it: of two that read the same
+        file only one goes on.
 
         Raises:
             JobUnknown: there is no such job.
@@ -105,7 +106,9 @@ class Jobs:
             ValueError: the batches don't hold the chunk's reviews in order.
         """
         reviews = [record for record in records if isinstance(record, ReviewRow)]
-        if [review.row_no for batch in batches for review in batch] != [r.row_no for r in reviews]:
+        if batches is not None and [review.row_no for batch in batches for review in batch] != [
+            r.row_no for r in reviews
+        ]:
             raise ValueError("the batches of a chunk must hold its reviews, each once, in order")
         # The update locks the job's row first: chunks of one job come one after the other.
         advanced = connection.execute(
@@ -129,7 +132,7 @@ class Jobs:
         if policy.kind == "oracle" and advanced.oracle_id is not None:
             asked: list[tuple[int, RequestReason]] = [(r.row_no, "policy") for r in reviews]
             insert_requests(connection, job_id, advanced.oracle_id, asked)
-        if policy.names_adapter:
+        if policy.names_adapter and batches is not None:
             ranges = [(b[0].row_no, b[-1].row_no, len(b)) for b in batches if b]
             queue_batches(connection, job_id, ranges)
 

@@ -9,6 +9,7 @@ from worker.store.agreements import Agreements
 from worker.store.batches import Batches, Scorers
 from worker.store.corrections import Corrections
 from worker.store.deletion import Deletion
+from worker.store.distillations import Distillations
 from worker.store.faults import WorkerFaults
 from worker.store.guarantees import Guarantees
 from worker.store.jobs import Jobs
@@ -41,5 +42,6 @@ class Ledger:
         self.adapters = Adapters(engine)
         self.agreements = Agreements(engine)
         self.guarantees = Guarantees(engine)
+        self.distillations = Distillations(engine)
         self.corrections = Corrections(engine)
         self.deletion = Deletion(engine)

@@ -29,6 +29,7 @@ from sqlalchemy import (
 from worker.policy import DEFERRED
 from worker.reviews import Job as JobRow
 from worker.reviews import Money
+from worker.store.distillations import is_distilling
 from worker.store.engine import now, reads
 from worker.store.inserts import on_postgresql
 from worker.store.job_rows import read_job
@@ -167,6 +168,9 @@ def read_progress(connection: Connection, job_id: int) -> Progress:
     asked_now = sum(requests.get((reason, state), 0) for reason in reasons for state in OPEN_REQUESTS)
     waiting = sum(sizes.get(state, 0) for state in (*OPEN_BATCHES, "cancelled")) + asked_now
     left = sum(sizes.get(state, 0) for state in OPEN_BATCHES) + asked_now
+    if is_distilling(connection, job_id):
+        # Its batches aren't queued yet: what the oracle hasn't labelled waits for the adapter.
+        waiting = job.reviews_read - sum(n for (_, state), n in requests.items() if state == "labelled")
     pace = 0.0
     if asked_now == left > 0:
         # Only the oracle is at work: its pace is the job's.

@@ -16,6 +16,7 @@ from worker.store.adapters import AdapterQueries
 from worker.store.agreements import AgreementQueries
 from worker.store.columns import read_raters
 from worker.store.corrections import ReviewTasks
+from worker.store.distillations import DistillationQueries
 from worker.store.engine import reads
 from worker.store.faults import Fault, read_faults
 from worker.store.guarantees import GuaranteeQueries, lacks_cut
@@ -250,6 +251,7 @@ class Queries:
         self.results = ResultQueries(engine)
         self.agreements = AgreementQueries(engine)
         self.guarantees = GuaranteeQueries(engine)
+        self.distillations = DistillationQueries(engine)
         self.to_review = ReviewTasks(engine)
         self.adapters = AdapterQueries(engine)
         self.oracle = OracleQueries(engine)

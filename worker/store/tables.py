@@ -38,6 +38,7 @@ Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresq
 JOB_STATES: tuple[str, ...] = get_args(JobState)
 BATCH_STATES = ("queued", "running", "done", "split", "failed", "cancelled", "submitted", "parked")
 REQUEST_STATES = ("open", "packed", "labelled", "refused", "unanswered", "failed")
+STAGES = ("reading", "asking", "training", "measuring", "labelling")
 BULK_STATES = ("packed", "submitted", "collected", "failed")
 TEXTS = ("kept", "deleting", "deleted")
 RATERS = ("adapter", "oracle")
@@ -357,6 +358,23 @@ class Guarantee(Table):
     claim: Mapped[str | None]
     cut_at: Mapped[float | None]
     certificate: Mapped[dict[str, Any] | None]
+
+
+class Distillation(Table):
+    """How far a job is whose adapter is trained on the oracle's answers first; `worker.store.distillations`."""
+
+    __tablename__ = "distillations"
+    __table_args__ = (_one_of("stage", STAGES),)
+    job_id: Mapped[int] = mapped_column(
+        ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    stage: Mapped[str]
+    round: Mapped[int]
+    rounds: Mapped[int]
+    answers: Mapped[int]
+    held_out: Mapped[int]
+    seed: Mapped[int]
+    figures: Mapped[dict[str, Any] | None]
 
 
 class Request(Table):

@@ -1,0 +1,400 @@
+"""`loracle distill`: from reviews without labels to an adapter of one's own and certified labels, in one job."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from worker.agreement import guarantee
+from worker.bootstrap import Store, choose_adapter, load_directory, restore_adapter
+from worker.cli.common import Publisher, json_option, note, open_all, wait_for_jobs
+from worker.cli.enqueue import (
+    GPU_BATCH,
+    enqueue_options,
+    open_source,
+    pinned_adapter,
+    reading_options,
+    write_job,
+)
+from worker.cli.policy import choose_oracle, guarantee_options, read_policy, read_spec
+from worker.cli.run import CPU_BATCH, finish
+from worker.cli.status import figure_sentences, oracle_waiting_for, why_unscored
+from worker.errors import Invalid, JobStateInvalid, OptionInvalid
+from worker.jobs import distillation
+from worker.jobs.enqueue import Adapter, Source
+from worker.jobs.estimate import plan as estimate
+from worker.lifeline import NEEDS_PIPE, tied
+from worker.logs import Progress
+from worker.model.manifest import BUNDLED, Manifest
+from worker.oracle.money import parse_prices, price_of
+from worker.policy import Policy
+from worker.pool.supervisor import LocalPool, WorkerPlan, plan_workers
+from worker.reviews import Job, Money, dollars
+from worker.settings import Settings
+from worker.store.adapters import STUB
+from worker.store.distillations import Answered, Distilled
+from worker.store.tables import OPEN_REQUESTS
+
+HELD_OUT_NAME = "held out, labels by the oracle"
+
+
+@click.command()
+@click.argument("file")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New directory of the adapter.")
+@click.option(
+    "--guarantee",
+    type=float,
+    default=0.95,
+    show_default=True,
+    metavar="SHARE",
+    help="Share of the labels that shall be the oracle's; see `loracle enqueue --help`.",
+)
+@click.option(
+    "--answers", type=click.IntRange(min=20), default=2000, show_default=True, help="Labels to train on."
+)
+@click.option(
+    "--held-out", type=click.IntRange(min=20), default=400, show_default=True, help="Labels to measure by."
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 2),
+    default=2,
+    show_default=True,
+    help="2: half of the answers are about reviews of which a first adapter is least sure.",
+)
+@click.option("--base", metavar="BASE", help="Base model of the adapter; see `loracle train --help`.")
+@click.option("--recipe", metavar="NAME", help="Recipe of the training; see `loracle train --help`.")
+@click.option("--start-from", metavar="ADAPTER", help="Train this adapter on: a directory, or bundled.")
+@reading_options
+@guarantee_options
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 1000),
+    default=8,
+    show_default=True,
+    help="Oracle requests at once.",
+)
+@click.option("--gpus", default="all", show_default=True, help="all, none, or numbers such as 0,1.")
+@click.option("--children", type=click.IntRange(min=1), help="Processes per GPU (else 3; 1 on a CPU).")
+@json_option
+def distill(
+    file: str,
+    out: Path,
+    answers: int,
+    held_out: int,
+    rounds: int,
+    base: str | None,
+    recipe: str | None,
+    start_from: str | None,
+    concurrency: int,
+    gpus: str,
+    children: int | None,
+    as_json: bool,
+    **values: Any,
+) -> int:
+    """Train an adapter on an oracle's labels for FILE, and label FILE with it under a guarantee. No labels needed.
+
+    The oracle labels --answers reviews of all lengths, in the second round those that a first adapter is least sure
+    of, and --held-out further ones drawn at random. An adapter is trained on the answers (`loracle train`) and
+    measured on what was held out, beside the adapter at hand (--adapter, else the active one): the better of the two
+    labels the other reviews, as a cascade with --guarantee. What the oracle has labelled keeps the oracle's label.
+
+    All this is one job, and `loracle status JOB` shows its stage. The same command goes on after an interruption at
+    any moment; no answer is paid for twice. The trained adapter is in OUT and in the database (`loracle adapters
+    list`), and its model card says who gave its labels. With --max-cost nothing is asked if the forecast is higher.
+
+    Example: loracle distill reviews.csv --out my-adapter --answers 2000 --max-cost 5
+    """
+    settings, store = open_all()
+    plan = plan_workers(gpus, children)
+    on_cpu = all(one.gpu is None for one in plan)
+    options = enqueue_options(settings, values, usual_batch=lambda: CPU_BATCH if on_cpu else GPU_BATCH)
+    at_hand = pinned_adapter(store, settings, values["adapter"])
+    labels = _labels(options.read.meanings, at_hand, start_from)
+    training = _training_options(base, recipe, start_from)
+    values |= {"policy": "cascade", "below": None, "audit": 0.0}
+    # The adapter at hand is for comparison: with another one it is still the same job.
+    adapter = Adapter(at_hand.id, "", labels, at_hand.languages)
+    asked = dataclasses.replace(
+        choose_oracle(store, settings, adapter, values, asks_itself=True),
+        distilled=f"distilled for {'/'.join(labels)} {' '.join(training)}",
+    )
+    source = open_source(file, options, adapter)
+    if source.is_stream:
+        raise Invalid("distill needs a file: a stream on stdin can't be taken up again.")
+    if asked.max_cost is not None:
+        _check_cost(source, settings, values, labels, answers + held_out, asked.max_cost)
+    publisher = Publisher(settings, store)
+    openai = WorkerPlan(None, concurrency, lane="openai")
+
+    def opened(job: Job) -> None:
+        at = store.ledger.distillations.open(
+            job.id, rounds=rounds, answers=answers, held_out=held_out, seed=options.seed
+        )
+        if at.stage == "reading" and out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise OptionInvalid(f"{out} already exists; name another directory with --out.")
+
+    steps: _Steps | None = None
+    try:
+        job = write_job(source, adapter, store, publisher, asked=asked, opened=opened)
+        with _alone(settings.home / "distill" / f"job-{job.id}") as folder:
+            steps = _Steps(settings, store, job.id, labels, folder, out, training, values["adapter"])
+            while (at := steps.at()).stage != "labelling":
+                if at.stage == "reading":
+                    asked_first = distillation.first_rows(store.queries.raters(job.id), at)
+                    store.ledger.distillations.ask(at, asked_first)
+                elif at.stage == "asking":
+                    with LocalPool(settings, [openai], may_wait=True) as pool:
+                        pool.start()
+                        steps.wait_for_answers(at, publisher, pool.poll)
+                elif at.stage == "training":
+                    steps.train(at, answers)
+                else:
+                    steps.measure(at)
+        for sentence in figure_sentences(at.figures):
+            note(sentence)
+        with LocalPool(settings, [*plan, openai], may_wait=True) as pool:
+            pool.start()
+            publisher.publish()
+            code = wait_for_jobs(
+                store,
+                [job.id],
+                tick=pool.poll,
+                why=lambda at: why_unscored(settings, store, at) or oracle_waiting_for(settings, store, at),
+            )
+    except KeyboardInterrupt:
+        note("Interrupted. Nothing that was paid for is lost: the same command goes on.")
+        return 130
+    return finish(store, settings, job.id, code, as_json=as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """The stages of one job after its file is read. Each may be done again from its beginning."""
+
+    settings: Settings
+    store: Store
+    job_id: int
+    labels: tuple[str, ...]
+    folder: Path
+    out: Path
+    training: Sequence[str]
+    at_hand: str | None
+
+    def at(self) -> Distilled:
+        found = self.store.queries.distillations.of(self.job_id)
+        assert found is not None
+        return found
+
+    def wait_for_answers(self, at: Distilled, publisher: Publisher, tick: Callable[[], None]) -> None:
+        publisher.publish()
+        queries, told = self.store.queries, None
+        with Progress(f"ask the oracle, round {at.round} of {at.rounds}") as shown:
+            while queries.distillations.has_open_requests(self.job_id):
+                tick()
+                progress = queries.jobs.progress(self.job_id)
+                if progress.job.state != "reading":
+                    break
+                asked = sum(progress.requests.values())
+                open_ = sum(n for (_, state), n in progress.requests.items() if state in OPEN_REQUESTS)
+                shown.update(asked - open_, f"{asked - open_:,} of {asked:,} answers", total=asked)
+                why = oracle_waiting_for(self.settings, self.store, progress)
+                if why is not None and why != told:
+                    note(f"Job {self.job_id} waits: {why}.")
+                told = why
+                time.sleep(1)
+        job = queries.jobs.get(self.job_id)
+        if job.oracle_error is not None:
+            raise JobStateInvalid(
+                f"the oracle isn't asked any more for job {job.id}: {job.oracle_error}. `loracle retry {job.id}` "
+                f"lifts that (with --max-cost DOLLARS for a larger budget; {dollars(job.spent)} are spent); then the "
+                "same command goes on."
+            )
+        self.store.ledger.distillations.move(at, "training")
+
+    def train(self, at: Distilled, answers: int) -> None:
+        """An adapter of this round; of the last one in `out`. Asks about more first, if more `answers` are wanted."""
+        queries = self.store.queries
+        raters = queries.raters(self.job_id)
+        more = answers - at.answers
+        if more > 0:
+            self.store.ledger.distillations.ask(at, distillation.more_rows(raters, at, more), answers=answers)
+            return
+        found, held_out = self._answered()
+        distillation.check_labels(found, self.labels, at)
+        is_last = at.round == at.rounds
+        directory = self.out if is_last else self.folder / "first"
+        name = self.out.absolute().name
+        data = self.folder / f"round-{at.round}.parquet"
+        distillation.write_labelled(data, found)
+        if (
+            not (directory / "manifest.json").is_file()
+            or _run_of(directory).joinpath("checkpoint.pt").exists()
+        ):
+            note(f"Training on {len(found):,} answers of the oracle (round {at.round} of {at.rounds}).")
+            by = f"{self._oracle()}, asked about {len(found) + len(held_out):,} reviews; not by people"
+            _trainer(
+                "train", str(data), "--out", str(directory), "--name", name, "--text-column", "text",
+                "--label-column", "label", "--labels", ",".join(self.labels), "--labelled-by", by,
+                "--device", self.settings.device, *self.training,
+            )  # fmt: skip
+        if is_last:
+            self.store.ledger.distillations.move(at, "measuring")
+            return
+        note("Looking for the reviews of which this adapter is least sure.")
+        scorer = load_directory(directory, self.settings)
+        unsure = distillation.unsure_rows(raters, at, scorer, queries.distillations)
+        self.store.ledger.distillations.ask(at, unsure)
+
+    def measure(self, at: Distilled) -> None:
+        """Chooses the adapter by what was held out, and hands the job over to it."""
+        _, held_out = self._answered()
+        if not held_out:
+            raise Invalid(
+                f"the oracle gave none of the {at.held_out:,} answers that were to be held out: the adapter can't be "
+                f"measured. `loracle retry {self.job_id}` asks again."
+            )
+        data = self.folder / "held-out.parquet"
+        distillation.write_labelled(data, held_out)
+        figures: dict[str, Any] = {"trained": self._measured(self.out, data, record=True)}
+        trained_id = choose_adapter(self.store, str(self.out))
+        chosen_id, job = trained_id, self.store.queries.jobs.get(self.job_id)
+        row = self.store.queries.adapters.get(job.adapter_id)
+        if row.sha256 != STUB and row.labels == self.labels:
+            directory = restore_adapter(self.store, self.settings, row.id)
+            figures["at_hand"] = self._measured(directory, data, record=False) | {"name": row.name}
+            if figures["at_hand"]["accuracy"] >= figures["trained"]["accuracy"]:
+                chosen_id = row.id
+        figures["trained"] |= {"name": self.out.absolute().name, "adapter_id": trained_id}
+        figures["chosen"] = "trained" if chosen_id == trained_id else "at_hand"
+        self.store.ledger.distillations.label(at, adapter_id=chosen_id, figures=figures)
+        # They hold texts.
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _answered(self) -> tuple[list[Answered], list[Answered]]:
+        read = self.store.queries.distillations.answered
+        held_out = read(self.job_id, "held_out")
+        return distillation.without(read(self.job_id, "training"), held_out), held_out
+
+    def _oracle(self) -> str:
+        job = self.store.queries.jobs.get(self.job_id)
+        assert job.oracle_id is not None
+        return self.store.queries.oracle.scorer(job.oracle_id).name
+
+    def _measured(self, directory: Path, data: Path, *, record: bool) -> dict[str, Any]:
+        """The share of the held-out reviews on which an adapter agrees with the oracle, with its 95 % interval."""
+        names = ["--record", HELD_OUT_NAME] if record and not _is_recorded(directory) else []
+        said = _trainer(
+            "evaluate", str(directory), str(data), "--text-column", "text", "--label-column", "label",
+            "--device", self.settings.device, "--errors", "0", "--json", *names,
+        )  # fmt: skip
+        found = json.loads(said)
+        return {key: found[key] for key in ("accuracy", "interval", "n")}
+
+
+def _labels(meanings: Any, at_hand: Adapter, start_from: str | None) -> tuple[str, ...]:
+    """Those of --labels, else of --start-from, else of the adapter at hand."""
+    own = at_hand.labels
+    if start_from is not None:
+        own = Manifest.read(BUNDLED if start_from == "bundled" else Path(start_from)).labels
+        if meanings is not None and meanings.is_list and meanings.names != own:
+            raise OptionInvalid(
+                f"--labels {','.join(meanings.names)} aren't the labels of --start-from {start_from} "
+                f"({','.join(own)}): leave one of them out."
+            )
+    return tuple(meanings.names) if meanings is not None and meanings.is_list else own
+
+
+def _training_options(base: str | None, recipe: str | None, start_from: str | None) -> list[str]:
+    if base is not None and start_from is not None:
+        raise OptionInvalid("--base and --start-from exclude each other: an adapter brings its base along.")
+    given = {"--base": base, "--recipe": recipe, "--start-from": start_from}
+    return [part for name, value in given.items() if value is not None for part in (name, value)]
+
+
+def _check_cost(
+    source: Source,
+    settings: Settings,
+    values: dict[str, Any],
+    labels: tuple[str, ...],
+    asked: int,
+    most: Money,
+) -> None:
+    """Refuses before anything is asked.
+
+    Raises:
+        Invalid: the answers and the audit will probably cost more than --max-cost.
+    """
+    spec = read_spec(settings, labels, values)
+    price = price_of(spec.model, parse_prices(settings.prices))
+    policy: Policy = read_policy(values)
+    count = estimate(source, spec, price, 1.0).reviews
+    terms = guarantee.terms(count, count, target=policy.guarantee or 1.0, delta=policy.delta)
+    wanted = min(count, asked + terms.sample)
+    found = estimate(source, spec, price, wanted / max(1, count))
+    if found.cost > most.dollars:
+        raise Invalid(
+            f"the oracle would be asked about {asked:,} reviews to train and measure by and {terms.sample:,} for the "
+            f"audit of the guarantee, about {dollars(found.cost)}: more than --max-cost {dollars(most.dollars)}. "
+            "Nothing was asked. Raise it, or choose fewer with --answers and --held-out."
+        )
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[Path]:
+    """The folder of a job's stages, which one command has at a time.
+
+    Raises:
+        JobStateInvalid: another one has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{folder.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise JobStateInvalid(
+                f"another `loracle distill` is at work on {folder.name.replace('-', ' ')} here; wait for it."
+            ) from None
+        yield folder
+
+
+def _run_of(directory: Path) -> Path:
+    return directory.absolute().with_name(directory.name + ".run")
+
+
+def _is_recorded(directory: Path) -> bool:
+    return HELD_OUT_NAME in Manifest.read(directory).metrics
+
+
+def _trainer(*arguments: str) -> str:
+    """Runs a command of the trainer, which ends with this process; its progress is shown. What it printed.
+
+    Raises:
+        Invalid: it failed; what it said stands above.
+    """
+    command = tied([sys.executable, "-m", "trainer", *arguments])
+    stdin = subprocess.PIPE if NEEDS_PIPE else subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            said, _ = process.communicate()
+        except KeyboardInterrupt:
+            # It had the signal too, and saves what it has.
+            process.wait()
+            raise
+    if process.returncode == 130:
+        raise KeyboardInterrupt
+    if process.returncode:
+        raise Invalid("the trainer failed; the lines above say why. Mend that: the same command goes on.")
+    return said
