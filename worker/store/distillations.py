@@ -175,11 +175,12 @@ class Distillations:
     def _moves(self, connection: Connection, at: Distilled, **values: Any) -> bool:
         # The job's row is locked first, as everywhere: its end and this step don't come at once.
         state = connection.scalar(select(Job.state).where(Job.id == at.job_id).with_for_update())
-        if state != "reading":
+        if state not in ("reading", "running"):
             raise JobStateInvalid(
                 f"job {at.job_id} is {state or 'gone'}: `loracle retry {at.job_id}` takes it up, and then the same "
                 "command goes on."
             )
+        # Once it is running, its adapter labels it: another has taken every step.
         moved = connection.execute(
             update(Distillation)
             .where(
