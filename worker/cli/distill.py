@@ -77,6 +77,7 @@ HELD_OUT_NAME = "held out, labels by the oracle"
 @click.option("--base", metavar="BASE", help="Base model of the adapter; see `loracle train --help`.")
 @click.option("--recipe", metavar="NAME", help="Recipe of the training; see `loracle train --help`.")
 @click.option("--start-from", metavar="ADAPTER", help="Train this adapter on: a directory, or bundled.")
+@click.option("--max-length", type=click.IntRange(min=8), help="Tokens of a review that are read.")
 @reading_options
 @guarantee_options
 @click.option(
@@ -98,6 +99,7 @@ def distill(
     base: str | None,
     recipe: str | None,
     start_from: str | None,
+    max_length: int | None,
     concurrency: int,
     gpus: str,
     children: int | None,
@@ -123,7 +125,7 @@ def distill(
     options = enqueue_options(settings, values, usual_batch=lambda: CPU_BATCH if on_cpu else GPU_BATCH)
     at_hand = pinned_adapter(store, settings, values["adapter"])
     labels = _labels(options.read.meanings, at_hand, start_from)
-    training = _training_options(base, recipe, start_from)
+    training = _training_options(base, recipe, start_from, max_length)
     values |= {"policy": "cascade", "below": None, "audit": 0.0}
     # The adapter at hand is for comparison: with another one it is still the same job.
     adapter = Adapter(at_hand.id, "", labels, at_hand.languages)
@@ -317,11 +319,13 @@ def _labels(meanings: Any, at_hand: Adapter, start_from: str | None) -> tuple[st
     return tuple(meanings.names) if meanings is not None and meanings.is_list else own
 
 
-def _training_options(base: str | None, recipe: str | None, start_from: str | None) -> list[str]:
+def _training_options(
+    base: str | None, recipe: str | None, start_from: str | None, max_length: int | None
+) -> list[str]:
     if base is not None and start_from is not None:
         raise OptionInvalid("--base and --start-from exclude each other: an adapter brings its base along.")
-    given = {"--base": base, "--recipe": recipe, "--start-from": start_from}
-    return [part for name, value in given.items() if value is not None for part in (name, value)]
+    given = {"--base": base, "--recipe": recipe, "--start-from": start_from, "--max-length": max_length}
+    return [str(part) for name, value in given.items() if value is not None for part in (name, value)]
 
 
 def _check_cost(
