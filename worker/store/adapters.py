@@ -353,7 +353,9 @@ def _unpack(archive: bytes, directory: Path, manifest: Manifest) -> None:
                         f"the archive of adapter '{manifest.name}' has an entry that its manifest doesn't "
                         f"name: {entry.name!r}."
                     )
-                tar.extract(entry, directory, filter="data")
+                data = tar.extractfile(entry)
+                assert data is not None
+                (directory / entry.name).write_bytes(data.read())
     except (tarfile.TarError, ValueError, OverflowError) as error:
         # A negative size or an odd time escapes the library's own errors.
         raise AdapterInvalid(f"the archive of adapter '{manifest.name}' can't be read: {error}.") from error
