@@ -25,7 +25,11 @@ COMMANDS = {
     "report": ("worker.cli.results:report", "Write a page about a job: what its labels are worth."),
     "cancel": ("worker.cli.jobs:cancel", "Stop a job; its labels are kept."),
     "retry": ("worker.cli.jobs:retry", "Score again what failed in a job."),
-    "delete": ("worker.cli.jobs:delete", "Delete a job, or its texts, for good."),
+    "delete": ("worker.cli.deletion:delete", "Delete a job, or its texts, for good."),
+    "purge": (
+        "worker.cli.deletion:purge",
+        "Delete all jobs, or their texts, that are older than so many days.",
+    ),
     "plan": ("worker.cli.oracle:plan", "Estimate what asking the oracle about a file would cost."),
     "threshold": ("worker.cli.oracle:threshold", "Show what each --below of a cascade would cost and give."),
     "certify": ("worker.cli.certify:certify", "Work out again what a job's guarantee promises."),
