@@ -41,7 +41,7 @@ COMMANDS = {
     "compare": ("trainer.cli.compare:compare", "Compare models on the same labelled reviews."),
     "adapters": ("worker.cli.adapters:adapters", "List, check and choose the adapters of new jobs."),
     "doctor": ("worker.cli.doctor:doctor", "Check servers, database, device and adapter."),
-    "db": ("worker.cli.doctor:db", "Upgrade the database, show its version, or overwrite its free space."),
+    "db": ("worker.cli.db:db", "Upgrade, check or back up the database, or overwrite its free space."),
 }
 
 
