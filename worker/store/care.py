@@ -13,10 +13,11 @@ from pathlib import Path
 
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DatabaseError
 
 from worker.errors import BackupImpossible
 from worker.store.engine import SECRET_OPTIONS, address, driver_said, read
-from worker.store.schema import current_revision
+from worker.store.schema import check_schema, current_revision
 
 BROKEN_SHOWN = 5
 """Messages of SQLite's own check that are repeated; a torn file has thousands."""
@@ -41,15 +42,17 @@ def broken_promises(engine: Engine) -> list[str]:
     """What is wrong with the database: nothing, if it is sound. It reads all of it, and no writer waits.
 
     Of SQLite every page is looked at; the pages of PostgreSQL are looked at by its own `pg_amcheck`.
+
+    Raises:
+        SchemaMismatch: it hasn't the schema of this version.
     """
+    torn = _torn_pages(engine) if engine.dialect.name == "sqlite" else []
+    if torn:
+        # What the tables say can't be relied on.
+        return torn
+    check_schema(engine)
     with read(engine) as connection:
         if engine.dialect.name == "sqlite":
-            found = [
-                str(row[0]) for row in connection.exec_driver_sql(f"PRAGMA integrity_check({BROKEN_SHOWN})")
-            ]
-            if found != ["ok"]:
-                # What the tables say can't be relied on.
-                return found
             orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
             broken = [f"{len(orphans):,} rows belong to rows that aren't there"] if orphans else []
         else:
@@ -61,6 +64,16 @@ def broken_promises(engine: Engine) -> list[str]:
             if count := connection.scalar(text(statement)):
                 broken.append(f"{count:,} {promise}")
     return broken
+
+
+def _torn_pages(engine: Engine) -> list[str]:
+    try:
+        with read(engine) as connection:
+            rows = connection.exec_driver_sql(f"PRAGMA integrity_check({BROKEN_SHOWN})").all()
+    except DatabaseError as error:
+        # Too broken to be looked at.
+        return [str(error.orig)]
+    return [str(row[0]) for row in rows if row[0] != "ok"]
 
 
 def back_up(engine: Engine, file: Path, *, force: bool) -> None:
