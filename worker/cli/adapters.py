@@ -23,7 +23,6 @@ from worker.cli.common import (
     backend_option,
     echo_json,
     json_option,
-    log_to_stderr,
     minute,
     note,
     open_all,
@@ -31,6 +30,7 @@ from worker.cli.common import (
 )
 from worker.errors import AdapterInvalid
 from worker.files.options import languages_option
+from worker.logs import log_to_stderr
 from worker.model.bases import check_adapter
 from worker.model.encoding import Cleaning, Encoding, Truncation
 from worker.model.manifest import BUNDLED, Manifest
@@ -347,7 +347,7 @@ def import_command(
     otherwise. It has no temperature: `loracle evaluate OUT FILE --fit-temperature` fits one.
     """
     settings = read_settings()
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format)
     plain = PlainAdapter.read(directory)
     if max_length is None:
         raise AdapterInvalid(

@@ -16,7 +16,6 @@ from worker.cli.common import (
     backend_option,
     echo_json,
     json_option,
-    log_to_stderr,
     note,
     open_all,
     wait_for_jobs,
@@ -32,6 +31,7 @@ from worker.cli.enqueue import (
 from worker.cli.policy import choose_oracle, oracle_options
 from worker.cli.status import oracle_waiting_for, why_unscored
 from worker.errors import Invalid
+from worker.logs import log_to_stderr
 from worker.quality.measured import Summary, record_agreement, summarise
 from worker.reviews import Backend, Failure, Review, dollars
 from worker.settings import Settings, read_settings, without_secrets
@@ -151,7 +151,7 @@ def score(text: tuple[str, ...], adapter: str | None, backend: Backend | None, a
     settings = read_settings()
     if backend is not None:
         settings = settings.model_copy(update={"backend": backend})
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format)
     texts = list(text) or [line.rstrip("\n") for line in sys.stdin]
     texts = [one for one in texts if one.strip()]
     if not texts:
