@@ -179,8 +179,8 @@ def test_doctor_finds_everything_in_order_and_names_what_is_not(loracle: Loracle
     fine = loracle("doctor", "--json")
     assert fine.returncode == 0, fine.stdout
     checks = {finding["check"]: finding["state"] for finding in json.loads(fine.stdout)["findings"]}
-    names = "versions .env settings database redis device adapter oracle workers"
-    assert set(checks) == set(names.split())
+    names = ".env,adapter,batch time,clock,database,descriptors,device,disk,driver,oracle,redis,settings,tokenizer"
+    assert set(checks) == {*names.split(","), "versions", "workers"}
     broken = loracle(
         "doctor",
         LORACLE_DEVICE="cuda:99",
@@ -189,6 +189,7 @@ def test_doctor_finds_everything_in_order_and_names_what_is_not(loracle: Loracle
         LORACLE_ORACLE_MODEL="unheard-of",
     )
     assert broken.returncode == 2
+    assert "do: " in broken.stdout
     assert "LORACLE_PRICES" in broken.stdout
     assert "sk-secret" not in broken.stdout + broken.stderr
     assert "cuda:99" in broken.stdout

@@ -11,14 +11,17 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, exists, func, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
 
 from worker.errors import BackupImpossible
-from worker.store.engine import SECRET_OPTIONS, address, driver_said, read
+from worker.store.engine import SECRET_OPTIONS, address, driver_said, now, read
 from worker.store.schema import check_schema, current_revision
+from worker.store.tables import Batch, Bulk
 
+NEWEST = 1000
+"""Batches that tell how long a batch takes now."""
 BROKEN_SHOWN = 5
 """Messages of SQLite's own check that are repeated; a torn file has thousands."""
 
@@ -36,6 +39,29 @@ PROMISES = {
         WHERE jobs.state = 'done' AND results.label IS NULL AND results.error IS NULL""",
 }
 """What is never true of a sound ledger: how many rows break it."""
+
+
+def clock_s(engine: Engine) -> float:
+    """The database's own clock: seconds since 1970."""
+    with read(engine) as connection:
+        return float(connection.scalar(select(now())) or 0.0)
+
+
+def slowest_batch_s(engine: Engine) -> float | None:
+    """How long the slowest of the newest batches took from its claim to its end; None if none has ended yet.
+
+    Bulks don't count: no message is held while OpenAI works on them.
+    """
+    newest = (
+        select(Batch.finished_at - Batch.claimed_at)
+        .where(Batch.state == "done", ~exists().where(Bulk.batch_id == Batch.id))
+        .order_by(Batch.id.desc())
+        .limit(NEWEST)
+        .subquery()
+    )
+    with read(engine) as connection:
+        slowest = connection.scalar(select(func.max(newest.c[0])))
+    return None if slowest is None else float(slowest)
 
 
 def broken_promises(engine: Engine) -> list[str]:
