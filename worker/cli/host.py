@@ -54,7 +54,7 @@ def judge_clock(theirs: float, before: float, after: float) -> Found:
     return (
         "warning",
         f"this host's clock is {off_s:,.0f} s {ahead} the database's",
-        "Leases go by the database's clock and hold. But messages in Redis go by the hosts' clocks: a host whose clock "
+        "Leases go by the database's clock and hold. But messages in Redis go by the hosts' clocks: one that "
         "is ahead delivers the others' batches a second time, which are scored once all the same.",
         "Let the host keep its time by NTP (timedatectl set-ntp true).",
     )

@@ -29,7 +29,12 @@ from worker.store.progress import DayStats
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The newest N.")
 @json_option
 def jobs(limit: int, as_json: bool) -> None:
-    """List the jobs, newest first."""
+    """List the jobs, newest first.
+
+    \b
+    Example:
+      loracle jobs --limit 10
+    """
     _, store = open_all()
     found = store.queries.jobs.newest(limit=limit)
     if as_json:
@@ -50,7 +55,12 @@ def jobs(limit: int, as_json: bool) -> None:
 @click.argument("job", type=int)
 @json_option
 def cancel(job: int, as_json: bool) -> None:
-    """Stop a job. Batches that are being scored finish; labels are kept."""
+    """Stop a job. Batches that are being scored finish; labels are kept.
+
+    \b
+    Example:
+      loracle cancel 1
+    """
     _, store = open_all()
     cancelled = store.ledger.jobs.cancel(job)
     if as_json:
@@ -68,6 +78,10 @@ def retry(job: int, max_cost: Money | None, as_json: bool) -> None:
 
     The oracle is asked again where it gave no label; a new budget is for the whole job, with what is spent. So goes
     on a job that stopped because the oracle's server refused every request, even one with a text of our own.
+
+    \b
+    Example:
+      loracle retry 1 --max-cost 5
     """
     settings, store = open_all()
     reviews = store.ledger.jobs.retry(job, max_cost=max_cost)
@@ -94,6 +108,10 @@ def stats(since: datetime | None, until: datetime | None, as_json: bool) -> None
 
     Days are UTC's. Final labels and costs count on the day they came about; a job's reviews, rejects and failures on
     the day the job was made. Deleted jobs are in none of it.
+
+    \b
+    Example:
+      loracle stats --since 2026-11-01
     """
     if since is not None and until is not None and until < since:
         raise Invalid(f"--until {until:%F} lies before --since {since:%F}: exchange them.")

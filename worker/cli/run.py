@@ -60,6 +60,10 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
     labels stay in the database for `loracle results`. Where a worker runs on this machine already, that one does the
     work. Ctrl-C leaves a job that the same command, or `loracle worker`, takes up again. `loracle enqueue --help`
     says more of files, policies and the oracle.
+
+    \b
+    Example:
+      loracle run reviews.csv --text-column text --label-column label
     """
     from worker.pool.supervisor import LocalPool, WorkerPlan, plan_workers
 
@@ -147,7 +151,12 @@ def _print(summary: Summary, settings: Settings) -> None:
 @backend_option
 @json_option
 def score(text: tuple[str, ...], adapter: str | None, backend: Backend | None, as_json: bool) -> int:
-    """Score each TEXT, or each line of stdin, at once; nothing is stored."""
+    """Score each TEXT, or each line of stdin, at once; nothing is stored.
+
+    \b
+    Example:
+      loracle score "Not bad at all." --json
+    """
     settings = read_settings()
     if backend is not None:
         settings = settings.model_copy(update={"backend": backend})

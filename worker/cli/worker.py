@@ -53,6 +53,10 @@ def worker(gpus: str, children: int | None, lanes: tuple[str, ...], concurrency:
     worker whose device breaks three times in a row takes no batches until a probe has scored a text on it. The other
     workers do the job: no review fails and no job stops because of it. `loracle status JOB` and `loracle doctor` say
     why. A supervisor must signal the main process alone (systemd: KillMode=mixed).
+
+    \b
+    Example:
+      loracle worker --lane adapter --lane openai --concurrency 32
     """
     settings = read_settings()
     log_lines(settings.log_level, settings.log_format)

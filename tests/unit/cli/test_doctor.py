@@ -57,7 +57,7 @@ REMOTE = "redis://redis:6379/0"
         (
             host.judge_driver(Build("2.13+cpu", None, 0), "580.1"),
             "warning",
-            "the CPU alone, driver 580.1: torch sees",
+            "alone, driver 580.1: torch sees",
         ),
         (
             host.judge_driver(Build("2.13", "13.0", 0), "470.1"),
