@@ -16,7 +16,7 @@ CREATE TABLE adapters (
 	CONSTRAINT pk_adapters PRIMARY KEY (id), 
 	CONSTRAINT uq_adapters_sha256 UNIQUE (sha256)
 );
-INSERT INTO "adapters" VALUES(1,'stub','stub','{"name":"stub"}',NULL,1.79580969831398439408e+09);
+INSERT INTO "adapters" VALUES(1,'stub','stub','{"name":"stub"}',NULL,1.79581182523899984359e+09);
 CREATE TABLE agreements (
 	id INTEGER NOT NULL, 
 	job_id INTEGER NOT NULL, 
@@ -30,8 +30,8 @@ CREATE TABLE agreements (
 	CONSTRAINT fk_agreements_job_id FOREIGN KEY(job_id) REFERENCES jobs (id) ON DELETE CASCADE, 
 	CONSTRAINT uq_agreements_job_id_raters_selection_slice UNIQUE (job_id, raters, selection, slice)
 );
-INSERT INTO "agreements" VALUES(1,1,7,'gold,adapter','all','all','{"n":7,"finite":null,"labels":["negative","positive","neg","pos"],"table":[[0,0,0,0],[0,0,0,0],[0,0,1,1],[0,0,2,3]],"observed":{"value":0.5714285714285714,"low":0.2504583645276572,"high":0.8417801447485302},"kappa":{"value":0.08695652173913038,"low":-0.5955901983975045,"high":0.6965865047740438},"ac1":{"value":0.49397590361445787,"low":-0.09299375987342552,"high":0.8261465073301952},"alpha":{"value":0.1333333333333332,"low":-0.5571529349154983,"high":0.7148138971704573},"by_label":[{"label":"negative","first":0,"second":0,"both":0,"specific":{"value":null,"low":null,"high":null},"of_first":{"value":null,"low":null,"high":null},"of_second":{"value":null,"low":null,"high":null},"bias":{"value":0.0,"low":-0.3543304350666875,"high":0.3543304350666875},"p_value":1.0},{"label":"positive","first":0,"second":0,"both":0,"specific":{"value":null,"low":null,"high":null},"of_first":{"value":null,"low":null,"high":null},"of_second":{"value":null,"low":null,"high":null},"bias":{"value":0.0,"low":-0.3543304350666875,"high":0.3543304350666875},"p_value":1.0},{"label":"neg","first":2,"second":3,"both":1,"specific":{"value":0.4,"low":0.0871993424525809,"high":0.823085062280651},"of_first":{"value":0.5,"low":0.09453120573423074,"high":0.9054687942657693},"of_second":{"value":0.3333333333333333,"low":0.06149194472039615,"high":0.7923403991979523},"bias":{"value":-0.14285714285714285,"low":-0.5228995562212206,"high":0.30364536880834103},"p_value":1.0},{"label":"pos","first":5,"second":4,"both":3,"specific":{"value":0.6666666666666666,"low":0.31595441298429383,"high":0.8964809123179994},"of_first":{"value":0.6,"low":0.2307242812760128,"high":0.882379225767352},"of_second":{"value":0.75,"low":0.30064184258240184,"high":0.9544127391902995},"bias":{"value":0.14285714285714285,"low":-0.3036453688083409,"high":0.5228995562212206},"p_value":1.0}],"marginal":{"method":"McNemar, exact","p_value":1.0,"statistic":null,"degrees":null},"unanswered":0,"gold":{"n":8,"labelled":7,"accuracy":{"value":0.5,"low":0.21521606221387757,"high":0.7847839377861224},"by_label":[{"label":"negative","support":0,"given":0,"precision":null,"recall":null,"f1":null},{"label":"positive","support":0,"given":0,"precision":null,"recall":null,"f1":null},{"label":"neg","support":2,"given":3,"precision":0.3333333333333333,"recall":0.5,"f1":0.4},{"label":"pos","support":6,"given":4,"precision":0.75,"recall":0.5,"f1":0.6}],"macro_f1":0.5,"confusion":{"negative":{"negative":0,"positive":0,"neg":0,"pos":0},"positive":{"negative":0,"positive":0,"neg":0,"pos":0},"neg":{"negative":0,"positive":0,"neg":1,"pos":1},"pos":{"negative":0,"positive":0,"neg":2,"pos":3}},"auroc":null,"calibration":{"n":7,"rms":0.0,"ece":0.1785714285714286,"band":[0.03571428571428571,0.32142857142857145],"bins":[{"lower":0.75,"upper":0.75,"n":7,"confidence":0.75,"accuracy":0.5714285714285714}]}},"kind":"pair"}',1.79580969903600811961e+09);
-INSERT INTO "agreements" VALUES(2,1,7,'gold,final','all','all','{"n":7,"finite":null,"labels":["negative","positive","neg","pos"],"table":[[0,0,0,0],[0,0,0,0],[0,0,1,1],[0,0,2,3]],"observed":{"value":0.5714285714285714,"low":0.2504583645276572,"high":0.8417801447485302},"kappa":{"value":0.08695652173913038,"low":-0.5955901983975045,"high":0.6965865047740438},"ac1":{"value":0.49397590361445787,"low":-0.09299375987342552,"high":0.8261465073301952},"alpha":{"value":0.1333333333333332,"low":-0.5571529349154983,"high":0.7148138971704573},"by_label":[{"label":"negative","first":0,"second":0,"both":0,"specific":{"value":null,"low":null,"high":null},"of_first":{"value":null,"low":null,"high":null},"of_second":{"value":null,"low":null,"high":null},"bias":{"value":0.0,"low":-0.3543304350666875,"high":0.3543304350666875},"p_value":1.0},{"label":"positive","first":0,"second":0,"both":0,"specific":{"value":null,"low":null,"high":null},"of_first":{"value":null,"low":null,"high":null},"of_second":{"value":null,"low":null,"high":null},"bias":{"value":0.0,"low":-0.3543304350666875,"high":0.3543304350666875},"p_value":1.0},{"label":"neg","first":2,"second":3,"both":1,"specific":{"value":0.4,"low":0.0871993424525809,"high":0.823085062280651},"of_first":{"value":0.5,"low":0.09453120573423074,"high":0.9054687942657693},"of_second":{"value":0.3333333333333333,"low":0.06149194472039615,"high":0.7923403991979523},"bias":{"value":-0.14285714285714285,"low":-0.5228995562212206,"high":0.30364536880834103},"p_value":1.0},{"label":"pos","first":5,"second":4,"both":3,"specific":{"value":0.6666666666666666,"low":0.31595441298429383,"high":0.8964809123179994},"of_first":{"value":0.6,"low":0.2307242812760128,"high":0.882379225767352},"of_second":{"value":0.75,"low":0.30064184258240184,"high":0.9544127391902995},"bias":{"value":0.14285714285714285,"low":-0.3036453688083409,"high":0.5228995562212206},"p_value":1.0}],"marginal":{"method":"McNemar, exact","p_value":1.0,"statistic":null,"degrees":null},"unanswered":0,"gold":{"n":8,"labelled":7,"accuracy":{"value":0.5,"low":0.21521606221387757,"high":0.7847839377861224},"by_label":[{"label":"negative","support":0,"given":0,"precision":null,"recall":null,"f1":null},{"label":"positive","support":0,"given":0,"precision":null,"recall":null,"f1":null},{"label":"neg","support":2,"given":3,"precision":0.3333333333333333,"recall":0.5,"f1":0.4},{"label":"pos","support":6,"given":4,"precision":0.75,"recall":0.5,"f1":0.6}],"macro_f1":0.5,"confusion":{"negative":{"negative":0,"positive":0,"neg":0,"pos":0},"positive":{"negative":0,"positive":0,"neg":0,"pos":0},"neg":{"negative":0,"positive":0,"neg":1,"pos":1},"pos":{"negative":0,"positive":0,"neg":2,"pos":3}},"auroc":null,"calibration":{"n":7,"rms":0.0,"ece":0.1785714285714286,"band":[0.03571428571428571,0.32142857142857145],"bins":[{"lower":0.75,"upper":0.75,"n":7,"confidence":0.75,"accuracy":0.5714285714285714}]}},"kind":"pair"}',1.79580969903600811961e+09);
+INSERT INTO "agreements" VALUES(1,1,7,'gold,adapter','all','all','{"n":7,"finite":null,"labels":["negative","positive","neg","pos"],"table":[[0,0,0,0],[0,0,0,0],[0,0,1,1],[0,0,2,3]],"observed":{"value":0.5714285714285714,"low":0.2504583645276572,"high":0.8417801447485302},"kappa":{"value":0.08695652173913038,"low":-0.5955901983975045,"high":0.6965865047740438},"ac1":{"value":0.49397590361445787,"low":-0.09299375987342552,"high":0.8261465073301952},"alpha":{"value":0.1333333333333332,"low":-0.5571529349154983,"high":0.7148138971704573},"by_label":[{"label":"negative","first":0,"second":0,"both":0,"specific":{"value":null,"low":null,"high":null},"of_first":{"value":null,"low":null,"high":null},"of_second":{"value":null,"low":null,"high":null},"bias":{"value":0.0,"low":-0.3543304350666875,"high":0.3543304350666875},"p_value":1.0},{"label":"positive","first":0,"second":0,"both":0,"specific":{"value":null,"low":null,"high":null},"of_first":{"value":null,"low":null,"high":null},"of_second":{"value":null,"low":null,"high":null},"bias":{"value":0.0,"low":-0.3543304350666875,"high":0.3543304350666875},"p_value":1.0},{"label":"neg","first":2,"second":3,"both":1,"specific":{"value":0.4,"low":0.0871993424525809,"high":0.823085062280651},"of_first":{"value":0.5,"low":0.09453120573423074,"high":0.9054687942657693},"of_second":{"value":0.3333333333333333,"low":0.06149194472039615,"high":0.7923403991979523},"bias":{"value":-0.14285714285714285,"low":-0.5228995562212206,"high":0.30364536880834103},"p_value":1.0},{"label":"pos","first":5,"second":4,"both":3,"specific":{"value":0.6666666666666666,"low":0.31595441298429383,"high":0.8964809123179994},"of_first":{"value":0.6,"low":0.2307242812760128,"high":0.882379225767352},"of_second":{"value":0.75,"low":0.30064184258240184,"high":0.9544127391902995},"bias":{"value":0.14285714285714285,"low":-0.3036453688083409,"high":0.5228995562212206},"p_value":1.0}],"marginal":{"method":"McNemar, exact","p_value":1.0,"statistic":null,"degrees":null},"unanswered":0,"gold":{"n":8,"labelled":7,"accuracy":{"value":0.5,"low":0.21521606221387757,"high":0.7847839377861224},"by_label":[{"label":"negative","support":0,"given":0,"precision":null,"recall":null,"f1":null},{"label":"positive","support":0,"given":0,"precision":null,"recall":null,"f1":null},{"label":"neg","support":2,"given":3,"precision":0.3333333333333333,"recall":0.5,"f1":0.4},{"label":"pos","support":6,"given":4,"precision":0.75,"recall":0.5,"f1":0.6}],"macro_f1":0.5,"confusion":{"negative":{"negative":0,"positive":0,"neg":0,"pos":0},"positive":{"negative":0,"positive":0,"neg":0,"pos":0},"neg":{"negative":0,"positive":0,"neg":1,"pos":1},"pos":{"negative":0,"positive":0,"neg":2,"pos":3}},"auroc":null,"calibration":{"n":7,"rms":0.0,"ece":0.1785714285714286,"band":[0.03571428571428571,0.32142857142857145],"bins":[{"lower":0.75,"upper":0.75,"n":7,"confidence":0.75,"accuracy":0.5714285714285714}]}},"kind":"pair"}',1.79581182662301969523e+09);
+INSERT INTO "agreements" VALUES(2,1,7,'gold,final','all','all','{"n":7,"finite":null,"labels":["negative","positive","neg","pos"],"table":[[0,0,0,0],[0,0,0,0],[0,0,1,1],[0,0,2,3]],"observed":{"value":0.5714285714285714,"low":0.2504583645276572,"high":0.8417801447485302},"kappa":{"value":0.08695652173913038,"low":-0.5955901983975045,"high":0.6965865047740438},"ac1":{"value":0.49397590361445787,"low":-0.09299375987342552,"high":0.8261465073301952},"alpha":{"value":0.1333333333333332,"low":-0.5571529349154983,"high":0.7148138971704573},"by_label":[{"label":"negative","first":0,"second":0,"both":0,"specific":{"value":null,"low":null,"high":null},"of_first":{"value":null,"low":null,"high":null},"of_second":{"value":null,"low":null,"high":null},"bias":{"value":0.0,"low":-0.3543304350666875,"high":0.3543304350666875},"p_value":1.0},{"label":"positive","first":0,"second":0,"both":0,"specific":{"value":null,"low":null,"high":null},"of_first":{"value":null,"low":null,"high":null},"of_second":{"value":null,"low":null,"high":null},"bias":{"value":0.0,"low":-0.3543304350666875,"high":0.3543304350666875},"p_value":1.0},{"label":"neg","first":2,"second":3,"both":1,"specific":{"value":0.4,"low":0.0871993424525809,"high":0.823085062280651},"of_first":{"value":0.5,"low":0.09453120573423074,"high":0.9054687942657693},"of_second":{"value":0.3333333333333333,"low":0.06149194472039615,"high":0.7923403991979523},"bias":{"value":-0.14285714285714285,"low":-0.5228995562212206,"high":0.30364536880834103},"p_value":1.0},{"label":"pos","first":5,"second":4,"both":3,"specific":{"value":0.6666666666666666,"low":0.31595441298429383,"high":0.8964809123179994},"of_first":{"value":0.6,"low":0.2307242812760128,"high":0.882379225767352},"of_second":{"value":0.75,"low":0.30064184258240184,"high":0.9544127391902995},"bias":{"value":0.14285714285714285,"low":-0.3036453688083409,"high":0.5228995562212206},"p_value":1.0}],"marginal":{"method":"McNemar, exact","p_value":1.0,"statistic":null,"degrees":null},"unanswered":0,"gold":{"n":8,"labelled":7,"accuracy":{"value":0.5,"low":0.21521606221387757,"high":0.7847839377861224},"by_label":[{"label":"negative","support":0,"given":0,"precision":null,"recall":null,"f1":null},{"label":"positive","support":0,"given":0,"precision":null,"recall":null,"f1":null},{"label":"neg","support":2,"given":3,"precision":0.3333333333333333,"recall":0.5,"f1":0.4},{"label":"pos","support":6,"given":4,"precision":0.75,"recall":0.5,"f1":0.6}],"macro_f1":0.5,"confusion":{"negative":{"negative":0,"positive":0,"neg":0,"pos":0},"positive":{"negative":0,"positive":0,"neg":0,"pos":0},"neg":{"negative":0,"positive":0,"neg":1,"pos":1},"pos":{"negative":0,"positive":0,"neg":2,"pos":3}},"auroc":null,"calibration":{"n":7,"rms":0.0,"ece":0.1785714285714286,"band":[0.03571428571428571,0.32142857142857145],"bins":[{"lower":0.75,"upper":0.75,"n":7,"confidence":0.75,"accuracy":0.5714285714285714}]}},"kind":"pair"}',1.79581182662301969523e+09);
 CREATE TABLE alembic_version (
 	version_num VARCHAR(32) NOT NULL, 
 	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
@@ -65,24 +65,24 @@ CREATE TABLE batches (
 	CONSTRAINT fk_batches_job_id FOREIGN KEY(job_id) REFERENCES jobs (id) ON DELETE CASCADE, 
 	CONSTRAINT fk_batches_parent_id FOREIGN KEY(parent_id) REFERENCES batches (id) ON DELETE CASCADE
 );
-INSERT INTO "batches" VALUES(1,1,'adapter','done',0,1,1,4,4,1,NULL,NULL,NULL,'task 1',NULL,NULL,1.79580969862200927732e+09,NULL,1.79580969864799976348e+09,1.79580969869499206545e+09,'{"score_s":0.001}',1.79580969848400950426e+09);
-INSERT INTO "batches" VALUES(2,1,'adapter','done',0,2,5,8,4,1,NULL,NULL,NULL,'task 2',NULL,NULL,1.79580969862200927732e+09,NULL,1.79580969871398210525e+09,1.79580969871599388119e+09,'{"score_s":0.001}',1.79580969848400950426e+09);
-INSERT INTO "batches" VALUES(3,2,'adapter','done',0,1,1,4,4,1,NULL,NULL,NULL,'task 3',NULL,NULL,1.79580969918599724771e+09,NULL,1.79580969918700313571e+09,1.79580969919698095319e+09,'{"score_s":0.001}',1.79580969913900494574e+09);
-INSERT INTO "batches" VALUES(4,2,'adapter','done',0,2,5,6,2,1,NULL,NULL,NULL,'task 4',NULL,NULL,1.79580969918599724771e+09,NULL,1.79580969920800471301e+09,1.79580969922200584408e+09,'{"score_s":0.001}',1.79580969913900494574e+09);
-INSERT INTO "batches" VALUES(5,2,'openai','done',0,0,0,0,4,1,2,NULL,NULL,'',NULL,NULL,1.79580969945801353459e+09,NULL,1.79580969948698139192e+09,1.79580969956499338145e+09,NULL,1.79580969937698388099e+09);
-INSERT INTO "batches" VALUES(6,2,'openai','done',0,0,0,0,2,1,2,NULL,NULL,'',NULL,NULL,1.79580969945801353459e+09,NULL,1.79580969952101850506e+09,1.79580969964401125906e+09,NULL,1.79580969937698388099e+09);
-INSERT INTO "batches" VALUES(7,3,'adapter','done',0,1,1,3,3,1,NULL,NULL,NULL,'task 7',NULL,NULL,1.79580969990798091891e+09,NULL,1.79580969991301012036e+09,1.79580969991498136523e+09,'{"score_s":0.001}',1.7958096998710064888e+09);
-INSERT INTO "batches" VALUES(9,5,'adapter','cancelled',0,1,1,3,3,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,1.79580970043600058553e+09,NULL,1.7958097004049806594e+09);
-INSERT INTO "batches" VALUES(10,6,'adapter','queued',0,1,1,3,3,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,1.79580970047100329394e+09);
-INSERT INTO "batches" VALUES(11,7,'openai','running',0,0,0,0,3,1,2,NULL,'4cfa542ea43109495b49e0f276f04948','',NULL,1.79580976061600351332e+09,1.79580970061499786381e+09,NULL,1.79580970061600351337e+09,NULL,NULL,1.79580970058900713922e+09);
-INSERT INTO "batches" VALUES(12,8,'openai','submitted',0,0,0,0,3,0,2,NULL,NULL,'',NULL,NULL,NULL,1.79580976076699852942e+09,1.79580970074201369283e+09,NULL,NULL,1.79580970070101618766e+09);
-INSERT INTO "batches" VALUES(13,9,'adapter','done',0,1,1,4,4,1,NULL,NULL,NULL,'t13',NULL,NULL,1.79580970088198471068e+09,NULL,1.79580970089498019211e+09,1.79580970091799354548e+09,'{"score_s":0.001}',1.79580970081600236895e+09);
-INSERT INTO "batches" VALUES(14,9,'adapter','queued',0,2,5,8,4,0,NULL,NULL,NULL,'t14',NULL,NULL,NULL,NULL,NULL,NULL,NULL,1.79580970081600236895e+09);
-INSERT INTO "batches" VALUES(15,9,'adapter','queued',0,3,9,12,4,1,NULL,NULL,NULL,'t15','the device was away',NULL,NULL,NULL,1.79580970090700984004e+09,NULL,NULL,1.79580970081600236895e+09);
-INSERT INTO "batches" VALUES(16,9,'adapter','running',0,4,13,16,4,1,NULL,NULL,'45cbd8e7b196e62a432e78ce00aac649','t16',NULL,1.79580976090801572794e+09,1.79580970088198471068e+09,NULL,1.795809700908015728e+09,NULL,NULL,1.79580970081600236895e+09);
-INSERT INTO "batches" VALUES(17,9,'adapter','queued',0,5,17,20,4,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,1.79580970081600236895e+09);
-INSERT INTO "batches" VALUES(18,9,'adapter','queued',0,6,21,22,2,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,1.79580970081600236895e+09);
-INSERT INTO "batches" VALUES(19,10,'adapter','queued',0,1,1,4,4,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,1.79580970098799920084e+09);
+INSERT INTO "batches" VALUES(1,1,'adapter','done',0,1,1,4,4,1,NULL,NULL,NULL,'task 1',NULL,NULL,1.7958118258400022983e+09,NULL,1.79581182586800456053e+09,1.79581182594098758692e+09,'{"score_s":0.001}',1.79581182567601203925e+09);
+INSERT INTO "batches" VALUES(2,1,'adapter','done',0,2,5,8,4,1,NULL,NULL,NULL,'task 2',NULL,NULL,1.7958118258400022983e+09,NULL,1.79581182597301292416e+09,1.79581182597498440747e+09,'{"score_s":0.001}',1.79581182567601203925e+09);
+INSERT INTO "batches" VALUES(3,2,'adapter','done',0,1,1,4,4,1,NULL,NULL,NULL,'task 3',NULL,NULL,1.79581182686099863048e+09,NULL,1.79581182689398980139e+09,1.79581182689499568938e+09,'{"score_s":0.001}',1.79581182683098459248e+09);
+INSERT INTO "batches" VALUES(4,2,'adapter','done',0,2,5,6,2,1,NULL,NULL,NULL,'task 4',NULL,NULL,1.79581182686099863048e+09,NULL,1.79581182694299364092e+09,1.79581182694299364092e+09,'{"score_s":0.001}',1.79581182683098459248e+09);
+INSERT INTO "batches" VALUES(5,2,'openai','done',0,0,0,0,4,1,2,NULL,NULL,'',NULL,NULL,1.79581182740700244903e+09,NULL,1.79581182744498252861e+09,1.79581182758499383923e+09,NULL,1.79581182726401376728e+09);
+INSERT INTO "batches" VALUES(6,2,'openai','done',0,0,0,0,2,1,2,NULL,NULL,'',NULL,NULL,1.79581182740700244903e+09,NULL,1.79581182751498818397e+09,1.79581182775501918798e+09,NULL,1.79581182726401376728e+09);
+INSERT INTO "batches" VALUES(7,3,'adapter','done',0,1,1,3,3,1,NULL,NULL,NULL,'task 7',NULL,NULL,1.79581182834700942042e+09,NULL,1.79581182834801530837e+09,1.79581182839001870154e+09,'{"score_s":0.001}',1.79581182821999335292e+09);
+INSERT INTO "batches" VALUES(9,5,'adapter','cancelled',0,1,1,3,3,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,1.79581182984698104854e+09,NULL,1.79581182976398015015e+09);
+INSERT INTO "batches" VALUES(10,6,'adapter','queued',0,1,1,3,3,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,1795811829.94);
+INSERT INTO "batches" VALUES(11,7,'openai','running',0,0,0,0,3,1,2,NULL,'ff7fc2166e3826ed9af073d10128a523','',NULL,1.79581189026299190523e+09,1.79581183026198601716e+09,NULL,1.79581183026299190516e+09,NULL,NULL,1.79581183019198036194e+09);
+INSERT INTO "batches" VALUES(12,8,'openai','submitted',0,0,0,0,3,0,2,NULL,NULL,'',NULL,NULL,NULL,1.79581189038900184634e+09,1.79581183037600660323e+09,NULL,NULL,1.79581183036099958417e+09);
+INSERT INTO "batches" VALUES(13,9,'adapter','done',0,1,1,4,4,1,NULL,NULL,NULL,'t13',NULL,NULL,1795811830.506,NULL,1.79581183050700569155e+09,1.79581183053098464015e+09,'{"score_s":0.001}',1.79581183044500637051e+09);
+INSERT INTO "batches" VALUES(14,9,'adapter','queued',0,2,5,8,4,0,NULL,NULL,NULL,'t14',NULL,NULL,NULL,NULL,NULL,NULL,NULL,1.79581183044500637051e+09);
+INSERT INTO "batches" VALUES(15,9,'adapter','queued',0,3,9,12,4,1,NULL,NULL,NULL,'t15','the device was away',NULL,NULL,NULL,1.79581183052800750729e+09,NULL,NULL,1.79581183044500637051e+09);
+INSERT INTO "batches" VALUES(16,9,'adapter','running',0,4,13,16,4,1,NULL,NULL,'50f9f305989e02427755973a7fae1172','t16',NULL,1.79581189052901315692e+09,1795811830.506,NULL,1.79581183052901315684e+09,NULL,NULL,1.79581183044500637051e+09);
+INSERT INTO "batches" VALUES(17,9,'adapter','queued',0,5,17,20,4,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,1.79581183044500637051e+09);
+INSERT INTO "batches" VALUES(18,9,'adapter','queued',0,6,21,22,2,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,1.79581183044500637051e+09);
+INSERT INTO "batches" VALUES(19,10,'adapter','queued',0,1,1,4,4,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,1.79581183064798259735e+09);
 CREATE TABLE bulks (
 	batch_id INTEGER NOT NULL, 
 	state TEXT NOT NULL, 
@@ -99,7 +99,7 @@ CREATE TABLE bulks (
 	CONSTRAINT fk_bulks_batch_id FOREIGN KEY(batch_id) REFERENCES batches (id) ON DELETE CASCADE, 
 	CONSTRAINT uq_bulks_remote_id UNIQUE (remote_id)
 );
-INSERT INTO "bulks" VALUES(12,'submitted','c20a54f16a93a92a2bddc0961e6c33fe','file-1','batch-1',NULL,1.79580970072201776509e+09,1.79580970075500917439e+09,1.79580970076800441742e+09,NULL);
+INSERT INTO "bulks" VALUES(12,'submitted','657efb4f8d69d76d9566e831620a5c59','file-1','batch-1',NULL,1.79581183036699438097e+09,1.79581183038699030872e+09,1.79581183039399099347e+09,NULL);
 CREATE TABLE corrections (
 	job_id INTEGER NOT NULL, 
 	row_no INTEGER NOT NULL, 
@@ -110,14 +110,27 @@ CREATE TABLE corrections (
 	CONSTRAINT pk_corrections PRIMARY KEY (job_id, row_no), 
 	CONSTRAINT fk_corrections_job_id_row_no FOREIGN KEY(job_id, row_no) REFERENCES reviews (job_id, row_no) ON DELETE CASCADE
 );
-INSERT INTO "corrections" VALUES(1,2,'neg','ann','a note',1.79580969908798933031e+09);
+INSERT INTO "corrections" VALUES(1,2,'neg','ann','a note',1.79581182670501470562e+09);
 CREATE TABLE deleted_jobs (
 	id INTEGER NOT NULL, 
 	spent_nanos INTEGER NOT NULL, 
 	deleted_at DOUBLE NOT NULL, 
 	CONSTRAINT pk_deleted_jobs PRIMARY KEY (id)
 );
-INSERT INTO "deleted_jobs" VALUES(4,0,1.79580970032499742509e+09);
+INSERT INTO "deleted_jobs" VALUES(4,0,1.79581182964601659773e+09);
+CREATE TABLE distillations (
+	job_id INTEGER NOT NULL, 
+	stage TEXT NOT NULL, 
+	round INTEGER NOT NULL, 
+	rounds INTEGER NOT NULL, 
+	answers INTEGER NOT NULL, 
+	held_out INTEGER NOT NULL, 
+	seed INTEGER NOT NULL, 
+	figures JSON, 
+	CONSTRAINT pk_distillations PRIMARY KEY (job_id), 
+	CONSTRAINT ck_distillations_ck_distillations_stage CHECK (stage IN ('reading', 'asking', 'training', 'measuring', 'labelling')), 
+	CONSTRAINT fk_distillations_job_id FOREIGN KEY(job_id) REFERENCES jobs (id) ON DELETE CASCADE
+);
 CREATE TABLE guarantees (
 	job_id INTEGER NOT NULL, 
 	reviews INTEGER NOT NULL, 
@@ -164,15 +177,15 @@ CREATE TABLE jobs (
 	CONSTRAINT fk_jobs_adapter_id FOREIGN KEY(adapter_id) REFERENCES adapters (id), 
 	CONSTRAINT uq_jobs_identity UNIQUE (identity)
 );
-INSERT INTO "jobs" VALUES(1,'done','reviews.csv','/data/reviews.csv','done','adapter',1,NULL,NULL,0,NULL,'kept',0,4,9,0.05,1.79580969840297985078e+09,'{}',NULL,NULL,1.79580969850798845286e+09,1.79580969874101877212e+09,NULL);
-INSERT INTO "jobs" VALUES(2,'job 0','reviews.csv','/data/reviews.csv','done','cascade --below 0.9 --audit 0.5 --audit-seed 3',1,2,1000000000,60000000,NULL,'kept',0,4,6,0.05,1.79580969911900901799e+09,'{}',NULL,NULL,1.79580969914801716804e+09,1.79580969967800831797e+09,NULL);
-INSERT INTO "jobs" VALUES(3,'deleted 3','reviews.csv','/data/reviews.csv','done','adapter',1,NULL,NULL,0,NULL,'deleted',0,4,3,0.05,1.79580969983600378034e+09,'{}',NULL,NULL,1.79580969989100241663e+09,1.79580969992998838421e+09,NULL);
-INSERT INTO "jobs" VALUES(5,'job 3','reviews.csv','/data/reviews.csv','cancelled','adapter',1,NULL,NULL,0,NULL,'kept',0,4,3,0.05,1.79580970037999606125e+09,'{}',NULL,NULL,1.79580970040598654749e+09,1.79580970042698836322e+09,NULL);
-INSERT INTO "jobs" VALUES(6,'job 4','reviews.csv','/data/reviews.csv','stopped','adapter',1,NULL,NULL,0,NULL,'kept',0,4,3,0.05,1.79580970044899582865e+09,'{}',NULL,'the adapter has lost its head',1.79580970048001551621e+09,1.79580970049200510981e+09,NULL);
-INSERT INTO "jobs" VALUES(7,'job 5','reviews.csv','/data/reviews.csv','running','oracle',1,2,NULL,60000000,NULL,'kept',0,4,3,0.05,1.79580970051401257519e+09,'{}',NULL,NULL,1.79580970053899741179e+09,NULL,NULL);
-INSERT INTO "jobs" VALUES(8,'job 6','reviews.csv','/data/reviews.csv','running','oracle',1,2,NULL,0,NULL,'kept',0,4,3,0.05,1.79580970064199423787e+09,'{}',NULL,NULL,1.7958097006640017033e+09,NULL,NULL);
-INSERT INTO "jobs" VALUES(9,'job 7','reviews.csv','/data/reviews.csv','running','adapter',1,NULL,NULL,0,NULL,'kept',0,4,22,0.05,1795809700.788,'{}',NULL,NULL,1.79580970082698607439e+09,NULL,NULL);
-INSERT INTO "jobs" VALUES(10,'job 8','reviews.csv','/data/reviews.csv','reading','adapter',1,NULL,NULL,0,NULL,'kept',0,4,4,0.05,1.79580970097198629382e+09,'{}',NULL,NULL,NULL,NULL,NULL);
+INSERT INTO "jobs" VALUES(1,'done','reviews.csv','/data/reviews.csv','done','adapter',1,NULL,NULL,0,NULL,'kept',0,4,9,0.05,1.79581182554300117495e+09,'{}',NULL,NULL,1.79581182571198034285e+09,1795811826.06398,NULL);
+INSERT INTO "jobs" VALUES(2,'job 0','reviews.csv','/data/reviews.csv','done','cascade --below 0.9 --audit 0.5 --audit-seed 3',1,2,1000000000,60000000,NULL,'kept',0,4,6,0.05,1.79581182676500225071e+09,'{}',NULL,NULL,1.79581182683199048043e+09,1.79581182781500673295e+09,NULL);
+INSERT INTO "jobs" VALUES(3,'deleted 3','reviews.csv','/data/reviews.csv','done','adapter',1,NULL,NULL,0,NULL,'deleted',0,4,3,0.05,1.79581182814399290077e+09,'{}',NULL,NULL,1.79581182825000739092e+09,1.79581182842699289326e+09,NULL);
+INSERT INTO "jobs" VALUES(5,'job 3','reviews.csv','/data/reviews.csv','cancelled','adapter',1,NULL,NULL,0,NULL,'kept',0,4,3,0.05,1.79581182973098897929e+09,'{}',NULL,NULL,1.79581182979399418828e+09,1.79581182981801319121e+09,NULL);
+INSERT INTO "jobs" VALUES(6,'job 4','reviews.csv','/data/reviews.csv','stopped','adapter',1,NULL,NULL,0,NULL,'kept',0,4,3,0.05,1.79581182988500142098e+09,'{}',NULL,'the adapter has lost its head',1.79581182996301364895e+09,1.79581182999499893186e+09,NULL);
+INSERT INTO "jobs" VALUES(7,'job 5','reviews.csv','/data/reviews.csv','running','oracle',1,2,NULL,60000000,NULL,'kept',0,4,3,0.05,1.79581183004500865934e+09,'{}',NULL,NULL,1.79581183009598398204e+09,NULL,NULL);
+INSERT INTO "jobs" VALUES(8,'job 6','reviews.csv','/data/reviews.csv','running','oracle',1,2,NULL,0,NULL,'kept',0,4,3,0.05,1.7958118302950172424e+09,'{}',NULL,NULL,1.79581183033999800683e+09,NULL,NULL);
+INSERT INTO "jobs" VALUES(9,'job 7','reviews.csv','/data/reviews.csv','running','adapter',1,NULL,NULL,0,NULL,'kept',0,4,22,0.05,1.79581183040099143979e+09,'{}',NULL,NULL,1.79581183044701814654e+09,NULL,NULL);
+INSERT INTO "jobs" VALUES(10,'job 8','reviews.csv','/data/reviews.csv','reading','adapter',1,NULL,NULL,0,NULL,'kept',0,4,4,0.05,1.79581183064399957653e+09,'{}',NULL,NULL,NULL,NULL,NULL);
 CREATE TABLE label_days (
 	job_id INTEGER NOT NULL, 
 	day INTEGER NOT NULL, 
@@ -203,31 +216,31 @@ CREATE TABLE labels (
 	CONSTRAINT fk_labels_job_id_row_no FOREIGN KEY(job_id, row_no) REFERENCES reviews (job_id, row_no) ON DELETE CASCADE, 
 	CONSTRAINT fk_labels_scorer_id FOREIGN KEY(scorer_id) REFERENCES scorers (id)
 );
-INSERT INTO "labels" VALUES(1,1,'adapter',1,'neg',0.75,NULL,1,NULL,NULL,NULL,NULL,1.79580969869499206545e+09);
-INSERT INTO "labels" VALUES(1,2,'adapter',1,'pos',0.75,NULL,1,NULL,NULL,NULL,NULL,1.79580969869499206545e+09);
-INSERT INTO "labels" VALUES(1,3,'adapter',1,'neg',0.75,NULL,1,NULL,NULL,NULL,NULL,1.79580969869499206545e+09);
-INSERT INTO "labels" VALUES(1,4,'adapter',1,'pos',0.75,NULL,1,NULL,NULL,NULL,NULL,1.79580969869499206545e+09);
-INSERT INTO "labels" VALUES(1,6,'adapter',1,'pos',0.75,NULL,2,NULL,NULL,NULL,NULL,1.79580969871599388119e+09);
-INSERT INTO "labels" VALUES(1,7,'adapter',1,'neg',0.75,NULL,2,NULL,NULL,NULL,NULL,1.79580969871599388119e+09);
-INSERT INTO "labels" VALUES(1,8,'adapter',1,'pos',0.75,NULL,2,NULL,NULL,NULL,NULL,1.79580969871599388119e+09);
-INSERT INTO "labels" VALUES(2,1,'adapter',1,'neg',0.75,NULL,3,NULL,NULL,NULL,NULL,1.79580969919698095319e+09);
-INSERT INTO "labels" VALUES(2,2,'adapter',1,'pos',0.75,NULL,3,NULL,NULL,NULL,NULL,1.79580969919698095319e+09);
-INSERT INTO "labels" VALUES(2,3,'adapter',1,'neg',0.75,NULL,3,NULL,NULL,NULL,NULL,1.79580969919698095319e+09);
-INSERT INTO "labels" VALUES(2,4,'adapter',1,'pos',0.75,NULL,3,NULL,NULL,NULL,NULL,1.79580969919698095319e+09);
-INSERT INTO "labels" VALUES(2,5,'adapter',1,'neg',0.75,NULL,4,NULL,NULL,NULL,NULL,1.79580969922200584408e+09);
-INSERT INTO "labels" VALUES(2,6,'adapter',1,'pos',0.75,NULL,4,NULL,NULL,NULL,NULL,1.79580969922200584408e+09);
-INSERT INTO "labels" VALUES(2,1,'oracle',2,'neg',0.9,NULL,5,12,10000000,'gpt-1','req-1',1.79580969959601306914e+09);
-INSERT INTO "labels" VALUES(2,3,'oracle',2,'neg',0.9,NULL,5,12,10000000,'gpt-1','req-1',1.79580969959601306914e+09);
-INSERT INTO "labels" VALUES(2,4,'oracle',2,'pos',0.9,NULL,5,12,10000000,'gpt-1','req-1',1.79580969959601306914e+09);
-INSERT INTO "labels" VALUES(2,5,'oracle',2,'neg',0.9,NULL,6,12,10000000,'gpt-1','req-1',1.79580969965000605587e+09);
-INSERT INTO "labels" VALUES(2,6,'oracle',2,'pos',0.9,NULL,6,12,10000000,'gpt-1','req-1',1.79580969965000605587e+09);
-INSERT INTO "labels" VALUES(3,1,'adapter',1,'neg',0.75,NULL,7,NULL,NULL,NULL,NULL,1.79580969991498136523e+09);
-INSERT INTO "labels" VALUES(3,2,'adapter',1,'pos',0.75,NULL,7,NULL,NULL,NULL,NULL,1.79580969991498136523e+09);
-INSERT INTO "labels" VALUES(3,3,'adapter',1,'neg',0.75,NULL,7,NULL,NULL,NULL,NULL,1.79580969991498136523e+09);
-INSERT INTO "labels" VALUES(9,1,'adapter',1,'neg',0.75,NULL,13,NULL,NULL,NULL,NULL,1.79580970091799354548e+09);
-INSERT INTO "labels" VALUES(9,2,'adapter',1,'pos',0.75,NULL,13,NULL,NULL,NULL,NULL,1.79580970091799354548e+09);
-INSERT INTO "labels" VALUES(9,3,'adapter',1,'neg',0.75,NULL,13,NULL,NULL,NULL,NULL,1.79580970091799354548e+09);
-INSERT INTO "labels" VALUES(9,4,'adapter',1,'pos',0.75,NULL,13,NULL,NULL,NULL,NULL,1.79580970091799354548e+09);
+INSERT INTO "labels" VALUES(1,1,'adapter',1,'neg',0.75,NULL,1,NULL,NULL,NULL,NULL,1.79581182594098758692e+09);
+INSERT INTO "labels" VALUES(1,2,'adapter',1,'pos',0.75,NULL,1,NULL,NULL,NULL,NULL,1.79581182594098758692e+09);
+INSERT INTO "labels" VALUES(1,3,'adapter',1,'neg',0.75,NULL,1,NULL,NULL,NULL,NULL,1.79581182594098758692e+09);
+INSERT INTO "labels" VALUES(1,4,'adapter',1,'pos',0.75,NULL,1,NULL,NULL,NULL,NULL,1.79581182594098758692e+09);
+INSERT INTO "labels" VALUES(1,6,'adapter',1,'pos',0.75,NULL,2,NULL,NULL,NULL,NULL,1.79581182597498440747e+09);
+INSERT INTO "labels" VALUES(1,7,'adapter',1,'neg',0.75,NULL,2,NULL,NULL,NULL,NULL,1.79581182597498440747e+09);
+INSERT INTO "labels" VALUES(1,8,'adapter',1,'pos',0.75,NULL,2,NULL,NULL,NULL,NULL,1.79581182597498440747e+09);
+INSERT INTO "labels" VALUES(2,1,'adapter',1,'neg',0.75,NULL,3,NULL,NULL,NULL,NULL,1.79581182689499568938e+09);
+INSERT INTO "labels" VALUES(2,2,'adapter',1,'pos',0.75,NULL,3,NULL,NULL,NULL,NULL,1.79581182689499568938e+09);
+INSERT INTO "labels" VALUES(2,3,'adapter',1,'neg',0.75,NULL,3,NULL,NULL,NULL,NULL,1.79581182689499568938e+09);
+INSERT INTO "labels" VALUES(2,4,'adapter',1,'pos',0.75,NULL,3,NULL,NULL,NULL,NULL,1.79581182689499568938e+09);
+INSERT INTO "labels" VALUES(2,5,'adapter',1,'neg',0.75,NULL,4,NULL,NULL,NULL,NULL,1.79581182694299364092e+09);
+INSERT INTO "labels" VALUES(2,6,'adapter',1,'pos',0.75,NULL,4,NULL,NULL,NULL,NULL,1.79581182694299364092e+09);
+INSERT INTO "labels" VALUES(2,1,'oracle',2,'neg',0.9,NULL,5,12,10000000,'gpt-1','req-1',1.79581182769100809095e+09);
+INSERT INTO "labels" VALUES(2,3,'oracle',2,'neg',0.9,NULL,5,12,10000000,'gpt-1','req-1',1.79581182769100809095e+09);
+INSERT INTO "labels" VALUES(2,4,'oracle',2,'pos',0.9,NULL,5,12,10000000,'gpt-1','req-1',1.79581182769100809095e+09);
+INSERT INTO "labels" VALUES(2,5,'oracle',2,'neg',0.9,NULL,6,12,10000000,'gpt-1','req-1',1.79581182775598478321e+09);
+INSERT INTO "labels" VALUES(2,6,'oracle',2,'pos',0.9,NULL,6,12,10000000,'gpt-1','req-1',1.79581182775598478321e+09);
+INSERT INTO "labels" VALUES(3,1,'adapter',1,'neg',0.75,NULL,7,NULL,NULL,NULL,NULL,1.79581182839001870154e+09);
+INSERT INTO "labels" VALUES(3,2,'adapter',1,'pos',0.75,NULL,7,NULL,NULL,NULL,NULL,1.79581182839001870154e+09);
+INSERT INTO "labels" VALUES(3,3,'adapter',1,'neg',0.75,NULL,7,NULL,NULL,NULL,NULL,1.79581182839001870154e+09);
+INSERT INTO "labels" VALUES(9,1,'adapter',1,'neg',0.75,NULL,13,NULL,NULL,NULL,NULL,1.79581183053098464015e+09);
+INSERT INTO "labels" VALUES(9,2,'adapter',1,'pos',0.75,NULL,13,NULL,NULL,NULL,NULL,1.79581183053098464015e+09);
+INSERT INTO "labels" VALUES(9,3,'adapter',1,'neg',0.75,NULL,13,NULL,NULL,NULL,NULL,1.79581183053098464015e+09);
+INSERT INTO "labels" VALUES(9,4,'adapter',1,'pos',0.75,NULL,13,NULL,NULL,NULL,NULL,1.79581183053098464015e+09);
 CREATE TABLE measurings (
 	job_id INTEGER NOT NULL, 
 	due_at DOUBLE NOT NULL, 
@@ -236,9 +249,9 @@ CREATE TABLE measurings (
 	CONSTRAINT pk_measurings PRIMARY KEY (job_id), 
 	CONSTRAINT fk_measurings_job_id FOREIGN KEY(job_id) REFERENCES jobs (id) ON DELETE CASCADE
 );
-INSERT INTO "measurings" VALUES(1,1.79580969909599566462e+09,NULL,0);
-INSERT INTO "measurings" VALUES(2,1.79580969968601465228e+09,NULL,0);
-INSERT INTO "measurings" VALUES(3,1.7958096999309942722e+09,NULL,0);
+INSERT INTO "measurings" VALUES(1,1.79581182673498845102e+09,NULL,0);
+INSERT INTO "measurings" VALUES(2,1.7958118278170182705e+09,NULL,0);
+INSERT INTO "measurings" VALUES(3,1.79581182842900466921e+09,NULL,0);
 CREATE TABLE rejects (
 	job_id INTEGER NOT NULL, 
 	row_no INTEGER NOT NULL, 
@@ -263,24 +276,24 @@ CREATE TABLE requests (
 	batch_id INTEGER, 
 	created_at DOUBLE NOT NULL, 
 	CONSTRAINT pk_requests PRIMARY KEY (job_id, row_no), 
-	CONSTRAINT ck_requests_ck_requests_reason CHECK (reason IN ('policy', 'fallback', 'cascade', 'audit', 'language', 'guarantee')), 
+	CONSTRAINT ck_requests_ck_requests_reason CHECK (reason IN ('policy', 'fallback', 'cascade', 'audit', 'language', 'guarantee', 'training', 'held_out')), 
 	CONSTRAINT ck_requests_ck_requests_state CHECK (state IN ('open', 'packed', 'labelled', 'refused', 'unanswered', 'failed')), 
 	CONSTRAINT fk_requests_job_id_row_no FOREIGN KEY(job_id, row_no) REFERENCES reviews (job_id, row_no) ON DELETE CASCADE, 
 	CONSTRAINT fk_requests_scorer_id FOREIGN KEY(scorer_id) REFERENCES scorers (id), 
 	CONSTRAINT fk_requests_batch_id FOREIGN KEY(batch_id) REFERENCES batches (id) ON DELETE SET NULL
 );
-INSERT INTO "requests" VALUES(2,1,2,'cascade','labelled',0,X'7261A8E54E29D4BE09937F59CDDE3F88CC45ACAE9F94EE714B1184303A3AD4DB',0,NULL,5,1.79580969919798660275e+09);
-INSERT INTO "requests" VALUES(2,2,2,'cascade','refused',0,X'2F9EC26FCD422F7835DC5C71AC22901C45994EFCA7B0998F580B9E31ECEFAD2A',0,'it wouldn''t say',5,1.79580969919798660275e+09);
-INSERT INTO "requests" VALUES(2,3,2,'cascade','labelled',0,X'70EAEE4084EE55F50C41B58D3C33770C0151B0AFD2D159653A049C16AB7A61C0',0,NULL,5,1.79580969919798660275e+09);
-INSERT INTO "requests" VALUES(2,4,2,'cascade','labelled',0,X'64810D4830B9807944B59C27C601768C7669F9D56768421CC1E0EAFBA7227E61',0,NULL,5,1.79580969919798660275e+09);
-INSERT INTO "requests" VALUES(2,5,2,'cascade','labelled',0,X'59F3D54B16854913B706E5AA5C4168ED1E482E68435416390AC68001E2EB754F',0,NULL,6,1.79580969922301173207e+09);
-INSERT INTO "requests" VALUES(2,6,2,'cascade','labelled',0,X'7736B55A63B2B07AA339893EA1B7F894AE024E8F4BD9B30FE1925459AFEBBCD8',0,NULL,6,1.79580969922301173207e+09);
-INSERT INTO "requests" VALUES(7,1,2,'policy','packed',0,X'3834F4F6CD5BBA5ED2AD173E2032ECF4D04D3408DD6C9C426B9AF303E5D086F4',0,NULL,11,1.79580970052700781818e+09);
-INSERT INTO "requests" VALUES(7,2,2,'policy','packed',0,X'4D9EA05E6E0CE7A8090E67622FCAA2BB576A9020615C620BD2A6F1A104F9BC18',0,NULL,11,1.79580970052700781818e+09);
-INSERT INTO "requests" VALUES(7,3,2,'policy','packed',0,X'BD8C38E447C03E90F1F34D7917D3DCDD1E1E718EC1C09CFBD445C3EA670ADD3D',0,NULL,11,1.79580970052700781818e+09);
-INSERT INTO "requests" VALUES(8,1,2,'policy','packed',0,X'597EEEEBD7E0984D395EDD2584DFDD6CB97986A6C8123176B56D2A48D1446B8B',0,NULL,12,1.79580970065599536899e+09);
-INSERT INTO "requests" VALUES(8,2,2,'policy','packed',0,X'1C41E1BA6E568436EB12165496050E549E97325881947EADAA2C21E4DC99EEF6',0,NULL,12,1.79580970065599536899e+09);
-INSERT INTO "requests" VALUES(8,3,2,'policy','packed',0,X'42CE588D4E824D8CBF12D14805B0C6266B327FE2F5DB9FB519CB41B1E0E1B68C',0,NULL,12,1.79580970065599536899e+09);
+INSERT INTO "requests" VALUES(2,1,2,'cascade','labelled',0,X'7261A8E54E29D4BE09937F59CDDE3F88CC45ACAE9F94EE714B1184303A3AD4DB',0,NULL,5,1.79581182689499568938e+09);
+INSERT INTO "requests" VALUES(2,2,2,'cascade','refused',0,X'2F9EC26FCD422F7835DC5C71AC22901C45994EFCA7B0998F580B9E31ECEFAD2A',0,'it wouldn''t say',5,1.79581182689499568938e+09);
+INSERT INTO "requests" VALUES(2,3,2,'cascade','labelled',0,X'70EAEE4084EE55F50C41B58D3C33770C0151B0AFD2D159653A049C16AB7A61C0',0,NULL,5,1.79581182689499568938e+09);
+INSERT INTO "requests" VALUES(2,4,2,'cascade','labelled',0,X'64810D4830B9807944B59C27C601768C7669F9D56768421CC1E0EAFBA7227E61',0,NULL,5,1.79581182689499568938e+09);
+INSERT INTO "requests" VALUES(2,5,2,'cascade','labelled',0,X'59F3D54B16854913B706E5AA5C4168ED1E482E68435416390AC68001E2EB754F',0,NULL,6,1.79581182694399952887e+09);
+INSERT INTO "requests" VALUES(2,6,2,'cascade','labelled',0,X'7736B55A63B2B07AA339893EA1B7F894AE024E8F4BD9B30FE1925459AFEBBCD8',0,NULL,6,1.79581182694399952887e+09);
+INSERT INTO "requests" VALUES(7,1,2,'policy','packed',0,X'3834F4F6CD5BBA5ED2AD173E2032ECF4D04D3408DD6C9C426B9AF303E5D086F4',0,NULL,11,1.79581183009401273726e+09);
+INSERT INTO "requests" VALUES(7,2,2,'policy','packed',0,X'4D9EA05E6E0CE7A8090E67622FCAA2BB576A9020615C620BD2A6F1A104F9BC18',0,NULL,11,1.79581183009401273726e+09);
+INSERT INTO "requests" VALUES(7,3,2,'policy','packed',0,X'BD8C38E447C03E90F1F34D7917D3DCDD1E1E718EC1C09CFBD445C3EA670ADD3D',0,NULL,11,1.79581183009401273726e+09);
+INSERT INTO "requests" VALUES(8,1,2,'policy','packed',0,X'597EEEEBD7E0984D395EDD2584DFDD6CB97986A6C8123176B56D2A48D1446B8B',0,NULL,12,1.79581183033798646919e+09);
+INSERT INTO "requests" VALUES(8,2,2,'policy','packed',0,X'1C41E1BA6E568436EB12165496050E549E97325881947EADAA2C21E4DC99EEF6',0,NULL,12,1.79581183033798646919e+09);
+INSERT INTO "requests" VALUES(8,3,2,'policy','packed',0,X'42CE588D4E824D8CBF12D14805B0C6266B327FE2F5DB9FB519CB41B1E0E1B68C',0,NULL,12,1.79581183033798646919e+09);
 CREATE TABLE reservations (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
 	job_id INTEGER NOT NULL, 
@@ -295,9 +308,9 @@ CREATE TABLE reservations (
 	CONSTRAINT fk_reservations_job_id FOREIGN KEY(job_id) REFERENCES jobs (id) ON DELETE CASCADE, 
 	CONSTRAINT fk_reservations_batch_id FOREIGN KEY(batch_id) REFERENCES batches (id) ON DELETE SET NULL
 );
-INSERT INTO "reservations" VALUES(1,2,80000000,5,40000000,48,1000000000,4000000000,1.79580969954499745366e+09,1.79580969957698297501e+09);
-INSERT INTO "reservations" VALUES(2,2,40000000,6,20000000,24,1000000000,4000000000,1.79580969964199972156e+09,1.79580969964401125906e+09);
-INSERT INTO "reservations" VALUES(3,7,60000000,11,NULL,NULL,1000000000,4000000000,1.79580970063000464444e+09,NULL);
+INSERT INTO "reservations" VALUES(1,2,80000000,5,40000000,48,1000000000,4000000000,1.79581182756700968739e+09,1.79581182761601352692e+09);
+INSERT INTO "reservations" VALUES(2,2,40000000,6,20000000,24,1000000000,4000000000,1.79581182775401329999e+09,1.79581182775501918798e+09);
+INSERT INTO "reservations" VALUES(3,7,60000000,11,NULL,NULL,1000000000,4000000000,1.7958118302639975548e+09,NULL);
 CREATE TABLE reviews (
 	job_id INTEGER NOT NULL, 
 	row_no INTEGER NOT NULL, 
@@ -377,8 +390,8 @@ CREATE TABLE scorers (
 	CONSTRAINT pk_scorers PRIMARY KEY (id), 
 	CONSTRAINT uq_scorers_sha256 UNIQUE (sha256)
 );
-INSERT INTO "scorers" VALUES(1,'0000000000000000000000000000000000000000000000000000000000000000','stub','stub','{"rule":"even rows are pos"}',1.79580969867399024963e+09);
-INSERT INTO "scorers" VALUES(2,'1111111111111111111111111111111111111111111111111111111111111111','openai','gpt','{"route":"chat"}',1.79580969910798525805e+09);
+INSERT INTO "scorers" VALUES(1,'0000000000000000000000000000000000000000000000000000000000000000','stub','stub','{"rule":"even rows are pos"}',1.79581182589198350913e+09);
+INSERT INTO "scorers" VALUES(2,'1111111111111111111111111111111111111111111111111111111111111111','openai','gpt','{"route":"chat"}',1.79581182676101922986e+09);
 CREATE TABLE worker_faults (
 	worker TEXT NOT NULL, 
 	adapter_id INTEGER NOT NULL, 
@@ -392,7 +405,7 @@ CREATE TABLE worker_faults (
 	until DOUBLE NOT NULL, 
 	CONSTRAINT pk_worker_faults PRIMARY KEY (worker, adapter_id)
 );
-INSERT INTO "worker_faults" VALUES('host CPU (pid 1)',1,'there is no base model here',1,0,'[]',NULL,1.79580970100401186946e+09,1.7958097010250136852e+09,1.79581000102501368515e+09);
+INSERT INTO "worker_faults" VALUES('host CPU (pid 1)',1,'there is no base model here',1,0,'[]',NULL,1.79581183068101406102e+09,1.79581183069199776646e+09,1.79581213069199776641e+09);
 CREATE INDEX ix_jobs_state ON jobs (state);
 CREATE INDEX ix_batches_children ON batches (parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX ix_batches_job_id_number ON batches (job_id, number);
@@ -414,7 +427,7 @@ SELECT reviews.job_id, reviews.row_no, reviews.external_id AS id,
        CASE WHEN oracle.label IS NULL THEN adapter.score ELSE oracle.score END AS score,
        CASE WHEN oracle.label IS NOT NULL THEN 'oracle'
             WHEN adapter.label IS NULL THEN NULL
-            WHEN asked.reason IN ('cascade', 'language', 'guarantee') THEN 'adapter_unconfirmed'
+            WHEN asked.reason IN ('cascade', 'language', 'guarantee', 'training', 'held_out') THEN 'adapter_unconfirmed'
             ELSE 'adapter' END AS source,
        scorers.name AS scorer, coalesce(correction.label, reviews.gold_label) AS gold_label, reviews.error,
        asked.reason AS asked, CAST(oracle.cost_nanos AS DOUBLE PRECISION) / 1e9 AS cost,
@@ -472,7 +485,13 @@ FROM (
            jobs.records_read - (SELECT count(*) FROM rejects WHERE rejects.job_id = jobs.id) AS reviews,
            (SELECT count(*) FROM rejects WHERE rejects.job_id = jobs.id) AS rejected,
            (SELECT count(*) FROM reviews WHERE reviews.job_id = jobs.id AND reviews.error IS NOT NULL) AS failed,
-           CASE WHEN jobs.policy LIKE 'oracle%' THEN 0 ELSE (
+           CASE WHEN jobs.policy LIKE 'oracle%' THEN 0
+                WHEN EXISTS (SELECT 1 FROM distillations
+                             WHERE distillations.job_id = jobs.id AND distillations.stage <> 'labelling')
+                THEN (SELECT count(*) FROM reviews WHERE reviews.job_id = jobs.id)
+                     - (SELECT count(*) FROM requests WHERE requests.job_id = jobs.id
+                                                        AND requests.state IN ('open', 'packed', 'labelled'))
+                ELSE (
                SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM batches
                WHERE batches.job_id = jobs.id AND batches.lane = 'adapter'
                  AND batches.state IN ('queued', 'running', 'submitted', 'parked', 'cancelled')
@@ -480,7 +499,7 @@ FROM (
            (SELECT count(*) FROM requests
             WHERE requests.job_id = jobs.id AND requests.state IN ('open', 'packed')
               AND (requests.reason IN ('policy', 'fallback')
-                   OR requests.reason IN ('cascade', 'language', 'guarantee')
+                   OR requests.reason IN ('cascade', 'language', 'guarantee', 'training', 'held_out')
                       AND jobs.state IN ('reading', 'running'))) AS asked,
            (SELECT count(*) FROM requests
             WHERE requests.job_id = jobs.id AND requests.state = 'labelled' AND requests.reason <> 'audit'

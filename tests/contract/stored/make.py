@@ -1,7 +1,8 @@
 """`python -m tests.contract.stored.make` writes a database of this version to `REVISION.sql` beside this file.
 
 Run it once for every schema that is released, before the next migration is written, and never again: what it wrote
-is what that version left behind.
+is what that version left behind. Only until the first release is the migration `initial` edited in place, and its
+file made anew.
 """
 
 from __future__ import annotations
