@@ -51,6 +51,14 @@ class SchemaMismatch(Invalid):
     """The database's schema is not the one this version of Loracle works with."""
 
 
+class BackupImpossible(Invalid):
+    """The backup can't be made."""
+
+
+class DatabaseUnsound(LoracleError):
+    """The database breaks a promise that it should keep."""
+
+
 class BrokerUnreachable(Transient):
     """The Redis server can't be reached."""
 

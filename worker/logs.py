@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 import logging
 import os
 import sys
+import threading
 import time
-from typing import TYPE_CHECKING, Any, Self
+import traceback
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import click
 
@@ -16,18 +21,103 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
 PLAIN_INTERVAL_S = 5.0
+LogFormat = Literal["text", "json"]
 
 
-def log_lines(level: int | str) -> None:
-    """Log lines go to stderr: time, level, sentence. Celery's own noise is left out."""
-    lines = logging.StreamHandler(sys.stderr)
-    lines.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    lines.addFilter(_without_foreign_tracebacks)
-    logging.basicConfig(level=level, handlers=[lines], force=True)
-    hush()
+BATCHES = logging.getLogger("worker.batches")
+"""A line for each attempt of a batch. For people that is too much: as text they are shown at DEBUG alone."""
+
+
+def log_lines(level: int | str, log_format: LogFormat = "text") -> None:
+    """Log lines of a worker's process go to stderr: time, level, sentence, or an object of JSON a line.
+
+    Celery's own noise is left out.
+    """
+    _to_stderr(level, log_format, "%(asctime)s %(levelname)s %(message)s")
     # A lost connection or child is told by us, once and in words.
     for name in ("celery.worker.consumer", "celery.app.trace", "celery.worker.request", "multiprocessing"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    if log_format == "json":
+        # Whoever reads the lines by program gets no other ones.
+        logging.captureWarnings(True)
+        sys.excepthook = lambda kind, error, frames: _log_uncaught(kind, error)
+        threading.excepthook = lambda uncaught: _log_uncaught(uncaught.exc_type, uncaught.exc_value)
+
+
+def log_to_stderr(level: str, log_format: LogFormat = "text") -> None:
+    """Warnings of a command go to stderr, for people, or as objects of JSON."""
+    _to_stderr(max(logging.getLevelName(level), logging.WARNING), log_format, "%(levelname)s %(message)s")
+
+
+def _to_stderr(level: int | str, log_format: LogFormat, text: str) -> None:
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(JsonLines() if log_format == "json" else logging.Formatter(text))
+    lines.addFilter(_without_foreign_tracebacks)
+    logging.basicConfig(level=level, handlers=[lines], force=True)
+    wanted = log_format == "json" or logging.root.level <= logging.DEBUG
+    BATCHES.setLevel(logging.NOTSET if wanted else logging.WARNING)
+    hush()
+
+
+class JsonLines(logging.Formatter):
+    """A record as one line of JSON, with the fields in its `extra={"fields": …}`.
+
+    Of an error it has type and places, never the message: that may quote a review.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        moment = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        line: dict[str, Any] = {
+            "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "pid": record.process,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info and record.exc_info[0] is not None:
+            line["error"] = record.exc_info[0].__name__
+            frames = traceback.extract_tb(record.exc_info[2])
+            line["at"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+@dataclass
+class BatchLine:
+    """What became of one attempt of a batch, for its line in the log: ids, counts, seconds by stage. No text.
+
+    `outcome` is done, or what kept it from that: lease_lost, to_oracle, job_stopped, host_unfit, device_broken,
+    parked, without_money, split, retry (it isn't its fault) or failed. A Bulk is done with one step at a time.
+    """
+
+    fields: dict[str, Any]
+    outcome: str = "failed"
+    timings: dict[str, float] = field(default_factory=dict)
+    since: float = field(default_factory=time.monotonic)
+
+    def stage(self, name: str) -> None:
+        """The stage of this name, in seconds, ends now, and the next one begins."""
+        now = time.monotonic()
+        self.timings[name] = round(now - self.since, 4)
+        self.since = now
+
+    def say(self) -> None:
+        """Logs it."""
+        BATCHES.info(
+            "Batch %s of job %s: %s.",
+            self.fields["batch_id"],
+            self.fields["job_id"],
+            self.outcome,
+            extra={"fields": {**self.fields, "outcome": self.outcome, **self.timings}},
+        )
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException | None) -> None:
+    said = f": {error}" if isinstance(error, LoracleError) else ""
+    logging.getLogger(__name__).critical(
+        "A process or thread ended by %s%s.", kind.__name__, said, exc_info=error
+    )
 
 
 def hush() -> None:
@@ -93,6 +183,13 @@ class Progress:
             click.echo(line, err=True)
 
 
+def _say_error(message: str) -> None:
+    if any(isinstance(handler.formatter, JsonLines) for handler in logging.root.handlers):
+        logging.getLogger(__name__).error(message)
+    else:
+        click.echo(f"Error: {message}", err=True)
+
+
 def run_command(command: click.Command, name: str, arguments: list[str] | None = None) -> None:
     """Runs a command of this name and ends the process.
 
@@ -104,7 +201,7 @@ def run_command(command: click.Command, name: str, arguments: list[str] | None =
         error.show()
         sys.exit(error.exit_code)
     except LoracleError as error:
-        click.echo(f"Error: {error}", err=True)
+        _say_error(str(error))
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)

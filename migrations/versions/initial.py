@@ -27,7 +27,8 @@ SELECT reviews.job_id, reviews.row_no, reviews.external_id AS id,
        CASE WHEN oracle.label IS NULL THEN adapter.score ELSE oracle.score END AS score,
        CASE WHEN oracle.label IS NOT NULL THEN 'oracle'
             WHEN adapter.label IS NULL THEN NULL
-            WHEN asked.reason IN ('cascade', 'language', 'guarantee', 'training', 'held_out') THEN 'adapter_unconfirmed'
+            WHEN asked.reason IN ('cascade', 'language', 'guarantee', 'training', 'held_out')
+                THEN 'adapter_unconfirmed'
             ELSE 'adapter' END AS source,
        scorers.name AS scorer, coalesce(correction.label, reviews.gold_label) AS gold_label, reviews.error,
        asked.reason AS asked, CAST(oracle.cost_nanos AS DOUBLE PRECISION) / 1e9 AS cost,
@@ -291,8 +292,8 @@ def downgrade() -> None:
         op.execute(f"DROP VIEW {view}")
     for table in (
         "worker_faults", "reservations", "requests", "labels", "corrections", "bulks", "reviews", "rejects",
-        "measurings", "guarantees", "distillations", "batches", "label_days", "agreements", "deleted_jobs", "jobs", "activations",
-        "scorers", "adapters",
+        "measurings", "guarantees", "distillations", "batches", "label_days", "agreements", "deleted_jobs", "jobs",
+        "activations", "scorers", "adapters",
     ):  # fmt: skip
         op.drop_table(table)
 

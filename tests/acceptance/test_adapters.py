@@ -186,7 +186,7 @@ def test_score_and_doctor_take_the_active_adapter(loracle: Loracle, tmp_path: Pa
     assert scored.returncode == 0, scored.stderr
     assert json.loads(scored.stdout)["label"] == "good"
     findings = json.loads(loracle("doctor", "--json").stdout)["findings"]
-    (adapter,) = [one["detail"] for one in findings if one["check"] == "adapter"]
+    (adapter,) = [one["found"] for one in findings if one["check"] == "adapter"]
     assert "new jobs use 'mine'" in adapter
 
 

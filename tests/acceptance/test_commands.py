@@ -179,8 +179,8 @@ def test_doctor_finds_everything_in_order_and_names_what_is_not(loracle: Loracle
     fine = loracle("doctor", "--json")
     assert fine.returncode == 0, fine.stdout
     checks = {finding["check"]: finding["state"] for finding in json.loads(fine.stdout)["findings"]}
-    names = "versions .env settings database redis device adapter oracle workers"
-    assert set(checks) == set(names.split())
+    names = ".env,adapter,batch time,clock,database,descriptors,device,disk,driver,oracle,redis,settings,tokenizer"
+    assert set(checks) == {*names.split(","), "versions", "workers"}
     broken = loracle(
         "doctor",
         LORACLE_DEVICE="cuda:99",
@@ -189,6 +189,7 @@ def test_doctor_finds_everything_in_order_and_names_what_is_not(loracle: Loracle
         LORACLE_ORACLE_MODEL="unheard-of",
     )
     assert broken.returncode == 2
+    assert "do: " in broken.stdout
     assert "LORACLE_PRICES" in broken.stdout
     assert "sk-secret" not in broken.stdout + broken.stderr
     assert "cuda:99" in broken.stdout
@@ -199,9 +200,12 @@ def test_labels_of_a_stream_flow_while_it_is_open(
     loracle: Loracle, environment: dict[str, str], tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "worker"]
-    with subprocess.Popen(
-        [*command, "worker"], env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL
-    ) as worker:
+    said = tmp_path / "worker.jsonl"
+    as_json = {**environment, "LORACLE_LOG_FORMAT": "json"}
+    with (
+        said.open("wb") as stderr,
+        subprocess.Popen([*command, "worker"], env=as_json, cwd=tmp_path, stderr=stderr) as worker,
+    ):
         stream = subprocess.Popen(
             [*command, "enqueue", "-", "--adapter", "stub"],
             env=environment,
@@ -226,3 +230,14 @@ def test_labels_of_a_stream_flow_while_it_is_open(
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(HANG_S) == 0
     assert left_behind(tmp_path / "home") == []
+    # Every line of every process is an object, with a line for each batch, and none quotes a review.
+    lines = [json.loads(line) for line in said.read_text().splitlines()]
+    batches = [line for line in lines if line["logger"] == "worker.batches"]
+    assert sum(line["reviews"] for line in batches) == 3
+    assert {(line["job_id"], line["lane"], line["adapter"], line["outcome"]) for line in batches} == {
+        (1, "adapter", "stub", "done")
+    }
+    assert all(line["score_s"] >= 0 for line in batches)
+    assert len({line["pid"] for line in lines}) >= 2
+    assert "review" not in " ".join(line["message"] for line in batches)
+    assert "second review" not in said.read_text()

@@ -13,7 +13,7 @@ from tests.contract.asking import PRICE, answer_all, answers, ask, claim_all, pa
 from tests.contract.enqueued import enqueue, in_batches, spec, sql, work_off
 from worker.agreement.columns import label_counts
 from worker.errors import BudgetSpent, JobStateInvalid, JobUnknown, LeaseLost
-from worker.jobs.deletion import delete_job
+from worker.jobs.deletion import delete_job, purge
 from worker.reviews import Correction, Reject, Review
 from worker.store import deletion
 from worker.store.deletion import UploadedFile
@@ -344,3 +344,33 @@ def test_deleting_walks_over_no_table(ledger: Ledger, engine: Engine) -> None:
                 statement,
                 steps,
             )
+
+
+def test_a_purge_takes_what_is_old_and_over_and_names_what_must_stay(
+    ledger: Ledger, queries: Queries, engine: Engine
+) -> None:
+    old, begun, young, held = (secret_job(ledger) for _ in range(4))
+    reading = enqueue(ledger, 4, sealed=False)
+    sql(engine, "UPDATE jobs SET finished_at = finished_at - 7200, created_at = created_at - 7200")
+    sql(engine, "UPDATE jobs SET finished_at = finished_at + 7200 WHERE id = :job", job=young)
+    # Broken off.
+    ledger.deletion.begin(begun, texts_only=True)
+    ledger.deletion.empty_texts(begun, 0)
+    found = ledger.deletion.older_than(3600.0, texts_only=True)
+    assert found == [old, begun, held]
+    assert ledger.deletion.still_open(3600.0) == [reading.id]
+    # Somebody takes one up again in between.
+    sql(engine, "UPDATE jobs SET state = 'running' WHERE id = :job", job=held)
+    done = purge(found, texts_only=True, ledger=ledger, forget=nothing_left)
+    assert done.job_ids == (old, begun)
+    assert f"loracle cancel {held}" in done.refused[held]
+    assert [queries.jobs.get(job).texts for job in (old, begun, young, held)] == [
+        "deleted", "deleted", "kept", "kept",
+    ]  # fmt: skip
+    assert rows_of(engine, old)["labels"] == 40
+    # What has no texts any more can still go as a whole.
+    sql(engine, "UPDATE jobs SET state = 'done' WHERE id = :job", job=held)
+    assert ledger.deletion.older_than(3600.0, texts_only=True) == [held]
+    assert ledger.deletion.older_than(3600.0, texts_only=False) == [old, begun, held]
+    purge([old, begun], texts_only=False, ledger=ledger, forget=nothing_left)
+    assert [job.id for job in queries.jobs.newest()] == [reading.id, held, young]

@@ -151,7 +151,7 @@ def test_doctor_says_which_env_files_count(
 ) -> None:
     path = tmp_path / ("home" if state == "read" else "data") / ".env"
     path.touch()
-    found, detail = doctor._env_files()
+    found, detail, *_ = doctor._env_files()
     assert found == ("ok" if state == "read" else "warning")
     assert (f"read: {path}" if state == "read" else "read: none; ignored: ./.env") in detail
 

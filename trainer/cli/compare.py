@@ -77,6 +77,10 @@ def compare(
     It shows trainable parameters, the measured peak memory of training, seconds, size, accuracy with its 95 %
     interval, and costs with --price-per-hour. --oracle takes what `loracle results JOB --with-text -o FILE.parquet`
     wrote.
+
+    \b
+    Example:
+      loracle compare reviews.csv --quick --contenders tfidf
     """
     from trainer.contenders.task import KINDS, contenders
 

@@ -68,6 +68,10 @@ def evaluate(
     ADAPTER is a directory, or `bundled` for the one that comes with Loracle. The page shows the first errors with
     their texts. --record and --fit-temperature change the manifest, so the adapter is another one afterwards: jobs
     that it has scored stay with the one it was.
+
+    \b
+    Example:
+      loracle evaluate my-adapter reviews.csv
     """
     from worker.model.manifest import BUNDLED, MANIFEST, Manifest
 

@@ -128,6 +128,10 @@ def train(
 
     Exact duplicates are left out, and so is a text that has two labels. What is nearly a validation review isn't
     trained on. With --test it says which test reviews are in the training data.
+
+    \b
+    Example:
+      loracle train reviews.csv --out my-adapter --epochs 2
     """
     # Imported here: --help needs no torch.
     from trainer.plots import CURVES, NO_MATPLOTLIB, plots_available

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from worker import __version__
 from worker.logs import run_command
@@ -25,7 +27,11 @@ COMMANDS = {
     "report": ("worker.cli.results:report", "Write a page about a job: what its labels are worth."),
     "cancel": ("worker.cli.jobs:cancel", "Stop a job; its labels are kept."),
     "retry": ("worker.cli.jobs:retry", "Score again what failed in a job."),
-    "delete": ("worker.cli.jobs:delete", "Delete a job, or its texts, for good."),
+    "delete": ("worker.cli.deletion:delete", "Delete a job, or its texts, for good."),
+    "purge": (
+        "worker.cli.deletion:purge",
+        "Delete all jobs, or their texts, that are older than so many days.",
+    ),
     "plan": ("worker.cli.oracle:plan", "Estimate what asking the oracle about a file would cost."),
     "threshold": ("worker.cli.oracle:threshold", "Show what each --below of a cascade would cost and give."),
     "certify": ("worker.cli.certify:certify", "Work out again what a job's guarantee promises."),
@@ -36,8 +42,9 @@ COMMANDS = {
     "evaluate": ("trainer.cli.evaluate:evaluate", "Measure an adapter on labelled reviews."),
     "compare": ("trainer.cli.compare:compare", "Compare models on the same labelled reviews."),
     "adapters": ("worker.cli.adapters:adapters", "List, check and choose the adapters of new jobs."),
-    "doctor": ("worker.cli.doctor:doctor", "Check servers, database, device and adapter."),
-    "db": ("worker.cli.doctor:db", "Upgrade the database, show its version, or overwrite its free space."),
+    "doctor": ("worker.cli.doctor:doctor", "Check host, servers, database, device and adapter."),
+    "db": ("worker.cli.db:db", "Upgrade, check or back up the database, or overwrite its free space."),
+    "completion": ("worker.cli.completion:completion", "Let your shell complete commands and options."),
 }
 
 
@@ -56,6 +63,16 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[Any]]:
+        """The commands that begin so, without importing them, and the options."""
+        found = [
+            CompletionItem(name, help=said)
+            for name, (_, said) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        # Past Group's own, which imports them all.
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands with a line each, without importing them."""
         with formatter.section("Commands"):
@@ -67,7 +84,8 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """Labels the sentiment of review files at scale: a LoRA adapter does the work, an oracle checks it.
 
-    Try `loracle run reviews.csv` first: it needs no server and no configuration.
+    Try `loracle run reviews.csv` first: it needs no server and no configuration. `loracle COMMAND --help` has
+    an example.
     """
 
 

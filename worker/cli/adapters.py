@@ -23,7 +23,6 @@ from worker.cli.common import (
     backend_option,
     echo_json,
     json_option,
-    log_to_stderr,
     minute,
     note,
     open_all,
@@ -31,6 +30,7 @@ from worker.cli.common import (
 )
 from worker.errors import AdapterInvalid
 from worker.files.options import languages_option
+from worker.logs import log_to_stderr
 from worker.model.bases import check_adapter
 from worker.model.encoding import Cleaning, Encoding, Truncation
 from worker.model.manifest import BUNDLED, Manifest
@@ -188,13 +188,22 @@ def adapters() -> None:
     A job pins its adapter when it is enqueued: --adapter, else LORACLE_ADAPTER, else the active one, else the one
     that comes with Loracle. The database carries it to every host, whose disk is a cache: a changed byte there is
     noticed and restored. A worker needs no restart for a new adapter; it keeps the last few in memory.
+
+    \b
+    Example:
+      loracle adapters list
     """
 
 
 @adapters.command("list", short_help="List the adapters in the database.")
 @json_option
 def list_command(as_json: bool) -> None:
-    """List the adapters in the database, newest first; * marks the one that new jobs use."""
+    """List the adapters in the database, newest first; * marks the one that new jobs use.
+
+    \b
+    Example:
+      loracle adapters list
+    """
     settings, store = open_all()
     activation = store.queries.adapters.activation()
     active = activation.adapter_id if activation is not None else None
@@ -214,7 +223,12 @@ def list_command(as_json: bool) -> None:
 @name_argument
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """Show what an adapter says of itself: base, labels, encoding, training, metrics. --json is its manifest."""
+    """Show what an adapter says of itself: base, labels, encoding, training, metrics. --json is its manifest.
+
+    \b
+    Example:
+      loracle adapters show bundled
+    """
     _, store = open_all()
     directory = local_directory(name)
     if directory is not None:
@@ -244,6 +258,10 @@ def verify(name: str, device: str | None, dtype: str | None, backend: str | None
     """Load an adapter as a worker would: files, base, head and probes. Exit code 2 if it must not score.
 
     One from the database is restored into the cache first, anew where its files there were changed.
+
+    \b
+    Example:
+      loracle adapters verify bundled
     """
     settings, store = open_all()
     named = {"device": device, "dtype": dtype, "backend": backend}
@@ -279,6 +297,10 @@ def add(directory: Path, activated: bool, no_verify: bool, as_json: bool) -> Non
     """Verify the adapter in DIRECTORY and put it into the database, from where every host has it.
 
     Its name is the one it was trained with. The same adapter added twice is one.
+
+    \b
+    Example:
+      loracle adapters add my-adapter --activate
     """
     settings, store = open_all()
     _check(directory, settings, no_verify=no_verify)
@@ -345,9 +367,13 @@ def import_command(
     is asked for: the labels, and the length that its reviews were cut to. Reviews are encoded as transformers'
     tokenizers do it by themselves (the first tokens, nothing cleaned) unless --truncation or --cleaning says
     otherwise. It has no temperature: `loracle evaluate OUT FILE --fit-temperature` fits one.
+
+    \b
+    Example:
+      loracle adapters import plain --out imported --labels negative,positive --max-length 256
     """
     settings = read_settings()
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format)
     plain = PlainAdapter.read(directory)
     if max_length is None:
         raise AdapterInvalid(
@@ -380,6 +406,10 @@ def activate(name: str, no_verify: bool, as_json: bool) -> None:
 
     --adapter and LORACLE_ADAPTER outrank it. Running workers load it with its first batch; jobs that exist keep
     theirs. `bundled` goes back to the adapter that comes with Loracle.
+
+    \b
+    Example:
+      loracle adapters activate bundled
     """
     settings, store = open_all()
     adapter_id: int | None = None

@@ -269,6 +269,10 @@ def agreement(
 
     With --against, or --adapter and --since: whether the adapter agrees with the oracle as it did, on audited
     reviews of like score.
+
+    \b
+    Example:
+      loracle agreement 1 --by class
     """
     if adapter is not None or since is not None:
         if adapter is None or since is None or job is not None or against is not None:

@@ -54,6 +54,10 @@ def certify(job: int, as_json: bool) -> int:
     With a chance of at least 1 - delta, the final labels are the oracle's on at least the certified share of the
     reviews. That holds for any adapter, and for the job as a whole: not for single labels, not for parts of the job.
     It doesn't say that the oracle is right. An oracle that answers differently each time is taken at its first word.
+
+    \b
+    Example:
+      loracle certify 1
     """
     _, store = open_all()
     found = whole_job(store, job)

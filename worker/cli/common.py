@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +15,7 @@ import click
 from worker.bootstrap import Store, open_store
 from worker.errors import BrokerUnreachable, Invalid, JobStateInvalid
 from worker.jobs.scoring import Publish, publish_waiting
-from worker.logs import Progress, hush
+from worker.logs import Progress, log_to_stderr
 from worker.reviews import BACKENDS, Job, Money, duration
 from worker.settings import Settings, read_settings
 from worker.store.progress import Progress as JobProgress
@@ -151,19 +150,8 @@ def echo_json(value: Any) -> None:
 def open_all() -> tuple[Settings, Store]:
     """The settings of this process and its database."""
     settings = read_settings()
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format)
     return settings, open_store(settings)
-
-
-def log_to_stderr(level: str) -> None:
-    """Log lines of this process go to stderr, for people."""
-    logging.basicConfig(
-        level=max(logging.getLevelName(level), logging.WARNING),
-        format="%(levelname)s %(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
-    hush()
 
 
 def whole_job(store: Store, job_id: int, *, texts_for: str | None = None) -> Job:

@@ -117,7 +117,9 @@ def distill(
     any moment; no answer is paid for twice. The trained adapter is in OUT and in the database (`loracle adapters
     list`), and its model card says who gave its labels. With --max-cost nothing is asked if the forecast is higher.
 
-    Example: loracle distill reviews.csv --out my-adapter --answers 2000 --max-cost 5
+    \b
+    Example:
+      loracle distill reviews.csv --out my-adapter --answers 2000 --max-cost 5
     """
     settings, store = open_all()
     plan = plan_workers(gpus, children)

@@ -322,6 +322,10 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
 
     Reviews leave only under a policy that names the oracle, which is announced. chat asks the server to keep no copy.
     Neither texts nor keys reach a log.
+
+    \b
+    Example:
+      loracle enqueue reviews.csv --name november --wait
     """
     settings, store = open_all()
     options = enqueue_options(

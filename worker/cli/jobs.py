@@ -1,17 +1,15 @@
-"""`loracle jobs`, `cancel`, `retry`, `delete` and `stats`."""
+"""`loracle jobs`, `cancel`, `retry` and `stats`."""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import click
 
-from worker.bootstrap import Oracles, Store
 from worker.cli.common import (
     DOLLARS,
     Publisher,
@@ -22,121 +20,21 @@ from worker.cli.common import (
     open_all,
     print_table,
 )
-from worker.errors import Invalid, LoracleError
-from worker.jobs.deletion import delete_job
-from worker.logs import Progress
+from worker.errors import Invalid
 from worker.reviews import Money, dollars
-from worker.settings import Settings
-from worker.store.deletion import Deletable, UploadedFile
 from worker.store.progress import DayStats
-
-UPLOADS_LIVE_S = 4 * 24 * 3600
-"""OpenAI forgets uploads after three days by itself."""
-
-
-@click.command()
-@click.argument("job", type=int)
-@click.option("--texts-only", is_flag=True, help="Keep labels, statistics, agreement and costs.")
-@click.option("--yes", is_flag=True, help="Don't ask.")
-@json_option
-def delete(job: int, texts_only: bool, yes: bool, as_json: bool) -> None:
-    """Delete a JOB for good: reviews, labels, corrections, agreement, and what is known of its requests.
-
-    The job must be over (`loracle cancel JOB`). Labels that other jobs copied from it are theirs and stay. What it
-    spent still counts for LORACLE_MAX_COST; `loracle stats` forgets the job. Its file can be enqueued anew.
-
-    --texts-only empties the texts and their hashes, the kept columns, notes of corrections and reasons of rejects.
-    Your own ids (--id-column) stay, or nobody could match the labels.
-
-    It works in small steps beside running workers. If it is broken off, the same command goes on. In SQLite the bytes
-    are overwritten. PostgreSQL keeps deleted rows until its VACUUM has run; that and backups are up to you.
-    """
-    settings, store = open_all()
-    found = store.ledger.deletion.check(job, texts_only=texts_only)
-    if not yes and not _agreed(job, found, texts_only):
-        note("Nothing was deleted.")
-        return
-    title = f"delete {'the texts of ' if texts_only else ''}job {job}"
-    try:
-        with Progress(title, found.reviews + found.rejects) as shown:
-            done = delete_job(
-                job,
-                texts_only=texts_only,
-                ledger=store.ledger,
-                forget=forgetting(settings, store),
-                after_part=lambda rows: shown.update(rows, f"{rows:,} rows"),
-            )
-    except KeyboardInterrupt:
-        note(f"Job {job} is deleted in part: `loracle delete {job}{' --texts-only' * texts_only}` goes on.")
-        raise
-    if as_json:
-        echo_json(
-            {
-                "job_id": job,
-                "texts_only": texts_only,
-                "reviews": found.reviews,
-                "files_left": list(done.files_left),
-                "bytes_left": done.bytes_left,
-            }
-        )
-    else:
-        click.echo(f"The texts of job {job} are deleted." if texts_only else f"Job {job} is deleted.")
-    if done.files_left:
-        note(
-            f"Uploads at OpenAI that couldn't be deleted: {', '.join(done.files_left)}. OpenAI deletes them itself "
-            "three days after the upload; sooner, delete them in your account there (Storage, Files)."
-        )
-    if done.bytes_left and settings.database.startswith("sqlite"):
-        note("Remains of the texts may be in the free space of the file: run `loracle db vacuum`.")
-    elif done.bytes_left:
-        note(
-            "PostgreSQL keeps deleted rows until its VACUUM has run, and backups keep them for as long as you do."
-        )
-
-
-def _agreed(job: int, found: Deletable, texts_only: bool) -> bool:
-    what = (
-        f"{found.reviews:,} reviews, {found.labels:,} labels and {found.corrections:,} corrections; "
-        f"${found.spent:.6f} was spent"
-    )
-    if texts_only:
-        what = f"the texts of {found.reviews:,} reviews; {found.labels:,} labels stay"
-    goes_on = " It was begun before and goes on." if found.is_begun else ""
-    question = f"Job {job} '{found.name}': {what}.{goes_on}"
-    if not sys.stdin.isatty():
-        raise Invalid(f"{question} Nobody is here to be asked: say --yes to delete for good.")
-    return click.confirm(f"{question} Delete for good?", err=True)
-
-
-def forgetting(settings: Settings, store: Store) -> Callable[[Sequence[UploadedFile]], list[UploadedFile]]:
-    """Deletes uploads at OpenAI as well as it can; what is left."""
-
-    def forget(files: Sequence[UploadedFile]) -> list[UploadedFile]:
-        live = [one for one in files if one.age_s < UPLOADS_LIVE_S]
-        if not live:
-            return []
-        from worker.oracle.bulk import BulkScorer
-
-        oracles, left = Oracles(settings, store), []
-        for one in live:
-            try:
-                scorer = oracles(one.scorer_id)
-            except LoracleError:
-                # No key, or for another address.
-                left.append(one)
-                continue
-            if not isinstance(scorer, BulkScorer) or not scorer.forget(one.file_id):
-                left.append(one)
-        return left
-
-    return forget
 
 
 @click.command()
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The newest N.")
 @json_option
 def jobs(limit: int, as_json: bool) -> None:
-    """List the jobs, newest first."""
+    """List the jobs, newest first.
+
+    \b
+    Example:
+      loracle jobs --limit 10
+    """
     _, store = open_all()
     found = store.queries.jobs.newest(limit=limit)
     if as_json:
@@ -157,7 +55,12 @@ def jobs(limit: int, as_json: bool) -> None:
 @click.argument("job", type=int)
 @json_option
 def cancel(job: int, as_json: bool) -> None:
-    """Stop a job. Batches that are being scored finish; labels are kept."""
+    """Stop a job. Batches that are being scored finish; labels are kept.
+
+    \b
+    Example:
+      loracle cancel 1
+    """
     _, store = open_all()
     cancelled = store.ledger.jobs.cancel(job)
     if as_json:
@@ -175,6 +78,10 @@ def retry(job: int, max_cost: Money | None, as_json: bool) -> None:
 
     The oracle is asked again where it gave no label; a new budget is for the whole job, with what is spent. So goes
     on a job that stopped because the oracle's server refused every request, even one with a text of our own.
+
+    \b
+    Example:
+      loracle retry 1 --max-cost 5
     """
     settings, store = open_all()
     reviews = store.ledger.jobs.retry(job, max_cost=max_cost)
@@ -201,6 +108,10 @@ def stats(since: datetime | None, until: datetime | None, as_json: bool) -> None
 
     Days are UTC's. Final labels and costs count on the day they came about; a job's reviews, rejects and failures on
     the day the job was made. Deleted jobs are in none of it.
+
+    \b
+    Example:
+      loracle stats --since 2026-11-01
     """
     if since is not None and until is not None and until < since:
         raise Invalid(f"--until {until:%F} lies before --since {since:%F}: exchange them.")

@@ -68,6 +68,10 @@ def plan(
     Tokens are estimated at four bytes each, and bounded by one byte each: budgets hold by the bound. Of a cascade the
     share below the threshold isn't known beforehand: `loracle threshold JOB` measures it on a job like this one. For
     --guarantee some reviews are scored here, and their scores say about how many the oracle will label.
+
+    \b
+    Example:
+      loracle plan reviews.csv --policy cascade --below 0.9
     """
     settings, store = open_all()
     policy = read_policy(values)
@@ -149,6 +153,10 @@ def threshold(job: int, as_json: bool) -> int:
 
     `kept` is what the adapter would still decide, `all` the labels after the cascade. Accuracy is against gold
     labels, agreement against the oracle on the audited reviews; each with its 95 % interval.
+
+    \b
+    Example:
+      loracle threshold 1
     """
     _, store = open_all()
     found = whole_job(store, job)
@@ -224,13 +232,22 @@ def bulk() -> None:
 
     `loracle enqueue FILE --policy oracle --bulk` makes the requests; workers of the openai lane submit and collect by
     themselves. These commands do the same without a worker, or at once.
+
+    \b
+    Example:
+      loracle bulk status
     """
 
 
 @bulk.command()
 @json_option
 def status(as_json: bool) -> None:
-    """List the submissions, newest first."""
+    """List the submissions, newest first.
+
+    \b
+    Example:
+      loracle bulk status --json
+    """
     _, store = open_all()
     found = store.ledger.bulks.all()
     if as_json:
@@ -250,7 +267,12 @@ def status(as_json: bool) -> None:
 @bulk.command()
 @json_option
 def submit(as_json: bool) -> None:
-    """Pack what waits for the Batch API and submit it now."""
+    """Pack what waits for the Batch API and submit it now.
+
+    \b
+    Example:
+      loracle bulk submit
+    """
     settings, store = open_all()
     oracles = Oracles(settings, store)
     packed = store.ledger.packing.pack(
@@ -262,7 +284,12 @@ def submit(as_json: bool) -> None:
 @bulk.command()
 @json_option
 def collect(as_json: bool) -> None:
-    """Ask OpenAI about every submission now, and save what it has answered."""
+    """Ask OpenAI about every submission now, and save what it has answered.
+
+    \b
+    Example:
+      loracle bulk collect
+    """
     settings, store = open_all()
     waiting = [one.batch_id for one in store.ledger.bulks.all(open_only=True) if one.state == "submitted"]
     store.ledger.bulks.due_now(waiting)
@@ -275,6 +302,10 @@ def cancel(number: int) -> None:
     """Ask OpenAI to stop submission NUMBER. What it finished is still collected, the rest asked again.
 
     To ask no more, cancel the job (`loracle cancel JOB`) first.
+
+    \b
+    Example:
+      loracle bulk cancel 7
     """
     from worker.oracle.bulk import BulkScorer
 

@@ -158,6 +158,10 @@ def results(
     and stands in the metadata of a parquet file.
 
     --to and --table write the same rows into another database, all of them or none.
+
+    \b
+    Example:
+      loracle results 1 --label negative --with-text --limit 20
     """
     if to is None and (table or append):
         raise Invalid(
@@ -284,6 +288,10 @@ def report(job: int, output: Path | None, texts: int, force: bool) -> None:
 
     The page holds texts of reviews unless --texts is 0. It loads nothing, needs no script, and prints well. An
     earlier report of the same name is replaced.
+
+    \b
+    Example:
+      loracle report 1
     """
     from worker.report.data import read_report
     from worker.report.page import render

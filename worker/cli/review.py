@@ -86,6 +86,10 @@ def review(
     A csv has an empty column `correction`: fill it in, and give the file to --import. Records without a correction
     are left alone. Label Studio takes -o FILE.json, with both raters' labels as predictions; import its export as
     JSON. A correction is the review's gold label from then on, in results and agreement.
+
+    \b
+    Example:
+      loracle review 1 --kind unsure -o work.csv
     """
     _, store = open_all()
     found = whole_job(store, job, texts_for="review")

@@ -16,7 +16,6 @@ from worker.cli.common import (
     backend_option,
     echo_json,
     json_option,
-    log_to_stderr,
     note,
     open_all,
     wait_for_jobs,
@@ -32,6 +31,7 @@ from worker.cli.enqueue import (
 from worker.cli.policy import choose_oracle, oracle_options
 from worker.cli.status import oracle_waiting_for, why_unscored
 from worker.errors import Invalid
+from worker.logs import log_to_stderr
 from worker.quality.measured import Summary, record_agreement, summarise
 from worker.reviews import Backend, Failure, Review, dollars
 from worker.settings import Settings, read_settings, without_secrets
@@ -60,6 +60,10 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
     labels stay in the database for `loracle results`. Where a worker runs on this machine already, that one does the
     work. Ctrl-C leaves a job that the same command, or `loracle worker`, takes up again. `loracle enqueue --help`
     says more of files, policies and the oracle.
+
+    \b
+    Example:
+      loracle run reviews.csv --text-column text --label-column label
     """
     from worker.pool.supervisor import LocalPool, WorkerPlan, plan_workers
 
@@ -147,11 +151,16 @@ def _print(summary: Summary, settings: Settings) -> None:
 @backend_option
 @json_option
 def score(text: tuple[str, ...], adapter: str | None, backend: Backend | None, as_json: bool) -> int:
-    """Score each TEXT, or each line of stdin, at once; nothing is stored."""
+    """Score each TEXT, or each line of stdin, at once; nothing is stored.
+
+    \b
+    Example:
+      loracle score "Not bad at all." --json
+    """
     settings = read_settings()
     if backend is not None:
         settings = settings.model_copy(update={"backend": backend})
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format)
     texts = list(text) or [line.rstrip("\n") for line in sys.stdin]
     texts = [one for one in texts if one.strip()]
     if not texts:

@@ -47,6 +47,10 @@ def status(job: int, watch: bool, show_rejects: bool, as_json: bool) -> int:
     (LORACLE_REQUESTS_PER_MINUTE, LORACLE_TOKENS_PER_MINUTE, what the server says) hold over all workers.
 
     Exit code 1 if a review failed or the job stopped.
+
+    \b
+    Example:
+      loracle status 1 --watch
     """
     settings, store = open_all()
     while True:

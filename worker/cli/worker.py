@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -10,13 +11,14 @@ from types import FrameType
 import click
 
 from worker.bootstrap import open_store
-from worker.cli.common import note
 from worker.errors import BrokerUnreachable, OracleInvalid
 from worker.logs import log_lines
 from worker.pool.app import broker_url, make_app, ping
 from worker.pool.supervisor import LocalPool, WorkerPlan, plan_workers
 from worker.reviews import LANES
 from worker.settings import Settings, read_settings, without_secrets
+
+log = logging.getLogger(__name__)
 
 TICK_S = 0.2
 INTERRUPTED = 130
@@ -51,13 +53,17 @@ def worker(gpus: str, children: int | None, lanes: tuple[str, ...], concurrency:
     worker whose device breaks three times in a row takes no batches until a probe has scored a text on it. The other
     workers do the job: no review fails and no job stops because of it. `loracle status JOB` and `loracle doctor` say
     why. A supervisor must signal the main process alone (systemd: KillMode=mixed).
+
+    \b
+    Example:
+      loracle worker --lane adapter --lane openai --concurrency 32
     """
     settings = read_settings()
-    log_lines(settings.log_level)
+    log_lines(settings.log_level, settings.log_format)
     signals = Signals()
     plan = plan_workers(gpus, children) if "adapter" in lanes else []
     if gpus == "all" and plan and plan[0].gpu is None:
-        note("No GPU found: the CPU does the work.")
+        log.info("No GPU found: the CPU does the work.")
     if "openai" in lanes:
         if settings.openai_api_key is None:
             raise OracleInvalid(
@@ -72,13 +78,13 @@ def worker(gpus: str, children: int | None, lanes: tuple[str, ...], concurrency:
         while not signals.received:
             pool.poll()
             time.sleep(TICK_S)
-        note("Stopping: the batches in flight are finished first. Once more ends them at once.")
+        log.info("Stopping: the batches in flight are finished first. Once more ends them at once.")
         pool.request_stop()
         while pool.running:
             if len(signals.received) > 1:
                 pool.kill()
             time.sleep(TICK_S)
-    note("Stopped.")
+    log.info("Stopped.")
     return INTERRUPTED if signal.SIGINT in signals.received else 0
 
 
@@ -101,8 +107,8 @@ def _say(settings: Settings, plan: list[WorkerPlan]) -> None:
     )
     broker = "a private Valkey" if settings.embedded else without_secrets(broker_url(settings))
     database = without_secrets(settings.database)
-    note(f"Worker {os.getpid()} on {devices}; database {database}; queue {broker}.")
+    log.info(f"Worker {os.getpid()} on {devices}; database {database}; queue {broker}.")
     try:
         ping(make_app(settings))
     except BrokerUnreachable as error:
-        note(f"{error} The worker keeps trying.")
+        log.info(f"{error} The worker keeps trying.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -18,6 +19,7 @@ from worker.errors import (
     Transient,
 )
 from worker.jobs.holding import LeaseKeeper, PromptAccount
+from worker.logs import BatchLine
 from worker.oracle.asking import OracleScorer
 from worker.oracle.bulk import OVER, BulkScorer, Collected, Line, how_far
 from worker.oracle.client import plain_code
@@ -50,14 +52,32 @@ def ask_prompt(
     That is the one of the message, unless one of a higher priority waits or this one is not to be had. If none waits,
     that is no error; a failure gives it back to the ledger.
     """
+    began = time.monotonic()
     prompt = ledger.prompts.claim_next(batch_id, task_id=task_id)
     if prompt is None:
         return 0
+    line = BatchLine(
+        {
+            "job_id": next(iter(prompt.job_ids), None),
+            "job_ids": list(prompt.job_ids),
+            "batch_id": prompt.id,
+            "lane": "openai",
+            "scorer_id": prompt.scorer_id,
+            "reviews": len(prompt.requests),
+            "attempt": prompt.attempts,
+        },
+        since=began,
+    )
+    line.stage("claim_s")
     account = PromptAccount(ledger, prompt, max_total=max_total)
     try:
-        _ask(ledger, prompt, account, oracle_for, gate_for, retry_delay_s, poll_s)
+        line.outcome = _ask(ledger, prompt, account, oracle_for, gate_for, retry_delay_s, poll_s)
     except LeaseLost:
+        line.outcome = "lease_lost"
         log.warning("Lease of Prompt %s lost; its unsaved answers are dropped.", prompt.id)
+    line.fields["answered"] = account.answered
+    line.stage("ask_s")
+    line.say()
     for job_id in prompt.job_ids:
         ledger.jobs.complete(job_id)
     return account.answered
@@ -71,8 +91,8 @@ def _ask(
     gate_for: Callable[[OracleScorer], Throttle],
     retry_delay_s: float,
     poll_s: float,
-) -> None:
-    """Asks; what goes wrong is the ledger's from here. Raises LeaseLost."""
+) -> str:
+    """Asks; what goes wrong is the ledger's from here. How it ended, as `BatchLine` has it. Raises LeaseLost."""
     in_bulk = False
     try:
         with LeaseKeeper(
@@ -92,28 +112,35 @@ def _ask(
         raise
     except BulkTooLarge as error:
         ledger.bulks.split(prompt, str(error))
+        return "split"
     except BudgetSpent as error:
         _without_money(ledger, prompt, error, in_bulk=in_bulk, poll_s=poll_s)
+        return "without_money"
     except OracleQuotaSpent as error:
         log.error("Prompt %s is parked: %s", prompt.id, error)
         ledger.prompts.park(prompt, str(error), delay_s=PARKED_S)
+        return "parked"
     except OracleInvalid as error:
         log.error(
             "The oracle isn't asked any more for jobs %s: %s", ", ".join(map(str, prompt.job_ids)), error
         )
         _stop(ledger, prompt, prompt.job_ids, str(error), in_bulk=in_bulk)
+        return "job_stopped"
     except OracleUnavailable as error:
         # An outage is no review's fault: once the breaker is open only its own probe goes out.
         counts = not error.limited and not in_bulk
         delay_s = error.retry_after_s if error.retry_after_s is not None else retry_delay_s
         log.warning("Prompt %s will be asked again: %s", prompt.id, error)
         ledger.prompts.release(prompt, str(error), delay_s=delay_s * random.uniform(1.0, 1.5), counts=counts)
+        return "retry"
     except Transient:
         raise
     except Exception as error:
         # Only the type is logged, since a message may quote the review.
         log.error("Prompt %s failed with %s.", prompt.id, type(error).__name__)
         ledger.prompts.release(prompt, f"{type(error).__name__} while asking", delay_s=retry_delay_s)
+        return "failed"
+    return "done"
 
 
 def _without_money(

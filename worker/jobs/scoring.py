@@ -16,6 +16,7 @@ from worker.errors import (
     Transient,
 )
 from worker.jobs.holding import LONGEST_SILENCE_S, LeaseKeeper
+from worker.logs import BatchLine
 from worker.reviews import Batch, Lane
 from worker.scorers import Scorer
 from worker.store.faults import WITHDRAWN_S
@@ -86,6 +87,7 @@ def score_batch(
     Raises:
         DeviceBroken: the batch was given back; the caller should end this process.
     """
+    began = time.monotonic()
     batch, standing = ledger.faults.claim_next(worker, batch_id, task_id=task_id)
     if batch is None:
         if standing.broken or standing.without:
@@ -100,28 +102,49 @@ def score_batch(
         name=f"Batch {batch.id}",
         silence_s=LONGEST_SILENCE_S + len(batch.reviews) * SLOWEST_REVIEW_S,
     )
-    started = time.monotonic()
-    loaded: float | None = None
+    line = BatchLine(
+        {
+            "job_id": batch.job_id,
+            "batch_id": batch.id,
+            "lane": "adapter",
+            "adapter_id": batch.adapter_id,
+            "reviews": len(batch.reviews),
+            "attempt": batch.attempts,
+            "worker": worker,
+        },
+        since=began,
+    )
+    line.stage("claim_s")
+    is_loaded = False
     scored = 0
     left = None
     try:
         with keeper:
             scorer = _load(batch, ledger, scorers)
-            loaded = time.monotonic()
+            line.fields["adapter"] = scorer.identity.name
+            line.stage("load_s")
+            is_loaded = True
             outcomes = scorer.score(batch.reviews)
-            timings = {"load_s": round(loaded - started, 4), "score_s": round(time.monotonic() - loaded, 4)}
+            line.stage("score_s")
+            timings = {stage: line.timings[stage] for stage in ("load_s", "score_s")}
             left = ledger.batches.finish(batch, scorer.identity, outcomes, timings=timings, worker=worker)
+        line.stage("save_s")
+        line.outcome = "done"
         scored = len(outcomes)
     except LeaseLost:
+        line.outcome = "lease_lost"
         log.warning("Lease of batch %s lost; its unsaved labels are dropped.", batch.id)
     except AdapterInvalid as error:
         if ledger.batches.hand_over(batch, str(error)):
+            line.outcome = "to_oracle"
             log.warning("Batch %s of job %s goes to the oracle: %s", batch.id, batch.job_id, error)
         else:
+            line.outcome = "job_stopped"
             ledger.jobs.stop(batch.job_id, str(error))
             ledger.batches.release(batch, counts=False)
             log.error("Job %s stopped: %s", batch.job_id, error)
     except HostUnfit as error:
+        line.outcome = "host_unfit"
         if ledger.faults.unfit(batch, worker, str(error)):
             log.warning(
                 "This worker can't load adapter %d and leaves its batches to others; it tries again in %g min: %s",
@@ -130,11 +153,12 @@ def score_batch(
                 error,
             )
     except DeviceBroken as error:
-        ledger.faults.broke(
-            batch, worker, str(error), while_scoring=loaded is not None, delay_s=retry_delay_s
-        )
+        ledger.faults.broke(batch, worker, str(error), while_scoring=is_loaded, delay_s=retry_delay_s)
+        line.outcome = "device_broken"
+        line.say()
         raise
     except Transient as error:
+        line.outcome = "retry"
         log.warning("Batch %s will be tried again: %s", batch.id, error)
         ledger.batches.release(batch, str(error), delay_s=retry_delay_s)
     except Exception as error:
@@ -142,6 +166,7 @@ def score_batch(
         # Only the type is logged, since a message may quote the review.
         log.error("Batch %s failed with %s.", batch.id, type(error).__name__)
         ledger.batches.release(batch, f"{type(error).__name__} while scoring", delay_s=retry_delay_s)
+    line.say()
     if left is None or not left.waiting:
         ledger.jobs.complete(batch.job_id)
     if left is None or left.published <= window // 2:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from worker.errors import DeviceUnavailable
@@ -73,3 +75,17 @@ def device_title(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} {torch.cuda.get_device_name(device)}"
     return f"cpu ({torch.get_num_threads()} threads)"
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """This torch: its version, the CUDA it was built for (None: it knows only the CPU), the GPUs that it sees."""
+
+    version: str
+    cuda: str | None
+    gpus: int
+
+
+def torch_build() -> Build:
+    """What torch can compute on."""
+    return Build(str(torch.__version__), torch.version.cuda, torch.cuda.device_count())

@@ -85,7 +85,7 @@ def convert(model: Any, dtype: torch.dtype) -> CompiledClassifier:
     mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
     try:
         with _quiet(), _without_head(model), torch.no_grad():
-            converted = openvino.convert_model(_Trunk(model), example_input=(ids, mask))
+            converted = openvino.convert_model(_traced(model, (ids, mask)), example_input=(ids, mask))
         compiled = _core().compile_model(converted, "CPU", _properties(dtype))
     except Exception as error:
         # The tracer and the converter raise whatever the architecture makes them raise.
@@ -93,6 +93,13 @@ def convert(model: Any, dtype: torch.dtype) -> CompiledClassifier:
             raise
         raise BackendUnfit(f"openvino can't convert {type(model).__name__}: {_first_line(error)}") from error
     return CompiledClassifier(compiled, head_of(model))
+
+
+def _traced(model: Any, example: tuple[torch.Tensor, torch.Tensor]) -> Any:
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    # torch would trace a second time to see whether that gives the same; here the probes say so.
+    return TorchScriptPythonDecoder(_Trunk(model), example_input=example, trace_kwargs={"check_trace": False})
 
 
 def restore(layers: bytes, model: Any, dtype: torch.dtype) -> CompiledClassifier:

@@ -182,6 +182,12 @@ def ping(app: Celery) -> Broker:
                 answer = client.config_get("bind", "protected-mode", "requirepass")
             except ResponseError:
                 answer = {}
+            try:
+                # An ACL may guard what requirepass leaves open.
+                flags = client.acl_getuser("default")["flags"]
+                lets_anybody_in = "nopass" in flags and "on" in flags
+            except ResponseError:
+                lets_anybody_in = True
     except BROKER_ERRORS as error:
         raise _unreachable(app, error) from error
     version = str(info["redis_version"])
@@ -194,6 +200,7 @@ def ping(app: Celery) -> Broker:
         bound = answer.get("bind", "").replace("-::", "::").split()
         private = bound and all(host.startswith("127.") or host in ("::1", "localhost") for host in bound)
         exposed = not private and not answer.get("requirepass") and answer.get("protected-mode") == "no"
+        exposed = exposed and lets_anybody_in
     title = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version}"
     return Broker(title, exposed)
 

@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     die_with(options.parent)
     settings = read_settings()
-    log_lines(settings.log_level)
+    log_lines(settings.log_level, settings.log_format)
     probe(options.adapter, settings, open_store(settings))
     logging.shutdown()
     # At once: a broken CUDA context can hang the interpreter's own exit.

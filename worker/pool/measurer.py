@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     die_with(options.parent)
     settings = read_settings()
-    log_lines(settings.log_level)
+    log_lines(settings.log_level, settings.log_format)
     try:
         store = open_store(settings)
         measure_due(options.token, ledger=store.ledger, queries=store.queries, claimed=options.job)

@@ -183,7 +183,8 @@ def _was_here(worker: str, other: str) -> bool:
 
 @setup_logging.connect  # type: ignore[untyped-decorator]
 def _log_lines(**_: Any) -> None:
-    log_lines(read_settings().log_level)
+    settings = read_settings()
+    log_lines(settings.log_level, settings.log_format)
 
 
 if __name__ == "__main__":

@@ -37,9 +37,10 @@ _END = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Deletable:
-    """What a job has that deleting it would take away; `spent` is in US dollars."""
+    """What a job has that deleting it would take away; `spent` is in US dollars, `ended_at` may not be known."""
 
     name: str
+    ended_at: float | None
     reviews: int
     rejects: int
     labels: int
@@ -78,7 +79,27 @@ class Deletion:
             for table in (Review, Reject, Label, Correction)
         )
         is_begun = "deleting" in (job.state, job.texts)
-        return Deletable(job.name, reviews, rejects, labels, corrections, job.spent, is_begun)
+        return Deletable(
+            job.name, job.finished_at, reviews, rejects, labels, corrections, job.spent, is_begun
+        )
+
+    @reads
+    def older_than(self, connection: Connection, age_s: float, *, texts_only: bool) -> list[int]:
+        """The jobs that were over `age_s` seconds ago, oldest first; those whose texts are gone, unless they may go
+        as a whole. A deletion that was broken off is among them."""
+        over = [
+            Job.state.not_in(ACTIVE_JOBS),
+            func.coalesce(Job.finished_at, Job.created_at) <= now() - age_s,
+        ]
+        if texts_only:
+            over += [Job.texts != "deleted", Job.state != "deleting"]
+        return list(connection.scalars(select(Job.id).where(*over).order_by(Job.id)))
+
+    @reads
+    def still_open(self, connection: Connection, age_s: float) -> list[int]:
+        """The jobs that are as old and aren't over: they stay."""
+        old = select(Job.id).where(Job.state.in_(ACTIVE_JOBS), Job.created_at <= now() - age_s)
+        return list(connection.scalars(old.order_by(Job.id)))
 
     @writes
     def begin(self, connection: Connection, job_id: int, *, texts_only: bool) -> list[UploadedFile]:

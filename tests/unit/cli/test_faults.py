@@ -99,7 +99,7 @@ def test_doctor_shows_what_is_wrong_with_the_workers_that_run(online: Online) ->
     def workers() -> tuple[str, str]:
         found = json.loads(CliRunner().invoke(doctor, ["--json"], standalone_mode=False).output)
         [one] = [finding for finding in found["findings"] if finding["check"] == "workers"]
-        return one["state"], one["detail"]
+        return one["state"], one["found"]
 
     online(BARE, ILL, SOUND)
     state, detail = workers()

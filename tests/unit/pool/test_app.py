@@ -117,10 +117,13 @@ def test_a_message_holds_the_batch_id_and_nothing_else(
 
 
 class Answering:
-    """An app whose broker answers INFO and CONFIG GET as told."""
+    """An app whose broker answers INFO, CONFIG GET and ACL GETUSER as told."""
 
-    def __init__(self, version: str, configuration: dict[str, str] | None) -> None:
+    def __init__(
+        self, version: str, configuration: dict[str, str] | None, flags: list[str] | None = None
+    ) -> None:
         self._version = version
+        self._flags = flags
         self._configuration = configuration
         self.default_channel = self
         self.client = self
@@ -136,6 +139,11 @@ class Answering:
         if self._configuration is None:
             raise ResponseError("NOPERM")
         return self._configuration
+
+    def acl_getuser(self, name: str) -> dict[str, list[str]]:
+        if self._flags is None:
+            raise ResponseError("NOPERM")
+        return {"flags": self._flags}
 
 
 def test_a_worker_of_this_host_that_has_ended_is_not_online_though_its_word_still_stands(
@@ -172,6 +180,11 @@ def test_a_redis_open_to_the_network_without_a_password_is_noticed(
 ) -> None:
     broker = ping(Answering("7.4.1", configuration))
     assert (broker.title, broker.exposed) == ("Redis 7.4.1", exposed)
+    if exposed:
+        assert configuration is not None
+        assert ping(Answering("7.4.1", configuration, ["on", "nopass"])).exposed
+        for guarded in (["on"], ["off", "nopass"]):
+            assert ping(Answering("7.4.1", configuration, guarded)).exposed is False
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,269 @@
+"""`loracle delete` and `loracle purge`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from worker.bootstrap import Oracles, Store
+from worker.cli.common import echo_json, json_option, minute, note, open_all, print_table
+from worker.errors import Invalid, JobStateInvalid, LoracleError
+from worker.jobs import deletion
+from worker.logs import Progress
+from worker.settings import Settings
+from worker.store.deletion import Deletable, UploadedFile
+
+UPLOADS_LIVE_S = 4 * 24 * 3600
+"""OpenAI forgets uploads after three days by itself."""
+
+
+@click.command()
+@click.argument("job", type=int)
+@click.option("--texts-only", is_flag=True, help="Keep labels, statistics, agreement and costs.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@json_option
+def delete(job: int, texts_only: bool, yes: bool, as_json: bool) -> None:
+    """Delete a JOB for good: reviews, labels, corrections, agreement, and what is known of its requests.
+
+    The job must be over (`loracle cancel JOB`). Labels that other jobs copied from it are theirs and stay. What it
+    spent still counts for LORACLE_MAX_COST; `loracle stats` forgets the job. Its file can be enqueued anew.
+
+    --texts-only empties the texts and their hashes, the kept columns, notes of corrections and reasons of rejects.
+    Your own ids (--id-column) stay, or nobody could match the labels.
+
+    It works in small steps beside running workers. If it is broken off, the same command goes on. In SQLite the bytes
+    are overwritten. PostgreSQL keeps deleted rows until its VACUUM has run; that and backups are up to you.
+
+    \b
+    Example:
+      loracle delete 1 --texts-only
+    """
+    settings, store = open_all()
+    found = store.ledger.deletion.check(job, texts_only=texts_only)
+    if not yes and not _agreed(job, found, texts_only):
+        note("Nothing was deleted.")
+        return
+    title = f"delete {'the texts of ' if texts_only else ''}job {job}"
+    try:
+        with Progress(title, found.reviews + found.rejects) as shown:
+            done = deletion.delete_job(
+                job,
+                texts_only=texts_only,
+                ledger=store.ledger,
+                forget=forgetting(settings, store),
+                after_part=lambda rows: shown.update(rows, f"{rows:,} rows"),
+            )
+    except KeyboardInterrupt:
+        note(f"Job {job} is deleted in part: `loracle delete {job}{' --texts-only' * texts_only}` goes on.")
+        raise
+    if as_json:
+        echo_json(
+            {
+                "job_id": job,
+                "texts_only": texts_only,
+                "reviews": found.reviews,
+                "files_left": list(done.files_left),
+                "bytes_left": done.bytes_left,
+            }
+        )
+    else:
+        click.echo(f"The texts of job {job} are deleted." if texts_only else f"Job {job} is deleted.")
+    _say_what_is_left(done, settings)
+
+
+def _say_what_is_left(done: deletion.Deleted, settings: Settings) -> None:
+    if done.files_left:
+        note(
+            f"Uploads at OpenAI that couldn't be deleted: {', '.join(done.files_left)}. OpenAI deletes them itself "
+            "three days after the upload; sooner, delete them in your account there (Storage, Files)."
+        )
+    if done.bytes_left and settings.database.startswith("sqlite"):
+        note("Remains of the texts may be in the free space of the file: run `loracle db vacuum`.")
+    elif done.bytes_left:
+        note(
+            "PostgreSQL keeps deleted rows until its VACUUM has run, and backups keep them for as long as you do."
+        )
+
+
+def _agreed(job: int, found: Deletable, texts_only: bool) -> bool:
+    what = (
+        f"{found.reviews:,} reviews, {found.labels:,} labels and {found.corrections:,} corrections; "
+        f"${found.spent:.6f} was spent"
+    )
+    if texts_only:
+        what = f"the texts of {found.reviews:,} reviews; {found.labels:,} labels stay"
+    goes_on = " It was begun before and goes on." if found.is_begun else ""
+    return _confirmed(f"Job {job} '{found.name}': {what}.{goes_on}")
+
+
+def _confirmed(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise Invalid(f"{question} Nobody is here to be asked: say --yes to delete for good.")
+    return click.confirm(f"{question} Delete for good?", err=True)
+
+
+def forgetting(settings: Settings, store: Store) -> Callable[[Sequence[UploadedFile]], list[UploadedFile]]:
+    """Deletes uploads at OpenAI as well as it can; what is left."""
+
+    def forget(files: Sequence[UploadedFile]) -> list[UploadedFile]:
+        live = [one for one in files if one.age_s < UPLOADS_LIVE_S]
+        if not live:
+            return []
+        from worker.oracle.bulk import BulkScorer
+
+        oracles, left = Oracles(settings, store), []
+        for one in live:
+            try:
+                scorer = oracles(one.scorer_id)
+            except LoracleError:
+                # No key, or for another address.
+                left.append(one)
+                continue
+            if not isinstance(scorer, BulkScorer) or not scorer.forget(one.file_id):
+                left.append(one)
+        return left
+
+    return forget
+
+
+UNITS_S = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+SHOWN = 50
+"""Jobs that are listed before anything is deleted."""
+
+
+class Age(click.ParamType[float]):
+    """How long ago, in seconds, written as 12h, 90d or 26w."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The seconds."""
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d{1,6})([hdw])", str(value), re.ASCII)
+        if found is None or int(found[1]) == 0:
+            self.fail(f"{value!r} is no age: write 12h, 90d or 26w.", param, ctx)
+        return int(found[1]) * UNITS_S[found[2]]
+
+
+@click.command()
+@click.option(
+    "--older-than",
+    type=Age(),
+    metavar="AGE",
+    required=True,
+    help="Jobs that ended so long ago: 90d, 12h, 26w.",
+)
+@click.option("--texts-only", is_flag=True, help="Keep labels, statistics, agreement and costs.")
+@click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@json_option
+def purge(older_than: float, texts_only: bool, dry_run: bool, yes: bool, as_json: bool) -> int:
+    """Delete all jobs that ended longer ago than AGE for good, or with --texts-only their texts.
+
+    For each of them it does what `loracle delete` does (see its --help), the oldest first. A job that isn't over
+    stays, whatever its age; so does one that workers or OpenAI still have a part of: it is named, and the exit code
+    is 1.
+    An age counts from a job's end, by the database's clock. Broken off, the same command goes on.
+
+    Texts can go sooner than labels: run it with --texts-only and a short age, and without it and a long one.
+
+    \b
+    Example:
+      loracle purge --older-than 90d --texts-only --dry-run
+    """
+    settings, store = open_all()
+    found, refused = _purgeable(store, older_than, texts_only)
+    still_open = store.ledger.deletion.still_open(older_than)
+    if not as_json:
+        _list(found, texts_only)
+        if still_open:
+            note(f"As old, but not over, and so left alone: job {', '.join(map(str, still_open))}.")
+    done = deletion.Purged((), False, (), refused)
+    if found and not dry_run:
+        if not yes and not _confirmed(f"{_total(found, texts_only)}."):
+            note("Nothing was deleted.")
+            return 0
+        try:
+            with Progress("purge", len(found)) as shown:
+                done = deletion.purge(
+                    list(found),
+                    texts_only=texts_only,
+                    ledger=store.ledger,
+                    forget=forgetting(settings, store),
+                    after_job=lambda jobs: shown.update(jobs, f"{jobs:,} of {len(found):,} jobs"),
+                )
+        except KeyboardInterrupt:
+            note("A part is deleted: the same command goes on.")
+            raise
+    refused = {**refused, **done.refused}
+    if as_json:
+        listed = [
+            {"job_id": job_id, "name": one.name, "reviews": one.reviews, "labels": one.labels}
+            for job_id, one in found.items()
+        ]
+        echo_json(
+            {
+                "texts_only": texts_only,
+                "dry_run": dry_run,
+                "jobs": listed,
+                "deleted": list(done.job_ids),
+                "refused": {str(job_id): why for job_id, why in refused.items()},
+                "still_open": still_open,
+                "files_left": list(done.files_left),
+                "bytes_left": done.bytes_left,
+            }
+        )
+    elif done.job_ids:
+        click.echo(f"Deleted: {'the texts of ' if texts_only else ''}{_jobs(len(done.job_ids))}.")
+    for job_id, why in refused.items():
+        note(f"Job {job_id} stays: {why}")
+    if done.job_ids:
+        _say_what_is_left(done, settings)
+    return 1 if refused else 0
+
+
+def _purgeable(store: Store, age_s: float, texts_only: bool) -> tuple[dict[int, Deletable], dict[int, str]]:
+    """The jobs that go, and why others of this age can't go now."""
+    found, refused = {}, {}
+    for job_id in store.ledger.deletion.older_than(age_s, texts_only=texts_only):
+        try:
+            found[job_id] = store.ledger.deletion.check(job_id, texts_only=texts_only)
+        except JobStateInvalid as error:
+            refused[job_id] = str(error)
+    return found, refused
+
+
+def _list(found: Mapping[int, Deletable], texts_only: bool) -> None:
+    if not found:
+        note("No job is that old and over: nothing is to be deleted.")
+        return
+    rows = [
+        (
+            str(job_id),
+            minute(one.ended_at) if one.ended_at else "-",
+            f"{one.reviews:,}",
+            f"{one.labels:,}",
+            one.name,
+        )
+        for job_id, one in list(found.items())[:SHOWN]
+    ]
+    print_table(("job", "ended", "reviews", "labels", "name"), rows)
+    if len(found) > SHOWN:
+        click.echo(f"… and {len(found) - SHOWN:,} more")
+    click.echo(_total(found, texts_only) + ".")
+
+
+def _total(found: Mapping[int, Deletable], texts_only: bool) -> str:
+    reviews, labels = (sum(getattr(one, name) for one in found.values()) for name in ("reviews", "labels"))
+    if texts_only:
+        return f"{_jobs(len(found))}: the texts of {reviews:,} reviews; {labels:,} labels stay"
+    return f"{_jobs(len(found))} with {reviews:,} reviews and {labels:,} labels"
+
+
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count:,} jobs"
