@@ -21,12 +21,11 @@ from worker.errors import DataDirectoryBusy, DeviceUnavailable, LoracleError
 from worker.lifeline import DEATHS_GIVEN_UP, DEATHS_WITHIN_S, Deaths, died
 from worker.pool.valkey import EmbeddedValkey, running_pid
 from worker.reviews import Lane
-from worker.settings import DOTENV, Settings
+from worker.settings import DOTENV, SHARED_VARIABLES, Settings, secret_variables
 
 log = logging.getLogger(__name__)
 
 CHILDREN_PER_GPU = 3
-SHARED_VARIABLES = ("DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
 COUNT_GPUS = "import torch; print(torch.cuda.device_count())"
 
 
@@ -208,8 +207,9 @@ class Supervisor:
 
     def _start(self, slot: _Slot) -> None:
         plan = slot.plan
+        in_files = {f"{name}_FILE" for name in secret_variables()}
         variables = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name not in in_files},
             **environment(self._settings),
             # With the pid: two workers of one host may have other settings, and so other faults.
             "LORACLE_WORKER_NAME": f"{worker_name(self._settings)} {plan.device} (pid {os.getpid()})",
