@@ -36,6 +36,8 @@ COMMANDS = {
     "evaluate": ("trainer.cli.evaluate:evaluate", "Measure an adapter on labelled reviews."),
     "compare": ("trainer.cli.compare:compare", "Compare models on the same labelled reviews."),
     "adapters": ("worker.cli.adapters:adapters", "List, check and choose the adapters of new jobs."),
+    "health": ("worker.cli.health:health", "Check whether the workers of this host live."),
+    "metrics": ("worker.cli.metrics:metrics", "Give figures to Prometheus."),
     "doctor": ("worker.cli.doctor:doctor", "Check servers, database, device and adapter."),
     "db": ("worker.cli.doctor:db", "Upgrade the database, show its version, or overwrite its free space."),
 }

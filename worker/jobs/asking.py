@@ -17,7 +17,7 @@ from worker.errors import (
     OracleUnavailable,
     Transient,
 )
-from worker.jobs.holding import LeaseKeeper, PromptAccount
+from worker.jobs.holding import LeaseKeeper, PromptAccount, Saved
 from worker.oracle.asking import OracleScorer
 from worker.oracle.bulk import OVER, BulkScorer, Collected, Line, how_far
 from worker.oracle.client import plain_code
@@ -44,6 +44,7 @@ def ask_prompt(
     poll_s: float = 60.0,
     max_total: Money | None = None,
     task_id: str = "",
+    saved: Saved = lambda *_: None,
 ) -> int:
     """Claims a Prompt or Bulk, asks the oracle and saves what it answers; how many requests got an answer.
 
@@ -53,7 +54,7 @@ def ask_prompt(
     prompt = ledger.prompts.claim_next(batch_id, task_id=task_id)
     if prompt is None:
         return 0
-    account = PromptAccount(ledger, prompt, max_total=max_total)
+    account = PromptAccount(ledger, prompt, max_total=max_total, saved=saved)
     try:
         _ask(ledger, prompt, account, oracle_for, gate_for, retry_delay_s, poll_s)
     except LeaseLost:
