@@ -4,6 +4,7 @@
 #   IMAGE_CHECK_DIR     where the stand-in and the image are kept (else a temporary folder, removed at the end)
 #   IMAGE_CHECK_SUITE   the Debian release of the stand-in, and so its Python (else this machine's)
 #   IMAGE_CHECK_TARGET  the target to build (else the worker)
+#   IMAGE_CHECK_LAYERS  true keeps every step for the next build, and a copy of all files for each: 40 GB
 #   TORCH_INDEX         as for the Dockerfile
 # pip's settings of this machine count in the build too: as secrets and mounts, so that none of them gets into the image.
 set -euo pipefail
@@ -23,8 +24,8 @@ if [ -z "$work" ]; then
 fi
 mkdir -p "$work"
 suite=${IMAGE_CHECK_SUITE:-$(. /etc/os-release && echo "$VERSION_CODENAME")}
-target=${IMAGE_CHECK_TARGET:-}
-image=localhost/loracle${target:+-$target}:$suite
+target=${IMAGE_CHECK_TARGET:-worker}
+image=localhost/loracle-$target:$suite
 
 buildah_() {
   buildah --root "$work/storage" --runroot "$work/run" --storage-driver vfs "$@"
@@ -72,7 +73,7 @@ mapfile -t mounts < "$work/mounts"
 
 echo "The image …"
 started=$SECONDS
-buildah_ bud --quiet --isolation chroot --layers --file docker/Dockerfile ${target:+--target "$target"} --tag "$image" \
+buildah_ bud --quiet --isolation chroot --layers="${IMAGE_CHECK_LAYERS:-false}" --file docker/Dockerfile --target "$target" --tag "$image" \
   --build-arg PYTHON_IMAGE="localhost/python:$suite" --build-arg TORCH_INDEX="${TORCH_INDEX:-}" --pull-never \
   --secret id=pip,src="$work/pip.conf" --secret id=ca,src="$work/ca" "${mounts[@]}" . > "$work/build.log" 2>&1 \
   || { tail -n 40 "$work/build.log" >&2; exit 1; }
