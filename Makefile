@@ -44,6 +44,10 @@ lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint --no-color docker/Dockerfile
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml
+	$(BIN)/kubernetes-validate --quiet --strict $(filter-out %/kustomization.yaml %/scale.yaml,$(wildcard docker/kubernetes/*.yaml))
+	if command -v promtool >/dev/null; then promtool test rules docker/prometheus/alerts_test.yml; fi
 
 bench: $(VENV)/ready
 	$(BIN)/python -m tests.benchmarks
