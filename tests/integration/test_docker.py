@@ -41,11 +41,13 @@ class Composed:
 
     def __init__(self, home: Path, **secrets: str) -> None:
         self.home = home
-        self.services: dict[str, Any] = yaml.safe_load((CHECKOUT / "docker/compose.yaml").read_text())["services"]
+        self.services: dict[str, Any] = yaml.safe_load((CHECKOUT / "docker/compose.yaml").read_text())[
+            "services"
+        ]
         for name, value in secrets.items():
             (home / name).write_text(value + "\n")
         self.port = free_port()
-        self.started: list[subprocess.Popen[str]] = []
+        self.started: list[subprocess.Popen[bytes]] = []
 
     def environment(self, service: str, **more: str) -> dict[str, str]:
         # ${NAME:-default} of a host that sets nothing.
@@ -61,27 +63,25 @@ class Composed:
         image = {"LORACLE_HOME": str(self.home / "home"), "LORACLE_DOTENV": "no", "CUDA_VISIBLE_DEVICES": ""}
         return {**inherited, **image, **set_here, **more}
 
-    def start(self, service: str, *arguments: str, **more: str) -> subprocess.Popen[str]:
+    def start(self, service: str, *arguments: str, **more: str) -> subprocess.Popen[bytes]:
         command = [
-            part.replace("0.0.0.0:9464", f"127.0.0.1:{self.port}") for part in self.services[service]["command"]
+            part.replace("0.0.0.0:9464", f"127.0.0.1:{self.port}")
+            for part in self.services[service]["command"]
         ]
-        process = subprocess.Popen(
-            [*LORACLE, *(arguments or command)],
-            env=self.environment(service, **more),
-            cwd=CHECKOUT,
-            stdout=subprocess.PIPE,
-            stderr=(self.home / f"{service}.err").open("a"),
-            text=True,
-            start_new_session=True,
-        )
+        return self.launch(service, [*LORACLE, *(arguments or command)], **more)
+
+    def launch(self, service: str, command: list[str], **more: str) -> subprocess.Popen[bytes]:
+        environment = self.environment(service, **more)
+        with (self.home / f"{service}.out").open("w") as out, (self.home / f"{service}.err").open("a") as err:
+            process = subprocess.Popen(
+                command, env=environment, cwd=CHECKOUT, stdout=out, stderr=err, start_new_session=True
+            )
         self.started.append(process)
         return process
 
-    def run(self, service: str, *arguments: str, **more: str) -> str:
-        process = self.start(service, *arguments, **more)
-        told, _ = process.communicate(timeout=HANG_S)
-        assert process.returncode == 0, (self.home / f"{service}.err").read_text()
-        return told
+    def run(self, service: str, *arguments: str) -> str:
+        assert self.start(service, *arguments).wait(HANG_S) == 0, (self.home / f"{service}.err").read_text()
+        return (self.home / f"{service}.out").read_text()
 
     def run_celery(self, *arguments: str) -> str:
         found = subprocess.run(
@@ -163,12 +163,8 @@ def test_flower_sees_the_workers_and_what_they_did(composed: Composed) -> None:
     composed.run("migrate")
     composed.start("worker", LORACLE_TASK_EVENTS="1")
     port = free_port()
-    flower = subprocess.Popen(
-        [*CELERY, "flower", f"--port={port}", "--address=127.0.0.1"],
-        env=composed.environment("worker", FLOWER_UNAUTHENTICATED_API="1"), cwd=CHECKOUT,
-        stdout=(composed.home / "flower").open("w"), stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
-    composed.started.append(flower)
+    flower = [*CELERY, "flower", f"--port={port}", "--address=127.0.0.1"]
+    composed.launch("worker", flower, FLOWER_UNAUTHENTICATED_API="1")
     until(lambda: "adapter" in fetch(f"http://127.0.0.1:{port}/api/workers?refresh=1"))
     path = composed.home / "few.csv"
     path.write_text("text\nfine\n")
