@@ -50,12 +50,14 @@ def test_compose_runs_commands_that_there_are_with_variables_and_secrets_that_th
 
 def test_every_container_of_ours_may_write_nowhere_but_where_it_must() -> None:
     for name, service in OURS.items():
-        assert service["read_only"] and service["cap_drop"] == ["ALL"], name
+        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"]), name
     for one in manifests():
         if one["kind"] in ("Deployment", "Job"):
             pod = one["spec"]["template"]["spec"]
             assert pod["securityContext"]["runAsNonRoot"]
-            assert all(container["securityContext"]["readOnlyRootFilesystem"] for container in pod["containers"])
+            assert all(
+                container["securityContext"]["readOnlyRootFilesystem"] for container in pod["containers"]
+            )
 
 
 def test_kubernetes_runs_what_compose_runs() -> None:
@@ -93,7 +95,9 @@ def test_alerts_and_dashboard_name_metrics_that_there_are() -> None:
 
 def test_the_layer_of_dependencies_holds_all_of_them_and_not_the_project() -> None:
     command = [sys.executable, "docker/requirements.py", "pyproject.toml", "embedded", "web"]
-    told = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout.split("\n")
+    told = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     assert set(project["dependencies"]) | set(project["optional-dependencies"]["openvino"]) <= set(told)
     assert not any(line.startswith("loracle") for line in told)

@@ -239,7 +239,11 @@ def test_a_secret_may_stand_in_a_file(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "can't be read: No such file"), ("\n", "is empty"), ("http://:hush@h\n", "REDIS_URL: the URL must")],
+    [
+        (None, "can't be read: No such file"),
+        ("\n", "is empty"),
+        ("http://:hush@h\n", "REDIS_URL: the URL must"),
+    ],
 )
 def test_a_file_without_a_sound_secret_is_refused_by_name(
     content: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

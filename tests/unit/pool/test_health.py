@@ -23,7 +23,10 @@ class Watched:
         self.takes = True
         folder = new_signs_folder(home)
         self.vigil = Vigil(
-            folder / "CPU.sign", running=lambda: self.running, takes=lambda: self.takes, clock=lambda: self.now
+            folder / "CPU.sign",
+            running=lambda: self.running,
+            takes=lambda: self.takes,
+            clock=lambda: self.now,
         )
 
     def goes_on(self, seconds: float) -> str:
