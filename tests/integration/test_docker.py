@@ -68,28 +68,22 @@ class Composed:
             part.replace("0.0.0.0:9464", f"127.0.0.1:{self.port}")
             for part in self.services[service]["command"]
         ]
-        return self.launch(service, [*LORACLE, *(arguments or command)], **more)
+        return self.launch(service, [*LORACLE, *(arguments or command)], **self.environment(service, **more))
 
-    def launch(self, service: str, command: list[str], **more: str) -> subprocess.Popen[bytes]:
-        environment = self.environment(service, **more)
-        with (self.home / f"{service}.out").open("w") as out, (self.home / f"{service}.err").open("a") as err:
+    def launch(self, name: str, command: list[str], **environment: str) -> subprocess.Popen[bytes]:
+        with (self.home / f"{name}.out").open("w") as out, (self.home / f"{name}.err").open("a") as err:
             process = subprocess.Popen(
                 command, env=environment, cwd=CHECKOUT, stdout=out, stderr=err, start_new_session=True
             )
         self.started.append(process)
         return process
 
-    def run(self, service: str, *arguments: str) -> str:
-        assert self.start(service, *arguments).wait(HANG_S) == 0, (self.home / f"{service}.err").read_text()
-        return (self.home / f"{service}.out").read_text()
+    def told(self, name: str, process: subprocess.Popen[bytes]) -> str:
+        assert process.wait(HANG_S) == 0, (self.home / f"{name}.err").read_text()
+        return (self.home / f"{name}.out").read_text()
 
-    def run_celery(self, *arguments: str) -> str:
-        found = subprocess.run(
-            [*CELERY, *arguments], env=self.environment("worker"), cwd=CHECKOUT, capture_output=True, text=True,
-            timeout=HANG_S,
-        )  # fmt: skip
-        assert found.returncode == 0, found.stdout + found.stderr
-        return found.stdout
+    def run(self, service: str, *arguments: str) -> str:
+        return self.told(service, self.start(service, *arguments))
 
 
 def until(condition: Callable[[], Any]) -> Any:
@@ -133,40 +127,40 @@ def test_the_services_of_the_compose_file_score_a_file_and_tell_what_they_do(com
         csv.writer(file).writerows([["text"], *([text] for text in texts)])
     composed.run("migrate")
     worker = composed.start("worker", LORACLE_TASK_EVENTS="1")
-    job = composed.run("cli", "enqueue", str(path), "--adapter", "stub", "--wait").strip()
-    labels = json.loads(composed.run("cli", "stats", "--json"))["labels"]
+    environment = composed.environment("worker", FLOWER_UNAUTHENTICATED_API="1")
+    port = free_port()
+    flower = f"http://127.0.0.1:{port}/api"
+    composed.launch("flower", [*CELERY, "flower", f"--port={port}", "--address=127.0.0.1"], **environment)
+    (node,) = until(lambda: json.loads(fetch(f"{flower}/workers?refresh=1") or "{}"))
+    # With a name Celery waits for that answer and no longer.
+    asking = ["--timeout=60", f"--destination={node}"]
+    assert composed.run("cli", "enqueue", str(path), "--adapter", "stub", "--wait").strip() == "1"
     expected = Counter(stub_score(text).label for text in texts)
-    assert (job, labels) == ("1", dict(expected))
+
+    # All at once: what each costs is the start of an interpreter.
+    commands = {
+        "health": [*LORACLE, "health"],
+        "metrics": [*LORACLE, "metrics"],
+        "status": [*CELERY, "status", *asking],
+        "ping": [*CELERY, "inspect", *asking, "ping"],
+        "active": [*CELERY, "inspect", *asking, "active"],
+    }
+    running = {name: composed.launch(name, command, **environment) for name, command in commands.items()}
+    until(lambda: "SUCCESS" in fetch(f"{flower}/tasks"))
+    told = {name: composed.told(name, process) for name, process in running.items()}
+    assert "CPU: has nothing to do" in told["health"]
+    assert "1 node online" in told["status"]
+    assert "pong" in told["ping"]
+    assert "- empty -" in told["active"]
 
     # The ledger's figures, and the counts of all children of the worker.
-    ledger = composed.run("metrics", "metrics")
-    assert figure(ledger, "loracle_labels") == REVIEWS
-    assert figure(ledger, "loracle_recent_reviews", state="read") == REVIEWS
-    assert figure(ledger, "loracle_no_progress_seconds") == 0
     counted = fetch(f"http://127.0.0.1:{composed.port}/metrics")
     for label, count in expected.items():
+        assert figure(told["metrics"], "loracle_labels", label=label) == count
         assert figure(counted, "loracle_reviews_scored_total", lane="adapter", label=label) == count
+    assert figure(told["metrics"], "loracle_recent_reviews", state="read") == REVIEWS
+    assert figure(told["metrics"], "loracle_no_progress_seconds") == 0
     assert figure(counted, "messaging_process_duration_seconds_count") >= 1
-
-    # The image's health check, and Celery's own programs.
-    assert "has nothing to do" in composed.run("worker", "health")
-    assert "1 node online" in composed.run_celery("status")
-    assert "pong" in composed.run_celery("inspect", "ping")
-    assert "empty" in composed.run_celery("inspect", "active")
 
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(HANG_S) == 0
-    assert composed.start("worker", "health").wait(HANG_S) == 1
-
-
-def test_flower_sees_the_workers_and_what_they_did(composed: Composed) -> None:
-    composed.run("migrate")
-    composed.start("worker", LORACLE_TASK_EVENTS="1")
-    port = free_port()
-    flower = [*CELERY, "flower", f"--port={port}", "--address=127.0.0.1"]
-    composed.launch("worker", flower, FLOWER_UNAUTHENTICATED_API="1")
-    until(lambda: "adapter" in fetch(f"http://127.0.0.1:{port}/api/workers?refresh=1"))
-    path = composed.home / "few.csv"
-    path.write_text("text\nfine\n")
-    composed.run("cli", "enqueue", str(path), "--adapter", "stub", "--wait")
-    until(lambda: "SUCCESS" in fetch(f"http://127.0.0.1:{port}/api/tasks"))
