@@ -2,7 +2,7 @@
 # Builds the image without a container engine and starts it: buildah (chroot isolation, vfs) on a stand-in for the Python
 # image that mmdebstrap makes from Debian's packages. Needs root, and: apt-get install buildah mmdebstrap
 #   IMAGE_CHECK_DIR     where the stand-in and the image are kept (else a temporary folder, removed at the end)
-#   IMAGE_CHECK_SUITE   the Debian release of the stand-in, and so its Python (else this machine's)
+#   IMAGE_CHECK_SUITE   the Debian release of the stand-in, and so its Python (else trixie, which has 3.13)
 #   IMAGE_CHECK_TARGET  the target to build (else the worker)
 #   IMAGE_CHECK_LAYERS  true keeps every step for the next build, and a copy of all files for each: 40 GB
 #   TORCH_INDEX         as for the Dockerfile
@@ -23,7 +23,7 @@ if [ -z "$work" ]; then
   trap 'buildah_ umount --all > /dev/null 2>&1 || true; rm -rf "$work"' EXIT
 fi
 mkdir -p "$work"
-suite=${IMAGE_CHECK_SUITE:-$(. /etc/os-release && echo "$VERSION_CODENAME")}
+suite=${IMAGE_CHECK_SUITE:-trixie}
 target=${IMAGE_CHECK_TARGET:-worker}
 image=localhost/loracle-$target:$suite
 
