@@ -14,7 +14,7 @@ PARALLEL := -n $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN)))) --maxproces
 # Where it is set, every process of every test compiles our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-oracle check unit test lint bench bench-gpu simulate faults report-check clean
+.PHONY: demo demo-oracle check unit test lint bench bench-gpu simulate faults report-check image-check clean
 
 demo: $(VENV)/ready
 	LORACLE_HOME=$(DEMO_HOME) $(BIN)/loracle run worker/data/sample_reviews.csv
@@ -44,6 +44,10 @@ lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint --no-color docker/Dockerfile
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker/compose.yaml
+	$(BIN)/kubernetes-validate --quiet --strict $(filter-out %/kustomization.yaml %/scale.yaml,$(wildcard docker/kubernetes/*.yaml))
+	if command -v promtool >/dev/null; then promtool test rules docker/prometheus/alerts_test.yml; fi
 
 bench: $(VENV)/ready
 	$(BIN)/python -m tests.benchmarks
@@ -63,6 +67,11 @@ faults: $(VENV)/ready
 # A report in a real browser: pictures for people, and what only a browser knows. Skips where there is none.
 report-check: $(VENV)/ready
 	$(BIN)/python -m tests.report_check $(CURDIR)/.report-check
+
+# The image, built and started without a container engine: as root, with buildah and mmdebstrap. docker/image-check.sh
+# has its variables; a quarter of an hour and 15 GB.
+image-check:
+	docker/image-check.sh
 
 clean:
 	rm -rf $(VENV) $(DEMO_HOME) .report-check .faults

@@ -342,6 +342,11 @@ class Oracles:
                 )
             return self._specs[scorer_id]
 
+    def models(self) -> set[tuple[str, str]]:
+        """Address and model of those that were asked for so far."""
+        with self._lock:
+            return {(spec.base_url, spec.model) for spec in self._specs.values()}
+
     def __call__(self, scorer_id: int) -> OracleScorer | BulkScorer:
         """The scorer, ready to ask.
 

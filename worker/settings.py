@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import platformdirs
@@ -27,6 +27,8 @@ CHECKOUT = Path(__file__).parents[1]
 """The folder of the source code, when it runs from there: `pyproject.toml` lies in it."""
 DOTENV = "LORACLE_DOTENV"
 """The variable that keeps a process from reading any `.env`, with the value "no": its environment says it all."""
+SHARED_VARIABLES = ("DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
+"""Those that other tools know too; the others begin with LORACLE_."""
 
 
 Count = Annotated[int, Field(le=2**31 - 1)]
@@ -70,7 +72,8 @@ class Settings(Home):
     models cost. `worker_name` names this host in `status`, else it is the host's own name.
     Every field's variable is `LORACLE_<FIELD>`, but for the four that other tools share: DATABASE_URL,
     REDIS_URL, OPENAI_API_KEY and OPENAI_BASE_URL. Times are in seconds. `adapter` outranks the one that is active
-    in the database; None leaves the choice to it.
+    in the database; None leaves the choice to it. A secret may also stand in a file, which <VARIABLE>_FILE names.
+    `task_events` makes Celery tell what its workers do, for Flower and the like.
     """
 
     database_url: SecretStr | None = Field(None, validation_alias=AliasChoices("DATABASE_URL"))
@@ -96,6 +99,7 @@ class Settings(Home):
     sweep_interval_s: Seconds = Field(1.0, gt=0)
     unheard_after_s: Seconds = Field(600.0, gt=0)
     report_interval_s: Seconds = Field(30.0, gt=0)
+    task_events: bool = False
 
     oracle_model: str = "gpt-6-luna"
     oracle_timeout_s: Seconds = Field(60.0, gt=0)
@@ -237,7 +241,7 @@ def read_settings() -> Settings:
     """
     try:
         files = find_env_files()
-        settings = Settings(_env_file=files.read)
+        settings = Settings(_env_file=files.read, **_secrets_from_files())
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_input=False, include_url=False):
@@ -251,6 +255,38 @@ def read_settings() -> Settings:
             " or in the checkout's .env."
         )
     return settings
+
+
+def secret_variables() -> list[str]:
+    """The variables that hold secrets: <VARIABLE>_FILE may name a file with the value instead."""
+    fields = Settings.model_fields.items()
+    return [_variable(name) for name, field in fields if field.annotation == SecretStr | None]
+
+
+def _secrets_from_files() -> dict[str, Any]:
+    """The secrets that stand in files, as Docker and Kubernetes mount them. A line end behind one isn't part of it.
+
+    Raises:
+        SettingsInvalid: a file can't be read or holds nothing, or a secret is also set itself.
+    """
+    found = {}
+    for variable in secret_variables():
+        name = f"{variable}_FILE"
+        if not os.environ.get(name):
+            continue
+        if os.environ.get(variable):
+            raise SettingsInvalid(f"{variable} and {name} are both set: keep one of them.")
+        path = Path(os.environ[name])
+        try:
+            with path.open(encoding="utf-8") as file:
+                value = file.read(_MOST_CHARS).rstrip("\r\n")
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it isn't a text in UTF-8"
+            raise SettingsInvalid(f"{name}: {path} can't be read: {reason}.") from None
+        if not value:
+            raise SettingsInvalid(f"{name}: {path} is empty. Write the secret into it.")
+        found[variable if variable in SHARED_VARIABLES else variable.removeprefix("LORACLE_").lower()] = value
+    return found
 
 
 def _exists(path: Path) -> bool:
@@ -308,8 +344,7 @@ def _checked(value: SecretStr | None, check: Callable[[str], None]) -> SecretStr
 
 def _variable(field: str) -> str:
     name = field.upper()
-    shared = ("DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
-    return name if name in shared else f"LORACLE_{name}"
+    return name if name in SHARED_VARIABLES else f"LORACLE_{name}"
 
 
 # SQLAlchemy, kombu and redis read a raw "@", "/" or "#" in a password differently: each takes another part of the

@@ -227,3 +227,37 @@ def test_an_env_file_whose_values_multiply_is_refused(tmp_path: Path) -> None:
         read_settings()
     (tmp_path / "home" / ".env").write_text("A=7\nLORACLE_THREADS=${A}\nLORACLE_BATCH_SIZE=${NONE:-5}\n")
     assert (read_settings().threads, read_settings().batch_size) == (7, 5)
+
+
+def test_a_secret_may_stand_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "url").write_text("redis://:hush@localhost/3\n")
+    monkeypatch.setenv("REDIS_URL_FILE", str(tmp_path / "url"))
+    settings = read_settings()
+    assert settings.redis_url is not None
+    assert settings.redis_url.get_secret_value() == "redis://:hush@localhost/3"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "can't be read: No such file"),
+        ("\n", "is empty"),
+        ("http://:hush@h\n", "REDIS_URL: the URL must"),
+    ],
+)
+def test_a_file_without_a_sound_secret_is_refused_by_name(
+    content: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL_FILE", str(tmp_path / "url"))
+    if content is not None:
+        (tmp_path / "url").write_text(content)
+    with pytest.raises(SettingsInvalid, match=message) as refused:
+        read_settings()
+    assert "hush" not in str(refused.value)
+
+
+def test_a_secret_in_two_places_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://h")
+    monkeypatch.setenv("REDIS_URL_FILE", str(tmp_path / "url"))
+    with pytest.raises(SettingsInvalid, match="REDIS_URL and REDIS_URL_FILE are both set"):
+        read_settings()

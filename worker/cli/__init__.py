@@ -45,6 +45,8 @@ COMMANDS = {
     "doctor": ("worker.cli.doctor:doctor", "Check host, servers, database, device and adapter."),
     "db": ("worker.cli.db:db", "Upgrade, check or back up the database, or overwrite its free space."),
     "completion": ("worker.cli.completion:completion", "Let your shell complete commands and options."),
+    "health": ("worker.cli.health:health", "Check whether the workers of this host live."),
+    "metrics": ("worker.cli.metrics:metrics", "Give figures to Prometheus."),
 }
 
 

@@ -113,6 +113,21 @@ def bulk_words(bulk: WaitingBulk) -> str:
     return f"Bulk {bulk.batch_id}: {', '.join([*words, *([bulk.said] if bulk.said else [])])}"
 
 
+class Address(click.ParamType[tuple[str, int]]):
+    """[HOST:]PORT; without a host this machine alone is served."""
+
+    name = "[host:]port"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int]:
+        """Host and port."""
+        host, _, port = str(value).rpartition(":")
+        if not port.isdecimal() or not 0 < int(port) < 65536:
+            self.fail("write PORT or HOST:PORT, such as 9464 or 0.0.0.0:9464.", param, ctx)
+        return host.strip("[]") or "127.0.0.1", int(port)
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for programs.")
 backend_option = click.option(
     "--backend", type=click.Choice(BACKENDS), help="What computes the model (else LORACLE_BACKEND)."

@@ -11,8 +11,11 @@ from types import FrameType
 import click
 
 from worker.bootstrap import open_store
+from worker.cli.common import Address
 from worker.errors import BrokerUnreachable, OracleInvalid
 from worker.logs import log_lines
+from worker.metrics.host import registry_of
+from worker.metrics.server import serve
 from worker.pool.app import broker_url, make_app, ping
 from worker.pool.supervisor import LocalPool, WorkerPlan, plan_workers
 from worker.reviews import LANES
@@ -43,7 +46,14 @@ INTERRUPTED = 130
     show_default=True,
     help="Oracle requests in flight at once.",
 )
-def worker(gpus: str, children: int | None, lanes: tuple[str, ...], concurrency: int) -> int:
+@click.option("--metrics", type=Address(), help="Serve what these workers count to Prometheus, such as 9464.")
+def worker(
+    gpus: str,
+    children: int | None,
+    lanes: tuple[str, ...],
+    concurrency: int,
+    metrics: tuple[str, int] | None,
+) -> int:
     """Run the worker pool of this host until SIGTERM or Ctrl-C.
 
     A stop lets the batches in flight finish; a second one ends them at once, and the next worker scores their
@@ -71,10 +81,12 @@ def worker(gpus: str, children: int | None, lanes: tuple[str, ...], concurrency:
                 "(OPENAI_BASE_URL) takes any text as key."
             )
         plan.append(WorkerPlan(None, concurrency, lane="openai"))
-    with LocalPool(settings, plan) as pool:
+    with LocalPool(settings, plan, count=metrics is not None) as pool:
         open_store(settings)
         _say(settings, plan)
         pool.start()
+        if metrics is not None and pool.signs is not None:
+            serve(metrics, registry_of(pool.signs))
         while not signals.received:
             pool.poll()
             time.sleep(TICK_S)

@@ -18,7 +18,7 @@ from worker.errors import (
     OracleUnavailable,
     Transient,
 )
-from worker.jobs.holding import LeaseKeeper, PromptAccount
+from worker.jobs.holding import LeaseKeeper, PromptAccount, Saved
 from worker.logs import BatchLine
 from worker.oracle.asking import OracleScorer
 from worker.oracle.bulk import OVER, BulkScorer, Collected, Line, how_far
@@ -46,6 +46,7 @@ def ask_prompt(
     poll_s: float = 60.0,
     max_total: Money | None = None,
     task_id: str = "",
+    saved: Saved = lambda *_: None,
 ) -> int:
     """Claims a Prompt or Bulk, asks the oracle and saves what it answers; how many requests got an answer.
 
@@ -69,7 +70,7 @@ def ask_prompt(
         since=began,
     )
     line.stage("claim_s")
-    account = PromptAccount(ledger, prompt, max_total=max_total)
+    account = PromptAccount(ledger, prompt, max_total=max_total, saved=saved)
     try:
         line.outcome = _ask(ledger, prompt, account, oracle_for, gate_for, retry_delay_s, poll_s)
     except LeaseLost:

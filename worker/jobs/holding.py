@@ -78,6 +78,9 @@ class LeaseKeeper:
                 log.debug("The lease of %s wasn't renewed: %s", self._name, type(error).__name__)
 
 
+Saved = Callable[[Mapping[int, Answer], Mapping[int, Charge]], None]
+"""Hears of answers by position, and of what calls cost by reservation, once they are in the ledger."""
+
 SAVES = 5
 SAVE_AGAIN_S = 2.0
 
@@ -85,8 +88,10 @@ SAVE_AGAIN_S = 2.0
 class PromptAccount:
     """A Prompt's reservations and answers, each written to the ledger at once; what a call cost, with its answers."""
 
-    def __init__(self, ledger: Ledger, prompt: Prompt, *, max_total: Money | None) -> None:
-        self._ledger, self._prompt, self._max_total = ledger, prompt, max_total
+    def __init__(
+        self, ledger: Ledger, prompt: Prompt, *, max_total: Money | None, saved: Saved = lambda *_: None
+    ) -> None:
+        self._ledger, self._prompt, self._max_total, self._saved = ledger, prompt, max_total, saved
         self._reservations: list[dict[int, int]] = []
         self._unwritten: dict[int, Charge] = {}
         self.answered = 0
@@ -115,6 +120,7 @@ class PromptAccount:
         for attempt in range(1, SAVES + 1):
             try:
                 self._ledger.prompts.save(self._prompt, answers, charges=charges, done=done)
+                self._saved(answers, charges)
                 return
             except (DatabaseUnreachable, DatabaseBusy) as error:
                 # They are paid for: a database that is away for a moment must not cost them.

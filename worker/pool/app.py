@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from celery import Celery
@@ -17,7 +18,7 @@ from worker.jobs.scoring import Publish
 from worker.lifeline import has_ended
 from worker.pool.valkey import socket_url
 from worker.reviews import LANES, Lane
-from worker.settings import Settings, without_secrets
+from worker.settings import Settings, read_settings, without_secrets
 
 SCORE_BATCH = "loracle.score_batch"
 ASK_PROMPT = "loracle.ask_prompt"
@@ -79,11 +80,29 @@ def broker_url(settings: Settings) -> str:
     return url
 
 
+def __getattr__(name: str) -> Celery:
+    """The app of this process's settings, which Celery's own programs look for: `celery -A worker.pool.app status`.
+
+    It is made when it is asked for: importing a module does nothing.
+    """
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _app()
+
+
+@cache
+def _app() -> Celery:
+    return make_app(read_settings())
+
+
 def make_app(settings: Settings) -> Celery:
     """The Celery app of these settings: a queue per lane; connects on first use."""
     app = Celery("loracle", broker=broker_url(settings))
     # kombu's constructors have no types.
-    app.conf.update(POLICY, include=["worker.pool.tasks"], task_queues=[Queue(lane) for lane in LANES])  # type: ignore[no-untyped-call]
+    queues = [Queue(lane) for lane in LANES]  # type: ignore[no-untyped-call]
+    app.conf.update(POLICY, include=["worker.pool.tasks"], task_queues=queues)
+    if settings.task_events:
+        app.conf.update(worker_send_task_events=True, task_send_sent_event=True)
     app.steps["worker"].add("worker.pool.worker:SweeperStep")
     return app
 

@@ -17,16 +17,17 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from worker.bootstrap import worker_name
-from worker.errors import DataDirectoryBusy, DeviceUnavailable, LoracleError
+from worker.errors import DataDirectoryBusy, DeviceUnavailable, Invalid, LoracleError
 from worker.lifeline import DEATHS_GIVEN_UP, DEATHS_WITHIN_S, Deaths, died
+from worker.metrics.host import FOLDER_VARIABLE, forget
+from worker.pool.health import new_signs_folder
 from worker.pool.valkey import EmbeddedValkey, running_pid
 from worker.reviews import Lane
-from worker.settings import DOTENV, Settings
+from worker.settings import DOTENV, SHARED_VARIABLES, Settings, secret_variables
 
 log = logging.getLogger(__name__)
 
 CHILDREN_PER_GPU = 3
-SHARED_VARIABLES = ("DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
 COUNT_GPUS = "import torch; print(torch.cuda.device_count())"
 
 
@@ -124,7 +125,9 @@ class _Slot:
 
 
 class Supervisor:
-    """Runs the planned Celery workers. It has no loop of its own: call `poll` a few times a second.
+    """Runs the planned Celery workers; with `count` they count what they do (`worker.metrics.host`).
+
+    It has no loop of its own: call `poll` a few times a second.
 
     Start and poll it on the main thread: on Linux the workers die with the thread that started them.
     """
@@ -136,6 +139,7 @@ class Supervisor:
         *,
         spawn: Spawn | None = None,
         clock: Callable[[], float] = time.monotonic,
+        count: bool = False,
     ) -> None:
         self._settings = settings
         self._slots = [_Slot(worker) for worker in plan]
@@ -148,9 +152,22 @@ class Supervisor:
         self._spawn = spawn or _spawn
         self._clock = clock
         self._stopping = False
+        self._count = count
+        self.signs: Path | None = None
+        """Where its workers leave signs of life, and what they count; None before `start`."""
 
     def start(self) -> None:
-        """Starts every planned worker."""
+        """Starts every planned worker.
+
+        Raises:
+            Invalid: the data directory can't be written.
+        """
+        try:
+            self.signs = new_signs_folder(self._settings.home)
+        except OSError as error:
+            raise Invalid(
+                f"{self._settings.home} can't be written: {error.strerror}. Set LORACLE_HOME to a folder that can."
+            ) from error
         for slot in self._slots:
             self._start(slot)
 
@@ -208,8 +225,9 @@ class Supervisor:
 
     def _start(self, slot: _Slot) -> None:
         plan = slot.plan
+        in_files = {f"{name}_FILE" for name in secret_variables()}
         variables = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name not in in_files},
             **environment(self._settings),
             # With the pid: two workers of one host may have other settings, and so other faults.
             "LORACLE_WORKER_NAME": f"{worker_name(self._settings)} {plan.device} (pid {os.getpid()})",
@@ -228,9 +246,15 @@ class Supervisor:
             variables["LORACLE_THREADS"] = str(plan.threads)
         command = [sys.executable, "-m", "worker.pool.worker", "--lane", plan.lane]
         command += ["--children", str(plan.children), "--parent", str(os.getpid())]
+        assert self.signs is not None
+        command += ["--sign", str(self.signs / f"{plan.device}.sign")]
+        if self._count:
+            variables[FOLDER_VARIABLE] = str(self.signs)
         slot.process = self._spawn(command, variables)
 
     def _died(self, slot: _Slot, code: int) -> None:
+        if self._count and slot.process is not None and self.signs is not None:
+            forget(slot.process.pid, self.signs)
         slot.process = None
         now = self._clock()
         rest_s = slot.deaths.add(now)
@@ -272,8 +296,9 @@ class LocalPool(Supervisor):
         *,
         may_wait: bool = False,
         spawn: Spawn | None = None,
+        count: bool = False,
     ) -> None:
-        super().__init__(settings, plan, spawn=spawn)
+        super().__init__(settings, plan, spawn=spawn, count=count)
         self._home = settings.home
         self._valkey = EmbeddedValkey(settings.home) if settings.embedded else None
         self._may_wait = may_wait

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from worker.errors import LoracleError
 from worker.jobs.scoring import Publish, publish_waiting
+from worker.metrics.host import SWEPT
 from worker.pool.measurer import Measurer
 from worker.reviews import Lane
 from worker.store.ledger import Ledger
@@ -46,7 +47,8 @@ class Sweeper(threading.Thread):
 
     It opens the ledger itself, on its own thread, and survives every error: with the database away it rests
     longer and longer, up to ten seconds, and goes on. `child_died` is told the task of a child that is lost,
-    `before_publishing` does what must come before it. Jobs that are over are left to the `measurer`, after it.
+    `before_publishing` does what must come before it, `after_round` what comes after every round, failed ones too.
+    Jobs that are over are left to the `measurer`, after it.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Sweeper(threading.Thread):
         child_died: Callable[[Ledger, str], object],
         before_publishing: Callable[[Ledger], None] | None = None,
         measurer: Measurer | None = None,
+        after_round: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(name="sweeper", daemon=True)
         self._open_ledger = open_ledger
@@ -73,6 +76,7 @@ class Sweeper(threading.Thread):
         self._before_publishing = before_publishing
         self._child_died = child_died
         self._measurer = measurer
+        self._after_round = after_round
         self._wake = threading.Event()
         self._stopping = False
         self._lost: deque[str] = deque()
@@ -105,6 +109,7 @@ class Sweeper(threading.Thread):
                 # foreign errors the type alone is said, since a database's message may quote a review.
                 self._database.away(str(error) if isinstance(error, LoracleError) else type(error).__name__)
                 rest_s = min(2 * rest_s, LONGEST_BACKOFF_S)
+            self._after_round()
             self._wake.wait(rest_s)
         if self._measurer is not None and self._ledger is not None:
             self._measurer.stop(self._ledger)
@@ -130,12 +135,14 @@ class Sweeper(threading.Thread):
                 self._redis.away()
             else:
                 self._redis.back()
-            _say(swept)
+            _say(lane, swept)
         if self._measurer is not None:
             self._measurer.step(self._ledger)
 
 
-def _say(swept: Swept) -> None:
+def _say(lane: Lane, swept: Swept) -> None:
+    for what in ("requeued", "split", "failed", "published_again"):
+        SWEPT.labels(lane, what).inc(getattr(swept, what))
     done = [
         (swept.requeued, "batches to be tried again"),
         (swept.split, "split to isolate a review"),

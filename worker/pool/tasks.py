@@ -18,8 +18,10 @@ from celery.signals import worker_process_init, worker_process_shutdown
 from worker.bootstrap import Oracles, Scorers, Store, open_store, worker_name
 from worker.errors import DeviceBroken, LoracleError
 from worker.jobs import scoring
+from worker.metrics.host import CountedScorers, count_answers, counted
 from worker.oracle.throttle import CONCURRENCY, RedisThrottle, connect
 from worker.pool.app import ASK_PROMPT, SCORE_BATCH, broker_url, make_app, publisher
+from worker.reviews import Lane
 from worker.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -88,10 +90,11 @@ def _child() -> ChildParts:
 
 
 @contextmanager
-def attempt(batch_id: int, task_id: str) -> Iterator[None]:
+def attempt(lane: Lane, batch_id: int, task_id: str) -> Iterator[None]:
     """Whatever goes wrong with a batch is the ledger's to mend, never Celery's."""
     try:
-        yield
+        with counted(lane):
+            yield
     except DeviceBroken as error:
         log.error("This child ends, a new one takes over: %s", error)
         logging.shutdown()
@@ -126,14 +129,14 @@ def _ends(**_: object) -> None:
 
 
 @cache
-def _scorers() -> Scorers:
-    return Scorers(child().settings, child().store)
+def _scorers() -> CountedScorers:
+    return CountedScorers(Scorers(child().settings, child().store))
 
 
 @shared_task(bind=True, name=SCORE_BATCH)  # type: ignore[untyped-decorator]
 def score_batch(self: Any, batch_id: int) -> None:
     """Scores one batch of the ledger."""
-    with attempt(batch_id, self.request.id):
+    with attempt("adapter", batch_id, self.request.id):
         parts = child()
         parts.throughput.add(
             scoring.score_batch(
@@ -193,7 +196,7 @@ def ask_prompt(self: Any, batch_id: int) -> None:
     # Here: the other lane's workers never load the OpenAI client.
     from worker.jobs import asking
 
-    with attempt(batch_id, self.request.id):
+    with attempt("openai", batch_id, self.request.id):
         parts = child()
         parts.throughput.add(
             asking.ask_prompt(
@@ -205,5 +208,6 @@ def ask_prompt(self: Any, batch_id: int) -> None:
                 poll_s=parts.settings.bulk_poll_s,
                 max_total=parts.settings.most_spent,
                 task_id=self.request.id,
+                saved=count_answers,
             )
         )

@@ -10,20 +10,24 @@ import time
 import warnings
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from celery import bootsteps
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning, WorkerLostError
 from celery.signals import setup_logging, task_failure
 from celery.worker.consumer import Consumer
-from celery.worker.state import maybe_shutdown
+from celery.worker.state import active_requests, maybe_shutdown
+from redis import Redis
 
 from worker.bootstrap import Oracles, Store, open_store, worker_name
 from worker.lifeline import die_with, has_ended
 from worker.logs import log_lines
-from worker.oracle.throttle import CONCURRENCY
-from worker.pool.app import announce, make_app, publisher, queue_length
+from worker.metrics.host import BREAKER, FOLDER_VARIABLE
+from worker.oracle.throttle import CONCURRENCY, BreakerState, connect, read_breaker
+from worker.pool.app import announce, broker_url, make_app, publisher, queue_length
 from worker.pool.breaker import Breaker, LaneConsumer, start_probe
+from worker.pool.health import Vigil
 from worker.pool.measurer import Measurer
 from worker.pool.sweeper import Sweeper
 from worker.reviews import LANES, Lane
@@ -99,6 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--lane", choices=LANES, default="adapter")
     parser.add_argument("--children", type=int, default=1)
     parser.add_argument("--parent", type=int)
+    parser.add_argument("--sign", type=Path, help="Where to leave signs of life.")
     options = parser.parse_args(arguments)
     if options.parent:
         die_with(options.parent)
@@ -125,6 +130,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def oracles() -> Oracles:
         return Oracles(settings, store())
 
+    @cache
+    def redis() -> Redis:
+        return connect(broker_url(settings))
+
+    def breakers() -> list[BreakerState]:
+        found = [read_breaker(redis(), base_url=url, model=model) for url, model in oracles().models()]
+        return [one for one in found if one is not None]
+
     def prepare(ledger: Ledger) -> None:
         # A job that waits for nobody is told apart from one whose workers are slow by their claims.
         handed = ledger.batches.hand_over_waiting(
@@ -138,16 +151,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 job_id,
             )
         ledger.packing.pack(oracles().pack_rule)
+        if FOLDER_VARIABLE in os.environ:
+            BREAKER.set(any(one.is_open for one in breakers()))
+
+    @cache
+    def taking() -> LaneConsumer:
+        return LaneConsumer(worker, options.lane)
 
     @cache
     def breaker() -> Breaker:
         return Breaker(
             worker_name(settings),
-            LaneConsumer(worker, options.lane),
+            taking(),
             gone=lambda other: _was_here(worker_name(settings), other),
             start_probe=lambda adapter_id: start_probe(adapter_id, os.getpid()),
         )
 
+    def before_publishing(ledger: Ledger) -> None:
+        if threads:
+            prepare(ledger)
+        else:
+            breaker().look(ledger)
+        if vigil is not None:
+            vigil.look(ledger.batches.leased, queue_length(app, options.lane))
+
+    def running() -> set[str]:
+        return {request.id for request in tuple(active_requests)}
+
+    vigil = options.sign and Vigil(options.sign, running=running, takes=lambda: taking().takes())
     sweeper = Sweeper(
         lambda: store().ledger,
         lanes=[options.lane],
@@ -156,8 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         window=settings.publish_window,
         interval_s=settings.sweep_interval_s,
         child_died=lambda ledger, task_id: ledger.faults.child_died(task_id, worker_name(settings)),
-        before_publishing=prepare if threads else lambda ledger: breaker().look(ledger),
+        before_publishing=before_publishing,
         measurer=Measurer(),
+        after_round=vigil.sign if vigil is not None else lambda: None,
     )
     worker = app.Worker(
         hostname=name,

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Double, Engine, and_, bindparam, case, exists
 
 from worker.errors import LeaseLost
 from worker.reviews import LANES, Lane, Lease
-from worker.store.engine import now, write, writes
+from worker.store.engine import now, reads, write, writes
 from worker.store.inserts import on_postgresql
 from worker.store.items import ITEMS, reopen_packed
 from worker.store.queue import give_message_back, is_waiting, next_batch, none_goes_before
@@ -167,6 +167,12 @@ class Leases(ABC, Generic[Held]):
             give_back(connection, held.id, error or "", delay_s=delay_s, max_attempts=self.max_attempts)
         else:
             put_back(connection, held.id, error=error, delay_s=delay_s)
+
+    @reads
+    def leased(self, connection: Connection, task_ids: Collection[str]) -> set[str]:
+        """Those of these tasks, of either lane, whose batch is theirs now."""
+        live = (Batch.lane.in_(LANES), Batch.state == "running", Batch.lease_until > now())
+        return set(connection.scalars(select(Batch.task_id).where(*live, Batch.task_id.in_(task_ids))))
 
     def expire_lease(self, task_id: str) -> bool:
         """The child that ran this task, of either lane, died: its lease ends now. Whether it held one."""

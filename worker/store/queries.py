@@ -21,6 +21,7 @@ from worker.store.engine import reads
 from worker.store.faults import Fault, read_faults
 from worker.store.guarantees import GuaranteeQueries, lacks_cut
 from worker.store.job_rows import job_unknown, read_job, select_jobs, to_job
+from worker.store.metrics import MetricQueries
 from worker.store.progress import Progress, StatsQueries, read_progress
 from worker.store.results import ReportQueries, ResultQueries
 from worker.store.tables import (
@@ -250,6 +251,7 @@ class Queries:
         self.jobs = JobQueries(engine)
         self.results = ResultQueries(engine)
         self.agreements = AgreementQueries(engine)
+        self.metrics = MetricQueries(engine)
         self.guarantees = GuaranteeQueries(engine)
         self.distillations = DistillationQueries(engine)
         self.to_review = ReviewTasks(engine)

@@ -21,6 +21,7 @@ from pydantic import SecretStr
 from redis.exceptions import ResponseError
 
 from worker.errors import BrokerUnreachable, SettingsInvalid
+from worker.pool import app as module
 from worker.pool.app import (
     ASK_PROMPT,
     POLICY,
@@ -53,6 +54,19 @@ def test_the_app_reaches_a_spawned_child_with_its_settings(tmp_path: Path) -> No
     assert app.conf.broker_url == NOBODY_LISTENS
     assert {name: app.conf[name] for name in POLICY} == POLICY
     assert {queue.name for queue in app.conf.task_queues} == {"adapter", "openai"}
+
+
+def test_celerys_programs_find_an_app_that_is_made_when_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORACLE_HOME", str(tmp_path))
+    monkeypatch.setenv("REDIS_URL", NOBODY_LISTENS)
+    monkeypatch.setenv("LORACLE_TASK_EVENTS", "1")
+    module._app.cache_clear()
+    assert "app" not in vars(module)
+    assert (module.app.conf.broker_url, module.app.conf.worker_send_task_events) == (NOBODY_LISTENS, True)
+    assert module.app is module.app
+    module._app.cache_clear()
 
 
 def test_nothing_is_pickled_on_the_wire(tmp_path: Path) -> None:
