@@ -108,9 +108,9 @@ class _Says:
 
 @dataclass(slots=True)
 class _Model:
-    """`worth` (L + 1,): the intercept of each label of the adapter, and the slope, of the logit of its score; `others`
-    (L, L): of which label a review is instead if the adapter's is wrong; `noise` and `oracle` (L, L): what gold and
-    the oracle say of each true label."""
+    """`worth` (L + 1,): an intercept for each label of the adapter, and the slope of the logit of its score. `others`
+    (L, L): of which label a review is if the adapter's is wrong. `noise` and `oracle` (L, L): what gold and the
+    oracle say of each true label."""
 
     worth: Floats
     others: Floats
@@ -181,7 +181,9 @@ def _refit(model: _Model, says: _Says, true: Floats) -> None:
     usual = np.append(np.zeros(labels), 1.0)
     slope = np.append(np.bincount(says.adapter, weights=off, minlength=labels), off @ says.logit)
     slope -= prior * (model.worth - usual)
-    curve = np.diag(np.append(np.bincount(says.adapter, weights=bend, minlength=labels), bend @ says.logit**2))
+    curve = np.diag(
+        np.append(np.bincount(says.adapter, weights=bend, minlength=labels), bend @ says.logit**2)
+    )
     curve[:-1, -1] = curve[-1, :-1] = np.bincount(says.adapter, weights=bend * says.logit, minlength=labels)
     model.worth = model.worth + np.clip(np.linalg.solve(curve + np.diag(prior), slope), -1, 1)
     model.worth[-1] = max(FLATTEST, model.worth[-1])
