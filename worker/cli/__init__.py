@@ -34,7 +34,7 @@ COMMANDS = {
     "score": ("worker.cli.run:score", "Score a text at once, without a job."),
     "train": ("trainer.cli.train:train", "Train an adapter on labelled reviews."),
     "evaluate": ("trainer.cli.evaluate:evaluate", "Measure an adapter on labelled reviews."),
-    "compare": ("trainer.cli.compare:compare", "Compare models on the same labelled reviews."),
+    "compare": ("worker.cli.compare:compare", "Compare models on labelled reviews, or stored jobs."),
     "adapters": ("worker.cli.adapters:adapters", "List, check and choose the adapters of new jobs."),
     "doctor": ("worker.cli.doctor:doctor", "Check servers, database, device and adapter."),
     "db": ("worker.cli.doctor:db", "Upgrade the database, show its version, or overwrite its free space."),
