@@ -70,7 +70,9 @@ def _parameters() -> list[click.Parameter]:
 
 
 @click.pass_context
-def _compare(ctx: click.Context, jobs: tuple[int, ...] | None, data: tuple[str, ...], **options: Any) -> None:
+def _compare(
+    ctx: click.Context, /, jobs: tuple[int, ...] | None, data: tuple[str, ...], **options: Any
+) -> None:
     if jobs is None:
         if not data:
             raise OptionInvalid("name labelled files to compare models on, or stored jobs with --jobs 3,4.")
