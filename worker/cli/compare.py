@@ -167,7 +167,7 @@ def _rater(one: ComparedRater) -> tuple[str, ...]:
 def _grids(raters: Sequence[ComparedRater]) -> list[tuple[str, tuple[tuple[str, ...], Rows]]]:
     """Of each oracle with several prompts and several windows, its accuracy by both."""
     grids = []
-    oracles = [one for one in raters if one.rater == "oracle" and one.gold]
+    oracles = [one for one in raters if one.rater == "oracle" and one.on != "asked" and one.gold]
     for model in dict.fromkeys(one.model for one in oracles):
         cells = {
             (str(one.prompt), str(one.window)): figure(one.accuracy) for one in oracles if one.model == model

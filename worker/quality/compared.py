@@ -72,7 +72,7 @@ class ComparedPair:
 @dataclass(frozen=True, slots=True)
 class ComparedJobs:
     """Jobs on the `shared` reviews that all of them have. `matched` says how they were found: by `row` of the same
-    file, or by `text`. `together` is of all raters that were to label every review; None with fewer than three.
+    file, or by `text`. `together` is of a rater per job that was to label every review; None with fewer than three.
     `notes` are what people should know of it."""
 
     job_ids: tuple[int, ...]
@@ -132,7 +132,9 @@ def compare_jobs(queries: Queries, jobs: Sequence[Job]) -> ComparedJobs:
             rater = _described(queries, one, column, gold, name=_letters(len(found)))
             found.append((rater, column.labels))
     pairs = tuple(_pair(one, other, gold, names) for one, other in itertools.combinations(found, 2))
-    whole = [(rater, labels) for rater, labels in found if rater.on == "all"]
+    # Of a job the last one: its final labels say what its adapter and its oracle have said.
+    last = {rater.job_id: (rater, labels) for rater, labels in found if rater.on == "all"}
+    whole = list(last.values())
     together = _together([labels for _, labels in whole], names) if len(whole) > 2 else None
     return ComparedJobs(
         job_ids=tuple(job.id for job in jobs),
