@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
 
@@ -25,7 +25,6 @@ COLUMNS = (
     "gold_wrong", "correction", "note",
 )  # fmt: skip
 ON_SCREEN: tuple[str, ...] = ("row_no", "adapter", "adapter_score", "oracle", "oracle_score", "final", "gold")
-KINDS = (*TASK_KINDS, "gold")
 EXCERPT_CHARS = 80
 FORMATS = {".csv": "csv", ".json": "label-studio", ".jsonl": "label-studio"}
 NOTHING = {
@@ -39,7 +38,7 @@ NOTHING = {
 @click.argument("job", type=int)
 @click.option(
     "--kind",
-    type=click.Choice(KINDS),
+    type=click.Choice(TASK_KINDS),
     help="Which reviews: see above.  [default: disagreements; without an oracle gold, or unsure]",
 )
 @click.option(
@@ -64,7 +63,7 @@ NOTHING = {
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def review(
     job: int,
-    kind: str | None,
+    kind: TaskKind | None,
     limit: int,
     output: Path | None,
     format_: str | None,
@@ -108,7 +107,7 @@ def review(
         _export(store, found, kind, limit, output, format_ or format_of(output, FORMATS), labels, as_json)
 
 
-def _kind_of(store: Store, job: Job) -> str:
+def _kind_of(store: Store, job: Job) -> TaskKind:
     """What there is to review in a job; it is announced on stderr where no oracle was asked."""
     if job.oracle_id is not None:
         return "disagreements"
@@ -149,7 +148,7 @@ def _import(
 def _export(
     store: Store,
     job: Job,
-    kind: str,
+    kind: TaskKind,
     limit: int,
     output: Path | None,
     chosen: str | None,
@@ -167,7 +166,7 @@ def _export(
         found = likely_label_errors(store.queries, job.id, limit=limit)
         shown, tasks, estimate = (*ON_SCREEN, "gold_wrong"), found.tasks, str(found)
     else:
-        tasks = store.queries.to_review.iterate(job.id, cast("TaskKind", kind), limit=limit)
+        tasks = store.queries.to_review.iterate(job.id, kind, limit=limit)
     rows = (dataclasses.asdict(task) for task in tasks)
     if as_json and output is None:
         count = write_results(rows, COLUMNS, format="jsonl", target=target)

@@ -86,7 +86,9 @@ def _save(connection: Connection, job_id: int, corrections: Sequence[CorrectionR
     return len(replaced)
 
 
-TaskKind = Literal["disagreements", "unsure"]
+SortedKind = Literal["disagreements", "unsure"]
+"""What the labels say by themselves; which gold labels are likely wrong, `worker.quality.label_errors` says."""
+TaskKind = Literal["disagreements", "unsure", "gold"]
 TASK_KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
 
 
@@ -117,7 +119,7 @@ class ReviewTasks:
     engine: Engine
 
     def iterate(
-        self, job_id: int, kind: TaskKind, *, limit: int | None, chunk: int = 500
+        self, job_id: int, kind: SortedKind, *, limit: int | None, chunk: int = 500
     ) -> Iterator[ReviewTask]:
         """Reviews that nobody has corrected yet, in this order, `limit` at most; memory stays flat.
 
@@ -167,7 +169,7 @@ class ReviewTasks:
         return set(row_nos).difference(*found)
 
 
-def _tasks(job_id: int, kind: TaskKind, limit: int | None) -> Select[Any]:
+def _tasks(job_id: int, kind: SortedKind, limit: int | None) -> Select[Any]:
     adapter, oracle = aliased(Label), aliased(Label)
     wanted = adapter.label != oracle.label if kind == "disagreements" else oracle.label.is_(None)
     corrected = exists().where(Correction.job_id == Review.job_id, Correction.row_no == Review.row_no)
@@ -233,7 +235,7 @@ def _looked_up(chosen: Subquery) -> Select[Any]:
     )
 
 
-def _order(kind: TaskKind, sure: Any, oracle_sure: Any) -> list[Any]:
+def _order(kind: SortedKind, sure: Any, oracle_sure: Any) -> list[Any]:
     if kind == "unsure":
         return [sure.asc().nulls_last()]
     return [sure.desc().nulls_last(), oracle_sure.desc().nulls_last()]
