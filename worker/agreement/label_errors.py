@@ -32,8 +32,9 @@ CLOSEST = 1e-6
 """No score is taken to be nearer to 0 or 1."""
 ROUNDS = 500
 TOLERANCE = 1e-7
-RIDGE = (1.0, 4.0)
-"""Precision of the prior that a score means what it says: of the intercepts around 0, of the slope around 1."""
+USUAL_WORTH, RIDGE = (0.0, 1.0, 0.5), (1.0, 4.0, 1.0)
+"""Means and precisions of the prior that a score means about what it says: of the intercepts, of the slope of its
+logit, and of the slope of its rank."""
 FLATTEST = 0.01
 """A surer adapter is never a worse witness."""
 
@@ -62,7 +63,7 @@ def label_errors(raters: Raters, file_gold: Codes | None = None) -> LabelErrors:
         return LabelErrors(chances, 0, 0.0)
     says = _Says(
         adapter=raters.adapter[used].astype(np.int64),
-        logit=_logits(raters.adapter_score[used], len(raters.labels)),
+        score=_features(raters.adapter_score[used], len(raters.labels)),
         gold=gold[used].astype(np.int64),
         oracle=raters.oracle[used].astype(np.int64),
         truth=np.where(person, raters.gold, NONE)[used].astype(np.int64),
@@ -75,19 +76,27 @@ def label_errors(raters: Raters, file_gold: Codes | None = None) -> LabelErrors:
     return LabelErrors(chances, len(known), float(known.sum()))
 
 
-def _logits(scores: Floats, labels: int) -> Floats:
+def _features(scores: Floats, labels: int) -> Floats:
+    """The logit of each score, and minus the logarithm of the share of reviews with a higher one (N, 2).
+
+    Scores of real adapters crowd together below a largest one, however sure the adapter is: only ranks tell its surest
+    reviews from the others.
+    """
     # Without a score the adapter counts as least sure.
     sure = np.clip(np.nan_to_num(scores, nan=1 / max(2, labels)), CLOSEST, 1 - CLOSEST)
-    found: Floats = np.log(sure / (1 - sure))
-    return found
+    ordered = np.sort(sure)
+    # Equal scores share their middle rank.
+    below = (np.searchsorted(ordered, sure, "left") + np.searchsorted(ordered, sure, "right")) / 2
+    return np.column_stack((np.log(sure / (1 - sure)), -np.log(1 - below / (len(sure) + 1))))
 
 
 @dataclass(frozen=True, slots=True)
 class _Says:
-    """What was said of M kinds of reviews, of which there are `weight` (M,): labels as places or `NONE`."""
+    """What was said of M kinds of reviews, of which there are `weight` (M,): labels as places or `NONE`, and `_features`
+    (M, 2) of the adapter's score."""
 
     adapter: NDArray[np.int64]
-    logit: Floats
+    score: Floats
     gold: NDArray[np.int64]
     oracle: NDArray[np.int64]
     truth: NDArray[np.int64]
@@ -95,20 +104,20 @@ class _Says:
 
     def merged(self, labels: int) -> _Says:
         """Reviews of like score and the same labels as one kind: so the fit costs the same for a million."""
-        order = np.argsort(self.logit, kind="stable")
-        score = np.empty(len(order), dtype=np.int64)
-        score[order] = np.arange(len(order)) * BINS // len(order)
+        order = np.argsort(self.score[:, 1], kind="stable")
+        part = np.empty(len(order), dtype=np.int64)
+        part[order] = np.arange(len(order)) * BINS // len(order)
         shape = (BINS, labels, labels, labels + 1, labels + 1)
-        code = np.ravel_multi_index((score, self.adapter, self.gold, self.oracle + 1, self.truth + 1), shape)
+        code = np.ravel_multi_index((part, self.adapter, self.gold, self.oracle + 1, self.truth + 1), shape)
         kinds, place, counts = np.unique(code, return_inverse=True, return_counts=True)
         _, adapter, gold, oracle, truth = np.unravel_index(kinds, shape)
-        logit = np.bincount(place, weights=self.logit) / counts
-        return _Says(adapter, logit, gold, oracle - 1, truth - 1, counts.astype(np.float64))
+        means = [np.bincount(place, weights=column) / counts for column in self.score.T]
+        return _Says(adapter, np.column_stack(means), gold, oracle - 1, truth - 1, counts.astype(np.float64))
 
 
 @dataclass(slots=True)
 class _Model:
-    """`worth` (L + 1,): an intercept for each label of the adapter, and the slope of the logit of its score. `others`
+    """`worth` (L + 2,): an intercept for each label of the adapter, and the slopes of what its score says. `others`
     (L, L): of which label a review is if the adapter's is wrong. `noise` and `oracle` (L, L): what gold and the
     oracle say of each true label."""
 
@@ -119,7 +128,7 @@ class _Model:
 
     def trusted(self, says: _Says) -> Floats:
         """The chance (M,) that the adapter's label is the true one."""
-        found: Floats = 1 / (1 + np.exp(-(self.worth[says.adapter] + self.worth[-1] * says.logit)))
+        found: Floats = 1 / (1 + np.exp(-(self.worth[says.adapter] + says.score @ self.worth[-2:])))
         return found
 
     def posterior(self, says: _Says) -> Floats:
@@ -142,7 +151,7 @@ def _fit(says: _Says, labels: int) -> _Model:
     np.fill_diagonal(usual, 1 - USUAL_NOISE)
     apart = np.ones((labels, labels)) - np.eye(labels)
     model = _Model(
-        worth=np.append(np.zeros(labels), 1.0),
+        worth=_each(USUAL_WORTH, labels),
         others=apart / max(1, labels - 1),
         noise=usual.copy(),
         oracle=usual.copy(),
@@ -176,14 +185,16 @@ def _refit(model: _Model, says: _Says, true: Floats) -> None:
     trusted = model.trusted(says)
     right = np.take_along_axis(true, says.adapter[:, None], axis=1)[:, 0]
     off, bend = right - says.weight * trusted, says.weight * trusted * (1 - trusted)
-    labels = len(model.worth) - 1
-    prior = np.append(np.full(labels, RIDGE[0]), RIDGE[1])
-    usual = np.append(np.zeros(labels), 1.0)
-    slope = np.append(np.bincount(says.adapter, weights=off, minlength=labels), off @ says.logit)
-    slope -= prior * (model.worth - usual)
-    curve = np.diag(
-        np.append(np.bincount(says.adapter, weights=bend, minlength=labels), bend @ says.logit**2)
-    )
-    curve[:-1, -1] = curve[-1, :-1] = np.bincount(says.adapter, weights=bend * says.logit, minlength=labels)
-    model.worth = model.worth + np.clip(np.linalg.solve(curve + np.diag(prior), slope), -1, 1)
-    model.worth[-1] = max(FLATTEST, model.worth[-1])
+    labels = len(model.worth) - 2
+    # The intercept of its label and both features of each kind of review (M, L + 2).
+    columns = np.column_stack((np.eye(labels)[says.adapter], says.score))
+    prior = _each(RIDGE, labels)
+    slope = columns.T @ off - prior * (model.worth - _each(USUAL_WORTH, labels))
+    curve = (columns.T * bend) @ columns + np.diag(prior)
+    model.worth = model.worth + np.clip(np.linalg.solve(curve, slope), -1, 1)
+    model.worth[-2:] = np.maximum(FLATTEST, model.worth[-2:])
+
+
+def _each(values: tuple[float, float, float], labels: int) -> Floats:
+    """The first value for each label, then the others (L + 2,)."""
+    return np.array([*[values[0]] * labels, *values[1:]])
