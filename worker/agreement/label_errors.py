@@ -35,6 +35,9 @@ TOLERANCE = 1e-7
 USUAL_WORTH, RIDGE = (0.0, 1.0, 0.5), (1.0, 4.0, 1.0)
 """Means and precisions of the prior that a score means about what it says: of the intercepts, of the slope of its
 logit, and of the slope of its rank."""
+LAPSES, LAPSES_WEIGHT = 0.001, 1000.0
+"""How often the adapter errs whatever its score is, and the reviews that this counts for: only an oracle can show
+that it does so more often."""
 FLATTEST = 0.01
 """A surer adapter is never a worse witness."""
 
@@ -53,7 +56,7 @@ def label_errors(raters: Raters, file_gold: Codes | None = None) -> LabelErrors:
     """How likely each gold label is wrong.
 
     Where a person corrected a review, `file_gold` (N,) is the label that the file brought along and `raters.gold` the
-    truth; everywhere else it is `NONE`, which it also is where the file had none.
+    truth; everywhere else it is `NONE`.
     """
     person = np.zeros(len(raters), dtype=bool) if file_gold is None else file_gold != NONE
     gold = raters.gold if file_gold is None else np.where(person, file_gold, raters.gold)
@@ -79,8 +82,8 @@ def label_errors(raters: Raters, file_gold: Codes | None = None) -> LabelErrors:
 def _features(scores: Floats, labels: int) -> Floats:
     """The logit of each score, and minus the logarithm of the share of reviews with a higher one (N, 2).
 
-    Scores of real adapters crowd together below a largest one, however sure the adapter is: only ranks tell its surest
-    reviews from the others.
+    Scores of real adapters crowd together below a largest one, however sure the adapter is: only ranks tell its
+    surest reviews from the others.
     """
     # Without a score the adapter counts as least sure.
     sure = np.clip(np.nan_to_num(scores, nan=1 / max(2, labels)), CLOSEST, 1 - CLOSEST)
@@ -92,8 +95,8 @@ def _features(scores: Floats, labels: int) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class _Says:
-    """What was said of M kinds of reviews, of which there are `weight` (M,): labels as places or `NONE`, and `_features`
-    (M, 2) of the adapter's score."""
+    """What was said of M kinds of reviews, of which there are `weight` (M,): labels as places or `NONE`, and
+    `_features` (M, 2) of the adapter's score."""
 
     adapter: NDArray[np.int64]
     score: Floats
@@ -117,23 +120,24 @@ class _Says:
 
 @dataclass(slots=True)
 class _Model:
-    """`worth` (L + 2,): an intercept for each label of the adapter, and the slopes of what its score says. `others`
-    (L, L): of which label a review is if the adapter's is wrong. `noise` and `oracle` (L, L): what gold and the
-    oracle say of each true label."""
+    """`worth` (L + 2,): an intercept for each label of the adapter, and the slopes of what its score says. `lapses`
+    is how often it is wrong whatever the score, `others` (L, L) of which label a review is then. `noise` and
+    `oracle` (L, L): what gold and the oracle say of each true label."""
 
     worth: Floats
     others: Floats
+    lapses: float
     noise: Floats
     oracle: Floats
 
-    def trusted(self, says: _Says) -> Floats:
-        """The chance (M,) that the adapter's label is the true one."""
+    def sure(self, says: _Says) -> Floats:
+        """The chance (M,) that the adapter's label is the true one, unless it lapses."""
         found: Floats = 1 / (1 + np.exp(-(self.worth[says.adapter] + says.score @ self.worth[-2:])))
         return found
 
     def posterior(self, says: _Says) -> Floats:
         """The chance (M, L) of each label to be the true one."""
-        trusted = self.trusted(says)
+        trusted = (1 - self.lapses) * self.sure(says)
         chance = (1 - trusted)[:, None] * self.others[says.adapter]
         np.put_along_axis(chance, says.adapter[:, None], trusted[:, None], axis=1)
         chance *= self.noise.T[says.gold]
@@ -153,6 +157,7 @@ def _fit(says: _Says, labels: int) -> _Model:
     model = _Model(
         worth=_each(USUAL_WORTH, labels),
         others=apart / max(1, labels - 1),
+        lapses=LAPSES,
         noise=usual.copy(),
         oracle=usual.copy(),
     )
@@ -182,9 +187,13 @@ def _shares(counts: Floats) -> Floats:
 
 def _refit(model: _Model, says: _Says, true: Floats) -> None:
     """A step of Newton's method on what a score is worth: logistic regression of "the adapter's label is true"."""
-    trusted = model.trusted(says)
+    sure = model.sure(says)
     right = np.take_along_axis(true, says.adapter[:, None], axis=1)[:, 0]
-    off, bend = right - says.weight * trusted, says.weight * trusted * (1 - trusted)
+    wrong = says.weight - right
+    lapsed = wrong * model.lapses / (1 - (1 - model.lapses) * sure)
+    model.lapses = (LAPSES * LAPSES_WEIGHT + lapsed.sum()) / (LAPSES_WEIGHT + says.weight.sum())
+    weight = says.weight - lapsed
+    off, bend = right - weight * sure, weight * sure * (1 - sure)
     labels = len(model.worth) - 2
     # The intercept of its label and both features of each kind of review (M, L + 2).
     columns = np.column_stack((np.eye(labels)[says.adapter], says.score))

@@ -41,12 +41,15 @@ def likely_label_errors(queries: Queries, job_id: int, *, limit: int | None) -> 
         JobUnknown: there is no such job.
     """
     raters = queries.raters(job_id)
-    file_gold = np.full(len(raters), NONE, dtype=np.int16)
-    corrected = queries.to_review.file_gold(job_id)
-    known = {row_no: label for row_no, label in corrected.items() if label in raters.labels}
-    file_gold[np.searchsorted(raters.row_no, list(known))] = [
-        raters.labels.index(one) for one in known.values()
-    ]
+    file_gold, gold = np.full(len(raters), NONE, dtype=np.int16), raters.gold.copy()
+    for row_no, label in queries.to_review.file_gold(job_id).items():
+        place = np.searchsorted(raters.row_no, row_no)
+        if label in raters.labels:
+            file_gold[place] = raters.labels.index(label)
+        else:
+            # A person's label says nothing of how often the file's are wrong where it has none.
+            gold[place] = NONE
+    raters = dataclasses.replace(raters, gold=gold)
     found = label_errors(raters, file_gold)
     contradicted = (raters.adapter != raters.gold) | (
         (raters.oracle != NONE) & (raters.oracle != raters.gold)

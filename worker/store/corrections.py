@@ -143,15 +143,15 @@ class ReviewTasks:
             yield from (found[row_no] for row_no in part if row_no in found)
 
     @reads
-    def file_gold(self, connection: Connection, job_id: int) -> dict[int, str]:
-        """By row number the gold label that the file brought along for each review that a person has corrected."""
+    def file_gold(self, connection: Connection, job_id: int) -> dict[int, str | None]:
+        """By row number the gold label, if any, that the file brought along for each corrected review."""
         corrected = and_(Correction.job_id == Review.job_id, Correction.row_no == Review.row_no)
         rows = connection.execute(
             select(Review.row_no, Review.gold_label)
             .join(Correction, corrected)
-            .where(Review.job_id == job_id, Review.gold_label.is_not(None))
+            .where(Review.job_id == job_id)
         )
-        return {int(row_no): str(label) for row_no, label in rows}
+        return {int(row_no): label for row_no, label in rows}
 
     def _rows(self, query: Select[Any], chunk: int) -> Iterator[ReviewTask]:
         with (

@@ -76,7 +76,7 @@ def test_of_reviews_with_a_chance_that_share_of_gold_labels_is_wrong(planted: Pl
 def test_without_wrong_labels_hardly_any_is_expected() -> None:
     found = label_errors(plant(20_000, (0.0, 0.0)).raters)
     assert found.expected < 20
-    assert found.chances.max() < 0.3
+    assert found.chances.max() < 0.4
 
 
 def test_an_oracle_tells_noise_from_an_adapter_that_errs_where_it_is_sure() -> None:
