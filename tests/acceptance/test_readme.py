@@ -179,6 +179,14 @@ def terminal(
                 process.kill()
 
 
+def test_what_people_ask_is_answered_by_commands_that_are_tried() -> None:
+    answers = README[README.index("## People ask") :].split("\n## ")[0]
+    tried = {line for block in blocks("sh") for line in block}
+    commands = re.findall(r"`(loracle [^`]+)`", answers)
+    assert len(commands) > 8
+    assert not [command for command in commands if command not in tried]
+
+
 @pytest.mark.timeout(900)
 def test_every_command_of_the_readme_works_in_its_order(terminal: Terminal) -> None:
     home = terminal.variables["LORACLE_HOME"]

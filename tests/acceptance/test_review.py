@@ -22,7 +22,7 @@ TEXTS = [f"{WORDS[n % 6]} and {WORDS[5 - n % 6]}, =number {n}" for n in range(30
 TEXTS += [f"@{word}\u2028 all alone;\n{n}" for n, word in enumerate(WORDS)]
 COLUMNS = [
     "job_id", "row_no", "id", "text", "adapter", "adapter_score", "oracle", "oracle_score", "final", "gold",
-    "correction", "note",
+    "gold_wrong", "correction", "note",
 ]  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from tests.benchmarks import (
     encoding,
     enqueueing,
     exporting,
+    label_errors,
     ledger,
     oracle,
     queries,
@@ -43,6 +44,12 @@ BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "agree": lambda: agreement.measure(rows=_size("ROWS", 1_000_000)),
     "queries": lambda: queries.measure(rows=_size("ROWS", 1_000_000)),
     "export": lambda: exporting.measure(rows=_size("ROWS", 1_000_000)),
+    # Needs a job with gold labels: there is none unless it is named.
+    **(
+        {"labels": lambda: label_errors.measure(job=_size("JOB", 1))}
+        if "LORACLE_BENCH_JOB" in os.environ
+        else {}
+    ),
     "report": lambda: report.measure(reviews=_size("REPORT", 100_000)),
 }
 

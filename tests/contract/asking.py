@@ -14,7 +14,8 @@ from worker.store.ledger import Ledger
 from worker.store.packing import PackRule
 
 PRICE = Price.of(1, 4)
-ORACLE = ScorerIdentity("openai", "gpt", "1" * 64, {"route": "chat"})
+DETAILS = {"route": "chat", "model": "gpt", "window": "full", "template": {"name": "zero-shot"}}
+ORACLE = ScorerIdentity("openai", "gpt", "1" * 64, DETAILS)
 
 
 usd = Money.at_most

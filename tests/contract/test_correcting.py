@@ -105,5 +105,5 @@ def test_every_column_of_work_has_a_place_in_the_csv(ledger: Ledger, queries: Qu
     from worker.cli.review import COLUMNS
 
     job_id = rate(ledger)
-    [row] = queries.to_review.iterate(job_id, "gold", limit=1)
+    [row] = queries.to_review.iterate(job_id, "unsure", limit=1)
     assert set(COLUMNS) - {"correction", "note"} == set(asdict(row)) - {"adapter_scorer", "oracle_scorer"}

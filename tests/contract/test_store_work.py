@@ -11,8 +11,8 @@ from sqlalchemy import Engine, event
 from tests.contract.enqueued import sql
 from tests.contract.rated import ROWS, Rated, rate
 from worker.errors import CorrectionInvalid, JobUnknown
+from worker.quality.label_errors import likely_label_errors
 from worker.reviews import Correction
-from worker.store.corrections import TASK_KINDS
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
 
@@ -101,9 +101,7 @@ def test_a_sorted_export_that_is_left_early_leaves_nothing_open(
     ledger.corrections.save(job_id, [Correction(1, "neg")])
 
 
-@pytest.mark.parametrize(
-    ("kind", "rows"), [("disagreements", [9, 4, 1, 8]), ("gold", [5, 3, 2]), ("unsure", [7, 6, 2])]
-)
+@pytest.mark.parametrize(("kind", "rows"), [("disagreements", [9, 4, 1, 8]), ("unsure", [7, 6, 2])])
 def test_the_most_informative_reviews_come_first(
     ledger: Ledger, queries: Queries, kind: str, rows: list[int]
 ) -> None:
@@ -132,10 +130,34 @@ def test_a_job_without_an_oracle_has_unsure_labels_and_doubtful_gold_only(
     assert list(queries.to_review.iterate(job_id, "disagreements", limit=9)) == []
     unsure = [row.row_no for row in queries.to_review.iterate(job_id, "unsure", limit=None)]
     assert unsure == [7, 6, 2, 3, 1, 4, 9, 5, 8]
-    assert [row.row_no for row in queries.to_review.iterate(job_id, "gold", limit=None)] == [5, 9, 2, 3]
-    for kind in TASK_KINDS:
-        with pytest.raises(JobUnknown, match="there is no job 77"):
-            queries.to_review.iterate(77, kind, limit=1)
+    assert [row.row_no for row in likely_label_errors(queries, job_id, limit=None).tasks] == [5, 9, 2, 3, 6]
+    with pytest.raises(JobUnknown, match="there is no job 77"):
+        queries.to_review.iterate(77, "unsure", limit=1)
+    with pytest.raises(JobUnknown, match="there is no job 77"):
+        likely_label_errors(queries, 77, limit=1)
+
+
+def test_contradicted_gold_labels_come_with_their_chances_the_likeliest_to_be_wrong_first(
+    ledger: Ledger, queries: Queries
+) -> None:
+    job_id = rate(ledger)
+    found = likely_label_errors(queries, job_id, limit=None)
+    tasks = list(found.tasks)
+    order = [task.row_no for task in tasks]
+    assert sorted(order) == [1, 2, 3, 5, 6, 8, 9]
+    # Both raters contradict 5 and 3; 2 and 6 the adapter alone, and it is less sure.
+    assert order[0] == 5
+    assert order.index(3) < order.index(2) < order.index(6)
+    chances = [task.gold_wrong or 0.0 for task in tasks]
+    assert chances == sorted(chances, reverse=True)
+    assert (found.reviews, found.listed) == (7, 7)
+    assert found.expected_of_listed == pytest.approx(sum(chances), abs=0.001)
+    assert [task.row_no for task in likely_label_errors(queries, job_id, limit=2).tasks] == order[:2]
+    # What a person has seen to is no work any more, and says how often the file is wrong.
+    ledger.corrections.save(job_id, [Correction(5, "pos"), Correction(4, "neg")])
+    again = likely_label_errors(queries, job_id, limit=None)
+    assert again.reviews == 6
+    assert 5 not in [task.row_no for task in again.tasks]
 
 
 def test_a_correction_is_the_gold_label_and_the_last_one_counts(

@@ -4,8 +4,9 @@
   of the margins; of reviews like these, or of a job of N they are a random sample of.
 - `cascade.cascade_statistics`: a cascade with an audit, where the oracle saw all unsure reviews and a sample of the
   others.
-- `pairs.many_statistics`: Fleiss' kappa of three and more raters.
+- `pairs.many_statistics`: Fleiss' kappa and Gwet's AC1 of three and more raters.
 - `gold.gold_statistics`: labels against gold; with scores, also AUROC and `calibration.calibration_error`.
+- `label_errors.label_errors`: the chance of each gold label to be wrong.
 - `drift.drift`: whether two jobs or periods differ on reviews of like score.
 - `measure.measure`: all of these that a job's labels allow, each a `Measurement`.
 

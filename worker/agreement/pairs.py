@@ -142,10 +142,11 @@ class ManyStatistics:
     """Agreement of `raters` raters who all labelled the same n reviews.
 
     `unanimous` is the share of reviews with one label only (Wilson); `observed` the chance that two of a review's
-    raters, drawn at random, agree (Wilson at the effective sample size, Korn and Graubard 1998); `kappa` that
-    corrected for chance (Fleiss 1971). Kappa's interval is of the reviews as a sample, by linearisation (Gwet
-    2008), not from the standard error of Fleiss (1971), which holds only where the true kappa is 0. `finite` and
-    `unanswered` as in `PairStatistics`. `patterns` are the labels, one of each rater, with how many reviews got them.
+    raters, drawn at random, agree (Wilson at the effective sample size, Korn and Graubard 1998); `kappa` (Fleiss
+    1971) and `ac1` (Gwet 2008) that corrected for chance. Their intervals are of the reviews as a sample, by
+    linearisation (Gwet 2008), not from the standard error of Fleiss (1971), which holds only where the true kappa is
+    0. `finite` and `unanswered` as in `PairStatistics`. `patterns` are the labels, one of each rater, with how many
+    reviews got them.
     """
 
     n: int
@@ -157,6 +158,7 @@ class ManyStatistics:
     kappa: Estimate
     unanswered: int = 0
     kind: Literal["many"] = "many"
+    ac1: Estimate = UNDEFINED
 
 
 def many_statistics(
@@ -177,15 +179,24 @@ def many_statistics(
     used = shares @ given / raters
     expected = off_diagonal(np.outer(used, used))
     ends = _observed_interval(apart, shares, n, sampled)
-    kappa = UNDEFINED
-    if np.count_nonzero(used) > 1:
-        scores = (1 - apart) / expected - disagreement / expected**2 * 2 * (given @ used) / raters
+
+    def estimate(expected: float, bracket: Table) -> Estimate:
+        scores = (1 - apart) / expected - disagreement / expected**2 * bracket
         variance = sample_variance(scores, shares, n)
-        kappa = with_interval(
+        return with_interval(
             Coefficient(1 - disagreement / expected, disagreement, expected, scores),
             None if variance is None else variance * (1 - sampled) / n,
             ends,
             lowest=-1 / (raters - 1),
+        )
+
+    kappa = ac1 = UNDEFINED
+    if np.count_nonzero(used) > 1:
+        kappa = estimate(expected, 2 * (given @ used) / raters)
+    if len(labels) > 1:
+        others = len(labels) - 1
+        ac1 = estimate(
+            1 - float((used * (1 - used)).sum()) / others, given @ (1 - 2 * used) / raters / others
         )
     return ManyStatistics(
         n=n,
@@ -198,6 +209,7 @@ def many_statistics(
         unanimous=share_of(int(counts[apart == 0].sum()), n, sampled=sampled),
         observed=Estimate(1 - disagreement, *ends),
         kappa=kappa,
+        ac1=ac1,
     )
 
 

@@ -40,7 +40,7 @@ COMMANDS = {
     "score": ("worker.cli.run:score", "Score a text at once, without a job."),
     "train": ("trainer.cli.train:train", "Train an adapter on labelled reviews."),
     "evaluate": ("trainer.cli.evaluate:evaluate", "Measure an adapter on labelled reviews."),
-    "compare": ("trainer.cli.compare:compare", "Compare models on the same labelled reviews."),
+    "compare": ("worker.cli.compare:compare", "Compare models on labelled reviews, or stored jobs."),
     "adapters": ("worker.cli.adapters:adapters", "List, check and choose the adapters of new jobs."),
     "doctor": ("worker.cli.doctor:doctor", "Check host, servers, database, device and adapter."),
     "db": ("worker.cli.db:db", "Upgrade, check or back up the database, or overwrite its free space."),

@@ -16,20 +16,21 @@ from worker.errors import Invalid
 from worker.files.corrections import FROM, label_config, write_tasks
 from worker.files.results import write_results
 from worker.jobs.corrections import import_corrections
+from worker.quality.label_errors import likely_label_errors
 from worker.reviews import Job
 from worker.store.corrections import TASK_KINDS, TaskKind
 
 COLUMNS = (
     "job_id", "row_no", "id", "text", "adapter", "adapter_score", "oracle", "oracle_score", "final", "gold",
-    "correction", "note",
+    "gold_wrong", "correction", "note",
 )  # fmt: skip
-ON_SCREEN = ("row_no", "adapter", "adapter_score", "oracle", "oracle_score", "final", "gold", "excerpt")
+ON_SCREEN: tuple[str, ...] = ("row_no", "adapter", "adapter_score", "oracle", "oracle_score", "final", "gold")
 EXCERPT_CHARS = 80
 FORMATS = {".csv": "csv", ".json": "label-studio", ".jsonl": "label-studio"}
 NOTHING = {
     "disagreements": "adapter and oracle agree wherever both have labelled a review that nobody has corrected",
     "unsure": "the oracle has labelled all that the adapter has, or people have corrected the rest",
-    "gold": "no gold label (--label-column) is contradicted by a sure adapter that the oracle doesn't contradict",
+    "gold": "neither adapter nor oracle contradicts a gold label (--label-column) that nobody has corrected",
 }
 
 
@@ -77,11 +78,14 @@ def review(
     \b
     --kind disagreements  adapter and oracle differ: the surest adapter first, then the surest oracle
     --kind unsure         no label of the oracle: the adapter's lowest score first
-    --kind gold           likely wrong gold labels: the adapter is sure (0.8 at least) of another one, and the
-                          oracle isn't for gold: the surest adapter first, then what the oracle confirms
+    --kind gold           gold labels that adapter or oracle contradict, the likeliest to be wrong first;
+                          gold_wrong is the estimated chance of that
 
     Equals come in the file's order; reviews that were corrected before are left out. Without --kind it is
     disagreements, or, where no oracle was asked, gold if the file has gold labels, else unsure.
+
+    How often gold, oracle and adapter err is estimated from all labels of the job; the chance of a review follows
+    from that, the adapter's score and the oracle's label. The adapter mustn't have been trained on these labels.
 
     A csv has an empty column `correction`: fill it in, and give the file to --import. Records without a correction
     are left alone. Label Studio takes -o FILE.json, with both raters' labels as predictions; import its export as
@@ -161,7 +165,13 @@ def _export(
             "or enqueue its file again with --audit SHARE."
         )
     target = output if output is not None else sys.stdout
-    rows = (dataclasses.asdict(row) for row in store.queries.to_review.iterate(job.id, kind, limit=limit))
+    shown, estimate = ON_SCREEN, ""
+    if kind == "gold":
+        found = likely_label_errors(store.queries, job.id, limit=limit)
+        shown, tasks, estimate = (*ON_SCREEN, "gold_wrong"), found.tasks, str(found)
+    else:
+        tasks = store.queries.to_review.iterate(job.id, kind, limit=limit)
+    rows = (dataclasses.asdict(task) for task in tasks)
     if as_json and output is None:
         count = write_results(rows, COLUMNS, format="jsonl", target=target)
     elif chosen == "label-studio":
@@ -170,10 +180,12 @@ def _export(
     elif chosen == "csv":
         count = write_results(rows, COLUMNS, format="csv", target=target, mark=output is not None)
     else:
-        count = write_results(_excerpts(rows), ON_SCREEN, format="table", target=target)
+        count = write_results(_excerpts(rows), (*shown, "excerpt"), format="table", target=target)
     if not count:
         note(f"Nothing to review in job {job.id}: {NOTHING[kind]}.")
-    elif output is not None:
+    elif estimate:
+        note(estimate)
+    if count and output is not None:
         what = (
             f"fill in the column `correction` ({' or '.join(labels)})"
             if chosen == "csv"

@@ -200,6 +200,15 @@ def read_raters(connection: Connection, job_id: int) -> Raters:
     )
 
 
+def read_hashes(connection: Connection, job_id: int) -> NDArray[np.bytes_]:
+    """The sha256 (N,) of the text of each review of the job, in row order."""
+    rows = connection.execute(
+        select(Review.text_sha256).where(Review.job_id == job_id).order_by(Review.row_no),
+        execution_options={"yield_per": 10_000},
+    )
+    return np.array([bytes(value) for (value,) in rows], dtype="S32")
+
+
 def _labels_given(connection: Connection, job_id: int) -> set[str]:
     """Every name that a label or the file's gold has in the job."""
     given = connection.scalars(select(Label.label).where(Label.job_id == job_id).distinct())

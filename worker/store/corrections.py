@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, case, exists, or_, select
+from sqlalchemy import Connection, Engine, Select, Subquery, and_, exists, select
 from sqlalchemy.orm import aliased
 
 from worker.errors import CorrectionInvalid, JobStateInvalid
@@ -86,16 +86,16 @@ def _save(connection: Connection, job_id: int, corrections: Sequence[CorrectionR
     return len(replaced)
 
 
+SortedKind = Literal["disagreements", "unsure"]
+"""What the labels say by themselves; which gold labels are likely wrong, `worker.quality.label_errors` says."""
 TaskKind = Literal["disagreements", "unsure", "gold"]
 TASK_KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
-
-CONFIDENT = 0.8
-"""An adapter that is less sure than this is no witness against a gold label."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReviewTask:
-    """A review for a person to judge, with what each rater said and who they were."""
+    """A review for a person to judge, with what each rater said and who they were. `gold_wrong` is the estimated
+    chance that its gold label is wrong; None where that isn't the question."""
 
     job_id: int
     row_no: int
@@ -109,6 +109,7 @@ class ReviewTask:
     oracle_scorer: str | None
     final: str | None
     gold: str | None
+    gold_wrong: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +119,13 @@ class ReviewTasks:
     engine: Engine
 
     def iterate(
-        self, job_id: int, kind: TaskKind, *, limit: int | None, chunk: int = 500
+        self, job_id: int, kind: SortedKind, *, limit: int | None, chunk: int = 500
     ) -> Iterator[ReviewTask]:
         """Reviews that nobody has corrected yet, in this order, `limit` at most; memory stays flat.
 
         `disagreements`: adapter and oracle differ. The surest adapter first, then the surest oracle: one of two that
         are sure is wrong, and knows nothing of it.
         `unsure`: the oracle has given no label. The lowest score of the adapter first.
-        `gold`: the adapter, sure by `CONFIDENT` at least, contradicts the gold label, and the oracle doesn't take
-        the gold label's side. The surest adapter first, then those that the oracle confirms (confident learning:
-        Northcutt et al. 2021, ranked by the label's own probability).
         Equals come in row order; a rater without scores counts as least sure.
 
         Raises:
@@ -137,6 +135,23 @@ class ReviewTasks:
             if connection.scalar(select(Job.id).where(Job.id == job_id)) is None:
                 raise job_unknown(job_id)
         return self._rows(_tasks(job_id, kind, limit), chunk)
+
+    def of_rows(self, job_id: int, row_nos: Sequence[int]) -> Iterator[ReviewTask]:
+        """The reviews of these rows that the adapter has labelled, in the order given."""
+        for part in in_parts(row_nos):
+            found = {task.row_no: task for task in self._rows(_tasks_of(job_id, part), len(part))}
+            yield from (found[row_no] for row_no in part if row_no in found)
+
+    @reads
+    def file_gold(self, connection: Connection, job_id: int) -> dict[int, str | None]:
+        """By row number the gold label, if any, that the file brought along for each corrected review."""
+        corrected = and_(Correction.job_id == Review.job_id, Correction.row_no == Review.row_no)
+        rows = connection.execute(
+            select(Review.row_no, Review.gold_label)
+            .join(Correction, corrected)
+            .where(Review.job_id == job_id)
+        )
+        return {int(row_no): label for row_no, label in rows}
 
     def _rows(self, query: Select[Any], chunk: int) -> Iterator[ReviewTask]:
         with (
@@ -154,12 +169,29 @@ class ReviewTasks:
         return set(row_nos).difference(*found)
 
 
-def _tasks(job_id: int, kind: TaskKind, limit: int | None) -> Select[Any]:
+def _tasks(job_id: int, kind: SortedKind, limit: int | None) -> Select[Any]:
     adapter, oracle = aliased(Label), aliased(Label)
-    wanted, order = _kind(kind, adapter, oracle)
+    wanted = adapter.label != oracle.label if kind == "disagreements" else oracle.label.is_(None)
     corrected = exists().where(Correction.job_id == Review.job_id, Correction.row_no == Review.row_no)
-    # The texts, names and final labels are looked up for the rows chosen only.
     chosen = (
+        _chosen(job_id, adapter, oracle)
+        .where(wanted, ~corrected)
+        .order_by(*_order(kind, adapter.score, oracle.score), Review.row_no)
+        .limit(limit)
+        .subquery("chosen")
+    )
+    c = chosen.c
+    return _looked_up(chosen).order_by(*_order(kind, c.adapter_score, c.oracle_score), c.row_no)
+
+
+def _tasks_of(job_id: int, row_nos: Sequence[int]) -> Select[Any]:
+    chosen = _chosen(job_id, aliased(Label), aliased(Label)).where(Review.row_no.in_(row_nos))
+    return _looked_up(chosen.subquery("chosen"))
+
+
+def _chosen(job_id: int, adapter: Any, oracle: Any) -> Select[Any]:
+    """The labels of the job's reviews: texts, names and final labels are looked up for the rows chosen only."""
+    return (
         select(
             Review.job_id,
             Review.row_no,
@@ -173,11 +205,11 @@ def _tasks(job_id: int, kind: TaskKind, limit: int | None) -> Select[Any]:
         .select_from(Review)
         .join(adapter, label_of("adapter", adapter, Review))
         .outerjoin(oracle, label_of("oracle", oracle, Review))
-        .where(Review.job_id == job_id, wanted, ~corrected)
-        .order_by(*order, Review.row_no)
-        .limit(limit)
-        .subquery("chosen")
+        .where(Review.job_id == job_id)
     )
+
+
+def _looked_up(chosen: Subquery) -> Select[Any]:
     c, r = chosen.c, RESULTS.c
     review, by, asked = aliased(Review), aliased(Scorer), aliased(Scorer)
     return (
@@ -200,33 +232,10 @@ def _tasks(job_id: int, kind: TaskKind, limit: int | None) -> Select[Any]:
         .join(RESULTS, and_(r.job_id == c.job_id, r.row_no == c.row_no))
         .join(by, by.id == c.adapter_id)
         .outerjoin(asked, asked.id == c.oracle_id)
-        .order_by(*_again(kind, c), c.row_no)
     )
 
 
-def _kind(kind: TaskKind, adapter: Any, oracle: Any) -> tuple[ColumnElement[bool], list[Any]]:
-    """Which rows, and in which order."""
-    sides = {"adapter": adapter.label, "oracle": oracle.label}
-    order = _order(kind, adapter.score, oracle.score, **sides)
-    if kind == "disagreements":
-        return adapter.label != oracle.label, order
-    if kind == "unsure":
-        return oracle.label.is_(None), order
-    against = and_(
-        Review.gold_label != adapter.label,
-        adapter.score >= CONFIDENT,
-        or_(oracle.label.is_(None), oracle.label != Review.gold_label),
-    )
-    return against, order
-
-
-def _again(kind: TaskKind, c: Any) -> list[Any]:
-    return _order(kind, c.adapter_score, c.oracle_score, adapter=c.adapter, oracle=c.oracle)
-
-
-def _order(kind: TaskKind, sure: Any, oracle_sure: Any, *, adapter: Any, oracle: Any) -> list[Any]:
+def _order(kind: SortedKind, sure: Any, oracle_sure: Any) -> list[Any]:
     if kind == "unsure":
         return [sure.asc().nulls_last()]
-    if kind == "gold":
-        return [sure.desc().nulls_last(), case((oracle == adapter, 0), else_=1)]
     return [sure.desc().nulls_last(), oracle_sure.desc().nulls_last()]

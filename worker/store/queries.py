@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, Text, column, func, select, table
 
 from worker.agreement.columns import Raters
@@ -14,7 +16,7 @@ from worker.reviews import JobState, Money, ScorerIdentity
 from worker.reviews import Reject as RejectRow
 from worker.store.adapters import AdapterQueries
 from worker.store.agreements import AgreementQueries
-from worker.store.columns import read_raters
+from worker.store.columns import read_hashes, read_raters
 from worker.store.corrections import ReviewTasks
 from worker.store.distillations import DistillationQueries
 from worker.store.engine import reads
@@ -265,3 +267,8 @@ class Queries:
     def raters(self, connection: Connection, job_id: int) -> Raters:
         """All labels of the job's reviews, of one moment; some 70 bytes per review. Raises JobUnknown."""
         return read_raters(connection, job_id)
+
+    @reads
+    def labels_and_texts(self, connection: Connection, job_id: int) -> tuple[Raters, NDArray[np.bytes_]]:
+        """`raters`, and the sha256 (N,) of the text of each review, of the same moment. Raises JobUnknown."""
+        return read_raters(connection, job_id), read_hashes(connection, job_id)

@@ -13,7 +13,17 @@ from statsmodels.stats.inter_rater import fleiss_kappa
 
 from tests.cases import for_each
 from tests.unit.agreement_reference import IRRCAC_FLEISS
-from tests.unit.agreement_tables import PATTERNS, TABLES, Patterns, Table, as_json, counted, many_of, names_of
+from tests.unit.agreement_tables import (
+    PATTERNS,
+    TABLES,
+    Patterns,
+    Table,
+    as_json,
+    counted,
+    many_of,
+    names_of,
+    pair_of,
+)
 from worker.agreement import Z_95, wilson
 from worker.agreement.intervals import Estimate, score_interval
 from worker.agreement.kappa import scotts_pi
@@ -91,6 +101,58 @@ def test_of_two_raters_it_is_scotts_pi(table: Table) -> None:
         assert found.kappa.value == pytest.approx(reference.value, abs=1e-9)
 
 
+@for_each({name: (table,) for name, table in TABLES.items()})
+def test_of_two_raters_ac1_is_that_of_the_pair(table: Table) -> None:
+    found, pair = many_of(table).ac1, pair_of(table).ac1
+    assert found.value == pytest.approx(pair.value, abs=1e-9)
+    if pair.value is not None and abs(pair.value) < 1:
+        assert found.interval == pytest.approx(pair.interval, abs=1e-9)
+
+
+@each_pattern
+def test_ac1_and_its_standard_error_equal_gwets_formula_and_its_derivative(patterns: Patterns) -> None:
+    labels, raters, n = names_of(patterns), raters_of(patterns), sum(patterns.values())
+
+    def gwet(weights: list[float]) -> float:
+        total = sum(weights)
+        given = [[pattern.count(label) for label in labels] for pattern in patterns]
+        agree = (
+            sum(
+                weight * sum(k * (k - 1) for k in row) / (raters * (raters - 1))
+                for weight, row in zip(weights, given, strict=True)
+            )
+            / total
+        )
+        used = [
+            sum(weight * row[at] for weight, row in zip(weights, given, strict=True)) / raters / total
+            for at in range(len(labels))
+        ]
+        chance = sum(share * (1 - share) for share in used) / (len(labels) - 1)
+        return (agree - chance) / (1 - chance)
+
+    found = many_of(patterns).ac1
+    if len(labels) < 2:
+        assert found.value is None
+        return
+    counts = [float(count) for count in patterns.values()]
+    assert found.value == pytest.approx(gwet(counts), abs=1e-9)
+    if n < 2:
+        return
+    # How far one review more of each kind moves it: the infinitesimal jackknife.
+    moved = [
+        (gwet([*counts[:at], counts[at] + 1e-4, *counts[at + 1 :]]) - gwet(counts)) / 1e-4
+        for at in range(len(counts))
+    ]
+    error = math.sqrt(sum(count * move**2 for count, move in zip(counts, moved, strict=True)) * n / (n - 1))
+    if abs(found.value or 0) < 0.999 and error > 1e-6:
+        half = Z_95 * error / (1 - (found.value or 0) ** 2)
+        low, high = (
+            math.tanh(math.atanh(found.value or 0) - half),
+            math.tanh(math.atanh(found.value or 0) + half),
+        )
+        assert found.interval == pytest.approx((max(-1 / (raters - 1), low), high), rel=1e-3, abs=1e-3)
+
+
 @for_each(
     {f"{name}, {size} times": (table, size) for name, table in PATTERNS.items() for size in (None, 1, 4)}
 )
@@ -98,7 +160,7 @@ def test_every_figure_is_finite_in_order_and_json(patterns: Patterns, size: int 
     raters, n = raters_of(patterns), sum(patterns.values())
     found = many_of(patterns, finite=None if size is None else n * size)
     assert as_json(found)["patterns"] == [[list(pattern), count] for pattern, count in patterns.items()]
-    for one in (found.unanimous, found.observed, found.kappa):
+    for one in (found.unanimous, found.observed, found.kappa, found.ac1):
         if one.value is not None:
             assert one.interval is not None
             low, high = one.interval
@@ -116,7 +178,8 @@ def test_the_order_of_the_raters_and_the_names_of_the_labels_change_no_figure(
     renamed = dict(zip("abc", "zxy", strict=True))
     turned = {tuple(renamed[pattern[place]] for place in order): count for pattern, count in patterns.items()}
     found, other = many_of(patterns), many_of(turned)
-    for one, same in ((found.observed, other.observed), (found.kappa, other.kappa)):
+    pairs = ((found.observed, other.observed), (found.kappa, other.kappa), (found.ac1, other.ac1))
+    for one, same in pairs:
         assert one.value == pytest.approx(same.value, abs=1e-9)
         assert one.interval == pytest.approx(same.interval, abs=1e-9)
 
