@@ -50,7 +50,7 @@ CPU_BATCH = 64
     show_default=True,
     help="Oracle requests at once.",
 )
-@click.option("--gpus", default="all", show_default=True, help="all, none, or numbers such as 0,1.")
+@click.option("--gpus", default="all", show_default=True, help="all (that LORACLE_DEVICE allows), none, or 0,1.")
 @click.option("--children", type=click.IntRange(min=1), help="Processes per GPU (else 3; 1 on a CPU).")
 @json_option
 def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: bool, **values: Any) -> int:
@@ -61,17 +61,18 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
     work. Ctrl-C leaves a job that the same command, or `loracle worker`, takes up again. `loracle enqueue --help`
     says more of files, policies and the oracle.
     """
-    from worker.pool.supervisor import LocalPool, WorkerPlan, plan_workers
+    from worker.pool.supervisor import LocalPool, WorkerPlan, check_devices, plan_workers
 
     settings, store = open_all()
-    plan = plan_workers(gpus, children)
+    plan = plan_workers(gpus, children, device=settings.device)
     on_cpu = all(one.gpu is None for one in plan)
     options = enqueue_options(settings, values, usual_batch=lambda: CPU_BATCH if on_cpu else GPU_BATCH)
     adapter = pinned_adapter(store, settings, values["adapter"])
     asked = choose_oracle(store, settings, adapter, values, asks_itself=True)
-    source = open_source(file, options, adapter)
     if not asked.policy.names_adapter:
         plan = []
+    check_devices(plan)
+    source = open_source(file, options, adapter)
     if asked.policy.names_oracle:
         plan.append(WorkerPlan(None, concurrency, lane="openai"))
     job_id: int | None = None

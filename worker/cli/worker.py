@@ -14,7 +14,7 @@ from worker.cli.common import note
 from worker.errors import BrokerUnreachable, OracleInvalid
 from worker.logs import log_lines
 from worker.pool.app import broker_url, make_app, ping
-from worker.pool.supervisor import LocalPool, WorkerPlan, plan_workers
+from worker.pool.supervisor import LocalPool, WorkerPlan, no_device, plan_workers
 from worker.reviews import LANES
 from worker.settings import Settings, read_settings, without_secrets
 
@@ -23,7 +23,7 @@ INTERRUPTED = 130
 
 
 @click.command()
-@click.option("--gpus", default="all", show_default=True, help="all, none, or numbers such as 0,1.")
+@click.option("--gpus", default="all", show_default=True, help="all (that LORACLE_DEVICE allows), none, or 0,1.")
 @click.option("--children", type=click.IntRange(min=1), help="Processes per GPU (else 3; 1 on a CPU).")
 @click.option(
     "--lane",
@@ -55,8 +55,10 @@ def worker(gpus: str, children: int | None, lanes: tuple[str, ...], concurrency:
     settings = read_settings()
     log_lines(settings.log_level)
     signals = Signals()
-    plan = plan_workers(gpus, children) if "adapter" in lanes else []
-    if gpus == "all" and plan and plan[0].gpu is None:
+    plan = plan_workers(gpus, children, device=settings.device) if "adapter" in lanes else []
+    if plan and plan[0].missing is not None:
+        note(f"Warning: {no_device(plan[0].missing)} This worker scores nothing; jobs wait for other hosts.")
+    elif gpus == "all" and settings.device == "auto" and plan and plan[0].gpu is None:
         note("No GPU found: the CPU does the work.")
     if "openai" in lanes:
         if settings.openai_api_key is None:
