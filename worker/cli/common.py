@@ -191,7 +191,7 @@ class Publisher:
         self._unheard = False
 
     def publish(self) -> None:
-        """Publishes what the window has room for; says once why nobody hears it."""
+        """Publishes what the window has room for; says once if Redis is away."""
         if self._unheard:
             return
         if self._publish is None:
@@ -199,8 +199,7 @@ class Publisher:
             from worker.pool.valkey import running_pid
 
             if self._settings.embedded and running_pid(self._settings.home) is None:
-                self._unheard = True
-                note("No worker runs on this machine: the job waits for `loracle worker`.")
+                # The next worker brings the queue along, and publishes.
                 return
             self._publish = publisher(make_app(self._settings))
         try:

@@ -23,7 +23,9 @@ INTERRUPTED = 130
 
 
 @click.command()
-@click.option("--gpus", default="all", show_default=True, help="all (that LORACLE_DEVICE allows), none, or 0,1.")
+@click.option(
+    "--gpus", default="all", show_default=True, help="all (that LORACLE_DEVICE allows), none, or 0,1."
+)
 @click.option("--children", type=click.IntRange(min=1), help="Processes per GPU (else 3; 1 on a CPU).")
 @click.option(
     "--lane",
@@ -90,7 +92,9 @@ class Signals:
     def __init__(self) -> None:
         self.received: list[int] = []
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._receive)
+            # Under nohup the end of the terminal is to stop nothing.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received.append(number)

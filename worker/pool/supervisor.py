@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 CHILDREN_PER_GPU = 3
 SHARED_VARIABLES = ("DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
+NO_SEMAPHORE_WARNING = "ignore::UserWarning:billiard.semaphore_tracker"
+"""A worker that is killed leaves semaphores, which its tracker removes: that is no news to people."""
 COUNT_GPUS = "import torch; print(torch.cuda.device_count())"
 
 
@@ -88,8 +90,8 @@ def check_devices(plan: Sequence[WorkerPlan]) -> None:
 def no_device(name: str) -> str:
     """That this host lacks the device which LORACLE_DEVICE names, and the way out."""
     return (
-        f"LORACLE_DEVICE is {name}, but this host has no such GPU (`nvidia-smi -L` lists them). Set LORACLE_DEVICE=cpu, "
-        "or auto for a GPU where there is one."
+        f"LORACLE_DEVICE is {name}, but this host has no such GPU (`nvidia-smi -L` lists them). Set "
+        "LORACLE_DEVICE=cpu, or auto for a GPU where there is one."
     )
 
 
@@ -252,6 +254,9 @@ class Supervisor:
             "LORACLE_PUBLISH_WINDOW": str(self._windows[plan.lane]),
             "LORACLE_DEVICE": plan.missing or ("cpu" if plan.gpu is None else "cuda"),
             "TOKENIZERS_PARALLELISM": "true",
+            "PYTHONWARNINGS": ",".join(
+                filter(None, (os.environ.get("PYTHONWARNINGS"), NO_SEMAPHORE_WARNING))
+            ),
         }
         if plan.missing is None:
             variables["CUDA_VISIBLE_DEVICES"] = plan.gpu or ""

@@ -337,7 +337,9 @@ def _translate(context: ExceptionContext, engine: Engine) -> None:
         ) from original
 
 
-_ANOTHER_PLACE = "Set LORACLE_HOME to a folder where this user may write, or DATABASE_URL to another database."
+_ANOTHER_PLACE = (
+    "Set LORACLE_HOME to a folder where this user may write, or DATABASE_URL to another database."
+)
 
 
 def _raise_if_unusable(error: Exception, engine: Engine) -> None:
@@ -349,7 +351,9 @@ def _raise_if_unusable(error: Exception, engine: Engine) -> None:
             "DATABASE_URL."
         ) from error
     if "unable to open database file" in said:
-        raise DatabaseUnreachable(f"the database file {file} can't be opened or made. {_ANOTHER_PLACE}") from error
+        raise DatabaseUnreachable(
+            f"the database file {file} can't be opened or made. {_ANOTHER_PLACE}"
+        ) from error
     if "readonly database" in said:
         raise DatabaseUnreachable(f"the database file {file} can't be written. {_ANOTHER_PLACE}") from error
 

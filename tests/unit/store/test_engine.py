@@ -177,7 +177,9 @@ def test_a_file_that_cant_be_a_database_is_unreachable(tmp_path: Path) -> None:
     (tmp_path / "x.db").write_bytes(b"this is no database" * 100)
     engine = make_engine(f"sqlite:///{tmp_path}/x.db")
     with (
-        pytest.raises(DatabaseUnreachable, match=r"the file .*x\.db is not a database, and was left as it is"),
+        pytest.raises(
+            DatabaseUnreachable, match=r"the file .*x\.db is not a database, and was left as it is"
+        ),
         read(engine) as c,
     ):
         c.execute(text("SELECT 1"))
