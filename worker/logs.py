@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
 PLAIN_INTERVAL_S = 5.0
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def log_lines(level: int | str) -> None:
@@ -100,6 +102,7 @@ def run_command(command: click.Command, name: str, arguments: list[str] | None =
     """
     try:
         code: Any = command.main(arguments, prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -110,8 +113,22 @@ def run_command(command: click.Command, name: str, arguments: list[str] | None =
         click.echo("Interrupted.", err=True)
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of our output has gone (| head): nothing is left to say. Point stdout elsewhere, so that the
-        # interpreter's own flush at exit doesn't complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output has gone (| head): nothing is left to say.
+        _close_stdout()
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        where = error.filename or "the output"
+        click.echo(
+            f"Error: {where} can't be written: {error.strerror}. Make room, or choose another place.",
+            err=True,
+        )
+        _close_stdout()
+        sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _close_stdout() -> None:
+    """Points stdout elsewhere, so that the interpreter's own flush at exit doesn't complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -175,7 +175,9 @@ def test_a_second_run_goes_on_when_the_first_is_ended_before_either_job_is_done(
     site.until(lambda: "Stopping: the batches in flight are finished first." in site.said)
     release(site)
     assert first.wait(120) == 130, site.said
-    assert f"Interrupted. Job {JOB} keeps its labels; the same command or `loracle worker` goes on." in site.said
+    assert (
+        f"Interrupted. Job {JOB} keeps its labels; the same command or `loracle worker` goes on." in site.said
+    )
     assert second.wait(120) == 0, site.said
     assert "this command takes over" in site.said
     assert "semaphore" not in site.said

@@ -15,6 +15,7 @@ import click
 
 from worker.bootstrap import Store, open_store
 from worker.errors import BrokerUnreachable, Invalid, JobStateInvalid
+from worker.files.results import BINARY
 from worker.jobs.scoring import Publish, publish_waiting
 from worker.logs import Progress, hush
 from worker.reviews import BACKENDS, Job, Money, duration
@@ -215,19 +216,43 @@ class Publisher:
             )
 
 
-def format_of(output: Path | None, formats: Mapping[str, str]) -> str | None:
-    """The format that a file's name promises; None without a file.
+def format_of(output: Path | None, formats: Mapping[str, str], *, packed: Sequence[str] = ()) -> str | None:
+    """The format that a file's name promises; None without a file. A `packed` ending may stand behind it.
 
     Raises:
         Invalid: it promises none of `formats`.
     """
     if output is None:
         return None
-    if output.suffix not in formats:
+    *_, before, last = (
+        ["", *(suffix.lower() for suffix in output.suffixes[-2:])] if output.suffix else ["", ""]
+    )
+    ending = before if last in packed else last
+    if ending not in formats or (last in packed and formats[ending] in BINARY):
+        behind = f"; {' or '.join(packed)} may stand behind a text format" if packed else ""
         raise Invalid(
-            f"the name {output.name} doesn't say its format: end it with {', '.join(formats)}, or use --format."
+            f"the name {output.name} doesn't say its format: end it with {', '.join(formats)}{behind}. Or use "
+            "--format."
         )
-    return formats[output.suffix]
+    return formats[ending]
+
+
+def may_write(output: Path, *, force: bool) -> bool:
+    """Whether a command may write this file: of one that is there, a person at the terminal is asked.
+
+    Raises:
+        Invalid: it is there and nobody can be asked, or its folder is missing.
+    """
+    if not output.parent.is_dir():
+        raise Invalid(f"there is no directory {output.parent} for {output.name}. Make it, or name another.")
+    if force or not output.is_file():
+        return True
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        if click.confirm(f"{output} is there already. Replace it?", err=True):
+            return True
+        note("Nothing was written.")
+        return False
+    raise Invalid(f"{output} is there already. Name another file, or replace it with --force.")
 
 
 def minute(seconds: float) -> str:

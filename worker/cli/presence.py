@@ -35,8 +35,8 @@ def nobody(settings: Settings, lane: Lane, *, held: str = "") -> str | None:
     none = f"no worker of the {lane} lane has been seen {since}{held}"
     if settings.embedded:
         return (
-            f"{none}. The one with pid {running_pid(settings.home)} may still be starting; if it serves another lane, "
-            "stop it and start `loracle worker --lane adapter --lane openai`"
+            f"{none}. The one with pid {running_pid(settings.home)} may still be starting; if it serves another "
+            "lane, stop it and start `loracle worker --lane adapter --lane openai`"
         )
     return f"{none}: start `{STARTS[lane]}` on a host that reaches this Redis"
 

@@ -63,9 +63,7 @@ def test_a_job_whose_run_was_killed_is_said_to_wait_for_a_worker(settings: Setti
     store = open_store(settings)
     job(store, "left.csv")
     listed = CliRunner().invoke(jobs, [], standalone_mode=False)
-    assert (
-        "Nobody works on job 1: no worker runs on this machine: start `loracle worker`." in listed.stderr
-    )
+    assert "Nobody works on job 1: no worker runs on this machine: start `loracle worker`." in listed.stderr
     assert '"waiting_for": "no worker runs' in CliRunner().invoke(jobs, ["--json"]).stdout
     again = CliRunner().invoke(retry, ["1"], standalone_mode=False)
     assert again.stdout == "Nothing failed in job 1: there is nothing to score again.\n"
@@ -80,7 +78,9 @@ def test_a_new_run_goes_before_what_earlier_ones_left(
     for name in ("a.csv", "b.csv", "c.csv"):
         job(store, name)
     _take_turns(store, 3, goes_first=True)
-    assert "Unfinished from earlier: jobs 1 (a.csv), 2 (b.csv). This job goes first;" in capsys.readouterr().err
+    assert (
+        "Unfinished from earlier: jobs 1 (a.csv), 2 (b.csv). This job goes first;" in capsys.readouterr().err
+    )
     numbers = store.ledger.publishing.choose("adapter", window=6)
     taken = [claimed.job_id for one in numbers if (claimed := store.ledger.batches.claim(one)) is not None]
     assert taken == [3, 3, 1, 2, 1, 2]
