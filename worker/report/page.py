@@ -100,7 +100,8 @@ def _agreement(data: ReportData) -> Table | None:
             " / ".join(map(bare, one.raters)),
             basis(one),
             share_in_table(one.share),
-            coefficient_in_table(one.statistics.kappa),
+            coefficient_in_table(one.statistics.kappa)
+            + (f": {one.kappa_undefined}" if one.kappa_undefined else ""),
             "–" if one.statistics.kind == "many" else coefficient_in_table(one.statistics.ac1),
             "–" if one.statistics.kind != "pair" else coefficient_in_table(one.statistics.alpha),
             "–" if one.gold is None else coefficient(one.gold.macro_f1),

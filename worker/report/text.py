@@ -269,6 +269,8 @@ def _headline(one: Measurement, total: int, *, beside: str = "") -> Headline:
     names = [RATERS[rater] for rater in one.raters]
     found = one.statistics
     kappa = coefficient_with_interval(found.kappa)
+    if one.kappa_undefined is not None:
+        kappa = f"{kappa}: {one.kappa_undefined}"
     if found.kind == "many":
         title = f"{listed([name.removeprefix('the ') for name in names]).capitalize()} together"
         if one.share.value is None:
