@@ -17,7 +17,7 @@ from worker.bootstrap import Store, open_store
 from worker.errors import BrokerUnreachable, Invalid, JobStateInvalid
 from worker.files.results import BINARY
 from worker.jobs.scoring import Publish, publish_waiting
-from worker.logs import Progress, hush
+from worker.logs import Progress, Stderr, hush
 from worker.reviews import BACKENDS, Job, Money, duration
 from worker.settings import Settings, read_settings
 from worker.store.progress import Progress as JobProgress
@@ -72,7 +72,7 @@ def wait_for_jobs(
     """
     code, told = 0, None
     for job_id in job_ids:
-        with Progress(f"score job {job_id}") as shown:
+        with Progress(f"score job {job_id}", time_left=False) as shown:
             counted = asked = time.monotonic()
             while store.queries.jobs.state(job_id) not in OVER:
                 tick()
@@ -161,7 +161,7 @@ def log_to_stderr(level: str) -> None:
     logging.basicConfig(
         level=max(logging.getLevelName(level), logging.WARNING),
         format="%(levelname)s %(message)s",
-        stream=sys.stderr,
+        handlers=[Stderr()],
         force=True,
     )
     hush()
@@ -265,14 +265,30 @@ def print_table(
 ) -> None:
     """A table without lines on stdout, its header in bold, `width` characters wide where that is no terminal.
 
-    `right` sets all columns but the first to the right.
+    `right` sets all columns but the first to the right. On a terminal too narrow for the cells each row is a block,
+    a line for each cell.
     """
     from rich.console import Console
     from rich.table import Table
 
+    console, cells = Console(width=None if sys.stdout.isatty() else width), [list(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    if sys.stdout.isatty() and sum(widths) + 2 * len(widths) > console.width:
+        _print_blocks(columns, cells)
+        return
     table = Table(box=None, header_style="bold")
     for place, name in enumerate(columns):
         table.add_column(name, justify="right" if right and place else "left")
-    for row in rows:
+    for row in cells:
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else width).print(table)
+    console.print(table)
+
+
+def _print_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    names = max(map(len, columns))
+    for place, row in enumerate(rows):
+        if place:
+            click.echo()
+        for name, cell in zip(columns, row, strict=True):
+            if cell:
+                click.echo(f"{name:<{names}}  {cell}")

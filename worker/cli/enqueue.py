@@ -241,6 +241,9 @@ def _written(
         )
     publisher.publish()
     _say(source, source.notes)
+    written = store.queries.jobs.get(job.id)
+    rejects = f", {written.rejected:,} rejected" if written.rejected else ""
+    note(f"{source.file.name}: {written.reviews_read:,} reviews are in job {job.id}{rejects}.")
     return job
 
 
@@ -374,6 +377,9 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
         else:
             click.echo(job.id)
     if not wait:
+        note(
+            f"`loracle status {jobs[-1].id}` shows how far it is, `loracle results {jobs[-1].id}` the labels."
+        )
         return 0
     try:
         return wait_for_jobs(

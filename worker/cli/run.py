@@ -72,7 +72,7 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
     and when it ends this command takes over. Ctrl-C leaves a job that the same command, or `loracle worker`, takes up
     again. `loracle enqueue --help` says more of files, policies and the oracle.
     """
-    from worker.pool.supervisor import LocalPool, WorkerPlan, check_devices, plan_workers
+    from worker.pool.supervisor import LocalPool, WorkerPlan, check_devices, plan_workers, spawn_beside_a_bar
 
     settings, store = open_all()
     plan = plan_workers(gpus, children, device=settings.device)
@@ -100,8 +100,13 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
             return why_it_waits(settings, store, at)
         return why_unscored(settings, store, at) or oracle_waiting_for(settings, store, at)
 
+    spawn = spawn_beside_a_bar if sys.stderr.isatty() else None
     try:
-        with like_ctrl_c(), LocalPool(settings, plan, may_wait=True) as pool, _told_of_the_stop():
+        with (
+            like_ctrl_c(),
+            LocalPool(settings, plan, may_wait=True, spawn=spawn) as pool,
+            _told_of_the_stop(),
+        ):
             pool.start()
             if pool.waits_for is not None:
                 note(f"{pool.waits_for} It scores this job too.")

@@ -9,10 +9,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from pydantic import SecretStr
 
@@ -293,6 +295,28 @@ def _spawn(command: Sequence[str], variables: Mapping[str, str]) -> subprocess.P
     return subprocess.Popen(
         command, env=dict(variables), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0
     )
+
+
+def spawn_beside_a_bar(command: Sequence[str], variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """As usual, but the lines of the worker go through this process, whose progress bar they would overwrite."""
+    process = subprocess.Popen(
+        command,
+        env=dict(variables),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        process_group=0,
+    )
+    assert process.stderr is not None
+    threading.Thread(target=_pass_on, args=(process.stderr,), name="worker-lines", daemon=True).start()
+    return process
+
+
+def _pass_on(lines: IO[bytes]) -> None:
+    with lines:
+        for line in lines:
+            sys.stderr.write(line.decode(errors="replace"))
+            sys.stderr.flush()
 
 
 def _cores() -> int:
