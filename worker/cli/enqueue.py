@@ -369,17 +369,26 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
                 click.echo(f"  row {review.row_no}: {review.text[:70]!r}")
         return 0
     publisher = Publisher(settings, store)
-    say_who_is_missing(settings, str(asked.policy))
-    jobs = [write_job(source, adapter, store, publisher, asked=asked) for source in sources]
+    waiting: list[int] = []
+
+    def told(job: Job) -> None:
+        if job.state in OVER:
+            return
+        if not waiting:
+            # Before a stream is read, which may never end.
+            say_who_is_missing(settings, job.policy)
+        waiting.append(job.id)
+
+    jobs = [write_job(source, adapter, store, publisher, asked=asked, told=told) for source in sources]
     for job in jobs:
         if as_json:
             echo_json({"job_id": job.id, "name": job.name})
         else:
             click.echo(job.id)
     if not wait:
-        note(
-            f"`loracle status {jobs[-1].id}` shows how far it is, `loracle results {jobs[-1].id}` the labels."
-        )
+        if waiting:
+            last = waiting[-1]
+            note(f"`loracle status {last}` shows how far job {last} is, `loracle results {last}` its labels.")
         return 0
     try:
         return wait_for_jobs(
