@@ -100,6 +100,9 @@ def test_filters_choose_rows(scored: Loracle) -> None:
     assert found == [row for row in rows if row["score"] >= middle][:2]
     none = scored("results", "1", "--json", "--failed")
     assert (none.stdout, none.stderr) == ("", "No row of job 1 matches.\n")
+    assert scored("results", "1", "--limit", "1", "-o", "-", "--format", "tsv").stdout.startswith(
+        "row_no\tid\t"
+    )
     empty = scored("results", "1", "--failed", "-o", "failed.csv")
     assert empty.stderr == "0 rows of job 1 in failed.csv: none matches.\n"
     unknown = scored("results", "1", "--label", "neutral")

@@ -379,7 +379,12 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
             say_who_is_missing(settings, job.policy)
         waiting.append(job.id)
 
-    jobs = [write_job(source, adapter, store, publisher, asked=asked, told=told) for source in sources]
+    try:
+        jobs = [write_job(source, adapter, store, publisher, asked=asked, told=told) for source in sources]
+    except KeyboardInterrupt:
+        if waiting and "-" not in files:
+            note(f"Job {waiting[-1]} keeps what was read of it: the same command goes on where it stopped.")
+        raise
     for job in jobs:
         if as_json:
             echo_json({"job_id": job.id, "name": job.name})
