@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, Field, computed_field
+from pydantic import BaseModel, Field
 
 from worker.agreement.cascade import CascadeStatistics, cascade_statistics
 from worker.agreement.columns import (
@@ -79,7 +79,6 @@ class Measurement(BaseModel, frozen=True, defer_build=True):
         """The second rater's figures against gold, where the first is gold."""
         return self.statistics.gold if self.statistics.kind == "pair" else None
 
-    @computed_field  # type: ignore[prop-decorator]
     @property
     def kappa_undefined(self) -> str | None:
         """Why kappa says nothing, such as "gold has one label"; None where it has a value."""

@@ -318,7 +318,7 @@ def _report(job: Job, measured: Measured, by: str | None) -> dict[str, Any]:
         "policy": job.policy,
         "measured_at": measured.at,
         "agreements": [
-            row.model_dump(mode="json")
+            {**row.model_dump(mode="json"), "kappa_undefined": row.kappa_undefined}
             for row in measured.rows
             if (row.slice.startswith(f"{by} ") if sliced else row.slice == WHOLE)
         ],
