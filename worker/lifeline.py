@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -9,7 +10,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import FrameType
 
 PR_SET_PDEATHSIG = 1
 
@@ -50,6 +52,25 @@ def die_with(parent: int) -> None:
         threading.Thread(target=_watch, args=(parent,), name="watch-parent", daemon=True).start()
     if os.getppid() != parent:
         sys.exit("The supervisor has gone.")
+
+
+@contextlib.contextmanager
+def like_ctrl_c() -> Iterator[None]:
+    """While it is entered, SIGTERM and the end of the terminal (SIGHUP) stop the main thread as Ctrl-C does.
+
+    Under `nohup` the end of the terminal stays without effect.
+    """
+    numbers = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) != signal.SIG_IGN]
+    before = {number: signal.signal(number, _interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def has_ended(worker: str) -> bool:

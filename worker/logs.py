@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import logging
 import os
@@ -11,7 +12,7 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
 import click
 
@@ -22,6 +23,25 @@ if TYPE_CHECKING:
 
 PLAIN_INTERVAL_S = 5.0
 LogFormat = Literal["text", "json"]
+
+
+class Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what stderr is at the moment: while a bar is shown, lines go above it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        """Where a line goes now."""
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, stream: TextIO) -> None:
+        raise AttributeError("it is always stderr")
+
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 BATCHES = logging.getLogger("worker.batches")
@@ -50,7 +70,7 @@ def log_to_stderr(level: str, log_format: LogFormat = "text") -> None:
 
 
 def _to_stderr(level: int | str, log_format: LogFormat, text: str) -> None:
-    lines = logging.StreamHandler(sys.stderr)
+    lines = Stderr()
     lines.setFormatter(JsonLines() if log_format == "json" else logging.Formatter(text))
     lines.addFilter(_without_foreign_tracebacks)
     logging.basicConfig(level=level, handlers=[lines], force=True)
@@ -135,11 +155,17 @@ def _without_foreign_tracebacks(record: logging.LogRecord) -> bool:
 
 
 class Progress:
-    """How far a piece of work is, while it is entered: a bar on a terminal, a line every five seconds elsewhere."""
+    """How far a piece of work is, while it is entered: a bar on a terminal, a line every five seconds elsewhere.
 
-    def __init__(self, title: str, total: float | None = None) -> None:
+    With `time_left` the bar guesses from its own speed how long it takes; else the details say it.
+    """
+
+    def __init__(self, title: str, total: float | None = None, *, time_left: bool = True) -> None:
         self._title, self._total = title, total
+        self._time_left = time_left
         self._bar: Bar | None = None
+        self._unsaid: str | None = None
+        self._has_said = False
 
     def __enter__(self) -> Self:
         self._said = time.monotonic()
@@ -153,7 +179,7 @@ class Progress:
                 BarColumn(),
                 TextColumn("{task.percentage:>3.0f}%"),
                 TextColumn("{task.fields[detail]}"),
-                TimeRemainingColumn(),
+                *([TimeRemainingColumn()] if self._time_left else []),
                 console=Console(stderr=True),
                 transient=True,
             )
@@ -164,16 +190,23 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+        elif self._unsaid is not None:
+            # Else a count would seem to have stopped short of its end.
+            click.echo(self._unsaid, err=True)
 
     def update(self, done: float, detail: str, total: float | None = None) -> None:
         """Where the work stands, in the unit of `total`; `detail` says more about it."""
         self._total = total if total is not None else self._total
         if self._bar is not None:
             self._bar.update(self._task, completed=done, detail=detail, total=self._total)
-        elif time.monotonic() - self._said > PLAIN_INTERVAL_S:
-            self._said = time.monotonic()
-            share = f" {done / self._total:.0%}" if self._total else ""
-            click.echo(f"{self._title}{share} {detail}".rstrip(), err=True)
+            return
+        share = f" {done / self._total:.0%}" if self._total else ""
+        line = f"{self._title}{share} {detail}".rstrip()
+        if time.monotonic() - self._said > PLAIN_INTERVAL_S:
+            self._said, self._has_said, self._unsaid = time.monotonic(), True, None
+            click.echo(line, err=True)
+        elif self._has_said:
+            self._unsaid = line
 
     def tell(self, line: str) -> None:
         """A line that stays."""
@@ -196,7 +229,13 @@ def run_command(command: click.Command, name: str, arguments: list[str] | None =
     Exit codes: 0 done, 1 failed, 2 the user can mend it, 130 interrupted.
     """
     try:
-        code: Any = command.main(arguments, prog_name=name, standalone_mode=False)
+        code: Any = command.main(
+            arguments,
+            prog_name=name,
+            standalone_mode=False,
+            color=False if os.environ.get("NO_COLOR") else None,
+        )
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -207,8 +246,22 @@ def run_command(command: click.Command, name: str, arguments: list[str] | None =
         click.echo("Interrupted.", err=True)
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of our output has gone (| head): nothing is left to say. Point stdout elsewhere, so that the
-        # interpreter's own flush at exit doesn't complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output has gone (| head): nothing is left to say.
+        _close_stdout()
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        where = error.filename or "the output"
+        click.echo(
+            f"Error: {where} can't be written: {error.strerror}. Make room, or choose another place.",
+            err=True,
+        )
+        _close_stdout()
+        sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _close_stdout() -> None:
+    """Points stdout elsewhere, so that the interpreter's own flush at exit doesn't complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -18,6 +18,7 @@ import platformdirs
 from dotenv.parser import parse_stream
 from dotenv.variables import Variable, parse_variables
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from worker.errors import SettingsInvalid
@@ -83,7 +84,7 @@ class Settings(Home):
 
     adapter: str | None = None
     base_model: str | None = None
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = "auto"
     dtype: Dtype = "auto"
     backend: Backend = "auto"
     token_budget: Annotated[Count, Field(ge=512)] | None = None
@@ -144,6 +145,13 @@ class Settings(Home):
             (value or "").encode()
         except UnicodeEncodeError:
             raise ValueError("it isn't UTF-8") from None
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", value):
+            raise ValueError("allowed are auto, cpu, cuda and, for one GPU of several, cuda:0, cuda:1 …")
         return value
 
     @field_validator("openai_base_url")
@@ -246,7 +254,7 @@ def read_settings() -> Settings:
         lines = []
         for problem in error.errors(include_input=False, include_url=False):
             field = str(problem["loc"][0]) if problem["loc"] else ""
-            message = problem["msg"].removeprefix("Value error, ")
+            message = _in_words(problem)
             lines.append(f"{_variable(field)}: {message}" if field else message)
         raise SettingsInvalid("; ".join(lines)) from None
     if settings.home != files.home:
@@ -287,6 +295,29 @@ def _secrets_from_files() -> dict[str, Any]:
             raise SettingsInvalid(f"{name}: {path} is empty. Write the secret into it.")
         found[variable if variable in SHARED_VARIABLES else variable.removeprefix("LORACLE_").lower()] = value
     return found
+
+
+_WORDS = {
+    "greater_than": "it must be more than {gt}",
+    "greater_than_equal": "it must be at least {ge}",
+    "less_than": "it must be less than {lt}",
+    "less_than_equal": "it must be at most {le}",
+    "literal_error": "allowed are {expected}",
+    "int_parsing": "it must be a whole number, such as 64",
+    "int_parsing_size": "it must be a whole number, such as 64",
+    "int_from_float": "it must be a whole number, such as 64",
+    "float_parsing": "it must be a number, such as 1.5",
+    "finite_number": "it must be a number, such as 1.5",
+    "decimal_parsing": "it must be a number, such as 1.5",
+}
+"""By pydantic's type of an error: what is allowed, in words."""
+
+
+def _in_words(problem: ErrorDetails) -> str:
+    said = _WORDS.get(problem["type"])
+    if said is None:
+        return problem["msg"].removeprefix("Value error, ")
+    return said.format(**problem.get("ctx", {}))
 
 
 def _exists(path: Path) -> bool:

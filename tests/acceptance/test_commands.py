@@ -100,6 +100,9 @@ def test_filters_choose_rows(scored: Loracle) -> None:
     assert found == [row for row in rows if row["score"] >= middle][:2]
     none = scored("results", "1", "--json", "--failed")
     assert (none.stdout, none.stderr) == ("", "No row of job 1 matches.\n")
+    assert scored("results", "1", "--limit", "1", "-o", "-", "--format", "tsv").stdout.startswith(
+        "row_no\tid\t"
+    )
     empty = scored("results", "1", "--failed", "-o", "failed.csv")
     assert empty.stderr == "0 rows of job 1 in failed.csv: none matches.\n"
     unknown = scored("results", "1", "--label", "neutral")
@@ -121,7 +124,9 @@ def test_wrong_labels_are_listed_and_without_an_oracle_there_are_reviews_to_judg
     assert "gold label" in nothing.stderr
     likely_wrong = scored("review", "1", "-o", "work.csv")
     assert (likely_wrong.returncode, "--kind gold" in likely_wrong.stderr) == (0, True), likely_wrong.stderr
-    unsure = scored("review", "2", "-o", "work.csv")
+    # Somebody may have filled it in.
+    assert "replace it with --force" in scored("review", "2", "-o", "work.csv").stderr
+    unsure = scored("review", "2", "-o", "work.csv", "--force")
     assert (unsure.returncode, "--kind unsure" in unsure.stderr) == (0, True), unsure.stderr
     assert "a fine film" in (tmp_path / "work.csv").read_text()
     assert scored("review", "1", "--kind", "disagreements").returncode == 2

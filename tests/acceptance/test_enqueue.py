@@ -28,7 +28,7 @@ def test_an_enqueued_file_is_a_job_whose_id_is_printed(loracle: Loracle, tmp_pat
     done = loracle("enqueue", "reviews.csv", "--adapter", "stub")
     assert (done.returncode, done.stdout) == (0, "1\n")
     assert "text column: 'body'" in done.stderr
-    assert "No worker runs" in done.stderr
+    assert "no worker runs" in done.stderr
     (job,) = _jobs(loracle)
     assert (job["state"], job["reviews_read"], job["rejected"]) == ("running", 2, 0)
 

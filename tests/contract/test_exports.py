@@ -49,7 +49,7 @@ def export(ledger: Ledger, queries: Queries, monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr("worker.cli.results.open_all", lambda: (None, Store(ledger, queries)))
 
     def run(job_id: int, *options: str, to: str = "out.parquet") -> Path:
-        results.main([str(job_id), "-o", str(tmp_path / to), *options], standalone_mode=False)
+        results.main([str(job_id), "-o", str(tmp_path / to), "--force", *options], standalone_mode=False)
         return tmp_path / to
 
     return run

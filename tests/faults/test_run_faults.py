@@ -163,6 +163,27 @@ def test_run_takes_over_from_a_worker_that_ends_in_the_middle(site: Site) -> Non
     assert_gone(running)
 
 
+def test_a_second_run_goes_on_when_the_first_is_ended_before_either_job_is_done(site: Site) -> None:
+    # It would wait for ever; and the first one died of SIGTERM or the end of its terminal without a word.
+    texts = reviews(60)
+    variables = held(site)
+    first = run(site, write(site.home / "others.txt", [f"other {text}" for text in texts]), variables)
+    site.until(lambda: labelled(site) >= 20)
+    second = run(site, write(site.home / "reviews.txt", texts), variables)
+    site.until(lambda: "It scores this job too." in site.said)
+    first.terminate()
+    site.until(lambda: "Stopping: the batches in flight are finished first." in site.said)
+    release(site)
+    assert first.wait(120) == 130, site.said
+    assert (
+        f"Interrupted. Job {JOB} keeps its labels; the same command or `loracle worker` goes on." in site.said
+    )
+    assert second.wait(120) == 0, site.said
+    assert "this command takes over" in site.said
+    assert "semaphore" not in site.said
+    assert site.store.queries.jobs.state(2) == "done"
+
+
 def task_of_running(site: Site) -> str:
     """The task of the batch that a dead worker has left running."""
     with site.store.ledger.jobs.engine.connect() as connection:

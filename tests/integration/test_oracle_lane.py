@@ -190,7 +190,7 @@ def test_status_says_what_the_oracle_waits_for(tmp_path: Path, valkey_url: str, 
         oracle_site(tmp_path, server, REDIS_URL=valkey_url, DATABASE_URL=sqlite_url) as site,
     ):
         job_id = enqueue(site, tmp_path / "reviews.csv", "--policy", "oracle")
-        assert "no openai worker answers" in status(site, job_id)["oracle_waiting_for"]
+        assert "no worker of the openai lane has been seen" in status(site, job_id)["oracle_waiting_for"]
         site.start("--lane", "openai")
         while "circuit breaker is open" not in (said := str(status(site, job_id)["oracle_waiting_for"])):
             pass

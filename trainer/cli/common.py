@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 BUNDLED_NAME = "bundled"
 
 DATA = click.Path(path_type=Path)
-DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+DEVICE = click.option(
+    "--device", envvar="LORACLE_DEVICE", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+)
 LIMIT = click.option("--limit", type=click.IntRange(min=1), help="Take the first N labelled reviews only.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 

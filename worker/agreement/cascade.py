@@ -110,7 +110,9 @@ def cascade_statistics(
         found,
         table=tuple(map(tuple, shares.tolist())),
         observed=Estimate(1 - left / n, *agreement),
-        kappa=estimate(chance_corrected.kappa(shares)),
+        kappa=UNDEFINED
+        if chance_corrected.is_one_sided(shares)
+        else estimate(chance_corrected.kappa(shares)),
         ac1=estimate(chance_corrected.ac1(shares)),
         disagreements=Estimate(left, *ends),
     )

@@ -40,6 +40,15 @@ def kappa(shares: Table) -> Coefficient | None:
     return _coefficient(shares, off_diagonal(np.outer(first, second)), second[:, None] + first[None, :])
 
 
+def is_one_sided(shares: Table) -> bool:
+    """Whether a rater gave all reviews one label, in shares (L, L).
+
+    By chance the raters would then agree exactly as often as they do: kappa is 0 whatever they said, and its interval
+    says nothing either. So kappa and alpha count as undefined.
+    """
+    return 1 in (np.count_nonzero(shares.sum(axis=0)), np.count_nonzero(shares.sum(axis=1)))
+
+
 def ac1(shares: Table) -> Coefficient | None:
     """Gwet's (2008) AC1 of shares (L, L): L are all the labels that could be given; None with fewer than two."""
     if len(shares) < 2:

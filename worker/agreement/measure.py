@@ -31,6 +31,14 @@ from worker.policy import Policy
 WHOLE = "all"
 """The slice that is the whole selection."""
 
+ONE_LABEL = {
+    "gold": "gold has one label",
+    "adapter": "the adapter gave one label",
+    "oracle": "the oracle gave one label",
+    "final": "the final labels are all the same",
+}
+"""Why kappa is undefined where a rater has one label only."""
+
 SLICE_NAMES = {"length": "length {}: {:.0f}-{:.0f} characters", "score": "score {}: {:.4f}-{:.4f}"}
 
 
@@ -70,6 +78,21 @@ class Measurement(BaseModel, frozen=True, defer_build=True):
     def gold(self) -> GoldStatistics | None:
         """The second rater's figures against gold, where the first is gold."""
         return self.statistics.gold if self.statistics.kind == "pair" else None
+
+    @property
+    def kappa_undefined(self) -> str | None:
+        """Why kappa says nothing, such as "gold has one label"; None where it has a value."""
+        found = self.statistics
+        if found.kappa.value is not None:
+            return None
+        if found.kind == "cascade" and found.reason:
+            return found.reason
+        if found.kind != "many":
+            table = np.asarray(found.table)
+            for rater, axis in zip(self.raters, (1, 0), strict=True):
+                if np.count_nonzero(table.sum(axis=axis)) == 1:
+                    return ONE_LABEL.get(rater, f"{rater} gave one label")
+        return "only one label was given"
 
     @property
     def share(self) -> Estimate:

@@ -52,7 +52,8 @@ class LabelAgreement:
 class PairStatistics:
     """Agreement of two raters of n reviews.
 
-    `observed` is the share of equal labels, `kappa` Cohen's, `ac1` Gwet's, `alpha` Krippendorff's (nominal);
+    `observed` is the share of equal labels, `kappa` Cohen's, `ac1` Gwet's, `alpha` Krippendorff's (nominal), of which
+    kappa and alpha are undefined where a rater gave one label only;
     `marginal` tests whether both give each label equally often. One rule for all intervals: `finite` None means
     that the reviews stand for endless reviews like them (observed: Wilson); a number N means that they are a
     simple random sample of a job of N, and intervals say where the figure lies for that job (observed: exact
@@ -97,16 +98,19 @@ def pair_statistics(counts: Counts, labels: Sequence[str], *, finite: int | None
             variance *= (1 - sampled) / n
         return with_interval(found, variance, ends, shrink=shrink)
 
+    one_sided = chance_corrected.is_one_sided(shares)
     return PairStatistics(
         n=n,
         finite=finite,
         labels=tuple(labels),
         table=tuple(map(tuple, counts.tolist())),
         observed=Estimate(equal / n, *ends),
-        kappa=estimate(chance_corrected.kappa(shares)),
+        kappa=UNDEFINED if one_sided else estimate(chance_corrected.kappa(shares)),
         ac1=estimate(chance_corrected.ac1(shares)),
         # Krippendorff (2004): Scott's pi, but pairs of values are drawn by chance without replacement.
-        alpha=estimate(chance_corrected.scotts_pi(shares), shrink=1 - 1 / (2 * n)),
+        alpha=UNDEFINED
+        if one_sided
+        else estimate(chance_corrected.scotts_pi(shares), shrink=1 - 1 / (2 * n)),
         by_label=tuple(_label(name, counts, place, sampled) for place, name in enumerate(labels)),
         marginal=marginal_test(counts),
     )

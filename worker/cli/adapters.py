@@ -19,6 +19,7 @@ from worker.bootstrap import (
     local_directory,
     restore_adapter,
 )
+from worker.cli.activation import may_activate, recorded_accuracy
 from worker.cli.common import (
     backend_option,
     echo_json,
@@ -96,24 +97,6 @@ def _listed(manifest: Mapping[str, Any], **known: Any) -> Listed:
         accuracy_on=measured_on,
         **known,
     )
-
-
-def recorded_accuracy(metrics: Mapping[str, Any]) -> tuple[float | None, str | None]:
-    """The accuracy in a manifest's metrics and what it was measured on.
-
-    Of several tests the one with most reviews counts; validation, which chose the weights, only where there is none.
-    """
-    tests = [
-        (found.get("n", 0), name, found["accuracy"])
-        for name, found in metrics.items()
-        if isinstance(found, Mapping) and "accuracy" in found
-    ]
-    if tests:
-        _, name, accuracy = max(tests)
-        return float(accuracy), name
-    if "validation_accuracy" in metrics:
-        return float(metrics["validation_accuracy"]), "validation"
-    return None, None
 
 
 def print_adapters(listed: Sequence[Listed]) -> None:
@@ -306,6 +289,7 @@ def add(directory: Path, activated: bool, no_verify: bool, as_json: bool) -> Non
     _check(directory, settings, no_verify=no_verify)
     known = {row.id for row in store.queries.adapters.all()}
     row = store.queries.adapters.get(store.ledger.adapters.register(directory))
+    activated = activated and may_activate(store, row.manifest.get("metrics", {}))
     if activated:
         store.ledger.adapters.activate(row.id)
     if as_json:
@@ -426,6 +410,10 @@ def activate(name: str, no_verify: bool, as_json: bool) -> None:
             if not no_verify and not row.is_stub:
                 load_directory(restore_adapter(store, settings, row.id), settings)
         adapter_id, chosen, sha256 = row.id, row.name, row.sha256
+    metrics = manifest.metrics if adapter_id is None else row.manifest.get("metrics", {})
+    if not may_activate(store, metrics):
+        note("New jobs use the adapter they used before.")
+        return
     changed = store.ledger.adapters.activate(adapter_id)
     if as_json:
         echo_json({"adapter_id": adapter_id, "name": chosen, "sha256": sha256, "changed": changed})

@@ -156,8 +156,8 @@ def _print_notes(rows: list[Measurement]) -> None:
             )
         if found.kind == "cascade" and found.reason:
             note(f"{where} is undefined: {found.reason}.")
-        elif found.kappa.value is None:
-            note(f"{where}: kappa is undefined, since only one label was given.")
+        elif row.kappa_undefined is not None:
+            note(f"{where}: kappa is undefined: {row.kappa_undefined}.")
         if row.selection == "escalated":
             note(
                 f"{where}: only reviews that the adapter was unsure of: these figures say nothing of the others."
@@ -204,7 +204,7 @@ def agreement_lines(summary: Mapping[str, Any]) -> list[str]:
         gold = f"on {summary['gold']:,} gold labels"
         lines.append(f"accuracy     {_with_interval(summary, 'accuracy')}, {gold})")
         if summary["kappa"] is None:
-            lines.append("Cohen's kappa undefined  (only one label was given)")
+            lines.append(f"Cohen's kappa undefined: {summary['kappa_undefined']}")
         else:
             lines.append(f"Cohen's kappa{_with_interval(summary, 'kappa')}, {gold})")
     if summary["oracle_agreement_on"] is not None:
@@ -322,7 +322,7 @@ def _report(job: Job, measured: Measured, by: str | None) -> dict[str, Any]:
         "policy": job.policy,
         "measured_at": measured.at,
         "agreements": [
-            row.model_dump(mode="json")
+            {**row.model_dump(mode="json"), "kappa_undefined": row.kappa_undefined}
             for row in measured.rows
             if (row.slice.startswith(f"{by} ") if sliced else row.slice == WHOLE)
         ],

@@ -14,6 +14,7 @@ import click
 
 from worker.bootstrap import Store, open_store
 from worker.errors import BrokerUnreachable, Invalid, JobStateInvalid
+from worker.files.results import BINARY
 from worker.jobs.scoring import Publish, publish_waiting
 from worker.logs import Progress, log_to_stderr
 from worker.reviews import BACKENDS, Job, Money, duration
@@ -70,7 +71,7 @@ def wait_for_jobs(
     """
     code, told = 0, None
     for job_id in job_ids:
-        with Progress(f"score job {job_id}") as shown:
+        with Progress(f"score job {job_id}", time_left=False) as shown:
             counted = asked = time.monotonic()
             while store.queries.jobs.state(job_id) not in OVER:
                 tick()
@@ -194,7 +195,7 @@ class Publisher:
         self._unheard = False
 
     def publish(self) -> None:
-        """Publishes what the window has room for; says once why nobody hears it."""
+        """Publishes what the window has room for; says once if Redis is away."""
         if self._unheard:
             return
         if self._publish is None:
@@ -202,8 +203,7 @@ class Publisher:
             from worker.pool.valkey import running_pid
 
             if self._settings.embedded and running_pid(self._settings.home) is None:
-                self._unheard = True
-                note("No worker runs on this machine: the job waits for `loracle worker`.")
+                # The next worker brings the queue along, and publishes.
                 return
             self._publish = publisher(make_app(self._settings))
         try:
@@ -219,19 +219,43 @@ class Publisher:
             )
 
 
-def format_of(output: Path | None, formats: Mapping[str, str]) -> str | None:
-    """The format that a file's name promises; None without a file.
+def format_of(output: Path | None, formats: Mapping[str, str], *, packed: Sequence[str] = ()) -> str | None:
+    """The format that a file's name promises; None without a file. A `packed` ending may stand behind it.
 
     Raises:
         Invalid: it promises none of `formats`.
     """
     if output is None:
         return None
-    if output.suffix not in formats:
+    *_, before, last = (
+        ["", *(suffix.lower() for suffix in output.suffixes[-2:])] if output.suffix else ["", ""]
+    )
+    ending = before if last in packed else last
+    if ending not in formats or (last in packed and formats[ending] in BINARY):
+        behind = f"; {' or '.join(packed)} may stand behind a text format" if packed else ""
         raise Invalid(
-            f"the name {output.name} doesn't say its format: end it with {', '.join(formats)}, or use --format."
+            f"the name {output.name} doesn't say its format: end it with {', '.join(formats)}{behind}. Or use "
+            "--format."
         )
-    return formats[output.suffix]
+    return formats[ending]
+
+
+def may_write(output: Path, *, force: bool) -> bool:
+    """Whether a command may write this file: of one that is there, a person at the terminal is asked.
+
+    Raises:
+        Invalid: it is there and nobody can be asked, or its folder is missing.
+    """
+    if not output.parent.is_dir():
+        raise Invalid(f"there is no directory {output.parent} for {output.name}. Make it, or name another.")
+    if force or not output.is_file():
+        return True
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        if click.confirm(f"{output} is there already. Replace it?", err=True):
+            return True
+        note("Nothing was written.")
+        return False
+    raise Invalid(f"{output} is there already. Name another file, or replace it with --force.")
 
 
 def minute(seconds: float) -> str:
@@ -244,14 +268,30 @@ def print_table(
 ) -> None:
     """A table without lines on stdout, its header in bold, `width` characters wide where that is no terminal.
 
-    `right` sets all columns but the first to the right.
+    `right` sets all columns but the first to the right. On a terminal too narrow for the cells each row is a block,
+    a line for each cell.
     """
     from rich.console import Console
     from rich.table import Table
 
+    console, cells = Console(width=None if sys.stdout.isatty() else width), [list(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    if sys.stdout.isatty() and sum(widths) + 2 * len(widths) > console.width:
+        _print_blocks(columns, cells)
+        return
     table = Table(box=None, header_style="bold")
     for place, name in enumerate(columns):
         table.add_column(name, justify="right" if right and place else "left")
-    for row in rows:
+    for row in cells:
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else width).print(table)
+    console.print(table)
+
+
+def _print_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    names = max(map(len, columns))
+    for place, row in enumerate(rows):
+        if place:
+            click.echo()
+        for name, cell in zip(columns, row, strict=True):
+            if cell:
+                click.echo(f"{name:<{names}}  {cell}")

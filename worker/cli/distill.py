@@ -40,7 +40,7 @@ from worker.logs import Progress
 from worker.model.manifest import BUNDLED, Manifest
 from worker.oracle.money import parse_prices, price_of
 from worker.policy import Policy
-from worker.pool.supervisor import LocalPool, WorkerPlan, plan_workers
+from worker.pool.supervisor import LocalPool, WorkerPlan, check_devices, plan_workers
 from worker.reviews import Job, Money, dollars
 from worker.settings import Settings
 from worker.store.adapters import STUB
@@ -122,7 +122,8 @@ def distill(
       loracle distill reviews.csv --out my-adapter --answers 2000 --max-cost 5
     """
     settings, store = open_all()
-    plan = plan_workers(gpus, children)
+    plan = plan_workers(gpus, children, device=settings.device)
+    check_devices(plan)
     on_cpu = all(one.gpu is None for one in plan)
     options = enqueue_options(settings, values, usual_batch=lambda: CPU_BATCH if on_cpu else GPU_BATCH)
     at_hand = pinned_adapter(store, settings, values["adapter"])

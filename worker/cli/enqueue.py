@@ -23,6 +23,7 @@ from worker.cli.common import (
     wait_for_jobs,
 )
 from worker.cli.policy import choose_oracle, oracle_options
+from worker.cli.presence import say_who_is_missing
 from worker.cli.status import has_no_queue, why_it_waits, workers_online
 from worker.errors import BrokerUnreachable, Invalid, OptionInvalid
 from worker.files.options import file_options, read_options
@@ -173,14 +174,16 @@ def write_job(
     asked: Asked = ADAPTER_ALONE,
     tick: Callable[[], None] = lambda: None,
     opened: Callable[[Job], object] | None = None,
+    told: Callable[[Job], object] = lambda job: None,
 ) -> Job:
     """Makes the source's job, or takes up or returns the one that is there, with progress on stderr.
 
-    With `opened`, which hears of the job first, its reviews are scored later (`enqueue_file`). `tick` is called
-    after every chunk, and several times a second while a stream is silent.
+    `told` hears of the job before anything is read into it. With `opened`, which hears of it too, its reviews are
+    scored later (`enqueue_file`). `tick` is called after every chunk, and several times a second while a stream is
+    silent.
     """
     try:
-        return _written(source, adapter, store, publisher, asked, tick, opened)
+        return _written(source, adapter, store, publisher, asked, tick, opened, told)
     finally:
         if source.query is not None:
             # It holds a transaction open, which nobody needs while the job is scored.
@@ -195,8 +198,10 @@ def _written(
     asked: Asked,
     tick: Callable[[], None],
     opened: Callable[[Job], object] | None,
+    told: Callable[[Job], object],
 ) -> Job:
     job, new = open_job(source, adapter, store.ledger, asked=asked)
+    told(job)
     if opened is not None:
         opened(job)
     if not new and asked.max_cost is not None and asked.max_cost.dollars != job.max_cost:
@@ -212,7 +217,7 @@ def _written(
     if not new:
         note(f"{source.file.name}: job {job.id} is taken up again after {job.records_read:,} records.")
     title = f"enqueue {source.file.name}"
-    told: list[str] = []
+    said: list[str] = []
     with Progress(title, source.file.size_bytes) as shown:
 
         def after_chunk(reviews: int, rejects: int) -> None:
@@ -221,9 +226,9 @@ def _written(
             tick()
 
         def after_look() -> None:
-            if not told:
-                told.extend(source.language_notes)
-                _say(source, told)
+            if not said:
+                said.extend(source.language_notes)
+                _say(source, said)
 
         enqueue_file(
             job,
@@ -236,6 +241,9 @@ def _written(
         )
     publisher.publish()
     _say(source, source.notes)
+    written = store.queries.jobs.get(job.id)
+    rejects = f", {written.rejected:,} rejected" if written.rejected else ""
+    note(f"{source.file.name}: {written.reviews_read:,} reviews are in job {job.id}{rejects}.")
     return job
 
 
@@ -365,13 +373,31 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
                 click.echo(f"  row {review.row_no}: {review.text[:70]!r}")
         return 0
     publisher = Publisher(settings, store)
-    jobs = [write_job(source, adapter, store, publisher, asked=asked) for source in sources]
+    waiting: list[int] = []
+
+    def told(job: Job) -> None:
+        if job.state in OVER:
+            return
+        if not waiting:
+            # Before a stream is read, which may never end.
+            say_who_is_missing(settings, job.policy)
+        waiting.append(job.id)
+
+    try:
+        jobs = [write_job(source, adapter, store, publisher, asked=asked, told=told) for source in sources]
+    except KeyboardInterrupt:
+        if waiting and "-" not in files:
+            note(f"Job {waiting[-1]} keeps what was read of it: the same command goes on where it stopped.")
+        raise
     for job in jobs:
         if as_json:
             echo_json({"job_id": job.id, "name": job.name})
         else:
             click.echo(job.id)
     if not wait:
+        if waiting:
+            last = waiting[-1]
+            note(f"`loracle status {last}` shows how far job {last} is, `loracle results {last}` its labels.")
         return 0
     try:
         return wait_for_jobs(

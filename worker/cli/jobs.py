@@ -12,6 +12,7 @@ import click
 
 from worker.cli.common import (
     DOLLARS,
+    OVER,
     Publisher,
     echo_json,
     json_option,
@@ -20,6 +21,7 @@ from worker.cli.common import (
     open_all,
     print_table,
 )
+from worker.cli.presence import lanes_of, say_who_is_missing, who_is_missing
 from worker.errors import Invalid
 from worker.reviews import Money, dollars
 from worker.store.progress import DayStats
@@ -29,17 +31,20 @@ from worker.store.progress import DayStats
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The newest N.")
 @json_option
 def jobs(limit: int, as_json: bool) -> None:
-    """List the jobs, newest first.
+    """List the jobs, newest first, and on which of them nobody works.
 
     \b
     Example:
       loracle jobs --limit 10
     """
-    _, store = open_all()
+    settings, store = open_all()
     found = store.queries.jobs.newest(limit=limit)
+    active = [job for job in found if job.state not in OVER]
+    missing = who_is_missing(settings, [job.policy for job in active])
+    idle = {job.id: [missing[lane] for lane in lanes_of(job.policy) if lane in missing] for job in active}
     if as_json:
         for job in found:
-            echo_json(dataclasses.asdict(job))
+            echo_json({**dataclasses.asdict(job), "waiting_for": "; ".join(idle.get(job.id, ())) or None})
         return
     if not found:
         note("No jobs yet. `loracle enqueue FILE` makes one, `loracle run FILE` scores it at once.")
@@ -49,6 +54,10 @@ def jobs(limit: int, as_json: bool) -> None:
         counts = f"{job.reviews_read:,}", f"{job.rejected:,}"
         rows.append((str(job.id), job.state, *counts, minute(job.created_at), job.name))
     print_table(("job", "state", "reviews", "rejects", "created", "name"), rows)
+    # A job whose `loracle run` was killed stays `running`.
+    for sentence in missing.values():
+        waiting = [str(job_id) for job_id, why in idle.items() if sentence in why]
+        note(f"Nobody works on {'job' if len(waiting) == 1 else 'jobs'} {', '.join(waiting)}: {sentence}.")
 
 
 @click.command()
@@ -86,6 +95,8 @@ def retry(job: int, max_cost: Money | None, as_json: bool) -> None:
     settings, store = open_all()
     reviews = store.ledger.jobs.retry(job, max_cost=max_cost)
     Publisher(settings, store).publish()
+    if reviews:
+        say_who_is_missing(settings, store.queries.jobs.get(job).policy)
     if as_json:
         echo_json({"job_id": job, "reviews": reviews})
     elif reviews:

@@ -12,9 +12,9 @@ import click
 
 from worker.bootstrap import Store, adapter_of
 from worker.cli.certify import certificate_lines
-from worker.cli.common import DATE, OVER, format_of, iso, note, open_all, whole_job
+from worker.cli.common import DATE, OVER, format_of, iso, may_write, note, open_all, whole_job
 from worker.errors import Invalid, ReportImpossible
-from worker.files.results import RESULT_FORMATS, whole, write_results
+from worker.files.results import ENDINGS, PACKED, RESULT_FORMATS, whole, write_results
 from worker.quality.measured import kept_certificate
 from worker.reviews import Job, dollars
 from worker.store.foreign import write_table
@@ -116,14 +116,20 @@ COLUMNS = (
 ON_SCREEN = ("row_no", "id", "label", "score", "source", "scorer", "gold_label", "error", "asked", "cost")
 WITHOUT_ORACLE = ON_SCREEN[:-2]
 NONE = ": none matches"
-FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "table"}
 
 
 @click.command()
 @click.argument("job", type=int)
 @click.option("--format", "format_", type=click.Choice(RESULT_FORMATS), help="Else by -o's name.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl.")
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write to FILE: .csv, .tsv, .jsonl, .json (each also .gz, .zst), .parquet, .xlsx; - is stdout.",
+)
+@click.option("--force", is_flag=True, help="Replace FILE if it is there.")
 @click.option(
     "--excel", is_flag=True, help="With csv: a byte-order mark, so that Excel reads the letters right."
 )
@@ -140,6 +146,7 @@ def results(
     format_: str | None,
     as_json: bool,
     output: Path | None,
+    force: bool,
     excel: bool,
     to: str | None,
     table: str | None,
@@ -154,7 +161,8 @@ def results(
     adapter_unconfirmed where the oracle was to decide and didn't; `asked` why the oracle was asked at all. A file has
     the same columns whatever the job: `corrected` is 1 where a person gave the gold label, `labelled_at` is UTC. A
     kept column whose name is taken is called file_NAME. Filters can be combined. Memory stays flat, however many rows
-    there are, and no cell of a csv is a formula to a spreadsheet. The certificate of a guarantee follows on stderr,
+    there are, and no cell is a formula to a spreadsheet. What a sheet of Excel has no room for (1,048,576 rows,
+    32,767 characters in a cell) is refused, and nothing is cut. The certificate of a guarantee follows on stderr,
     and stands in the metadata of a parquet file.
 
     --to and --table write the same rows into another database, all of them or none.
@@ -163,6 +171,7 @@ def results(
     Example:
       loracle results 1 --label negative --with-text --limit 20
     """
+    output = None if output == Path("-") else output
     if to is None and (table or append):
         raise Invalid(
             "--table and --append are for a database: name it with --to, such as --to sqlite:///shop.db."
@@ -175,15 +184,17 @@ def results(
     wants_texts = "results --with-text" * with_text or "results --search" * (filters["search"] is not None)
     found = whole_job(store, job, texts_for=wants_texts or None)
     check_filters(store, found, filters, follow=follow)
-    chosen = format_ or ("jsonl" if as_json else None) or format_of(output, FORMATS) or "table"
-    if follow and chosen in ("table", "parquet"):
+    chosen = format_ or ("jsonl" if as_json else None) or format_of(output, ENDINGS, packed=PACKED) or "table"
+    if follow and chosen not in ("csv", "tsv", "jsonl"):
         if format_ or output:
-            raise Invalid(f"--follow writes row by row: use csv or jsonl, not {chosen}.")
+            raise Invalid(f"--follow writes row by row: use csv, tsv or jsonl, not {chosen}.")
         chosen = "csv"
     if excel and chosen != "csv":
         raise Invalid(
-            f"--excel is for csv, not {chosen}: name a file that ends in .csv, or add --format csv."
+            f"--excel is for csv, not {chosen}: name a file that ends in .csv or .xlsx, or add --format csv."
         )
+    if output is not None and not may_write(output, force=force):
+        return
     limit = filters["limit"]
     rows = (_follow if follow else _rows)(store, found, with_text, filters)
     on_screen = WITHOUT_ORACLE if found.oracle_id is None else ON_SCREEN

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store, adapter_of
-from worker.cli.common import echo_json, format_of, note, open_all, whole_job
+from worker.cli.common import echo_json, format_of, may_write, note, open_all, whole_job
 from worker.errors import Invalid
 from worker.files.corrections import FROM, label_config, write_tasks
 from worker.files.results import write_results
@@ -47,6 +47,7 @@ NOTHING = {
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write work to FILE.csv or .json."
 )
+@click.option("--force", is_flag=True, help="Replace FILE if it is there.")
 @click.option("--format", "format_", type=click.Choice(["csv", "label-studio"]), help="Else by -o's name.")
 @click.option(
     "--import",
@@ -66,6 +67,7 @@ def review(
     kind: TaskKind | None,
     limit: int,
     output: Path | None,
+    force: bool,
     format_: str | None,
     filled: Path | None,
     author: str | None,
@@ -107,8 +109,10 @@ def review(
     elif filled is not None:
         _import(store, found, filled, labels, author, control, as_json)
     else:
-        kind = kind or _kind_of(store, found)
-        _export(store, found, kind, limit, output, format_ or format_of(output, FORMATS), labels, as_json)
+        kind, chosen = kind or _kind_of(store, found), format_ or format_of(output, FORMATS)
+        # It may hold corrections that somebody has filled in.
+        if output is None or may_write(output, force=force):
+            _export(store, found, kind, limit, output, chosen, labels, as_json)
 
 
 def _kind_of(store: Store, job: Job) -> TaskKind:

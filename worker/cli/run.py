@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from worker.bootstrap import Store, adapter_files, load_directory
 from worker.cli.agreement import agreement_lines
 from worker.cli.certify import certificate_lines
 from worker.cli.common import (
+    OVER,
     Publisher,
     backend_option,
     echo_json,
@@ -29,14 +33,18 @@ from worker.cli.enqueue import (
     write_job,
 )
 from worker.cli.policy import choose_oracle, oracle_options
-from worker.cli.status import oracle_waiting_for, why_unscored
+from worker.cli.status import oracle_waiting_for, why_it_waits, why_unscored
 from worker.errors import Invalid
+from worker.lifeline import like_ctrl_c
 from worker.logs import log_to_stderr
 from worker.quality.measured import Summary, record_agreement, summarise
-from worker.reviews import Backend, Failure, Review, dollars
+from worker.reviews import Backend, Failure, Job, Review, dollars
 from worker.settings import Settings, read_settings, without_secrets
+from worker.store.progress import Progress as JobProgress
 
 CPU_BATCH = 64
+NAMED = 5
+"""So many unfinished jobs are named."""
 
 
 @click.command()
@@ -50,57 +58,76 @@ CPU_BATCH = 64
     show_default=True,
     help="Oracle requests at once.",
 )
-@click.option("--gpus", default="all", show_default=True, help="all, none, or numbers such as 0,1.")
+@click.option(
+    "--gpus", default="all", show_default=True, help="all (that LORACLE_DEVICE allows), none, or 0,1."
+)
 @click.option("--children", type=click.IntRange(min=1), help="Processes per GPU (else 3; 1 on a CPU).")
 @json_option
 def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: bool, **values: Any) -> int:
     """Score a review FILE on this machine with nothing configured, and sum it up.
 
     It starts a private queue and the workers that --policy needs, enqueues the file, waits, and stops them again; the
-    labels stay in the database for `loracle results`. Where a worker runs on this machine already, that one does the
-    work. Ctrl-C leaves a job that the same command, or `loracle worker`, takes up again. `loracle enqueue --help`
-    says more of files, policies and the oracle.
+    labels stay in the database for `loracle results`. Its job goes before those that earlier commands left
+    unfinished, unless --priority says otherwise. Where a worker runs on this machine already, that one does the work,
+    and when it ends this command takes over. Ctrl-C leaves a job that the same command, or `loracle worker`, takes up
+    again. `loracle enqueue --help` says more of files, policies and the oracle.
 
     \b
     Example:
       loracle run reviews.csv --text-column text --label-column label
     """
-    from worker.pool.supervisor import LocalPool, WorkerPlan, plan_workers
+    from worker.pool.supervisor import LocalPool, WorkerPlan, check_devices, plan_workers, spawn_beside_a_bar
 
     settings, store = open_all()
-    plan = plan_workers(gpus, children)
+    plan = plan_workers(gpus, children, device=settings.device)
     on_cpu = all(one.gpu is None for one in plan)
     options = enqueue_options(settings, values, usual_batch=lambda: CPU_BATCH if on_cpu else GPU_BATCH)
     adapter = pinned_adapter(store, settings, values["adapter"])
     asked = choose_oracle(store, settings, adapter, values, asks_itself=True)
-    source = open_source(file, options, adapter)
     if not asked.policy.names_adapter:
         plan = []
+    check_devices(plan)
+    source = open_source(file, options, adapter)
     if asked.policy.names_oracle:
         plan.append(WorkerPlan(None, concurrency, lane="openai"))
     job_id: int | None = None
+
+    def told(job: Job) -> None:
+        nonlocal job_id
+        job_id = job.id
+        # Others may wait for what another worker scores here, or on servers: this job takes its turn there.
+        if settings.embedded and pool.waits_for is None and job.state not in OVER:
+            _take_turns(store, job.id, goes_first=not _is_given("priority"))
+
+    def why(at: JobProgress) -> str | None:
+        if pool.waits_for is not None:
+            return why_it_waits(settings, store, at)
+        return why_unscored(settings, store, at) or oracle_waiting_for(settings, store, at)
+
+    spawn = spawn_beside_a_bar if sys.stderr.isatty() else None
     try:
-        with LocalPool(settings, plan, may_wait=True) as pool:
+        with (
+            like_ctrl_c(),
+            LocalPool(settings, plan, may_wait=True, spawn=spawn) as pool,
+            _told_of_the_stop(),
+        ):
             pool.start()
             if pool.waits_for is not None:
                 note(f"{pool.waits_for} It scores this job too.")
-            job = write_job(source, adapter, store, Publisher(settings, store), asked=asked, tick=pool.poll)
-            job_id = job.id
-            code = wait_for_jobs(
-                store,
-                [job_id],
-                tick=pool.poll,
-                why=lambda at: why_unscored(settings, store, at) or oracle_waiting_for(settings, store, at),
-            )
+            publisher = Publisher(settings, store)
+            job = write_job(source, adapter, store, publisher, asked=asked, tick=pool.poll, told=told)
+            code = wait_for_jobs(store, [job.id], tick=pool.poll, why=why)
             pool.request_stop()
-            if store.queries.jobs.state(job_id) == "done":
+            if store.queries.jobs.state(job.id) == "done":
                 # While the workers stop. Of another end their last batches are waited for.
-                _measure(store, job_id)
+                _measure(store, job.id)
     except KeyboardInterrupt:
-        if job_id is not None:
+        if job_id is None:
+            note("Interrupted before there was a job: nothing was enqueued.")
+        else:
             note(f"Interrupted. Job {job_id} keeps its labels; the same command or `loracle worker` goes on.")
         return 130
-    return finish(store, settings, job_id, code, as_json=as_json)
+    return finish(store, settings, job.id, code, as_json=as_json)
 
 
 def finish(store: Store, settings: Settings, job_id: int, code: int, *, as_json: bool) -> int:
@@ -112,6 +139,35 @@ def finish(store: Store, settings: Settings, job_id: int, code: int, *, as_json:
     else:
         _print(summary, settings)
     return code
+
+
+@contextlib.contextmanager
+def _told_of_the_stop() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        note("Stopping: the batches in flight are finished first. Once more ends them at once.")
+        raise
+
+
+def _is_given(option: str) -> bool:
+    return click.get_current_context().get_parameter_source(option) is not ParameterSource.DEFAULT
+
+
+def _take_turns(store: Store, job_id: int, *, goes_first: bool) -> None:
+    """Puts the job before those that earlier commands left unfinished, and says what becomes of these."""
+    others = [(at, name) for at, name in store.queries.jobs.unfinished() if at != job_id]
+    if not others:
+        return
+    if goes_first:
+        store.ledger.jobs.put_first(job_id)
+    shown = ", ".join(f"{at} ({name})" for at, name in others[:NAMED])
+    more = f" and {len(others) - NAMED:,} more" if len(others) > NAMED else ""
+    order = "This job goes first" if goes_first else "They are scored beside this one (--priority)"
+    note(
+        f"Unfinished from earlier: {'job' if len(others) == 1 else 'jobs'} {shown}{more}. {order}; `loracle worker` "
+        "finishes all of them, `loracle cancel JOB` gives one up."
+    )
 
 
 def _measure(store: Store, job_id: int) -> None:

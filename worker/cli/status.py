@@ -13,6 +13,7 @@ from worker.bootstrap import Store, worker_name
 from worker.cli.agreement import agreement_lines
 from worker.cli.certify import certificate_lines, where_it_stands
 from worker.cli.common import OVER, bulk_words, echo_json, json_option, left_out, open_all
+from worker.cli.presence import nobody
 from worker.errors import BrokerUnreachable, HostUnfit
 from worker.files.languages import Languages
 from worker.policy import Policy
@@ -179,23 +180,20 @@ def _waiting_for(settings: Settings, at: Progress, faults: Sequence[Fault]) -> s
             return None
         if Policy.parse(at.job.policy).guarantee is not None and has_no_queue(settings):
             # What the oracle is asked next a worker finds out.
-            return "no worker runs on this machine: start `loracle worker`"
+            return nobody(settings, "adapter")
         return (
             "the file is still being read, and what was read is scored" if at.job.state == "reading" else None
         )
     # A worker that was killed leaves its batches running until their lease ends.
     held = f" (a worker that ended still holds {running:,}, for a minute at most)" if running else ""
-    if has_no_queue(settings):
-        return f"no worker runs on this machine{held}: start `loracle worker`"
     try:
-        online = len(workers_online(settings))
+        missing = nobody(settings, "adapter", held=held)
+        online = 0 if missing else len(workers_online(settings))
     except BrokerUnreachable as error:
         return None if running else f"{error} Work goes on when it is back"
-    if not online:
-        return f"no worker answers{held}: start `loracle worker` on a host that reaches this Redis"
-    nobody = why_nobody_can(faults, online)
-    if nobody is not None:
-        return nobody
+    why = missing or why_nobody_can(faults, online)
+    if why is not None:
+        return why
     if running or at.pace:
         return None
     return "workers are busy with other jobs, or loading the adapter"
@@ -314,14 +312,12 @@ def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | 
             f"the circuit breaker is open ({breaker['reason']}); "
             f"it is tried again in {duration(breaker['retry_in_s'])}"
         )
-    if has_no_queue(settings):
-        return "no worker runs on this machine: start `loracle worker --lane openai`"
     try:
-        online = len(workers_online(settings, "openai"))
+        missing = nobody(settings, "openai")
     except BrokerUnreachable:
         return None
-    if not online:
-        return "no openai worker answers: start `loracle worker --lane openai`"
+    if missing is not None:
+        return missing
     prompts = store.queries.oracle.prompt_counts(at.job.oracle_id)
     if prompts.get("parked"):
         return (
@@ -428,13 +424,13 @@ def why_unscored(settings: Settings, store: Store, at: Progress) -> str | None:
     if not faults:
         return None
     try:
-        nobody = why_nobody_can(faults, len(workers_online(settings)))
+        why = why_nobody_can(faults, len(workers_online(settings)))
     except BrokerUnreachable:
         return None
     on_its_own = settings.embedded and Policy.parse(at.job.policy).kind != "fallback"
-    if nobody and on_its_own and all(fault.adapter_id is not None for fault in faults):
-        raise HostUnfit(f"{nobody}. Mend it and give the same command again: job {at.job.id} goes on.")
-    return nobody
+    if why and on_its_own and all(fault.adapter_id is not None for fault in faults):
+        raise HostUnfit(f"{why}. Mend it and give the same command again: job {at.job.id} goes on.")
+    return why
 
 
 def reason(fault: Fault) -> str:

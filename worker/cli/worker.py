@@ -17,7 +17,7 @@ from worker.logs import log_lines
 from worker.metrics.host import registry_of
 from worker.metrics.server import serve
 from worker.pool.app import broker_url, make_app, ping
-from worker.pool.supervisor import LocalPool, WorkerPlan, plan_workers
+from worker.pool.supervisor import LocalPool, WorkerPlan, no_device, plan_workers
 from worker.reviews import LANES
 from worker.settings import Settings, read_settings, without_secrets
 
@@ -28,7 +28,9 @@ INTERRUPTED = 130
 
 
 @click.command()
-@click.option("--gpus", default="all", show_default=True, help="all, none, or numbers such as 0,1.")
+@click.option(
+    "--gpus", default="all", show_default=True, help="all (that LORACLE_DEVICE allows), none, or 0,1."
+)
 @click.option("--children", type=click.IntRange(min=1), help="Processes per GPU (else 3; 1 on a CPU).")
 @click.option(
     "--lane",
@@ -71,8 +73,10 @@ def worker(
     settings = read_settings()
     log_lines(settings.log_level, settings.log_format)
     signals = Signals()
-    plan = plan_workers(gpus, children) if "adapter" in lanes else []
-    if gpus == "all" and plan and plan[0].gpu is None:
+    plan = plan_workers(gpus, children, device=settings.device) if "adapter" in lanes else []
+    if plan and plan[0].missing is not None:
+        log.warning("%s This worker scores nothing; jobs wait for other hosts.", no_device(plan[0].missing))
+    elif gpus == "all" and settings.device == "auto" and plan and plan[0].gpu is None:
         log.info("No GPU found: the CPU does the work.")
     if "openai" in lanes:
         if settings.openai_api_key is None:
@@ -106,7 +110,9 @@ class Signals:
     def __init__(self) -> None:
         self.received: list[int] = []
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._receive)
+            # Under nohup the end of the terminal is to stop nothing.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received.append(number)

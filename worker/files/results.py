@@ -1,9 +1,11 @@
-"""Labels out: a table on the screen, csv, jsonl or parquet, each file written whole or not at all."""
+"""Labels out: a table on the screen, or a file of one of several formats, written whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import gzip
+import io
 import itertools
 import json
 import os
@@ -11,26 +13,36 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import IO, Any, TextIO, cast
 
 from worker.errors import OptionInvalid
+from worker.files.excel import write_excel
+from worker.logs import DISK_FULL
 
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that takes the name `path` when the block ends well, and vanishes when it doesn't.
 
+    A link stays one, and a device or pipe is written to as it is.
+
     Raises:
-        OptionInvalid: nothing can be written there.
+        OptionInvalid: nothing can be written there, or the disk is full.
     """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        with _said_of(path), path.open("wb") as device:
+            yield device
+        return
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
         raise OptionInvalid(f"{path} can't be written: {error.strerror}. Choose another place.") from None
     temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with _said_of(path), os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -44,16 +56,58 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
+def _said_of(path: Path) -> Iterator[None]:
+    """Turns a full disk into an error that names the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise OptionInvalid(
+            f"{path} can't be written: {error.strerror}. Make room, or choose another place."
+        ) from error
+
+
+@contextlib.contextmanager
 def whole_text(target: TextIO | Path) -> Iterator[TextIO]:
-    """The same for text in UTF-8, its line ends as they are; an open stream is passed on as it is."""
+    """The same for text in UTF-8, its line ends as they are, and packed if the name ends in .gz or .zst; an open
+    stream is passed on as it is."""
     if not isinstance(target, Path):
         yield target
         return
-    with whole(target) as file, open(file.fileno(), "w", encoding="utf-8", newline="", closefd=False) as text:
-        yield text
+    with whole(target) as file, _packed(file, target) as packed:
+        # Nothing is kept back in it: what a full disk refuses would be tried again at its end.
+        text = io.TextIOWrapper(packed, encoding="utf-8", newline="", write_through=True)
+        try:
+            yield text
+        finally:
+            text.detach()
 
 
-RESULT_FORMATS = ("table", "csv", "jsonl", "parquet")
+@contextlib.contextmanager
+def _packed(file: IO[bytes], path: Path) -> Iterator[IO[bytes]]:
+    ending = path.suffix.lower()
+    if ending == ".gz":
+        # Without name and time: the same rows are the same bytes.
+        with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed:
+            yield cast("IO[bytes]", packed)
+    elif ending == ".zst":
+        import zstandard
+
+        with zstandard.ZstdCompressor().stream_writer(file, closefd=False) as stream:
+            yield cast("IO[bytes]", stream)
+    else:
+        yield file
+
+
+RESULT_FORMATS = ("table", "csv", "tsv", "jsonl", "json", "parquet", "xlsx")
+BINARY = ("parquet", "xlsx")
+PACKED = (".gz", ".zst")
+ENDINGS = {
+    ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet",
+    ".xlsx": "xlsx", ".txt": "table",
+}  # fmt: skip
+"""The format by the end of a name; text formats may have one of `PACKED` behind it."""
 
 ROW_GROUP_ROWS = 50_000
 _BATCH_ROWS = 5_000
@@ -94,23 +148,23 @@ def write_results(
     says in its metadata, under `loracle` as JSON, what the rows are `about`.
 
     Raises:
-        OptionInvalid: an unknown format, or parquet to a terminal.
+        OptionInvalid: an unknown format, a binary one to a terminal, more than Excel has room for, or a full disk.
     """
     if format not in RESULT_FORMATS:
         raise OptionInvalid(f"There is no format {format!r}. Choose one of {', '.join(RESULT_FORMATS)}.")
     counted = _Counted(rows)
-    if format == "parquet":
-        _to_parquet(counted, columns, target, about or {})
+    if format in BINARY:
+        with _binary(target, format) as file:
+            if format == "parquet":
+                _write_parquet(counted, columns, file, about or {})
+            else:
+                times = [name for name in columns if TYPES.get(name) == "timestamp"]
+                write_excel(counted, columns, file, times=times)
     else:
-        write: Callable[[Iterable[Row], Sequence[str], TextIO], None] = {
-            "table": _write_table,
-            "csv": _write_csv,
-            "jsonl": _write_jsonl,
-        }[format]
         with whole_text(target) as text:
             if mark:
                 text.write("\ufeff")
-            write(counted, columns, text)
+            _WRITE[format](counted, columns, text)
     return counted.count
 
 
@@ -128,8 +182,8 @@ class _Counted:
 # csv and jsonl ---------------------------------------------------------------------------------------------
 
 
-def _write_csv(rows: Iterable[Row], columns: Sequence[str], target: TextIO) -> None:
-    writer = csv.writer(_UnixLines(target), lineterminator="\r\n")
+def _write_csv(rows: Iterable[Row], columns: Sequence[str], target: TextIO, *, delimiter: str = ",") -> None:
+    writer = csv.writer(_UnixLines(target), delimiter=delimiter, lineterminator="\r\n")
     writer.writerow([_safe_cell(name) for name in columns])
     writer.writerows([_safe_cell(row.get(name)) for name in columns] for row in rows)
 
@@ -161,6 +215,16 @@ def _write_jsonl(rows: Iterable[Row], columns: Sequence[str], target: TextIO) ->
     for row in rows:
         shown = {name: row.get(name) for name in columns}
         target.write(json.dumps(shown, ensure_ascii=False, default=str) + "\n")
+
+
+def _write_json(rows: Iterable[Row], columns: Sequence[str], target: TextIO) -> None:
+    """One array, an object a line."""
+    before = "[\n"
+    for row in rows:
+        shown = {name: row.get(name) for name in columns}
+        target.write(before + json.dumps(shown, ensure_ascii=False, default=str))
+        before = ",\n"
+    target.write("[]\n" if before == "[\n" else "\n]\n")
 
 
 def _as_text(value: Any) -> str:
@@ -224,23 +288,31 @@ def _one_line(text: str) -> str:
     return text.translate(_CONTROL)
 
 
-# parquet ---------------------------------------------------------------------------------------------------
+_WRITE: dict[str, Callable[[Iterable[Row], Sequence[str], TextIO], None]] = {
+    "table": _write_table,
+    "csv": _write_csv,
+    "tsv": partial(_write_csv, delimiter="\t"),
+    "jsonl": _write_jsonl,
+    "json": _write_json,
+}
 
 
-def _to_parquet(
-    rows: Iterable[Row], columns: Sequence[str], target: TextIO | Path, about: Mapping[str, Any]
-) -> None:
+# parquet and Excel -------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _binary(target: TextIO | Path, format: str) -> Iterator[IO[bytes]]:
     if isinstance(target, Path):
         with whole(target) as file:
-            _write_parquet(rows, columns, file, about)
+            yield file
         return
     binary = getattr(target, "buffer", None)
     if target.isatty() or binary is None:
         raise OptionInvalid(
-            "Parquet is binary and can't be shown as text. Write it to a file, such as results.parquet."
+            f"{format} is binary and can't be shown as text. Write it to a file, such as -o results.{format}."
         )
-    with tempfile.TemporaryFile() as spool:  # a pipe can't tell its position, which parquet needs
-        _write_parquet(rows, columns, spool, about)
+    with tempfile.TemporaryFile() as spool:  # a pipe can't tell its position, which these formats need
+        yield spool
         spool.seek(0)
         target.flush()
         shutil.copyfileobj(spool, binary)

@@ -27,6 +27,8 @@ OLDEST_SERVER = (6, 2)
 PUBLISH_BATCH = 500
 PRESENT = "workers"
 PRESENT_FOR_S = 30
+REMEMBERED_S = 86_400
+"""For so long it is known when a worker was last seen."""
 BROKER_ERRORS = (OperationalError, RedisError, OSError)
 
 # Measured with real servers and real kills: change nothing without repeating tests/faults.
@@ -161,21 +163,40 @@ def workers_online(app: Celery, lane: Lane = "adapter", *, host: str) -> list[st
     try:
         with app.connection_or_acquire() as connection:
             client = connection.default_channel.client
-            oldest = client.time()[0] - PRESENT_FOR_S
-            # ZRANGE and ZREM: kombu's client prefixes no other command that would do.
-            found = client.zrange(_present(lane), 0, -1, withscores=True)
-            seen = {name.decode(): at for name, at in found}
+            clock = client.time()[0]
+            seen = _seen(client, lane)
+            forgotten = [name for name, at in seen.items() if at < clock - REMEMBERED_S]
+            if forgotten:
+                client.zrem(_present(lane), *forgotten)
             here = f"{host} "
-            gone = [
+            return sorted(
                 name
                 for name, at in seen.items()
-                if at < oldest or (name.startswith(here) and has_ended(name))
-            ]
-            if gone:
-                client.zrem(_present(lane), *gone)
-            return sorted(seen.keys() - gone)
+                if at >= clock - PRESENT_FOR_S and not (name.startswith(here) and has_ended(name))
+            )
     except BROKER_ERRORS as error:
         raise _unreachable(app, error) from error
+
+
+def last_seen(app: Celery, lane: Lane) -> float | None:
+    """How many seconds ago a worker of the lane last left word; None: not within a day.
+
+    Raises:
+        BrokerUnreachable: the broker is away.
+    """
+    try:
+        with app.connection_or_acquire() as connection:
+            client = connection.default_channel.client
+            seen = _seen(client, lane).values()
+            return max(0.0, client.time()[0] - max(seen)) if seen else None
+    except BROKER_ERRORS as error:
+        raise _unreachable(app, error) from error
+
+
+def _seen(client: Any, lane: Lane) -> dict[str, float]:
+    # ZRANGE, and ZREM for what it finds: kombu's client prefixes no other command that would do.
+    found = client.zrange(_present(lane), 0, -1, withscores=True)
+    return {name.decode(): at for name, at in found}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from pydantic import SecretStr
 
@@ -28,6 +30,8 @@ from worker.settings import DOTENV, SHARED_VARIABLES, Settings, secret_variables
 log = logging.getLogger(__name__)
 
 CHILDREN_PER_GPU = 3
+NO_SEMAPHORE_WARNING = "ignore::UserWarning:billiard.semaphore_tracker"
+"""A worker that is killed leaves semaphores, which its tracker removes: that is no news to people."""
 COUNT_GPUS = "import torch; print(torch.cuda.device_count())"
 
 
@@ -53,19 +57,45 @@ def find_gpus() -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlan:
-    """One Celery worker: its GPU as CUDA_VISIBLE_DEVICES names it (None: CPU), children, threads of each."""
+    """One Celery worker: its GPU as CUDA_VISIBLE_DEVICES names it (None: CPU), children, threads of each.
+
+    `missing` is the device that LORACLE_DEVICE names and this host lacks: such a worker can load no adapter, and says
+    so in `status`.
+    """
 
     gpu: str | None
     children: int
     threads: int | None = None
     lane: Lane = "adapter"
+    missing: str | None = None
 
     @property
     def device(self) -> str:
         """The device for people: "GPU 0" or "CPU"; the openai lane has none."""
         if self.lane == "openai":
             return "the openai lane"
+        if self.missing is not None:
+            return f"{self.missing} (not found)"
         return "CPU" if self.gpu is None else f"GPU {self.gpu}"
+
+
+def check_devices(plan: Sequence[WorkerPlan]) -> None:
+    """Returns if this host has every device of the plan.
+
+    Raises:
+        DeviceUnavailable: LORACLE_DEVICE names one that it lacks.
+    """
+    for one in plan:
+        if one.missing is not None:
+            raise DeviceUnavailable(no_device(one.missing))
+
+
+def no_device(name: str) -> str:
+    """That this host lacks the device which LORACLE_DEVICE names, and the way out."""
+    return (
+        f"LORACLE_DEVICE is {name}, but this host has no such GPU (`nvidia-smi -L` lists them). Set "
+        "LORACLE_DEVICE=cpu, or auto for a GPU where there is one."
+    )
 
 
 def is_on_gpu(worker: str) -> bool:
@@ -77,17 +107,27 @@ Spawn = Callable[[Sequence[str], Mapping[str, str]], subprocess.Popen[bytes]]
 
 
 def plan_workers(
-    gpus: str, children: int | None, *, present: Sequence[str] | None = None
+    gpus: str, children: int | None, *, device: str = "auto", present: Sequence[str] | None = None
 ) -> list[WorkerPlan]:
     """The workers for `--gpus` ("all", "none" or "0,1"), `children` each; `present` are the GPUs there are.
 
+    Where `gpus` is "all", `device` (LORACLE_DEVICE) chooses among them. One that it names and that isn't there gives
+    one plan, with `missing`: the caller refuses it, or waits for it.
+
     Raises:
-        DeviceUnavailable: a GPU was asked for by number that isn't there.
+        DeviceUnavailable: --gpus names a GPU that isn't there.
     """
+    if gpus == "all" and device == "cpu":
+        gpus = "none"
     if present is None:
         present = [] if gpus == "none" else find_gpus()
     if gpus in ("all", "none"):
         chosen = list(present) if gpus == "all" else []
+        if gpus == "all" and device.startswith("cuda"):
+            _, _, index = device.partition(":")
+            chosen = list(present)[int(index) :][:1] if index else chosen
+            if not chosen:
+                return [WorkerPlan(None, children or 1, missing=device)]
     else:
         chosen = [name.strip() for name in gpus.split(",")]
         missing = [name for name in chosen if name not in present]
@@ -232,10 +272,14 @@ class Supervisor:
             # With the pid: two workers of one host may have other settings, and so other faults.
             "LORACLE_WORKER_NAME": f"{worker_name(self._settings)} {plan.device} (pid {os.getpid()})",
             "LORACLE_PUBLISH_WINDOW": str(self._windows[plan.lane]),
-            "LORACLE_DEVICE": "cpu" if plan.gpu is None else "cuda",
-            "CUDA_VISIBLE_DEVICES": plan.gpu or "",
+            "LORACLE_DEVICE": plan.missing or ("cpu" if plan.gpu is None else "cuda"),
             "TOKENIZERS_PARALLELISM": "true",
+            "PYTHONWARNINGS": ",".join(
+                filter(None, (os.environ.get("PYTHONWARNINGS"), NO_SEMAPHORE_WARNING))
+            ),
         }
+        if plan.missing is None:
+            variables["CUDA_VISIBLE_DEVICES"] = plan.gpu or ""
         if self._settings.threads is None:
             # With one thread a child, the tokenizer would be what limits a GPU.
             variables.setdefault("RAYON_NUM_THREADS", str(self._encoding_threads))
@@ -275,6 +319,28 @@ def _spawn(command: Sequence[str], variables: Mapping[str, str]) -> subprocess.P
     return subprocess.Popen(
         command, env=dict(variables), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0
     )
+
+
+def spawn_beside_a_bar(command: Sequence[str], variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """As usual, but the lines of the worker go through this process, whose progress bar they would overwrite."""
+    process = subprocess.Popen(
+        command,
+        env=dict(variables),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        process_group=0,
+    )
+    assert process.stderr is not None
+    threading.Thread(target=_pass_on, args=(process.stderr,), name="worker-lines", daemon=True).start()
+    return process
+
+
+def _pass_on(lines: IO[bytes]) -> None:
+    with lines:
+        for line in lines:
+            sys.stderr.write(line.decode(errors="replace"))
+            sys.stderr.flush()
 
 
 def _cores() -> int:

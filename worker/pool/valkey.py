@@ -49,12 +49,18 @@ class EmbeddedValkey:
 
         Raises:
             DataDirectoryBusy: another worker uses the data directory; the message names its pid.
-            Invalid: the server's binary isn't installed.
+            Invalid: the server's binary isn't installed, or the data directory can't be written.
             LoracleError: the server doesn't start; the message quotes its last line.
         """
         binary = server_binary()
-        self._home.mkdir(parents=True, exist_ok=True)
-        self._lock = _take_lock(self._home / "embedded.lock")
+        try:
+            (self._home / "queue").mkdir(parents=True, exist_ok=True)
+            self._lock = _take_lock(self._home / "embedded.lock")
+        except OSError as error:
+            raise Invalid(
+                f"the queue can't be kept in {self._home}: {error.strerror}. Set LORACLE_HOME to a folder where this "
+                "user may write, or REDIS_URL to a Redis server."
+            ) from error
         try:
             if not self._launch(binary):
                 raise LoracleError(
@@ -132,7 +138,6 @@ class EmbeddedValkey:
 
     def _answers_after_start(self, binary: Path) -> bool:
         directory = self._home / "queue"
-        directory.mkdir(exist_ok=True)
         self._log_path.unlink(missing_ok=True)
         self._socket.unlink(missing_ok=True)
         flags = "--port 0 --unixsocketperm 700 --appendonly yes --appendfsync everysec"

@@ -168,7 +168,8 @@ class Summary:
 
     `rows` counts the file's records, rejects too; `without_text` of the `rejected` hold no text, `other_language`
     are in a language that is refused, and the others can't be read. `languages` is what the texts are in. Accuracy
-    and kappa are over the labelled reviews with a gold label (`gold` of them) and None where there are none.
+    and kappa are over the labelled reviews with a gold label (`gold` of them) and None where there are none;
+    `kappa_undefined` says why kappa is None where accuracy isn't.
     `oracle_agreement` is the share of reviews to which adapter and oracle give the same label, seen in
     `oracle_agreement_n`; `oracle_agreement_on` says which: "audit" and "audit+cascade" hold for the whole job,
     "escalated" only for reviews the adapter was unsure of. Intervals are 95 %. `reviews_per_s` is the job's speed:
@@ -198,6 +199,7 @@ class Summary:
     accuracy_interval: tuple[float, float] | None
     kappa: float | None
     kappa_interval: tuple[float, float] | None
+    kappa_undefined: str | None
     oracle_agreement: float | None
     oracle_agreement_interval: tuple[float, float] | None
     oracle_agreement_on: str | None
@@ -249,6 +251,7 @@ def summarise_agreement(measured: Measured | None) -> dict[str, Any]:
         "accuracy_interval": accuracy.interval,
         "kappa": kappa.value,
         "kappa_interval": kappa.interval,
+        "kappa_undefined": against_gold.kappa_undefined if against_gold else None,
         "oracle_agreement": observed.value,
         "oracle_agreement_interval": observed.interval,
         "oracle_agreement_on": against_oracle.selection if against_oracle else None,

@@ -14,6 +14,7 @@ from worker.report.charts import draw
 from worker.report.data import EXCERPT, Disagreement, ReportData
 from worker.report.drawing import templates
 from worker.report.text import PAIRS, basis, headlines, is_repeated
+from worker.report.verdict import verdict
 from worker.report.words import (
     Table,
     bare,
@@ -51,6 +52,7 @@ def render(data: ReportData) -> str:
         data=data,
         job=data.job,
         title=f"Job {data.job.id}: {plain(data.job.name)}",
+        verdict=plain(verdict(data)),
         summary=_summary(data),
         headlines=headlines(data),
         scored=_plain(text.scored(data)),
@@ -94,19 +96,21 @@ def _summary(data: ReportData) -> str:
 
 
 def _agreement(data: ReportData) -> Table | None:
-    """Every comparison of the whole job, those that are no sample too."""
+    """Every comparison of the whole job, those that are no sample too, each once."""
     rows = [
         [
             " / ".join(map(bare, one.raters)),
             basis(one),
             share_in_table(one.share),
-            coefficient_in_table(one.statistics.kappa),
+            coefficient_in_table(one.statistics.kappa)
+            + (f": {one.kappa_undefined}" if one.kappa_undefined else ""),
             "–" if one.statistics.kind == "many" else coefficient_in_table(one.statistics.ac1),
             "–" if one.statistics.kind != "pair" else coefficient_in_table(one.statistics.alpha),
             "–" if one.gold is None else coefficient(one.gold.macro_f1),
             "–" if one.gold is None or one.gold.auroc is None else coefficient(one.gold.auroc),
         ]
         for one in sorted(data.comparisons, key=_place)
+        if not is_repeated(one, data.comparisons)
     ]
     header = ["raters", "on", "equal labels", "kappa", "AC1", "alpha", "macro F1", "AUROC"]
     return (
@@ -205,6 +209,9 @@ def _identities(data: ReportData) -> list[tuple[str, str]]:
     base = manifest.get("base")
     if isinstance(base, Mapping):
         found.append(("base weights", str(base.get("weights_sha256"))))
+    template = data.oracle.details.get("template_sha256") if data.oracle is not None else None
+    if template:
+        found.append(("prompt", str(template)))
     found += [(f"scorer {plain(one.scorer.name)}", one.scorer.sha256) for one in data.given_by]
     if data.policy.has_sample:
         found.append(("audit seed", str(data.policy.audit_seed)))

@@ -63,7 +63,7 @@ def scored(data: ReportData) -> Facts:
 def adapter(data: ReportData) -> Facts:
     """The adapter, and on what it ran."""
     row, manifest = data.adapter, data.adapter.manifest
-    found = [("name", row.name), ("sha256", row.sha256)]
+    found = [("name", row.name)]
     if row.is_stub:
         found.append(
             ("what it is", "a stub without a model, for drills: its labels follow from the text's hash")
@@ -71,10 +71,7 @@ def adapter(data: ReportData) -> Facts:
     base = manifest.get("base")
     if isinstance(base, Mapping):
         revision = f" at {base['revision']}" if base.get("revision") else ""
-        found += [
-            ("base model", f"{base.get('id')}{revision}"),
-            ("base weights, sha256", str(base.get("weights_sha256"))),
-        ]
+        found.append(("base model", f"{base.get('id')}{revision}"))
     if "labels" in manifest:
         found.append(("labels", ", ".join(map(str, manifest["labels"]))))
     if "temperature" in manifest:
@@ -104,15 +101,11 @@ def oracle(data: ReportData) -> Facts:
         ("route", str(details.get("route", "?"))),
     ]
     if isinstance(template, Mapping):
-        found += [
-            ("prompt", str(template.get("name"))),
-            ("prompt, sha256", str(details.get("template_sha256"))),
-        ]
+        found.append(("prompt", str(template.get("name"))))
     found += [
         ("text window", str(details.get("window", "?"))),
         ("reviews per prompt", str(details.get("reviews_per_prompt", "?"))),
         ("personal data masked", "yes" if details.get("redacted") else "no"),
-        ("identity, sha256", data.oracle.sha256),
     ]
     for one in data.given_by:
         if one.scorer.kind == "openai":
@@ -269,6 +262,8 @@ def _headline(one: Measurement, total: int, *, beside: str = "") -> Headline:
     names = [RATERS[rater] for rater in one.raters]
     found = one.statistics
     kappa = coefficient_with_interval(found.kappa)
+    if one.kappa_undefined is not None:
+        kappa = f"{kappa}: {one.kappa_undefined}"
     if found.kind == "many":
         title = f"{listed([name.removeprefix('the ') for name in names]).capitalize()} together"
         if one.share.value is None:

@@ -150,7 +150,9 @@ def _sqlite(url: str, database: str) -> Engine:
     try:
         Path(database).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DatabaseUnreachable(f"the folder of {without_secrets(url)} can't be made: {error}.") from error
+        raise DatabaseUnreachable(
+            f"the folder of {without_secrets(url)} can't be made: {error.strerror}. {_ANOTHER_PLACE}"
+        ) from error
     engine = create_engine(
         url,
         json_serializer=to_json,
@@ -326,11 +328,34 @@ def _translate(context: ExceptionContext, engine: Engine) -> None:
         # SQLAlchemy takes Ctrl-C for a disconnect, too.
         return
     raise_if_full(original)
+    if engine.dialect.name == "sqlite":
+        _raise_if_unusable(original, engine)
     if context.connection is None or context.is_disconnect:
         raise DatabaseUnreachable(
             f"the database {address(engine)} can't be reached: {driver_said(original, engine.url)}. "
             "Check DATABASE_URL and whether the server is up."
         ) from original
+
+
+_ANOTHER_PLACE = (
+    "Set LORACLE_HOME to a folder where this user may write, or DATABASE_URL to another database."
+)
+
+
+def _raise_if_unusable(error: Exception, engine: Engine) -> None:
+    """Raises DatabaseUnreachable if the file is no database, or this user may not open or write it."""
+    file, said = engine.url.database, str(error)
+    if "file is not a database" in said:
+        raise DatabaseUnreachable(
+            f"the file {file} is not a database, and was left as it is. Move it away, or name another file in "
+            "DATABASE_URL."
+        ) from error
+    if "unable to open database file" in said:
+        raise DatabaseUnreachable(
+            f"the database file {file} can't be opened or made. {_ANOTHER_PLACE}"
+        ) from error
+    if "readonly database" in said:
+        raise DatabaseUnreachable(f"the database file {file} can't be written. {_ANOTHER_PLACE}") from error
 
 
 def raise_if_full(error: BaseException) -> None:

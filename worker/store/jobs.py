@@ -23,6 +23,7 @@ from worker.store.job_rows import job_unknown, nothing_open, read_job
 from worker.store.requests import fail_stopped, insert_requests, reopen
 from worker.store.tables import (
     ACTIVE_JOBS,
+    OPEN_BATCHES,
     Batch,
     Job,
     Reject,
@@ -30,6 +31,7 @@ from worker.store.tables import (
     Review,
 )
 
+HIGHEST_PRIORITY = 100
 ANALYZED_FROM = 10_000
 """Records of a job from which on its size changes how the tables are best read."""
 
@@ -81,6 +83,30 @@ class Jobs:
             .values(max_cost_nanos=max_cost.nanos)
         )
         return changed.rowcount == 1
+
+    @writes
+    def put_first(self, connection: Connection, job_id: int) -> None:
+        """Gives a job that isn't over a higher priority than every other one, as far as there is one.
+
+        Prompts that are packed already keep their place.
+        """
+        highest = connection.scalar(
+            select(func.max(Job.priority)).where(Job.id != job_id, Job.state.in_(ACTIVE_JOBS))
+        )
+        if highest is None:
+            return
+        raised = connection.scalar(
+            update(Job)
+            .where(Job.id == job_id, Job.state.in_(ACTIVE_JOBS), Job.priority <= highest)
+            .values(priority=min(highest + 1, HIGHEST_PRIORITY))
+            .returning(Job.priority)
+        )
+        if raised is not None:
+            connection.execute(
+                update(Batch)
+                .where(Batch.job_id == job_id, Batch.lane == "adapter", Batch.state.in_(OPEN_BATCHES))
+                .values(rank=-raised)
+            )
 
     @writes
     def append(

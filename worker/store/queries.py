@@ -176,6 +176,12 @@ class JobQueries:
         return [to_job(row) for row in connection.execute(select_jobs().order_by(Job.id.desc()).limit(limit))]
 
     @reads
+    def unfinished(self, connection: Connection) -> list[tuple[int, str]]:
+        """Number and name of the jobs that aren't over, in order."""
+        rows = connection.execute(select(Job.id, Job.name).where(Job.state.in_(ACTIVE_JOBS)).order_by(Job.id))
+        return [(job_id, name) for job_id, name in rows]
+
+    @reads
     def state(self, connection: Connection, job_id: int) -> JobState:
         """The job's state by one read of its primary key: cheap enough to poll. Raises JobUnknown."""
         state = connection.scalar(select(Job.state).where(Job.id == job_id))

@@ -14,7 +14,7 @@ import pytest
 
 from tests.unit.agreement_tables import cascade_of, counted, many_of, pair_of
 from worker.agreement.columns import NONE, Raters, uniform_audit
-from worker.agreement.intervals import Estimate
+from worker.agreement.intervals import UNDEFINED, Estimate
 from worker.agreement.measure import Measurement, measure
 from worker.policy import REASONS, Policy
 from worker.quality.thresholds import thresholds
@@ -318,7 +318,19 @@ def test_one_class_and_one_review_have_figures_or_none() -> None:
     one = whole(measure(one_class, Policy(), JOB))["gold,final", "all"]
     assert one.statistics.observed.value == 1.0
     assert one.statistics.kappa.value is None
+    assert one.kappa_undefined == "gold has one label"
     assert one.statistics.gold.auroc is None
+    # Nearly all are right, and kappa was 0.0000 (-0.68 to 0.41).
+    most = raters(gold=["pos"] * 23, adapter=["pos"] * 22 + ["neg"])
+    one = whole(measure(most, Policy(), JOB))["gold,final", "all"]
+    assert (one.statistics.kappa, one.kappa_undefined) == (UNDEFINED, "gold has one label")
+    kept = one.model_dump(mode="json")
+    assert kept["statistics"]["kappa"]["value"] is None
+    assert Measurement.model_validate(kept) == one
+    other = raters(gold=["pos", "neg"], adapter=["pos", "pos"])
+    assert whole(measure(other, Policy(), JOB))["gold,final", "all"].kappa_undefined == (
+        "the final labels are all the same"
+    )
     single = raters(gold=["pos"], adapter=["neg"])
     one = whole(measure(single, Policy(), JOB))["gold,final", "all"]
     assert (one.n, one.statistics.observed.value) == (1, 0.0)

@@ -4,14 +4,22 @@ import csv
 import io
 import json
 import re
+import subprocess
+import sys
+import zipfile
+from datetime import datetime
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from python_calamine import CalamineWorkbook
 
-from worker.errors import OptionInvalid
-from worker.files import ReadOptions, open_reviews, results, write_results
+from worker.cli.common import format_of, may_write
+from worker.errors import Invalid, OptionInvalid
+from worker.files import ReadOptions, excel, open_reviews, results, write_results
+from worker.files.results import ENDINGS, PACKED
 
 COLUMNS = ("row_no", "id", "label", "score", "error", "text", "stars")
 ROWS = [
@@ -121,7 +129,7 @@ def test_parquet_has_the_same_schema_whatever_the_values(tmp_path, monkeypatch):
 
 
 def test_parquet_goes_to_a_pipe_but_not_to_a_terminal():
-    with pytest.raises(OptionInvalid, match="Parquet is binary"):
+    with pytest.raises(OptionInvalid, match="parquet is binary"):
         write_results(ROWS, COLUMNS, format="parquet", target=Terminal())
     binary = io.BytesIO()
     pipe = io.TextIOWrapper(binary)
@@ -129,7 +137,7 @@ def test_parquet_goes_to_a_pipe_but_not_to_a_terminal():
     assert pq.read_table(io.BytesIO(binary.getvalue())).num_rows == 2
 
 
-@pytest.mark.parametrize("format", ["csv", "jsonl", "parquet", "table"])
+@pytest.mark.parametrize("format", ["csv", "json", "parquet", "table", "xlsx"])
 def test_file_is_whole_or_not_there(tmp_path, format):
     def failing():
         yield ROWS[0]
@@ -147,7 +155,112 @@ def test_file_is_whole_or_not_there(tmp_path, format):
 
 
 def test_unknown_format_and_unwritable_place_are_refused(tmp_path):
-    with pytest.raises(OptionInvalid, match="table, csv, jsonl, parquet"):
+    with pytest.raises(OptionInvalid, match="table, csv, tsv, jsonl, json, parquet, xlsx"):
         write_results(ROWS, COLUMNS, format="xml", target=io.StringIO())
     with pytest.raises(OptionInvalid, match="can't be written"):
         write_results(ROWS, COLUMNS, format="csv", target=tmp_path / "no" / "r.csv")
+
+
+@pytest.mark.parametrize("name", ["r.tsv", "r.csv.gz", "r.jsonl.gz", "r.jsonl.zst", "r.json", "r.xlsx"])
+def test_what_is_written_under_a_name_is_read_under_it(tmp_path, name):
+    # These names were refused.
+    path = tmp_path / name
+    format = format_of(path, ENDINGS, packed=PACKED)
+    write_results(iter(ROWS), COLUMNS, format=format, target=path)
+    first, second = open_reviews(path, ReadOptions(keep_columns=("row_no", "error"))).read()
+    assert (first.text, str(first.attributes["row_no"])) == (ROWS[0]["text"], "1")
+    assert second.attributes["error"] == "too odd"
+    again = tmp_path / f"again-{name}"
+    write_results(iter(ROWS), COLUMNS, format=format, target=again)
+    assert name.endswith("xlsx") or again.read_bytes() == path.read_bytes()
+
+
+def test_a_name_that_promises_no_format_is_refused():
+    for name in ("r", "r.gz", "r.xlsx.gz", "r.pdf"):
+        with pytest.raises(Invalid, match="doesn't say its format"):
+            format_of(Path(name), ENDINGS, packed=PACKED)
+    assert format_of(Path("R.CSV.GZ"), ENDINGS, packed=PACKED) == "csv"
+
+
+def test_an_array_without_rows_is_one():
+    assert json.loads(written([], format="json")) == []
+    assert json.loads(written(ROWS, format="json"))[1]["error"] == "too odd"
+
+
+def test_no_cell_of_a_workbook_is_a_formula_a_link_or_another_number(tmp_path):
+    path = tmp_path / "r.xlsx"
+    texts = ["=1+cmd|' /C calc'!A0", "http://x.example", "007", "+1", "@x", "_x0041_", "\x01\x1f", "é🙂"]
+    rows = [{"id": text, "score": 0.25, "labelled_at": "2026-11-27T19:30:00.250Z"} for text in texts]
+    write_results(rows, ("id", "score", "labelled_at"), format="xlsx", target=path)
+    sheet = CalamineWorkbook.from_path(path).get_sheet_by_index(0).to_python()
+    assert [row[0] for row in sheet] == ["id", *texts]
+    assert sheet[1][1:] == [0.25, datetime(2026, 11, 27, 19, 30, 0, 250_000)]
+    with zipfile.ZipFile(path) as parts:
+        xml = parts.read("xl/worksheets/sheet1.xml")
+    assert b"<f>" not in xml
+    assert b"hyperlink" not in xml
+
+
+def test_what_excel_has_no_room_for_is_refused_and_nothing_is_cut(tmp_path, monkeypatch):
+    path = tmp_path / "r.xlsx"
+    write_results([{"text": "🙂" * 16_383}], ("text",), format="xlsx", target=path)
+    [_, [kept]] = CalamineWorkbook.from_path(path).get_sheet_by_index(0).to_python()
+    assert len(kept) == 16_383
+    with pytest.raises(OptionInvalid, match=r"column 'text' of row 1 has 32,768 characters"):
+        write_results([{"text": "🙂" * 16_384}], ("text",), format="xlsx", target=path)
+    monkeypatch.setattr(excel, "MOST_ROWS", 3)
+    write_results([{"text": "a"}] * 2, ("text",), format="xlsx", target=path)
+    with pytest.raises(OptionInvalid, match=r"more than 2 rows"):
+        write_results([{"text": "a"}] * 3, ("text",), format="xlsx", target=path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet", "xlsx", "json"])
+def test_a_full_disk_is_one_error_that_names_the_file(format):
+    # It gave a traceback. A device is written to as it is: a file in its place would replace it.
+    with pytest.raises(
+        OptionInvalid, match=r"/dev/full can't be written: No space left on device. Make room"
+    ):
+        write_results(ROWS * 5_000, COLUMNS, format=format, target=Path("/dev/full"))
+    assert not Path("/dev/full").is_file()
+
+
+def test_a_link_stays_one(tmp_path):
+    (tmp_path / "real.csv").touch()
+    (tmp_path / "link.csv").symlink_to("real.csv")
+    write_results(ROWS, COLUMNS, format="csv", target=tmp_path / "link.csv")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "real.csv").stat().st_size > 50
+
+
+def test_a_full_disk_behind_stdout_is_an_error_without_a_traceback():
+    code = (
+        "import click, sys; from worker.logs import run_command\n"
+        "run_command(click.Command('x', callback=lambda: click.echo('label')), 'x', [])"
+    )
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (
+        done.stderr
+        == "Error: the output can't be written: No space left on device. Make room, or choose another place.\n"
+    )
+    assert done.returncode == 2
+
+
+def test_a_file_that_is_there_is_replaced_only_when_somebody_says_so(tmp_path, monkeypatch):
+    # Labels, and a table of corrections that somebody had filled in, were overwritten without a word.
+    path = tmp_path / "work.csv"
+    assert may_write(path, force=False)
+    path.write_text("filled in")
+    assert may_write(path, force=True)
+    with pytest.raises(
+        Invalid, match=r"work\.csv is there already. Name another file, or replace it with --force"
+    ):
+        may_write(path, force=False)
+    for stream in (sys.stdin, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    for answer in (True, False):
+        monkeypatch.setattr("click.confirm", lambda *_, answer=answer, **__: answer)
+        assert may_write(path, force=False) is answer
+    with pytest.raises(Invalid, match="there is no directory"):
+        may_write(tmp_path / "no" / "work.csv", force=True)

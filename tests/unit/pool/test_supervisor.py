@@ -12,7 +12,14 @@ from pydantic import SecretStr
 
 from worker.errors import DeviceUnavailable, LoracleError
 from worker.pool import supervisor
-from worker.pool.supervisor import Supervisor, WorkerPlan, environment, is_on_gpu, plan_workers
+from worker.pool.supervisor import (
+    Supervisor,
+    WorkerPlan,
+    check_devices,
+    environment,
+    is_on_gpu,
+    plan_workers,
+)
 from worker.settings import Settings
 
 
@@ -147,6 +154,24 @@ def test_a_gpu_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(DeviceUnavailable, match=r"no GPU 3 \(found: 0, 1\)"):
         plan_workers("0,3", None, present=["0", "1"])
     assert [one.gpu for one in plan_workers("1", 2, present=["0", "1"])] == ["1"]
+
+
+def test_a_device_that_was_asked_for_by_name_is_used_or_missed(tmp_path: Path) -> None:
+    # The workers were told "cpu" whatever LORACLE_DEVICE said, and scored without a word.
+    assert [one.gpu for one in plan_workers("all", None, device="cpu", present=["0", "1"])] == [None]
+    assert [one.gpu for one in plan_workers("all", None, device="cuda", present=["0", "1"])] == ["0", "1"]
+    assert [one.gpu for one in plan_workers("all", None, device="cuda:1", present=["4", "7"])] == ["7"]
+    for device, present in (("cuda", []), ("cuda:2", ["0", "1"])):
+        plan = plan_workers("all", None, device=device, present=present)
+        with pytest.raises(DeviceUnavailable, match=f"LORACLE_DEVICE is {device}, but this host has no such"):
+            check_devices(plan)
+        # `loracle worker` starts all the same: its children say why the host isn't fit.
+        stage = Stage(tmp_path, plan)
+        stage.supervisor.start()
+        assert stage.processes[0].variables["LORACLE_DEVICE"] == device
+        assert not is_on_gpu(stage.processes[0].variables["LORACLE_WORKER_NAME"])
+    # The command line outranks the variable.
+    check_devices(plan_workers("none", None, device="cuda", present=[]))
 
 
 def test_gpus_are_those_that_cuda_visible_devices_leaves(monkeypatch: pytest.MonkeyPatch) -> None:

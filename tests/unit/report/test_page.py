@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -255,6 +256,63 @@ def test_a_job_without_gold_says_that_accuracy_is_not_known(sqlite: Engine) -> N
     assert "Calibration isn't shown" in text
 
 
+def said_first(data: ReportData) -> str:
+    """The verdict, which stands before everything else."""
+    [found] = re.findall(r'</h1>\s*<p class="verdict">(.*?)</p>', render(data), re.DOTALL)
+    return unescape(found).replace("\u00a0", " ")
+
+
+def alternating(rows: list[Row]) -> list[Row]:
+    gold = ("negative", "positive")
+    return [
+        dataclasses.replace(row, gold=gold[at % 2], adapter=gold[at // 2 % 2]) for at, row in enumerate(rows)
+    ]
+
+
+def right(rows: list[Row]) -> list[Row]:
+    return [dataclasses.replace(row, adapter=row.gold) for row in rows]
+
+
+def one_sided(rows: list[Row]) -> list[Row]:
+    return [dataclasses.replace(row, adapter="positive", gold="positive") for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"policy": "adapter", "change": right},
+            "Good for shares, trends and sorting: 100.0 % (95 %: 99.0–100.0) of the labels are right, by 400 gold "
+            "labels.",
+        ),
+        ({"policy": "adapter", "change": alternating}, "Don't trust these labels: 50.0 % "),
+        ({"policy": "adapter", "change": one_sided}, "These labels are checked on one side only: 100.0 % "),
+        ({"policy": "adapter --audit 0.5 --audit-seed 1", "with_gold": False}, "9"),
+        ({"policy": "adapter", "with_gold": False}, "Nobody knows how far these labels can be trusted: "),
+        (
+            {"policy": "cascade --below 0.8", "with_gold": False},
+            "Nobody knows how far these labels can be trusted: the file has no gold labels, and the oracle saw only",
+        ),
+        ({"policy": "oracle", "with_gold": False}, "These labels are the oracle's own"),
+    ],
+)
+def test_the_first_sentence_says_whether_the_labels_can_be_trusted_and_for_what(
+    sqlite: Engine, options: dict[str, object], said: str
+) -> None:
+    found = said_first(report_of(sqlite, **options))  # type: ignore[arg-type]
+    assert found.startswith(said)
+    if said == "9":
+        assert "of these labels are what the oracle says too (it checked " in found
+        assert "trust them as far as you trust the oracle" in found
+
+
+def test_the_first_plot_comes_before_the_figures_and_a_comparison_stands_once(sqlite: Engine) -> None:
+    html = render(report_of(sqlite, policy="adapter"))
+    assert html.index("<figure") < html.index('class="headlines"') < html.index('id="scored"')
+    assert "gold / adapter" in html
+    assert "gold / final label" not in html
+
+
 def test_a_job_without_an_oracle_says_how_to_get_one(sqlite: Engine) -> None:
     data = report_of(sqlite, policy="adapter")
     page = shown(data)
@@ -328,7 +386,9 @@ def test_a_job_without_any_label(sqlite: Engine) -> None:
 
 
 def test_an_empty_job(sqlite: Engine) -> None:
-    assert "0 of 0 reviews" in shown(report_of(sqlite, 0, policy="adapter", agreed=False)).text
+    text = shown(report_of(sqlite, 0, policy="adapter", agreed=False)).text
+    assert "0 of 0 reviews" in text
+    assert "There is nothing to trust yet: no review has a label." in text
 
 
 def test_many_labels_fit(sqlite: Engine) -> None:
@@ -340,7 +400,7 @@ def test_many_labels_fit(sqlite: Engine) -> None:
     assert "other labels" in page.text
     assert "The rarest labels are counted together as other labels, where both needn't agree." in page.text
     one = next(one for one in data.comparisons if one.raters == ("gold", "adapter"))
-    (matrix,) = re.findall(r'<figure id="confusion-gold-adapter">.*?</figure>', html, re.DOTALL)
+    (matrix,) = re.findall(r'<figure id="confusion-gold-adapter".*?</figure>', html, re.DOTALL)
     cells = [int(cell.replace(",", "")) for cell in re.findall(r"<td>([\d,]+)</td>", matrix)]
     assert len(cells) == 81
     assert sum(cells) == sum(map(sum, one.statistics.table)) == 1200

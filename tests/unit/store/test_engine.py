@@ -177,12 +177,31 @@ def test_a_file_that_cant_be_a_database_is_unreachable(tmp_path: Path) -> None:
     (tmp_path / "x.db").write_bytes(b"this is no database" * 100)
     engine = make_engine(f"sqlite:///{tmp_path}/x.db")
     with (
-        pytest.raises(DatabaseUnreachable, match=r"x\.db can't be reached: file is not a database"),
+        pytest.raises(
+            DatabaseUnreachable, match=r"the file .*x\.db is not a database, and was left as it is"
+        ),
         read(engine) as c,
     ):
         c.execute(text("SELECT 1"))
     with pytest.raises(DatabaseUnreachable, match="the folder of"):
         make_engine(f"sqlite:///{tmp_path}/x.db/below/y.db")
+    engine.dispose()
+
+
+def test_who_may_not_write_is_told_of_the_folder_and_not_of_a_server(tmp_path: Path) -> None:
+    # "Check DATABASE_URL and whether the server is up" was said of a read-only data directory.
+    engine = make_engine(f"sqlite:///{tmp_path}/x.db")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE t (a)"))
+        connection.execute(text("PRAGMA query_only = 1"))
+    for statement in ("INSERT INTO t VALUES (1)", "CREATE TABLE u (a)"):
+        with pytest.raises(DatabaseUnreachable, match=r"x\.db can't be written. Set LORACLE_HOME"):
+            write(engine, lambda connection, said=statement: connection.execute(text(said)))  # type: ignore[misc]
+    engine.dispose()
+    (tmp_path / "folder").mkdir()
+    engine = make_engine(f"sqlite:///{tmp_path}/folder")
+    with pytest.raises(DatabaseUnreachable, match="can't be opened or made"), read(engine):
+        pass
     engine.dispose()
 
 

@@ -1,0 +1,92 @@
+"""Who is there to work, lane by lane, and what a command says where nobody is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from worker.bootstrap import Store, open_store
+from worker.cli.jobs import jobs, retry
+from worker.cli.presence import nobody, who_is_missing
+from worker.cli.run import _take_turns
+from worker.pool import app as celery_app
+from worker.pool import valkey
+from worker.reviews import JobSpec, Review
+from worker.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("LORACLE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return Settings(home=tmp_path, _env_file=None)  # type: ignore[call-arg]
+
+
+def job(store: Store, name: str) -> int:
+    """A job of two batches."""
+    ledger = store.ledger
+    rows = [Review(row_no, f"text {row_no}") for row_no in range(1, 5)]
+    spec = JobSpec(name, name, name, adapter_id=ledger.adapters.register_stub(), batch_size=2)
+    opened, _ = ledger.jobs.open(spec)
+    ledger.jobs.append(opened.id, rows, batches=[rows[:2], rows[2:]])
+    ledger.jobs.seal(opened.id)
+    return opened.id
+
+
+def test_a_worker_of_one_lane_is_none_of_the_other(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers = settings.model_copy(update={"redis_url": "redis://queue/0"})
+    monkeypatch.setattr(
+        celery_app, "workers_online", lambda app, lane, host: ["a"] if lane == "openai" else []
+    )
+    monkeypatch.setattr(celery_app, "last_seen", lambda app, lane: 95.0)
+    monkeypatch.setattr(celery_app, "make_app", lambda settings: None)
+    assert nobody(servers, "openai") is None
+    said = (
+        "no worker of the adapter lane has been seen for 2 min: start `loracle worker` on a host that reaches "
+        "this Redis"
+    )
+    assert nobody(servers, "adapter") == said
+    assert who_is_missing(servers, ["adapter", "oracle"]) == {"adapter": said}
+    # The private queue serves one worker: a second one is no way out.
+    monkeypatch.setattr(valkey, "running_pid", lambda home: 77)
+    monkeypatch.setattr(celery_app, "last_seen", lambda app, lane: None)
+    assert "has been seen yet. The one with pid 77" in str(nobody(settings, "adapter"))
+    assert "start `loracle worker --lane adapter --lane openai`" in str(nobody(settings, "adapter"))
+
+
+def test_a_job_whose_run_was_killed_is_said_to_wait_for_a_worker(settings: Settings) -> None:
+    # It stayed `running` in the list, and `retry` said "No worker runs" before "Nothing failed".
+    store = open_store(settings)
+    job(store, "left.csv")
+    listed = CliRunner().invoke(jobs, [], standalone_mode=False)
+    assert "Nobody works on job 1: no worker runs on this machine: start `loracle worker`." in listed.stderr
+    assert '"waiting_for": "no worker runs' in CliRunner().invoke(jobs, ["--json"]).stdout
+    again = CliRunner().invoke(retry, ["1"], standalone_mode=False)
+    assert again.stdout == "Nothing failed in job 1: there is nothing to score again.\n"
+    assert again.stderr == ""
+
+
+def test_a_new_run_goes_before_what_earlier_ones_left(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # 1,200 reviews of interrupted runs were scored first, without a word.
+    store = open_store(settings)
+    for name in ("a.csv", "b.csv", "c.csv"):
+        job(store, name)
+    _take_turns(store, 3, goes_first=True)
+    assert (
+        "Unfinished from earlier: jobs 1 (a.csv), 2 (b.csv). This job goes first;" in capsys.readouterr().err
+    )
+    numbers = store.ledger.publishing.choose("adapter", window=6)
+    taken = [claimed.job_id for one in numbers if (claimed := store.ledger.batches.claim(one)) is not None]
+    assert taken == [3, 3, 1, 2, 1, 2]
+    # The one that is taken up again later goes before that one, and what is first stays first.
+    _take_turns(store, 1, goes_first=True)
+    assert [store.queries.jobs.get(at).priority for at in (1, 2, 3)] == [2, 0, 1]
+    _take_turns(store, 2, goes_first=False)
+    assert store.queries.jobs.get(2).priority == 0
+    assert "They are scored beside this one (--priority)" in capsys.readouterr().err

@@ -1,0 +1,74 @@
+"""Whether an adapter may take the place of the active one, by what was measured of both."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from worker.agreement.intervals import Estimate, share_of
+from worker.bootstrap import Store
+from worker.cli.common import note
+from worker.model.manifest import BUNDLED, Manifest
+
+WORSE_BY = 0.05
+"""Of accuracies on different data: a difference that chance and data don't explain."""
+
+
+def why_worse(new: Mapping[str, Any], old: Mapping[str, Any]) -> str | None:
+    """How much worse the metrics of a manifest are than those of another one; None if they aren't clearly.
+
+    On data that both were measured on: their 95 % intervals don't touch. Else by more than `WORSE_BY`.
+    """
+    for name in new.keys() & old.keys():
+        first, second = _accuracy(new[name]), _accuracy(old[name])
+        if first is not None and second is not None:
+            said = f"{new[name]['accuracy']:.2%} against {old[name]['accuracy']:.2%} on {name}"
+            return said if (first.high or 1) < (second.low or 0) else None
+    (first_value, first_on), (second_value, second_on) = recorded_accuracy(new), recorded_accuracy(old)
+    if first_value is None or second_value is None or second_value - first_value <= WORSE_BY:
+        return None
+    return f"{first_value:.2%} on {first_on} against {second_value:.2%} on {second_on}"
+
+
+def _accuracy(found: Any) -> Estimate | None:
+    if not isinstance(found, Mapping) or not found.get("n") or "accuracy" not in found:
+        return None
+    return share_of(round(found["accuracy"] * found["n"]), found["n"])
+
+
+def may_activate(store: Store, new: Mapping[str, Any]) -> bool:
+    """Whether an adapter with these metrics may take the place of the active one: of a clearly worse one a person at
+    the terminal is asked, elsewhere it is said."""
+    activation = store.queries.adapters.activation()
+    metrics = Manifest.read(BUNDLED).metrics
+    if activation is not None and activation.adapter_id is not None:
+        metrics = store.queries.adapters.get(activation.adapter_id).manifest.get("metrics", {})
+    worse = why_worse(new, metrics)
+    if worse is None:
+        return True
+    said = f"It is measured worse than the adapter that new jobs use now: {worse}."
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        return click.confirm(f"{said} Use it all the same?", err=True)
+    note(f"Warning: {said} `loracle adapters activate` takes the other one back.")
+    return True
+
+
+def recorded_accuracy(metrics: Mapping[str, Any]) -> tuple[float | None, str | None]:
+    """The accuracy in a manifest's metrics and what it was measured on.
+
+    Of several tests the one with most reviews counts; validation, which chose the weights, only where there is none.
+    """
+    tests = [
+        (found.get("n", 0), name, found["accuracy"])
+        for name, found in metrics.items()
+        if isinstance(found, Mapping) and "accuracy" in found
+    ]
+    if tests:
+        _, name, accuracy = max(tests)
+        return float(accuracy), name
+    if "validation_accuracy" in metrics:
+        return float(metrics["validation_accuracy"]), "validation"
+    return None, None

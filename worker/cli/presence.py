@@ -1,0 +1,68 @@
+"""Who is there to work: the workers of each lane, and what to say where one has none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from worker.cli.common import note
+from worker.errors import BrokerUnreachable
+from worker.policy import Policy
+from worker.reviews import Lane, duration
+from worker.settings import Settings
+
+STARTS: dict[Lane, str] = {"adapter": "loracle worker", "openai": "loracle worker --lane openai"}
+"""The command that starts a worker of a lane."""
+
+
+def nobody(settings: Settings, lane: Lane, *, held: str = "") -> str | None:
+    """That no worker of the lane is there, since when, and the command that starts one; None if there is one.
+
+    `held` says what of the job a worker that ended still has.
+
+    Raises:
+        BrokerUnreachable: the broker is away.
+    """
+    from worker.cli import status
+    from worker.pool import app
+    from worker.pool.valkey import running_pid
+
+    if status.has_no_queue(settings):
+        return f"no worker runs on this machine{held}: start `{STARTS[lane]}`"
+    if status.workers_online(settings, lane):
+        return None
+    seen = app.last_seen(app.make_app(settings), lane)
+    since = "yet" if seen is None else f"for {duration(seen)}"
+    none = f"no worker of the {lane} lane has been seen {since}{held}"
+    if settings.embedded:
+        return (
+            f"{none}. The one with pid {running_pid(settings.home)} may still be starting; if it serves another "
+            "lane, stop it and start `loracle worker --lane adapter --lane openai`"
+        )
+    return f"{none}: start `{STARTS[lane]}` on a host that reaches this Redis"
+
+
+def lanes_of(policy: str) -> list[Lane]:
+    """The lanes whose workers a job of this policy needs, the one that comes first at the front."""
+    parsed = Policy.parse(policy)
+    lanes: list[Lane] = ["adapter"] if parsed.names_adapter else []
+    return [*lanes, "openai"] if parsed.names_oracle else lanes
+
+
+def who_is_missing(settings: Settings, policies: Iterable[str]) -> dict[Lane, str]:
+    """The lanes that jobs of these policies need and that have no worker, with the sentence of `nobody`. Of a broker
+    that is away nothing is known."""
+    missing: dict[Lane, str] = {}
+    try:
+        for lane in dict.fromkeys(lane for policy in policies for lane in lanes_of(policy)):
+            said = nobody(settings, lane)
+            if said is not None:
+                missing[lane] = said
+    except BrokerUnreachable:
+        return {}
+    return missing
+
+
+def say_who_is_missing(settings: Settings, policy: str) -> None:
+    """Says on stderr which workers a job of this policy waits for."""
+    for sentence in who_is_missing(settings, [policy]).values():
+        note(f"The job waits: {sentence}.")
