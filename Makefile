@@ -75,5 +75,5 @@ else
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 endif
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Loracle needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --editable '.[embedded,train,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --editable '.[embedded,train,web,dev]'
 	touch $@

@@ -110,6 +110,12 @@ class Settings(Home):
     bulk_after_s: Seconds = Field(300.0, ge=0)
     bulk_poll_s: Seconds = Field(60.0, gt=0)
 
+    web_token: SecretStr | None = None
+    web_folders: str | None = None
+    web_hosts: str | None = None
+    web_upload_mb: Count = Field(1024, ge=1)
+    web_upload_rows: Count = Field(5_000_000, ge=1)
+
     max_text_chars: Count = Field(200_000, ge=1)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
