@@ -1,8 +1,7 @@
-"""What several commands share: settings and store, publishing, messages, progress, waiting, dates."""
+"""What several commands share: settings and store, messages, progress, waiting, dates."""
 
 from __future__ import annotations
 
-import datetime
 import json
 import logging
 import sys
@@ -14,13 +13,13 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store, open_store
-from worker.errors import BrokerUnreachable, Invalid, JobStateInvalid
-from worker.jobs.scoring import Publish, publish_waiting
+from worker.desk.enqueue import Publisher
+from worker.desk.status import bulk_words
+from worker.errors import Invalid
 from worker.logs import Progress, hush
-from worker.reviews import BACKENDS, Job, Money, duration
+from worker.reviews import BACKENDS, OVER, Money, duration
 from worker.settings import Settings, read_settings
 from worker.store.progress import Progress as JobProgress
-from worker.store.progress import WaitingBulk
 
 DATE = click.DateTime(
     [
@@ -37,21 +36,12 @@ DATE = click.DateTime(
 """A date, or date and time (ISO 8601), such as `labelled_at` of an export; local where it names no zone."""
 
 
-def iso(seconds: float | None) -> str | None:
-    """Seconds since 1970 as ISO 8601 in UTC, to the millisecond."""
-    if seconds is None:
-        return None
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def left_out(without_text: int, other_language: int) -> str:
     """Of rejects: those that aren't unreadable."""
     languages = f", {other_language:,} in other languages" if other_language else ""
     return f"{without_text:,} without text{languages}"
 
 
-OVER = ("done", "stopped", "cancelled", "deleting")
 POLL_S = 0.2
 COUNT_S = 1.0
 WHY_S = 5.0
@@ -106,14 +96,6 @@ def progress_words(at: JobProgress, *, moving: bool) -> str:
     return ", ".join(words) or "no label yet"
 
 
-def bulk_words(bulk: WaitingBulk) -> str:
-    """ "Bulk 7: submitted 12 min ago, in_progress, 120 of 260 lines answered"."""
-    words = ["not submitted yet"]
-    if bulk.submitted_s is not None:
-        words = [f"submitted {duration(bulk.submitted_s)} ago"]
-    return f"Bulk {bulk.batch_id}: {', '.join([*words, *([bulk.said] if bulk.said else [])])}"
-
-
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for programs.")
 backend_option = click.option(
     "--backend", type=click.Choice(BACKENDS), help="What computes the model (else LORACLE_BACKEND)."
@@ -148,6 +130,11 @@ def echo_json(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, default=str))
 
 
+def publisher(settings: Settings, store: Store) -> Publisher:
+    """Publishes for a command, and says on stderr why nobody hears it."""
+    return Publisher(settings, store, say=note)
+
+
 def open_all() -> tuple[Settings, Store]:
     """The settings of this process and its database."""
     settings = read_settings()
@@ -164,56 +151,6 @@ def log_to_stderr(level: str) -> None:
         force=True,
     )
     hush()
-
-
-def whole_job(store: Store, job_id: int, *, texts_for: str | None = None) -> Job:
-    """The job, if it is there as a whole; with its texts, if these are needed for what `texts_for` names.
-
-    Raises:
-        JobUnknown: there is no such job.
-        JobStateInvalid: it is being deleted, or its texts were.
-    """
-    job = store.queries.jobs.get(job_id)
-    if job.state == "deleting":
-        raise JobStateInvalid(f"job {job_id} is being deleted: `loracle delete {job_id}` goes on.")
-    if texts_for is not None and job.texts != "kept":
-        raise JobStateInvalid(f"the texts of job {job_id} were deleted, and {texts_for} needs them.")
-    return job
-
-
-class Publisher:
-    """Publishes for a command that enqueues; with the broker away the ledger keeps the work."""
-
-    def __init__(self, settings: Settings, store: Store) -> None:
-        self._settings = settings
-        self._store = store
-        self._publish: Publish | None = None
-        self._unheard = False
-
-    def publish(self) -> None:
-        """Publishes what the window has room for; says once why nobody hears it."""
-        if self._unheard:
-            return
-        if self._publish is None:
-            from worker.pool.app import make_app, publisher
-            from worker.pool.valkey import running_pid
-
-            if self._settings.embedded and running_pid(self._settings.home) is None:
-                self._unheard = True
-                note("No worker runs on this machine: the job waits for `loracle worker`.")
-                return
-            self._publish = publisher(make_app(self._settings))
-        try:
-            heard = publish_waiting(
-                self._store.ledger, self._publish, "adapter", window=self._settings.publish_window
-            )
-        except BrokerUnreachable:
-            heard = False
-        if not heard:
-            self._unheard = True
-            note(
-                "Warning: Redis can't be reached; the job is saved, and the workers publish it when Redis is back."
-            )
 
 
 def format_of(output: Path | None, formats: Mapping[str, str]) -> str | None:

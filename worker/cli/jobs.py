@@ -5,33 +5,29 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import click
 
-from worker.bootstrap import Oracles, Store
 from worker.cli.common import (
     DOLLARS,
-    Publisher,
     echo_json,
     json_option,
     minute,
     note,
     open_all,
     print_table,
+    publisher,
 )
-from worker.errors import Invalid, LoracleError
+from worker.desk.deletion import forgetting
+from worker.errors import Invalid
 from worker.jobs.deletion import delete_job
 from worker.logs import Progress
 from worker.reviews import Money, dollars
-from worker.settings import Settings
-from worker.store.deletion import Deletable, UploadedFile
+from worker.store.deletion import Deletable
 from worker.store.progress import DayStats
-
-UPLOADS_LIVE_S = 4 * 24 * 3600
-"""OpenAI forgets uploads after three days by itself."""
 
 
 @click.command()
@@ -108,30 +104,6 @@ def _agreed(job: int, found: Deletable, texts_only: bool) -> bool:
     return click.confirm(f"{question} Delete for good?", err=True)
 
 
-def forgetting(settings: Settings, store: Store) -> Callable[[Sequence[UploadedFile]], list[UploadedFile]]:
-    """Deletes uploads at OpenAI as well as it can; what is left."""
-
-    def forget(files: Sequence[UploadedFile]) -> list[UploadedFile]:
-        live = [one for one in files if one.age_s < UPLOADS_LIVE_S]
-        if not live:
-            return []
-        from worker.oracle.bulk import BulkScorer
-
-        oracles, left = Oracles(settings, store), []
-        for one in live:
-            try:
-                scorer = oracles(one.scorer_id)
-            except LoracleError:
-                # No key, or for another address.
-                left.append(one)
-                continue
-            if not isinstance(scorer, BulkScorer) or not scorer.forget(one.file_id):
-                left.append(one)
-        return left
-
-    return forget
-
-
 @click.command()
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The newest N.")
 @json_option
@@ -178,7 +150,7 @@ def retry(job: int, max_cost: Money | None, as_json: bool) -> None:
     """
     settings, store = open_all()
     reviews = store.ledger.jobs.retry(job, max_cost=max_cost)
-    Publisher(settings, store).publish()
+    publisher(settings, store).publish()
     if as_json:
         echo_json({"job_id": job, "reviews": reviews})
     elif reviews:

@@ -11,7 +11,9 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store, adapter_of
-from worker.cli.common import echo_json, format_of, note, open_all, whole_job
+from worker.cli.common import echo_json, format_of, note, open_all
+from worker.desk.results import whole_job
+from worker.desk.review import NOTHING, kind_of
 from worker.errors import Invalid
 from worker.files.corrections import FROM, label_config, write_tasks
 from worker.files.results import write_results
@@ -26,11 +28,6 @@ COLUMNS = (
 ON_SCREEN = ("row_no", "adapter", "adapter_score", "oracle", "oracle_score", "final", "gold", "excerpt")
 EXCERPT_CHARS = 80
 FORMATS = {".csv": "csv", ".json": "label-studio", ".jsonl": "label-studio"}
-NOTHING = {
-    "disagreements": "adapter and oracle agree wherever both have labelled a review that nobody has corrected",
-    "unsure": "the oracle has labelled all that the adapter has, or people have corrected the rest",
-    "gold": "no gold label (--label-column) is contradicted by a sure adapter that the oracle doesn't contradict",
-}
 
 
 @click.command()
@@ -99,19 +96,8 @@ def review(
     elif filled is not None:
         _import(store, found, filled, labels, author, control, as_json)
     else:
-        kind = kind or _kind_of(store, found)
+        kind = kind or kind_of(store, found, say=note)
         _export(store, found, kind, limit, output, format_ or format_of(output, FORMATS), labels, as_json)
-
-
-def _kind_of(store: Store, job: Job) -> TaskKind:
-    """What there is to review in a job; it is announced on stderr where no oracle was asked."""
-    if job.oracle_id is not None:
-        return "disagreements"
-    if store.queries.agreements.has_gold(job.id):
-        note(f"Job {job.id} asked no oracle: these are its likely wrong gold labels (--kind gold).")
-        return "gold"
-    note(f"Job {job.id} asked no oracle: these are the labels with the lowest scores (--kind unsure).")
-    return "unsure"
 
 
 def _import(

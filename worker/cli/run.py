@@ -12,7 +12,6 @@ from worker.bootstrap import Store, adapter_files, load_directory
 from worker.cli.agreement import agreement_lines
 from worker.cli.certify import certificate_lines
 from worker.cli.common import (
-    Publisher,
     backend_option,
     echo_json,
     json_option,
@@ -22,15 +21,14 @@ from worker.cli.common import (
     wait_for_jobs,
 )
 from worker.cli.enqueue import (
-    GPU_BATCH,
-    enqueue_options,
     open_source,
-    pinned_adapter,
     reading_options,
     write_job,
 )
-from worker.cli.policy import choose_oracle, oracle_options
-from worker.cli.status import oracle_waiting_for, why_unscored
+from worker.cli.policy import oracle_options
+from worker.desk.enqueue import GPU_BATCH
+from worker.desk.options import choose_oracle, enqueue_options, pinned_adapter
+from worker.desk.status import oracle_waiting_for, why_unscored
 from worker.errors import Invalid
 from worker.quality.measured import Summary, record_agreement, summarise
 from worker.reviews import Backend, Failure, Review, dollars
@@ -67,8 +65,8 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
     plan = plan_workers(gpus, children)
     on_cpu = all(one.gpu is None for one in plan)
     options = enqueue_options(settings, values, usual_batch=lambda: CPU_BATCH if on_cpu else GPU_BATCH)
-    adapter = pinned_adapter(store, settings, values["adapter"])
-    asked = choose_oracle(store, settings, adapter, values, asks_itself=True)
+    adapter = pinned_adapter(store, settings, values["adapter"], say=note)
+    asked = choose_oracle(store, settings, adapter, values, say=note, asks_itself=True)
     source = open_source(file, options, adapter)
     if not asked.policy.names_adapter:
         plan = []
@@ -80,7 +78,7 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
             pool.start()
             if pool.waits_for is not None:
                 note(f"{pool.waits_for} It scores this job too.")
-            job = write_job(source, adapter, store, Publisher(settings, store), asked=asked, tick=pool.poll)
+            job = write_job(source, adapter, settings, store, asked=asked, tick=pool.poll)
             job_id = job.id
             code = wait_for_jobs(
                 store,

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from worker.cli.common import DATE, iso
+from worker.cli.common import DATE
+from worker.desk.results import iso
 
 
 @pytest.fixture
