@@ -14,7 +14,6 @@ from worker.agreement.intervals import Estimate
 from worker.agreement.measure import WHOLE, Measurement, explained
 from worker.bootstrap import find_registered
 from worker.cli.common import (
-    DATE,
     echo_json,
     json_option,
     minute,
@@ -23,7 +22,7 @@ from worker.cli.common import (
     print_table,
 )
 from worker.desk.agreement import agreement_report, measured_job
-from worker.desk.results import whole_job
+from worker.desk.results import DATE, whole_job
 from worker.errors import Invalid
 from worker.quality.measured import Measured
 from worker.reviews import Job

@@ -17,23 +17,9 @@ from worker.desk.enqueue import Publisher
 from worker.desk.status import bulk_words
 from worker.errors import Invalid
 from worker.logs import Progress, hush
-from worker.reviews import BACKENDS, OVER, Money, duration
+from worker.reviews import BACKENDS, OVER, duration
 from worker.settings import Settings, read_settings
 from worker.store.progress import Progress as JobProgress
-
-DATE = click.DateTime(
-    [
-        "%Y-%m-%d",
-        "%Y-%m-%d %H:%M",
-        "%Y-%m-%d %H:%M:%S",
-        "%Y-%m-%dT%H:%M",
-        "%Y-%m-%dT%H:%M:%S",
-        "%Y-%m-%dT%H:%M%z",
-        "%Y-%m-%dT%H:%M:%S%z",
-        "%Y-%m-%dT%H:%M:%S.%f%z",
-    ]
-)
-"""A date, or date and time (ISO 8601), such as `labelled_at` of an export; local where it names no zone."""
 
 
 def left_out(without_text: int, other_language: int) -> str:
@@ -100,24 +86,6 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 backend_option = click.option(
     "--backend", type=click.Choice(BACKENDS), help="What computes the model (else LORACLE_BACKEND)."
 )
-
-
-class Dollars(click.ParamType[Money]):
-    """An amount of US dollars that must not be exceeded."""
-
-    name = "dollars"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Money:
-        """The amount, rounded down to what the ledger counts in."""
-        if isinstance(value, Money):
-            return value
-        try:
-            return Money.at_most(value)
-        except ValueError as error:
-            self.fail(f"{error}.", param, ctx)
-
-
-DOLLARS = Dollars()
 
 
 def note(message: str) -> None:

@@ -20,15 +20,18 @@ import click
 from worker.agreement import guarantee
 from worker.bootstrap import Store, choose_adapter, load_directory, restore_adapter
 from worker.cli.common import json_option, note, open_all, publisher, wait_for_jobs
-from worker.cli.enqueue import (
-    open_source,
-    reading_options,
-    write_job,
-)
-from worker.cli.policy import guarantee_options
+from worker.cli.enqueue import open_source, write_job
 from worker.cli.run import CPU_BATCH, finish
 from worker.desk.enqueue import GPU_BATCH, Publisher
-from worker.desk.options import choose_oracle, enqueue_options, pinned_adapter, read_policy, read_spec
+from worker.desk.options import (
+    choose_oracle,
+    enqueue_options,
+    guarantee_options,
+    pinned_adapter,
+    read_policy,
+    read_spec,
+    reading_options,
+)
 from worker.desk.status import figure_sentences, oracle_waiting_for, why_unscored
 from worker.errors import Invalid, JobStateInvalid, OptionInvalid
 from worker.jobs import distillation

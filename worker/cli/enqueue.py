@@ -20,14 +20,17 @@ from worker.cli.common import (
     publisher,
     wait_for_jobs,
 )
-from worker.cli.policy import oracle_options
 from worker.desk import enqueue as desk
-from worker.desk.options import choose_oracle, enqueue_options, pinned_adapter
+from worker.desk.options import (
+    choose_oracle,
+    enqueue_options,
+    oracle_options,
+    pinned_adapter,
+    reading_options,
+)
 from worker.desk.status import why_it_waits
-from worker.files.options import file_options
 from worker.jobs.enqueue import (
     ADAPTER_ALONE,
-    OTHER_LANGUAGES,
     Adapter,
     Asked,
     EnqueueOptions,
@@ -37,50 +40,6 @@ from worker.jobs.enqueue import (
 from worker.logs import Progress
 from worker.reviews import Job
 from worker.settings import Settings
-
-Command = Callable[..., Any]
-
-_OPTIONS = [
-    click.option("--query", metavar="SELECT", help="What to read of a database (FILE is its URL)."),
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N reviews."),
-    click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Draw N reviews at random."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of --sample."),
-    click.option("--name", help="Name of the job (else the file's)."),
-    click.option(
-        "--adapter", metavar="NAME|DIR", help="Adapter to score with (else LORACLE_ADAPTER, else the active)."
-    ),
-    click.option(
-        "--priority",
-        type=click.IntRange(-100, 100),
-        default=0,
-        show_default=True,
-        help="Jobs of a higher one go first, also before what waits already.",
-    ),
-    click.option("--batch-size", type=click.IntRange(1, 10_000), help="Reviews per batch."),
-    click.option(
-        "--max-rejects",
-        type=click.FloatRange(0, 1),
-        default=0.05,
-        show_default=True,
-        metavar="SHARE",
-        help="Stop when more of the records are unreadable.",
-    ),
-    click.option(
-        "--other-languages",
-        type=click.Choice(OTHER_LANGUAGES),
-        default="keep",
-        show_default=True,
-        help="What becomes of reviews in none of the adapter's languages: scored, left out, or the oracle decides.",
-    ),
-    click.option("--again", is_flag=True, help="Make a new job even of a file that was scored before."),
-]
-
-
-def reading_options(command: Command) -> Command:
-    """Adds the options that say how files are read and what the job is."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return file_options(command)
 
 
 def open_source(path: str, options: EnqueueOptions, adapter: Adapter) -> Source:

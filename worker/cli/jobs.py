@@ -12,7 +12,6 @@ from typing import Any
 import click
 
 from worker.cli.common import (
-    DOLLARS,
     echo_json,
     json_option,
     minute,
@@ -22,6 +21,7 @@ from worker.cli.common import (
     publisher,
 )
 from worker.desk.deletion import forgetting
+from worker.desk.options import DOLLARS
 from worker.errors import Invalid
 from worker.jobs.deletion import delete_job
 from worker.logs import Progress

@@ -19,10 +19,15 @@ from worker.cli.common import (
 )
 from worker.cli.enqueue import (
     open_source,
+)
+from worker.desk.options import (
+    enqueue_options,
+    oracle_options,
+    pinned_adapter,
+    read_policy,
+    read_spec,
     reading_options,
 )
-from worker.cli.policy import oracle_options
-from worker.desk.options import enqueue_options, pinned_adapter, read_policy, read_spec
 from worker.desk.plan import make_plan
 from worker.desk.results import whole_job
 from worker.errors import Invalid

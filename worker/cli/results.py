@@ -11,57 +11,23 @@ import click
 
 from worker.bootstrap import Store
 from worker.cli.certify import certificate_lines
-from worker.cli.common import DATE, format_of, note, open_all
-from worker.desk.results import COLUMNS, check_filters, follow_rows, kept_columns, rows_of, whole_job
+from worker.cli.common import format_of, note, open_all
+from worker.desk.results import (
+    COLUMNS,
+    check_filters,
+    filter_options,
+    follow_rows,
+    kept_columns,
+    rows_of,
+    whole_job,
+)
 from worker.errors import Invalid, ReportImpossible
 from worker.files.results import RESULT_FORMATS, whole, write_results
 from worker.quality.measured import kept_certificate
 from worker.reviews import dollars
 from worker.store.foreign import write_table
-from worker.store.results import SORTS
 
 Command = Callable[..., Any]
-
-_OPTIONS = [
-    click.option("--label", help="Only reviews with this label."),
-    click.option("--gold", metavar="LABEL", help="Only reviews with this gold label (a correction's first)."),
-    click.option("--min-score", type=click.FloatRange(0, 1), help="Only labels at least this probable."),
-    click.option("--max-score", type=click.FloatRange(0, 1), help="Only labels at most this probable."),
-    click.option("--failed", is_flag=True, help="Only reviews that got no label, with the reason."),
-    click.option(
-        "--source",
-        type=click.Choice(["adapter", "oracle", "adapter_unconfirmed"]),
-        help="Only labels from this source.",
-    ),
-    click.option("--scorer", metavar="NAME", help="Only labels of the scorer with this in its name."),
-    click.option("--wrong", is_flag=True, help="Only reviews whose label differs from their gold label."),
-    click.option("--disagree", is_flag=True, help="Only reviews that adapter and oracle label differently."),
-    click.option("--corrected", is_flag=True, help="Only reviews that a person has corrected."),
-    click.option(
-        "--since",
-        type=DATE,
-        metavar="DATE",
-        callback=lambda _, __, date: date and date.timestamp(),
-        help="Labelled since; date or date and time, local.",
-    ),
-    click.option("--search", metavar="WORD", help="Only reviews with this in their text, in any case."),
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N."),
-    click.option(
-        "--sort",
-        type=click.Choice(SORTS),
-        default="row",
-        show_default=True,
-        help="By this, the highest first with a minus; without a score last.",
-    ),
-]
-
-
-def filter_options(command: Command) -> Command:
-    """Adds the options that choose and order rows."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
 
 ON_SCREEN = ("row_no", "id", "label", "score", "source", "scorer", "gold_label", "error", "asked", "cost")
 WITHOUT_ORACLE = ON_SCREEN[:-2]

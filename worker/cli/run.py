@@ -22,12 +22,16 @@ from worker.cli.common import (
 )
 from worker.cli.enqueue import (
     open_source,
-    reading_options,
     write_job,
 )
-from worker.cli.policy import oracle_options
 from worker.desk.enqueue import GPU_BATCH
-from worker.desk.options import choose_oracle, enqueue_options, pinned_adapter
+from worker.desk.options import (
+    choose_oracle,
+    enqueue_options,
+    oracle_options,
+    pinned_adapter,
+    reading_options,
+)
 from worker.desk.status import oracle_waiting_for, why_unscored
 from worker.errors import Invalid
 from worker.quality.measured import Summary, record_agreement, summarise

@@ -1,20 +1,193 @@
-"""The options of a new job, by the names of the command line, as adapter, policy, oracle and reading options."""
+"""The options of a new job: what they are, how their values are read, and what they come to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+import click
 
 from worker.bootstrap import Store, adapter_of, choose_adapter, default_adapter, oracle_spec
 from worker.errors import Invalid, OptionInvalid, OracleInvalid
-from worker.files.options import read_options
-from worker.jobs.enqueue import Adapter, Asked, EnqueueOptions
-from worker.oracle.spec import OracleSpec
-from worker.policy import Policy
+from worker.files.options import file_options, read_options
+from worker.jobs.enqueue import OTHER_LANGUAGES, Adapter, Asked, EnqueueOptions
+from worker.oracle.spec import ROUTES, OracleSpec
+from worker.policy import DELTA, KINDS, Policy
+from worker.reviews import Money
 from worker.settings import Settings
 
 Say = Callable[[str], None]
 """Hears a sentence for people."""
+Command = Callable[..., Any]
+
+
+class Dollars(click.ParamType[Money]):
+    """An amount of US dollars that must not be exceeded."""
+
+    name = "dollars"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Money:
+        """The amount, rounded down to what the ledger counts in."""
+        if isinstance(value, Money):
+            return value
+        try:
+            return Money.at_most(value)
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
+
+
+DOLLARS = Dollars()
+
+_JOB = [
+    click.option("--query", metavar="SELECT", help="What to read of a database (FILE is its URL)."),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N reviews."),
+    click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Draw N reviews at random."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of --sample."),
+    click.option("--name", help="Name of the job (else the file's)."),
+    click.option(
+        "--adapter", metavar="NAME|DIR", help="Adapter to score with (else LORACLE_ADAPTER, else the active)."
+    ),
+    click.option(
+        "--priority",
+        type=click.IntRange(-100, 100),
+        default=0,
+        show_default=True,
+        help="Jobs of a higher one go first, also before what waits already.",
+    ),
+    click.option("--batch-size", type=click.IntRange(1, 10_000), help="Reviews per batch."),
+    click.option(
+        "--max-rejects",
+        type=click.FloatRange(0, 1),
+        default=0.05,
+        show_default=True,
+        metavar="SHARE",
+        help="Stop when more of the records are unreadable.",
+    ),
+    click.option(
+        "--other-languages",
+        type=click.Choice(OTHER_LANGUAGES),
+        default="keep",
+        show_default=True,
+        help="What becomes of reviews in none of the adapter's languages: scored, left out, or the oracle decides.",
+    ),
+    click.option("--again", is_flag=True, help="Make a new job even of a file that was scored before."),
+]
+
+
+def reading_options(command: Command) -> Command:
+    """Adds the options that say how files are read and what the job is."""
+    for option in reversed(_JOB):
+        command = option(command)
+    return file_options(command)
+
+
+_POLICY = [
+    click.option(
+        "--policy",
+        type=click.Choice(KINDS),
+        default="adapter",
+        show_default=True,
+        help="Who labels: the adapter, the oracle, the adapter with the oracle as fallback, or as a cascade.",
+    ),
+    click.option(
+        "--below", type=float, metavar="P", help="Of a cascade: the oracle decides under this score."
+    ),
+    click.option(
+        "--audit", type=float, default=0.0, metavar="SHARE", help="Both label this random share, to compare."
+    ),
+    click.option(
+        "--guarantee",
+        type=float,
+        metavar="SHARE",
+        help="Of a cascade: as many reviews as it takes until the labels are the oracle's on this share.",
+    ),
+]
+_GUARANTEE = [
+    click.option(
+        "--delta",
+        type=float,
+        default=DELTA,
+        show_default=True,
+        metavar="P",
+        help="Of --guarantee: the chance that it fails.",
+    ),
+    click.option(
+        "--label-budget", type=int, metavar="N", help="Of --guarantee: the oracle labels at most N reviews."
+    ),
+    click.option(
+        "--audit-seed", type=int, default=0, show_default=True, help="Of --audit and of --guarantee's sample."
+    ),
+]
+_ORACLE = [
+    click.option("--model", metavar="NAME", help="The oracle's model (else LORACLE_ORACLE_MODEL)."),
+    click.option(
+        "--route",
+        type=click.Choice(["auto", *ROUTES]),
+        help="How it is asked (else auto: Decisions for a model that has it at OpenAI, else chat).",
+    ),
+    click.option("--bulk", is_flag=True, help="The same as --route bulk: half the price, within a day."),
+    click.option("--prompt", metavar="NAME|FILE", help="zero-shot-v1 (default), few-shot-v1 or a file."),
+    click.option("--text-window", metavar="WINDOW", help="tail:500 (default), head:N, head+tail:N or full."),
+    click.option(
+        "--reviews-per-prompt", type=int, metavar="N", help="In one request (else 10; 1 for Decisions)."
+    ),
+    click.option("--redact", is_flag=True, help="Mask e-mail addresses, phone and card numbers first."),
+    click.option("--max-cost", type=DOLLARS, help="The job's budget for the oracle."),
+]
+
+
+def oracle_options(command: Command) -> Command:
+    """Adds the options of policy and oracle."""
+    return _with([*_POLICY, *_GUARANTEE, *_ORACLE], command)
+
+
+def guarantee_options(command: Command) -> Command:
+    """Adds the options of a cascade with a guarantee and of its oracle, but for the guarantee itself."""
+    return _with([*_GUARANTEE, *_ORACLE], command)
+
+
+def _with(options: Sequence[Command], command: Command) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def parsed(command: click.Command, given: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """The values of a command's options, given by name, with the command line's own defaults and refusals.
+
+    `limit=5` is what `--limit 5` is on the command line; of a flag the values are true and false.
+
+    Raises:
+        OptionInvalid: there is no such option, or its value isn't allowed.
+    """
+    known = {option.name: option for option in command.params}
+    arguments = []
+    for name, value in given:
+        option = known.get(named(name))
+        if not isinstance(option, click.Option):
+            names = ", ".join(option_names(command))
+            raise OptionInvalid(f"there is no option '{name[:40]}'. There are {names}.")
+        if not option.is_flag:
+            arguments.append(f"{option.opts[0]}={value}")
+        elif value.lower() in ("true", "1", "on", "yes", ""):
+            arguments.append(option.opts[0])
+        elif value.lower() not in ("false", "0", "off", "no"):
+            raise OptionInvalid(f"{name} is a flag: true or false.")
+    try:
+        return dict(command.make_context("options", arguments).params)
+    except click.ClickException as error:
+        raise OptionInvalid(error.format_message()) from None
+
+
+def named(name: str) -> str:
+    """The name of an option's value, as functions take it."""
+    name = name.strip().removeprefix("--").replace("-", "_")
+    return "format_" if name == "format" else name
+
+
+def option_names(command: click.Command) -> list[str]:
+    """The names by which `parsed` takes a command's options."""
+    return [option.name.removesuffix("_") for option in command.params if option.name is not None]
 
 
 def enqueue_options(

@@ -7,10 +7,67 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import click
+
 from worker.bootstrap import Store, adapter_of
-from worker.desk.options import Say
+from worker.desk.options import Command, Say
 from worker.errors import Invalid, JobStateInvalid
 from worker.reviews import OVER, Job
+from worker.store.results import SORTS
+
+DATE = click.DateTime(
+    [
+        "%Y-%m-%d",
+        "%Y-%m-%d %H:%M",
+        "%Y-%m-%d %H:%M:%S",
+        "%Y-%m-%dT%H:%M",
+        "%Y-%m-%dT%H:%M:%S",
+        "%Y-%m-%dT%H:%M%z",
+        "%Y-%m-%dT%H:%M:%S%z",
+        "%Y-%m-%dT%H:%M:%S.%f%z",
+    ]
+)
+"""A date, or date and time (ISO 8601), such as `labelled_at` of an export; local where it names no zone."""
+
+_OPTIONS = [
+    click.option("--label", help="Only reviews with this label."),
+    click.option("--gold", metavar="LABEL", help="Only reviews with this gold label (a correction's first)."),
+    click.option("--min-score", type=click.FloatRange(0, 1), help="Only labels at least this probable."),
+    click.option("--max-score", type=click.FloatRange(0, 1), help="Only labels at most this probable."),
+    click.option("--failed", is_flag=True, help="Only reviews that got no label, with the reason."),
+    click.option(
+        "--source",
+        type=click.Choice(["adapter", "oracle", "adapter_unconfirmed"]),
+        help="Only labels from this source.",
+    ),
+    click.option("--scorer", metavar="NAME", help="Only labels of the scorer with this in its name."),
+    click.option("--wrong", is_flag=True, help="Only reviews whose label differs from their gold label."),
+    click.option("--disagree", is_flag=True, help="Only reviews that adapter and oracle label differently."),
+    click.option("--corrected", is_flag=True, help="Only reviews that a person has corrected."),
+    click.option(
+        "--since",
+        type=DATE,
+        metavar="DATE",
+        callback=lambda _, __, date: date and date.timestamp(),
+        help="Labelled since; date or date and time, local.",
+    ),
+    click.option("--search", metavar="WORD", help="Only reviews with this in their text, in any case."),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N."),
+    click.option(
+        "--sort",
+        type=click.Choice(SORTS),
+        default="row",
+        show_default=True,
+        help="By this, the highest first with a minus; without a score last.",
+    ),
+]
+
+
+def filter_options(command: Command) -> Command:
+    """Adds the options that choose and order rows."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
 
 
 def check_filters(store: Store, job: Job, filters: Mapping[str, Any], *, follow: bool, say: Say) -> None:

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from worker.cli.common import DATE
-from worker.desk.results import iso
+from worker.desk.results import DATE, iso
 
 
 @pytest.fixture
