@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
-from worker.bootstrap import Store, adapter_of, choose_adapter, default_adapter, oracle_spec
+from worker.bootstrap import (
+    BUNDLED_NAME,
+    Store,
+    adapter_of,
+    choose_adapter,
+    default_adapter,
+    oracle_spec,
+)
 from worker.errors import Invalid, OptionInvalid, OracleInvalid
 from worker.files.options import file_options, read_options
 from worker.jobs.enqueue import OTHER_LANGUAGES, Adapter, Asked, EnqueueOptions
-from worker.oracle.spec import ROUTES, OracleSpec
+from worker.oracle.spec import ROUTES, OracleSpec, built_in_names
 from worker.policy import DELTA, KINDS, Policy
 from worker.reviews import Money
 from worker.settings import Settings
@@ -152,10 +161,26 @@ def _with(options: Sequence[Command], command: Command) -> Command:
     return command
 
 
-def parsed(command: click.Command, given: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """The values of a command's options, given by name, with the command line's own defaults and refusals.
+@reading_options
+@oracle_options
+def _nothing(**_: Any) -> None:
+    """Carries the options of a new job."""
 
-    `limit=5` is what `--limit 5` is on the command line; of a flag the values are true and false.
+
+JOB_OPTIONS = click.command("options")(_nothing)
+"""The options of a new job, without a command around them."""
+
+
+LOCAL_ONLY = ("query",)
+"""Options that only somebody at this machine may give."""
+
+
+def parsed(command: click.Command, given: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """The values of a command's options that somebody gives by name from elsewhere, with the command line's own
+    defaults and refusals.
+
+    `limit=5` is what `--limit 5` is on the command line; of a flag the values are true and false. What would read
+    a file or a database of this machine is refused: --query, and a file or a directory as --prompt or --adapter.
 
     Raises:
         OptionInvalid: there is no such option, or its value isn't allowed.
@@ -174,9 +199,31 @@ def parsed(command: click.Command, given: Iterable[tuple[str, str]]) -> dict[str
         elif value.lower() not in ("false", "0", "off", "no"):
             raise OptionInvalid(f"{name} is a flag: true or false.")
     try:
-        return dict(command.make_context("options", arguments).params)
+        values = dict(command.make_context("options", arguments).params)
     except click.ClickException as error:
         raise OptionInvalid(error.format_message()) from None
+    _check_local(values)
+    return values
+
+
+def _check_local(values: Mapping[str, Any]) -> None:
+    if values.get("query") is not None:
+        raise OptionInvalid("--query reads a database from this server: only the command line takes it.")
+    prompt, adapter = values.get("prompt"), values.get("adapter")
+    if prompt is not None and prompt not in built_in_names():
+        raise OptionInvalid(
+            f"--prompt is {' or '.join(built_in_names())} here: only the command line takes a file."
+        )
+    if adapter not in (None, BUNDLED_NAME) and _may_be_a_directory(adapter):
+        raise OptionInvalid(
+            "--adapter is the name, id or hash of one that `loracle adapters list` shows, or bundled; only the "
+            "command line takes a directory."
+        )
+
+
+def _may_be_a_directory(adapter: str) -> bool:
+    # One that has the name of a registered adapter by chance isn't meant either.
+    return re.search(r"[/\\\0]", adapter) is not None or Path(adapter).is_dir()
 
 
 def named(name: str) -> str:

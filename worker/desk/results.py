@@ -70,6 +70,15 @@ def filter_options(command: Command) -> Command:
     return command
 
 
+@filter_options
+def _nothing(**_: Any) -> None:
+    """Carries the filters."""
+
+
+FILTERS = click.command("filters")(_nothing)
+"""The filters of `loracle results`, without a command around them."""
+
+
 def check_filters(store: Store, job: Job, filters: Mapping[str, Any], *, follow: bool, say: Say) -> None:
     """Refuses what can never find a row, or can't be followed.
 
@@ -140,18 +149,32 @@ def rows_of(store: Store, job: Job, with_text: bool, filters: Mapping[str, Any])
         yield {**row, **{column: attributes.get(name) for name, column in kept.items()}}
 
 
+FOLLOW_S = 0.5
+"""So often who follows a job looks for new rows."""
+
+
 def follow_rows(
     store: Store, job: Job, with_text: bool, filters: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """Rows as far as every earlier row is decided, until the job is over."""
+    for row in rows_or_waits(store, job, with_text, filters):
+        if row is None:
+            time.sleep(FOLLOW_S)
+        else:
+            yield row
+
+
+def rows_or_waits(
+    store: Store, job: Job, with_text: bool, filters: Mapping[str, Any]
+) -> Iterator[dict[str, Any] | None]:
+    """The same, and None whenever who follows should wait a while."""
     after, left = 0, filters["limit"]
     while True:
         over = store.queries.jobs.state(job.id) in OVER
         until = None if over else store.queries.jobs.decided_until(job.id)
         if until is None or until > after:
-            for row in rows_of(
-                store, job, with_text, {**filters, "after_row": after, "until_row": until, "limit": left}
-            ):
+            window = {**filters, "after_row": after, "until_row": until, "limit": left}
+            for row in rows_of(store, job, with_text, window):
                 yield row
                 if left is not None:
                     left -= 1
@@ -160,7 +183,7 @@ def follow_rows(
             after = max(after, until or 0)
         if over:
             return
-        time.sleep(0.5)
+        yield None
 
 
 def iso(seconds: float | None) -> str | None:

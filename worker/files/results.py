@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import itertools
 import json
 import os
@@ -128,9 +129,20 @@ class _Counted:
 # csv and jsonl ---------------------------------------------------------------------------------------------
 
 
-def _write_csv(rows: Iterable[Row], columns: Sequence[str], target: TextIO) -> None:
+def rows_as_text(rows: Iterable[Row], columns: Sequence[str], *, format: str, header: bool) -> str:
+    """The rows as csv or jsonl; a csv that is written in parts has its `header` in the first."""
+    text = io.StringIO(newline="")
+    if format == "csv":
+        _write_csv(rows, columns, text, header=header)
+    else:
+        _write_jsonl(rows, columns, text)
+    return text.getvalue()
+
+
+def _write_csv(rows: Iterable[Row], columns: Sequence[str], target: TextIO, *, header: bool = True) -> None:
     writer = csv.writer(_UnixLines(target), lineterminator="\r\n")
-    writer.writerow([_safe_cell(name) for name in columns])
+    if header:
+        writer.writerow([_safe_cell(name) for name in columns])
     writer.writerows([_safe_cell(row.get(name)) for name in columns] for row in rows)
 
 

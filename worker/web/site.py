@@ -1,7 +1,9 @@
-"""What a web process serves: its settings and its store."""
+"""What a web process serves: its settings, its store, and what its requests share."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import secrets
 from dataclasses import dataclass, field
 
@@ -13,19 +15,23 @@ from worker.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Everything that a request may need. `host` is the address that is listened on; `secret` signs what this
-    process hands out, where no token does."""
+    """Everything that a request may need. `host` is the address that is listened on."""
 
     settings: Settings
     store: Store
     host: str = "127.0.0.1"
-    secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+    _random: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
     @property
     def token(self) -> str | None:
         """What opens the site (LORACLE_WEB_TOKEN); None where whoever reaches this machine's loopback may use it."""
         given = self.settings.web_token
         return None if given is None else given.get_secret_value()
+
+    def sign(self, purpose: str, text: str) -> str:
+        """A signature that only this site can give. With a token it is the same after a restart."""
+        key = self._random if self.token is None else self.token.encode()
+        return hmac.new(key, f"loracle {purpose}\0{text}".encode(), hashlib.sha256).hexdigest()
 
 
 def site_of(request: Request) -> Site:
