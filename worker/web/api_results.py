@@ -307,7 +307,7 @@ class CorrectionsGiven(BaseModel):
                 },
                 "application/json": {
                     "schema": CorrectionsGiven.model_json_schema(),
-                    "example": CorrectionsGiven.model_config["json_schema_extra"]["example"],  # type: ignore[index,call-overload]
+                    "example": CorrectionsGiven.model_config["json_schema_extra"]["example"],  # type: ignore[index]
                 },
             },
             "required": True,

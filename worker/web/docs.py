@@ -43,7 +43,7 @@ def docs(request: Request) -> Response:
 def _parameter(parameter: dict[str, Any]) -> dict[str, Any]:
     schema = parameter.get("schema", {})
     kinds = [one.get("type", "") for one in schema.get("anyOf", [schema]) if one.get("type") != "null"]
-    values = next((one["enum"] for one in schema.get("anyOf", [schema]) if "enum" in one), [])
+    values: list[Any] = next((one["enum"] for one in schema.get("anyOf", [schema]) if "enum" in one), [])
     return {
         "name": parameter["name"],
         "where": parameter["in"],

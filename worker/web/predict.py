@@ -1,4 +1,4 @@
-"""Labels for single texts, at once: `/predict` as text-embeddings-inference has it, and Label Studio's ML back end."""
+"""Labels for single texts at once: `/predict` as text-embeddings-inference has it, and for Label Studio."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 
 import uvicorn
@@ -51,8 +52,8 @@ def said(site: Site, listening: socket.socket) -> list[str]:
         sentences.append("Whoever can log in to this machine can use it; LORACLE_WEB_TOKEN asks for a token.")
     elif not is_loopback(site.host):
         sentences.append(
-            "Whoever has LORACLE_WEB_TOKEN can use it. It is sent unencrypted: put a proxy with TLS before it, or use "
-            "it in a network that you trust."
+            "Whoever has LORACLE_WEB_TOKEN can use it. It is sent unencrypted: put a proxy with TLS before it, or "
+            "use it in a network that you trust."
         )
     workers = look(site)["workers"]
     if workers is None:
@@ -64,6 +65,8 @@ def said(site: Site, listening: socket.socket) -> list[str]:
 
 def serve(site: Site, listening: socket.socket) -> None:
     """Serves the site until SIGINT or SIGTERM."""
+    # The server gives a signal that ended it to whoever listened before; to be stopped is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     config = uvicorn.Config(
         create_app(site),
         log_level="warning",

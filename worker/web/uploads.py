@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import IO
 from anyio.to_thread import run_sync
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartCallbacks, MultipartParser, parse_options_header
 
 from worker.errors import FileUnreadable, OptionInvalid
 from worker.files.records import unicode_name
@@ -166,8 +166,8 @@ def readable_path(settings: Settings, given: str) -> Path:
     folders = settings.readable_folders
     if not folders:
         raise OptionInvalid(
-            "no folder of this server may be read by path. Upload the file, or set LORACLE_WEB_FOLDERS to the folders "
-            "whose files may be read."
+            "no folder of this server may be read by path. Upload the file, or set LORACLE_WEB_FOLDERS to the "
+            "folders whose files may be read."
         )
     if "\0" in given:
         raise OptionInvalid("a path holds no NUL.")
@@ -222,7 +222,7 @@ class _Parts:
         self._file: IO[bytes] | None = None
         self.ended = False
 
-    def callbacks(self) -> dict[str, Callable[..., None]]:
+    def callbacks(self) -> MultipartCallbacks:
         """What the parser calls."""
         return {
             "on_part_begin": self._headers.clear,
