@@ -71,34 +71,32 @@ def test_a_file_a_path_and_a_stream_become_jobs(client: TestClient, tmp_path: Pa
     assert left(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    ("query", "said"),
-    [
-        ("limit=0", "--limit"),
-        ("policy=magic", "--policy"),
-        ("text_column=body", "has no column 'body'"),
-        ("limit=1&sample=1", "choose one of them"),
-        ("nonsense=1", "there is no option 'nonsense'"),
-        ("max_rejects=x", "--max-rejects"),
-        ("again=perhaps", "true or false"),
-        ("query=SELECT 1", "only the command line"),
-        ("prompt=/etc/passwd&policy=oracle", "only the command line"),
-        ("adapter=/etc", "only the command line"),
-        ("adapter=worker", "only the command line"),
-        ("adapter=nobody", "no adapter"),
-        ("model=x", "is for the oracle"),
-        ("max_cost=-1&policy=oracle", "no amount"),
-        ("path=a.csv", "one file, or the path"),
-        ("name=a%00b", "NUL"),
-    ],
-)
-def test_what_the_caller_can_mend_is_said_as_by_the_command_line(
-    client: TestClient, tmp_path: Path, query: str, said: str
-) -> None:
-    answer = client.post(f"/api/jobs?{query}", files={"file": ("reviews.csv", REVIEWS)})
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.status_code in (404, 422)
-    assert said in answer.json()["detail"]
+MENDABLE = [
+    ("limit=0", "--limit"),
+    ("policy=magic", "--policy"),
+    ("text_column=body", "has no column 'body'"),
+    ("limit=1&sample=1", "choose one of them"),
+    ("nonsense=1", "there is no option 'nonsense'"),
+    ("max_rejects=x", "--max-rejects"),
+    ("again=perhaps", "true or false"),
+    ("query=SELECT 1", "only the command line"),
+    ("prompt=/etc/passwd&policy=oracle", "only the command line"),
+    ("adapter=/etc", "only the command line"),
+    ("adapter=worker", "only the command line"),
+    ("adapter=nobody", "no adapter"),
+    ("model=x", "is for the oracle"),
+    ("max_cost=-1&policy=oracle", "no amount"),
+    ("path=a.csv", "one file, or the path"),
+    ("name=a%00b", "NUL"),
+]
+
+
+def test_what_the_caller_can_mend_is_said_as_by_the_command_line(client: TestClient, tmp_path: Path) -> None:
+    for query, said in MENDABLE:
+        answer = client.post(f"/api/jobs?{query}", files={"file": ("reviews.csv", REVIEWS)})
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.status_code in (404, 422)
+        assert said in answer.json()["detail"]
     assert client.get("/api/jobs").json() == []
     assert left(tmp_path) == []
 
@@ -201,7 +199,7 @@ def test_agreement_review_and_corrections(client: TestClient, ledger: Ledger) ->
     kinds = {tuple(one["raters"]) for one in client.get(f"{at}/agreement").json()["agreements"]}
     assert ("adapter", "oracle") in kinds
     tasks = client.get(f"{at}/review", params={"kind": "disagreements"}).json()
-    assert {task["row_no"] for task in tasks} == {1, 4, 5, 9}
+    assert {task["row_no"] for task in tasks} == {1, 4, 8, 9}
     given = {
         "author": "ann",
         "corrections": [{"row_no": 1, "label": "NEG", "note": "irony"}, {"row_no": 4, "label": "pos"}],
@@ -233,12 +231,12 @@ def test_agreement_review_and_corrections(client: TestClient, ledger: Ledger) ->
 
 
 def test_cancel_and_retry(client: TestClient, ledger: Ledger) -> None:
+    done = rate(ledger)
     job = enqueue(ledger, 8)
     assert client.post(f"/api/jobs/{job.id}/cancel").json() == {"job_id": job.id, "state": "cancelled"}
     assert client.get(f"/api/jobs/{job.id}").json()["state"] == "cancelled"
     assert client.post(f"/api/jobs/{job.id}/retry").json()["reviews"] == 8
     assert client.post(f"/api/jobs/{job.id}/retry?max_cost=lots").status_code == 422
-    done = rate(ledger)
     assert client.post(f"/api/jobs/{done}/cancel").status_code == 409
     assert client.post("/api/jobs/99/cancel").status_code == 404
     assert client.get(f"/api/jobs/{done}/cancel").status_code == 405

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import schemathesis
 from hypothesis import settings
-from schemathesis.checks import not_a_server_error
-from schemathesis.openapi.checks import content_type_conformance, response_schema_conformance
+from schemathesis.checks import content_type_conformance, not_a_server_error, response_schema_conformance
 
 from tests.contract.rated import rate
 from tests.web import program, site
 from worker.bootstrap import open_store
 from worker.settings import Settings
 
+HEADERS = {"host": "localhost", "user-agent": "a program"}
 EXAMPLES = 12
 """Of each operation."""
 
@@ -44,6 +44,6 @@ def test_every_operation_answers_as_described(case: schemathesis.Case) -> None:
         )
     # A job that is over can be followed to its end.
     case.call_and_validate(
-        headers={"host": "localhost", "user-agent": "x"},
+        headers=HEADERS,
         checks=[not_a_server_error, content_type_conformance, response_schema_conformance],
     )

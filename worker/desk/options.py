@@ -192,6 +192,8 @@ def parsed(command: click.Command, given: Iterable[tuple[str, str]]) -> dict[str
         if not isinstance(option, click.Option):
             names = ", ".join(option_names(command))
             raise OptionInvalid(f"there is no option '{name[:40]}'. There are {names}.")
+        if "\0" in value:
+            raise OptionInvalid(f"{name} holds a NUL, which no database stores.")
         if not option.is_flag:
             arguments.append(f"{option.opts[0]}={value}")
         elif value.lower() in ("true", "1", "on", "yes", ""):
