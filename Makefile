@@ -20,6 +20,7 @@ demo: $(VENV)/ready
 	LORACLE_HOME=$(DEMO_HOME) $(BIN)/loracle run worker/data/sample_reviews.csv
 	@echo
 	@echo "See the labels:  LORACLE_HOME=$(DEMO_HOME) $(BIN)/loracle results 1 --limit 10"
+	@echo "In a browser:    LORACLE_HOME=$(DEMO_HOME) $(BIN)/loracle web"
 
 # A cascade against a fake OpenAI on this machine: no key, no network. It fails every fifth request on purpose.
 demo-oracle: $(VENV)/ready

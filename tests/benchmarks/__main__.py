@@ -25,6 +25,7 @@ from tests.benchmarks import (
     report,
     scoring,
     training,
+    web,
 )
 
 
@@ -43,6 +44,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "agree": lambda: agreement.measure(rows=_size("ROWS", 1_000_000)),
     "queries": lambda: queries.measure(rows=_size("ROWS", 1_000_000)),
     "export": lambda: exporting.measure(rows=_size("ROWS", 1_000_000)),
+    "web": lambda: web.measure(rows=_size("ROWS", 1_000_000), texts=_size("REVIEWS", 320)),
     "report": lambda: report.measure(reviews=_size("REPORT", 100_000)),
 }
 

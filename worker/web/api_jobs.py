@@ -244,30 +244,37 @@ async def _from_stream(
         finally:
             body.stop()
 
+    refused: Refused | None = None
     async with create_task_group() as group:
         group.start_soon(run_sync, read)
-        await _feed(request.stream(), body)
+        # What leaves the group would come out of it as a group of errors.
+        refused = await _feed(request.stream(), body)
+    if refused is not None:
+        raise refused
     if failed:
         raise failed[0]
     return outcome[0]
 
 
-async def _feed(chunks: AsyncIterator[bytes], body: _Stream) -> None:
-    """Hands the request's body on, as fast as it is read."""
+async def _feed(chunks: AsyncIterator[bytes], body: _Stream) -> Refused | None:
+    """Hands the request's body on, as fast as it is read; gives back why it was refused on the way."""
     try:
         async for chunk in chunks:
             for start in range(0, len(chunk), BLOCK_BYTES):
                 await run_sync(body.put, chunk[start : start + BLOCK_BYTES])
             if body.stopped:
-                return
+                return None
+        await run_sync(body.put, b"")
+    except Refused as refusal:
+        await run_sync(body.put, FileUnreadable(f"the stream broke off: {refusal.detail}"))
+        return refusal
     except ClientDisconnect:
         await run_sync(body.put, FileUnreadable("the stream broke off: the caller went away."))
-    except BaseException as error:
-        # Too long, or the server ends.
-        body.give_up(FileUnreadable(f"the stream broke off: {getattr(error, 'detail', 'the server ends')}"))
+    except BaseException:
+        # The server ends, and nothing may be waited for.
+        body.give_up(FileUnreadable("the stream broke off: the server was stopped."))
         raise
-    else:
-        await run_sync(body.put, b"")
+    return None
 
 
 class _Stream(io.RawIOBase):

@@ -60,12 +60,12 @@ class Predictor:
         self._site = site
         self._waiting: deque[_Waiting] = deque()
         self._texts = 0
-        self._wake = asyncio.Event()
         self._loaded: Loaded | None = None
         self._checked = 0.0
 
     async def __aenter__(self) -> Self:
         """From now on it scores."""
+        self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="predict")
         self._task = asyncio.create_task(self._run())
         return self
