@@ -1,4 +1,4 @@
-"""The web: first bytes on a large job, on both databases; and /predict beside the scorer alone, under many callers."""
+"""The web: first bytes on a large job, on both databases; /predict beside the scorer alone, under many callers."""
 
 from __future__ import annotations
 

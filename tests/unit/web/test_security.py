@@ -173,7 +173,15 @@ def test_another_address_needs_a_token(store: Store, tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="LORACLE_WEB_TOKEN"):
         server.listen(site(store, tmp_path, host="0.0.0.0"), 0)
     server.listen(site(store, tmp_path, host="0.0.0.0", web_token=TOKEN), 0).close()
-    server.listen(site(store, tmp_path, host="localhost"), 0).close()
+    with server.listen(site(store, tmp_path, host="localhost"), 0) as taken:
+        taken.listen()
+        with pytest.raises(Invalid, match="--port"):
+            server.listen(site(store, tmp_path, host="localhost"), taken.getsockname()[1])
+    exposed = site(store, tmp_path, host="0.0.0.0", web_token=TOKEN)
+    with server.listen(exposed, 0) as listening:
+        said = " ".join(server.said(exposed, listening))
+    assert "unencrypted" in said
+    assert TOKEN not in said
 
 
 @pytest.mark.parametrize(
