@@ -28,6 +28,7 @@ def listen(site: Site, port: int) -> socket.socket:
             f"{site.host} may be reached from other machines, so the page needs a token: set LORACLE_WEB_TOKEN, for "
             "example with `export LORACLE_WEB_TOKEN=$(python3 -c 'import secrets; print(secrets.token_urlsafe())')`."
         )
+    listening: socket.socket | None = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             site.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -36,6 +37,8 @@ def listen(site: Site, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
     except OSError as error:
+        if listening is not None:
+            listening.close()
         raise Invalid(
             f"{site.host} port {port} can't be listened on: {error.strerror or error}. Choose another with --port or "
             "--host."
