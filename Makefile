@@ -20,6 +20,7 @@ demo: $(VENV)/ready
 	LORACLE_HOME=$(DEMO_HOME) $(BIN)/loracle run worker/data/sample_reviews.csv
 	@echo
 	@echo "See the labels:  LORACLE_HOME=$(DEMO_HOME) $(BIN)/loracle results 1 --limit 10"
+	@echo "In a browser:    LORACLE_HOME=$(DEMO_HOME) $(BIN)/loracle web"
 
 # A cascade against a fake OpenAI on this machine: no key, no network. It fails every fifth request on purpose.
 demo-oracle: $(VENV)/ready
@@ -84,5 +85,5 @@ else
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 endif
 	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Loracle needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --editable '.[embedded,train,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --editable '.[embedded,train,web,dev]'
 	touch $@

@@ -75,6 +75,10 @@ class Settings(Home):
     REDIS_URL, OPENAI_API_KEY and OPENAI_BASE_URL. Times are in seconds. `adapter` outranks the one that is active
     in the database; None leaves the choice to it. A secret may also stand in a file, which <VARIABLE>_FILE names.
     `task_events` makes Celery tell what its workers do, for Flower and the like.
+
+    Of `loracle web`: `web_token` opens it, `web_folders` are those whose files it may read by path, with `:` between
+    them (`;` on Windows), `web_hosts` names by which browsers reach it, with commas; an upload has `web_upload_mb`
+    MiB and `web_upload_rows` records at most.
     """
 
     database_url: SecretStr | None = Field(None, validation_alias=AliasChoices("DATABASE_URL"))
@@ -115,6 +119,12 @@ class Settings(Home):
     bulk_after_s: Seconds = Field(300.0, ge=0)
     bulk_poll_s: Seconds = Field(60.0, gt=0)
 
+    web_token: SecretStr | None = None
+    web_folders: str | None = None
+    web_hosts: str | None = None
+    web_upload_mb: Count = Field(2048, ge=1)
+    web_upload_rows: Count = Field(5_000_000, ge=1)
+
     max_text_chars: Count = Field(200_000, ge=1)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
@@ -136,6 +146,27 @@ class Settings(Home):
             value.get_secret_value().isascii() and value.get_secret_value().isprintable()
         ):
             raise ValueError("the key has a line end or another character that no key has. Copy it again")
+        return value
+
+    @field_validator("web_token")
+    @classmethod
+    def _token(cls, value: SecretStr | None) -> SecretStr | None:
+        token = "" if value is None else value.get_secret_value()
+        if value is not None and not (len(token) >= 16 and token.isascii() and token.isprintable()):
+            raise ValueError(
+                "a token has 16 characters of ASCII or more. Make one: "
+                "python3 -c 'import secrets; print(secrets.token_urlsafe())'"
+            )
+        if token != token.strip():
+            raise ValueError("the token begins or ends with white space. Copy it again")
+        return value
+
+    @field_validator("web_folders")
+    @classmethod
+    def _folders(cls, value: str | None) -> str | None:
+        for part in (value or "").split(os.pathsep):
+            if part.strip() and not Path(part.strip()).expanduser().is_absolute():
+                raise ValueError(f"{part.strip()} isn't an absolute path")
         return value
 
     @field_validator("adapter", "base_model", "worker_name", "oracle_model", "prices")
@@ -188,6 +219,12 @@ class Settings(Home):
     def most_spent(self) -> Money | None:
         """`max_cost` as the ledger counts; None without a limit."""
         return None if self.max_cost is None else Money.at_most(self.max_cost)
+
+    @property
+    def readable_folders(self) -> tuple[Path, ...]:
+        """The folders of `web_folders`, without symbolic links on the way."""
+        parts = [part.strip() for part in (self.web_folders or "").split(os.pathsep)]
+        return tuple(Path(part).expanduser().resolve() for part in parts if part)
 
     @property
     def oracle_url(self) -> str:

@@ -58,6 +58,12 @@ INSTEAD = {
     "loracle compare train.csv --test test.csv --quick": (
         "loracle compare train.csv --test test.csv --quick --contenders tfidf"
     ),
+    # They need each other; `loracle web` and its API have tests of their own.
+    "loracle web": "",
+    "curl -F file=@reviews.csv -F policy=adapter http://127.0.0.1:8765/api/jobs": "",
+    'curl "http://127.0.0.1:8765/api/jobs/1/results?label=negative&with_text=true"': "",
+    "curl -H 'Content-Type: application/json' -d '{\"inputs\": \"Not bad at all.\"}' "
+    "http://127.0.0.1:8765/predict": "",
     # They make an environment and take minutes: that they are there and hang together is what is seen.
     "make demo": "make --dry-run demo",
     "make test": "make --dry-run test",

@@ -26,6 +26,7 @@ from tests.benchmarks import (
     report,
     scoring,
     training,
+    web,
 )
 
 
@@ -50,6 +51,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
         if "LORACLE_BENCH_JOB" in os.environ
         else {}
     ),
+    "web": lambda: web.measure(rows=_size("ROWS", 1_000_000), texts=_size("REVIEWS", 320)),
     "report": lambda: report.measure(reviews=_size("REPORT", 100_000)),
 }
 

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, text
 
 from tests.benchmarks.databases import engines
 from worker.bootstrap import Store
-from worker.cli.status import _report
+from worker.desk.status import job_report
 from worker.policy import Policy
 from worker.quality.measured import refresh_agreement
 from worker.quality.thresholds import thresholds
@@ -52,7 +52,7 @@ def _measure(engine: Engine, rows: int) -> dict[str, Any]:
     last = datetime.datetime.fromtimestamp(BEGAN + rows * SECONDS_A_REVIEW, datetime.UTC).date()
     found = {
         "threshold_s": _best(lambda: thresholds(store.queries.raters(JOB), POLICY, JOB)),
-        "status_s": _best(lambda: _report(SETTINGS, store, JOB)),
+        "status_s": _best(lambda: job_report(SETTINGS, store, JOB)),
         "watch_s": _best(lambda: store.queries.jobs.progress(JOB)),
         "wrong_s": _best(lambda: next(store.queries.results.iterate(JOB, wrong=True))),
         "page_s": _best(lambda: list(store.queries.results.iterate(JOB, after_row=rows // 2, limit=2000))),

@@ -15,6 +15,7 @@ COMMANDS = {
     "run": ("worker.cli.run:run", "Score a file on this machine, with nothing configured, and sum it up."),
     "enqueue": ("worker.cli.enqueue:enqueue", "Put review files into the queue."),
     "worker": ("worker.cli.worker:worker", "Run the worker pool of this host."),
+    "web": ("worker.cli.web:web", "Serve the live page and the HTTP API."),
     "jobs": ("worker.cli.jobs:jobs", "List the jobs."),
     "status": ("worker.cli.status:status", "Show how far a job is, and why nothing moves."),
     "results": ("worker.cli.results:results", "Show or export a job's labels."),

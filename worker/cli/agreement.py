@@ -12,20 +12,19 @@ import click
 from worker.agreement.calibration import CalibrationError
 from worker.agreement.intervals import Estimate
 from worker.agreement.measure import WHOLE, Measurement, explained
-from worker.bootstrap import Store, find_registered
+from worker.bootstrap import find_registered
 from worker.cli.common import (
-    DATE,
-    OVER,
     echo_json,
     json_option,
     minute,
     note,
     open_all,
     print_table,
-    whole_job,
 )
-from worker.errors import Invalid, JobStateInvalid
-from worker.quality.measured import Measured, agreement_as_it_is, refresh_agreement
+from worker.desk.agreement import agreement_report, measured_job
+from worker.desk.results import DATE, whole_job
+from worker.errors import Invalid
+from worker.quality.measured import Measured
 from worker.reviews import Job
 
 if TYPE_CHECKING:
@@ -290,9 +289,9 @@ def agreement(
         return
     _, store = open_all()
     found = whole_job(store, job)
-    measured = _measured(store, found, measure_now)
+    measured = measured_job(store, found, measure_now=measure_now)
     if as_json:
-        echo_json(_report(found, measured, by))
+        echo_json(agreement_report(found, measured, by))
     elif not measured.rows:
         note(
             f"Job {job} has nothing to compare: no gold labels (--label-column), and the oracle saw none of its "
@@ -300,33 +299,6 @@ def agreement(
         )
     else:
         print_measured(found, measured, by)
-
-
-def _measured(store: Store, job: Job, measure_now: bool) -> Measured:
-    if job.state not in OVER and not measure_now:
-        raise JobStateInvalid(
-            f"job {job.id} is {job.state}: its agreement is measured when it is done. "
-            "--now measures from the labels that are there."
-        )
-    if measure_now and job.state in OVER:
-        refresh_agreement(job.id, ledger=store.ledger, queries=store.queries)
-    return agreement_as_it_is(store.queries, job.id)
-
-
-def _report(job: Job, measured: Measured, by: str | None) -> dict[str, Any]:
-    sliced = by in ("length", "score")
-    return {
-        "job_id": job.id,
-        "name": job.name,
-        "state": job.state,
-        "policy": job.policy,
-        "measured_at": measured.at,
-        "agreements": [
-            {**row.model_dump(mode="json"), "kappa_undefined": row.kappa_undefined}
-            for row in measured.rows
-            if (row.slice.startswith(f"{by} ") if sliced else row.slice == WHOLE)
-        ],
-    }
 
 
 def _compare_jobs(job: int, against: int, as_json: bool) -> None:

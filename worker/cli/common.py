@@ -1,8 +1,7 @@
-"""What several commands share: settings and store, publishing, messages, progress, waiting, dates."""
+"""What several commands share: settings and store, messages, progress, waiting, dates."""
 
 from __future__ import annotations
 
-import datetime
 import json
 import sys
 import time
@@ -13,36 +12,14 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store, open_store
-from worker.errors import BrokerUnreachable, Invalid, JobStateInvalid
+from worker.desk.enqueue import Publisher
+from worker.desk.status import bulk_words
+from worker.errors import Invalid
 from worker.files.results import BINARY
-from worker.jobs.scoring import Publish, publish_waiting
 from worker.logs import Progress, log_to_stderr
-from worker.reviews import BACKENDS, Job, Money, duration
+from worker.reviews import BACKENDS, OVER, duration
 from worker.settings import Settings, read_settings
 from worker.store.progress import Progress as JobProgress
-from worker.store.progress import WaitingBulk
-
-DATE = click.DateTime(
-    [
-        "%Y-%m-%d",
-        "%Y-%m-%d %H:%M",
-        "%Y-%m-%d %H:%M:%S",
-        "%Y-%m-%dT%H:%M",
-        "%Y-%m-%dT%H:%M:%S",
-        "%Y-%m-%dT%H:%M%z",
-        "%Y-%m-%dT%H:%M:%S%z",
-        "%Y-%m-%dT%H:%M:%S.%f%z",
-    ]
-)
-"""A date, or date and time (ISO 8601), such as `labelled_at` of an export; local where it names no zone."""
-
-
-def iso(seconds: float | None) -> str | None:
-    """Seconds since 1970 as ISO 8601 in UTC, to the millisecond."""
-    if seconds is None:
-        return None
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def left_out(without_text: int, other_language: int) -> str:
@@ -51,7 +28,6 @@ def left_out(without_text: int, other_language: int) -> str:
     return f"{without_text:,} without text{languages}"
 
 
-OVER = ("done", "stopped", "cancelled", "deleting")
 POLL_S = 0.2
 COUNT_S = 1.0
 WHY_S = 5.0
@@ -106,14 +82,6 @@ def progress_words(at: JobProgress, *, moving: bool) -> str:
     return ", ".join(words) or "no label yet"
 
 
-def bulk_words(bulk: WaitingBulk) -> str:
-    """ "Bulk 7: submitted 12 min ago, in_progress, 120 of 260 lines answered"."""
-    words = ["not submitted yet"]
-    if bulk.submitted_s is not None:
-        words = [f"submitted {duration(bulk.submitted_s)} ago"]
-    return f"Bulk {bulk.batch_id}: {', '.join([*words, *([bulk.said] if bulk.said else [])])}"
-
-
 class Address(click.ParamType[tuple[str, int]]):
     """[HOST:]PORT; without a host this machine alone is served."""
 
@@ -135,24 +103,6 @@ backend_option = click.option(
 )
 
 
-class Dollars(click.ParamType[Money]):
-    """An amount of US dollars that must not be exceeded."""
-
-    name = "dollars"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Money:
-        """The amount, rounded down to what the ledger counts in."""
-        if isinstance(value, Money):
-            return value
-        try:
-            return Money.at_most(value)
-        except ValueError as error:
-            self.fail(f"{error}.", param, ctx)
-
-
-DOLLARS = Dollars()
-
-
 def note(message: str) -> None:
     """A message for people, on stderr."""
     click.echo(message, err=True)
@@ -163,60 +113,16 @@ def echo_json(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, default=str))
 
 
+def publisher(settings: Settings, store: Store) -> Publisher:
+    """Publishes for a command, and says on stderr why nobody hears it."""
+    return Publisher(settings, store, say=note)
+
+
 def open_all() -> tuple[Settings, Store]:
     """The settings of this process and its database."""
     settings = read_settings()
     log_to_stderr(settings.log_level, settings.log_format)
     return settings, open_store(settings)
-
-
-def whole_job(store: Store, job_id: int, *, texts_for: str | None = None) -> Job:
-    """The job, if it is there as a whole; with its texts, if these are needed for what `texts_for` names.
-
-    Raises:
-        JobUnknown: there is no such job.
-        JobStateInvalid: it is being deleted, or its texts were.
-    """
-    job = store.queries.jobs.get(job_id)
-    if job.state == "deleting":
-        raise JobStateInvalid(f"job {job_id} is being deleted: `loracle delete {job_id}` goes on.")
-    if texts_for is not None and job.texts != "kept":
-        raise JobStateInvalid(f"the texts of job {job_id} were deleted, and {texts_for} needs them.")
-    return job
-
-
-class Publisher:
-    """Publishes for a command that enqueues; with the broker away the ledger keeps the work."""
-
-    def __init__(self, settings: Settings, store: Store) -> None:
-        self._settings = settings
-        self._store = store
-        self._publish: Publish | None = None
-        self._unheard = False
-
-    def publish(self) -> None:
-        """Publishes what the window has room for; says once if Redis is away."""
-        if self._unheard:
-            return
-        if self._publish is None:
-            from worker.pool.app import make_app, publisher
-            from worker.pool.valkey import running_pid
-
-            if self._settings.embedded and running_pid(self._settings.home) is None:
-                # The next worker brings the queue along, and publishes.
-                return
-            self._publish = publisher(make_app(self._settings))
-        try:
-            heard = publish_waiting(
-                self._store.ledger, self._publish, "adapter", window=self._settings.publish_window
-            )
-        except BrokerUnreachable:
-            heard = False
-        if not heard:
-            self._unheard = True
-            note(
-                "Warning: Redis can't be reached; the job is saved, and the workers publish it when Redis is back."
-            )
 
 
 def format_of(output: Path | None, formats: Mapping[str, str], *, packed: Sequence[str] = ()) -> str | None:

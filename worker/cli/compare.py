@@ -14,7 +14,8 @@ from click.core import ParameterSource
 
 from worker.agreement.intervals import Estimate
 from worker.cli.agreement import UNDEFINED, WIDTH, figure
-from worker.cli.common import echo_json, note, open_all, print_table, whole_job
+from worker.cli.common import echo_json, note, open_all, print_table
+from worker.desk.results import whole_job
 from worker.errors import Invalid, OptionInvalid
 from worker.files.results import whole_text
 from worker.quality.compared import ComparedJobs, ComparedRater, compare_jobs

@@ -19,18 +19,20 @@ import click
 
 from worker.agreement import guarantee
 from worker.bootstrap import Store, choose_adapter, load_directory, restore_adapter
-from worker.cli.common import Publisher, json_option, note, open_all, wait_for_jobs
-from worker.cli.enqueue import (
-    GPU_BATCH,
-    enqueue_options,
-    open_source,
-    pinned_adapter,
-    reading_options,
-    write_job,
-)
-from worker.cli.policy import choose_oracle, guarantee_options, read_policy, read_spec
+from worker.cli.common import json_option, note, open_all, publisher, wait_for_jobs
+from worker.cli.enqueue import open_source, write_job
 from worker.cli.run import CPU_BATCH, finish
-from worker.cli.status import figure_sentences, oracle_waiting_for, why_unscored
+from worker.desk.enqueue import GPU_BATCH, Publisher
+from worker.desk.options import (
+    choose_oracle,
+    enqueue_options,
+    guarantee_options,
+    pinned_adapter,
+    read_policy,
+    read_spec,
+    reading_options,
+)
+from worker.desk.status import figure_sentences, oracle_waiting_for, why_unscored
 from worker.errors import Invalid, JobStateInvalid, OptionInvalid
 from worker.jobs import distillation
 from worker.jobs.enqueue import Adapter, Source
@@ -126,14 +128,14 @@ def distill(
     check_devices(plan)
     on_cpu = all(one.gpu is None for one in plan)
     options = enqueue_options(settings, values, usual_batch=lambda: CPU_BATCH if on_cpu else GPU_BATCH)
-    at_hand = pinned_adapter(store, settings, values["adapter"])
+    at_hand = pinned_adapter(store, settings, values["adapter"], say=note)
     labels = _labels(options.read.meanings, at_hand, start_from)
     training = _training_options(base, recipe, start_from, max_length)
     values |= {"policy": "cascade", "below": None, "audit": 0.0}
     # The adapter at hand is for comparison: with another one it is still the same job.
     adapter = Adapter(at_hand.id, "", labels, at_hand.languages)
     asked = dataclasses.replace(
-        choose_oracle(store, settings, adapter, values, asks_itself=True),
+        choose_oracle(store, settings, adapter, values, say=note, asks_itself=True),
         distilled=f"distilled for {'/'.join(labels)} {' '.join(training)}",
     )
     source = open_source(file, options, adapter)
@@ -141,7 +143,7 @@ def distill(
         raise Invalid("distill needs a file: a stream on stdin can't be taken up again.")
     if asked.max_cost is not None:
         _check_cost(source, settings, values, labels, answers + held_out, asked.max_cost)
-    publisher = Publisher(settings, store)
+    publish = publisher(settings, store)
     openai = WorkerPlan(None, concurrency, lane="openai")
 
     def opened(job: Job) -> None:
@@ -153,7 +155,7 @@ def distill(
 
     steps: _Steps | None = None
     try:
-        job = write_job(source, adapter, store, publisher, asked=asked, opened=opened)
+        job = write_job(source, adapter, settings, store, asked=asked, opened=opened)
         with _alone(settings.home / "distill" / f"job-{job.id}") as folder:
             steps = _Steps(settings, store, job.id, labels, folder, out, training, values["adapter"])
             while (at := steps.at()).stage != "labelling":
@@ -163,7 +165,7 @@ def distill(
                 elif at.stage == "asking":
                     with LocalPool(settings, [openai], may_wait=True) as pool:
                         pool.start()
-                        steps.wait_for_answers(at, publisher, pool.poll)
+                        steps.wait_for_answers(at, publish, pool.poll)
                 elif at.stage == "training":
                     steps.train(at, answers)
                 else:
@@ -172,7 +174,7 @@ def distill(
             note(sentence)
         with LocalPool(settings, [*plan, openai], may_wait=True) as pool:
             pool.start()
-            publisher.publish()
+            publish.publish()
             code = wait_for_jobs(
                 store,
                 [job.id],

@@ -172,7 +172,7 @@ def _redis(settings: Settings) -> Found:
 
 
 def _workers(settings: Settings) -> Found:
-    from worker.cli.status import faults_online, reason
+    from worker.desk.status import faults_online, reason
 
     faults = faults_online(settings, open_store(settings))
     if not faults:

@@ -6,170 +6,59 @@ import itertools
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
 
-from worker.bootstrap import Store, adapter_of, choose_adapter, default_adapter
+from worker.bootstrap import Store
 from worker.cli.common import (
-    OVER,
-    Publisher,
     echo_json,
     json_option,
     left_out,
     note,
     open_all,
+    publisher,
     wait_for_jobs,
 )
-from worker.cli.policy import choose_oracle, oracle_options
-from worker.cli.presence import say_who_is_missing
-from worker.cli.status import has_no_queue, why_it_waits, workers_online
-from worker.errors import BrokerUnreachable, Invalid, OptionInvalid
-from worker.files.options import file_options, read_options
+from worker.desk import enqueue as desk
+from worker.desk.options import (
+    choose_oracle,
+    enqueue_options,
+    oracle_options,
+    pinned_adapter,
+    reading_options,
+)
+from worker.desk.presence import say_who_is_missing
+from worker.desk.status import why_it_waits
 from worker.jobs.enqueue import (
     ADAPTER_ALONE,
-    OTHER_LANGUAGES,
     Adapter,
     Asked,
     EnqueueOptions,
     Source,
-    enqueue_file,
-    open_job,
     preview,
 )
 from worker.logs import Progress
-from worker.reviews import Job
+from worker.reviews import OVER, Job
 from worker.settings import Settings
-from worker.store.foreign import Query
-
-Command = Callable[..., Any]
-
-GPU_BATCH = 2048
-"""Of 256 a GPU makes one micro-batch: nothing is planned by length, and it waits for the ledger more often."""
-
-
-_OPTIONS = [
-    click.option("--query", metavar="SELECT", help="What to read of a database (FILE is its URL)."),
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N reviews."),
-    click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Draw N reviews at random."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of --sample."),
-    click.option("--name", help="Name of the job (else the file's)."),
-    click.option(
-        "--adapter", metavar="NAME|DIR", help="Adapter to score with (else LORACLE_ADAPTER, else the active)."
-    ),
-    click.option(
-        "--priority",
-        type=click.IntRange(-100, 100),
-        default=0,
-        show_default=True,
-        help="Jobs of a higher one go first, also before what waits already.",
-    ),
-    click.option("--batch-size", type=click.IntRange(1, 10_000), help="Reviews per batch."),
-    click.option(
-        "--max-rejects",
-        type=click.FloatRange(0, 1),
-        default=0.05,
-        show_default=True,
-        metavar="SHARE",
-        help="Stop when more of the records are unreadable.",
-    ),
-    click.option(
-        "--other-languages",
-        type=click.Choice(OTHER_LANGUAGES),
-        default="keep",
-        show_default=True,
-        help="What becomes of reviews in none of the adapter's languages: scored, left out, or the oracle decides.",
-    ),
-    click.option("--again", is_flag=True, help="Make a new job even of a file that was scored before."),
-]
-
-
-def reading_options(command: Command) -> Command:
-    """Adds the options that say how files are read and what the job is."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return file_options(command)
-
-
-def enqueue_options(
-    settings: Settings, values: dict[str, Any], *, usual_batch: Callable[[], int] | None = None
-) -> EnqueueOptions:
-    """The options as one value. `usual_batch` is asked for the size of a batch where neither the command line nor
-    LORACLE_BATCH_SIZE says one.
-
-    Raises:
-        Invalid: --limit and --sample are both given, or a value is one that no file can be read with.
-    """
-    if values["limit"] is not None and values["sample"] is not None:
-        raise Invalid("--limit takes the first reviews, --sample draws some at random: choose one of them.")
-    batch_size = values["batch_size"] or settings.batch_size
-    if not (values["batch_size"] or "batch_size" in settings.model_fields_set or usual_batch is None):
-        batch_size = usual_batch()
-    of_job = (
-        "query",
-        "limit",
-        "sample",
-        "seed",
-        "name",
-        "priority",
-        "max_rejects",
-        "again",
-        "other_languages",
-    )
-    return EnqueueOptions(
-        read=read_options(values, max_chars=settings.max_text_chars),
-        batch_size=batch_size,
-        **{name: values[name] for name in of_job},
-    )
-
-
-def pinned_adapter(store: Store, settings: Settings, name: str | None) -> Adapter:
-    """The adapter that a new job is pinned to; which one, and who chose it, is announced on stderr."""
-    if name:
-        adapter_id, chosen_by = choose_adapter(store, name), "--adapter"
-    else:
-        adapter_id, chosen_by = default_adapter(store, settings)
-    adapter = adapter_of(store, adapter_id)
-    row = store.queries.adapters.get(adapter_id)
-    note(f"Adapter '{row.name}' {row.sha256[:12]} ({chosen_by}), labels {'/'.join(adapter.labels)}.")
-    return adapter
 
 
 def open_source(path: str, options: EnqueueOptions, adapter: Adapter) -> Source:
-    """A file, a directory, a database, or `-` for stdin, opened; what was guessed is announced on stderr.
-
-    Raises:
-        OptionInvalid: a database without --query, or --query without a database.
-    """
-    # A URL that is mistyped may hold a password: it is never shown as a file's name.
-    if ":/" in path and not Path(path).exists():
-        if options.query is None:
-            raise OptionInvalid(
-                "a database's URL needs --query, for example "
-                "--query 'SELECT id, body AS text FROM reviews ORDER BY id'."
-            )
-        source = Source(Query(path, options.query), options, adapter.labels, adapter.languages)
-    elif options.query is not None:
-        raise OptionInvalid(
-            f"--query reads a database, and {path} is no URL of one. Leave it out, or name the database, say "
-            "sqlite:///shop.db."
-        )
-    elif path == "-":
-        if sys.stdin.isatty():
-            note("Reading reviews from the keyboard, one a line; end with Ctrl-D.")
-        source = Source(sys.stdin.buffer, options, adapter.labels, adapter.languages)
-    else:
-        source = Source(Path(path), options, adapter.labels, adapter.languages)
-    _say(source, source.announcements)
+    """A file, a directory, a database, or `-` for stdin, opened; what was guessed is announced on stderr."""
+    if path != "-" or options.query is not None:
+        return desk.open_source(path, options, adapter, say=note)
+    if sys.stdin.isatty():
+        note("Reading reviews from the keyboard, one a line; end with Ctrl-D.")
+    source = Source(sys.stdin.buffer, options, adapter.labels, adapter.languages)
+    desk.announce(source, source.announcements, note)
     return source
 
 
 def write_job(
     source: Source,
     adapter: Adapter,
+    settings: Settings,
     store: Store,
-    publisher: Publisher,
     *,
     asked: Asked = ADAPTER_ALONE,
     tick: Callable[[], None] = lambda: None,
@@ -179,100 +68,35 @@ def write_job(
     """Makes the source's job, or takes up or returns the one that is there, with progress on stderr.
 
     `told` hears of the job before anything is read into it. With `opened`, which hears of it too, its reviews are
-    scored later (`enqueue_file`). `tick` is called after every chunk, and several times a second while a stream is
-    silent.
+    scored later.
     """
-    try:
-        return _written(source, adapter, store, publisher, asked, tick, opened, told)
-    finally:
-        if source.query is not None:
-            # It holds a transaction open, which nobody needs while the job is scored.
-            source.query.close()
 
+    def made(job: Job) -> None:
+        told(job)
+        if opened is not None:
+            opened(job)
 
-def _written(
-    source: Source,
-    adapter: Adapter,
-    store: Store,
-    publisher: Publisher,
-    asked: Asked,
-    tick: Callable[[], None],
-    opened: Callable[[Job], object] | None,
-    told: Callable[[Job], object],
-) -> Job:
-    job, new = open_job(source, adapter, store.ledger, asked=asked)
-    told(job)
-    if opened is not None:
-        opened(job)
-    if not new and asked.max_cost is not None and asked.max_cost.dollars != job.max_cost:
-        if store.ledger.jobs.set_budget(job.id, asked.max_cost):
-            note(f"Job {job.id} has a budget of {asked.max_cost} from now on.")
-        else:
-            note(f"Its budget stays as it is; `loracle retry {job.id} --max-cost DOLLARS` changes it.")
-    if not new and job.state != "reading":
-        note(f"{source.file.name}: {_as_it_stands(job)}")
-        if job.state not in OVER:
-            publisher.publish()
-        return job
-    if not new:
-        note(f"{source.file.name}: job {job.id} is taken up again after {job.records_read:,} records.")
-    title = f"enqueue {source.file.name}"
-    said: list[str] = []
-    with Progress(title, source.file.size_bytes) as shown:
+    with Progress(f"enqueue {source.file.name}", source.file.size_bytes) as shown:
 
         def after_chunk(reviews: int, rejects: int) -> None:
             shown.update(source.file.position, f"{reviews:,} reviews, {rejects:,} rejects")
-            publisher.publish()
-            tick()
 
-        def after_look() -> None:
-            if not said:
-                said.extend(source.language_notes)
-                _say(source, said)
-
-        enqueue_file(
-            job,
+        job = desk.write_job(
             source,
-            store.ledger,
-            scores_later=opened is not None,
+            adapter,
+            store,
+            publisher(settings, store),
+            say=shown.tell,
+            asked=asked,
+            tick=tick,
             after_chunk=after_chunk,
-            idle=tick,
-            after_look=after_look,
+            made=made,
+            scores_later=opened is not None,
         )
-    publisher.publish()
-    _say(source, source.notes)
     written = store.queries.jobs.get(job.id)
     rejects = f", {written.rejected:,} rejected" if written.rejected else ""
     note(f"{source.file.name}: {written.reviews_read:,} reviews are in job {job.id}{rejects}.")
     return job
-
-
-def _say(source: Source, sentences: list[str]) -> None:
-    for sentence in sentences:
-        note(f"{source.file.name}: {sentence}")
-
-
-def _as_it_stands(job: Job) -> str:
-    """What has become of the job that a file has already, and the ways on."""
-    again = "--again scores the file in a new job"
-    if job.state == "done":
-        return f"job {job.id} has these reviews and is done. `loracle results {job.id}` shows its labels; {again}."
-    if job.state in OVER:
-        return f"job {job.id} has these reviews and is {job.state}. `loracle retry {job.id}` takes it up; {again}."
-    return f"job {job.id} has these reviews and is {job.state}; {again}."
-
-
-def usual_batch(settings: Settings) -> int:
-    """What a GPU scores at once where a worker with one is online; 256 else, and where the broker is away."""
-    from worker.pool.supervisor import is_on_gpu
-
-    if has_no_queue(settings):
-        return settings.batch_size
-    try:
-        online = workers_online(settings)
-    except BrokerUnreachable:
-        return settings.batch_size
-    return GPU_BATCH if any(map(is_on_gpu, online)) else settings.batch_size
 
 
 @click.command()
@@ -337,16 +161,16 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
     """
     settings, store = open_all()
     options = enqueue_options(
-        settings, values, usual_batch=None if dry_run else partial(usual_batch, settings)
+        settings, values, usual_batch=None if dry_run else partial(desk.usual_batch, settings)
     )
-    adapter = pinned_adapter(store, settings, values["adapter"])
-    asked = choose_oracle(store, settings, adapter, values)
+    adapter = pinned_adapter(store, settings, values["adapter"], say=note)
+    asked = choose_oracle(store, settings, adapter, values, say=note)
     # Everything is opened before anything is written: a wrong name among the files leaves nothing half-done.
     sources = [open_source(path, options, adapter) for path in files]
     if dry_run:
         for source in sources:
             found = preview(source)
-            _say(source, source.notes)
+            desk.announce(source, source.notes, note)
             if found.too_many is not None:
                 note(f"{source.file.name}: an enqueue would stop: {found.too_many}.")
             report = {
@@ -372,7 +196,6 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
             for review in itertools.islice(found.first, 3):
                 click.echo(f"  row {review.row_no}: {review.text[:70]!r}")
         return 0
-    publisher = Publisher(settings, store)
     waiting: list[int] = []
 
     def told(job: Job) -> None:
@@ -380,11 +203,11 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
             return
         if not waiting:
             # Before a stream is read, which may never end.
-            say_who_is_missing(settings, job.policy)
+            say_who_is_missing(settings, job.policy, say=note)
         waiting.append(job.id)
 
     try:
-        jobs = [write_job(source, adapter, store, publisher, asked=asked, told=told) for source in sources]
+        jobs = [write_job(source, adapter, settings, store, asked=asked, told=told) for source in sources]
     except KeyboardInterrupt:
         if waiting and "-" not in files:
             note(f"Job {waiting[-1]} keeps what was read of it: the same command goes on where it stopped.")

@@ -11,19 +11,18 @@ from typing import Any
 import click
 
 from worker.cli.common import (
-    DOLLARS,
-    OVER,
-    Publisher,
     echo_json,
     json_option,
     minute,
     note,
     open_all,
     print_table,
+    publisher,
 )
-from worker.cli.presence import lanes_of, say_who_is_missing, who_is_missing
+from worker.desk.options import DOLLARS
+from worker.desk.presence import lanes_of, say_who_is_missing, who_is_missing
 from worker.errors import Invalid
-from worker.reviews import Money, dollars
+from worker.reviews import OVER, Money, dollars
 from worker.store.progress import DayStats
 
 
@@ -94,9 +93,9 @@ def retry(job: int, max_cost: Money | None, as_json: bool) -> None:
     """
     settings, store = open_all()
     reviews = store.ledger.jobs.retry(job, max_cost=max_cost)
-    Publisher(settings, store).publish()
+    publisher(settings, store).publish()
     if reviews:
-        say_who_is_missing(settings, store.queries.jobs.get(job).policy)
+        say_who_is_missing(settings, store.queries.jobs.get(job).policy, say=note)
     if as_json:
         echo_json({"job_id": job, "reviews": reviews})
     elif reviews:

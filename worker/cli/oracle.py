@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from worker.bootstrap import Oracles, Scorers, Store
-from worker.cli.certify import forecast_share
+from worker.bootstrap import Oracles, Store
 from worker.cli.common import (
     echo_json,
     json_option,
@@ -17,18 +16,21 @@ from worker.cli.common import (
     note,
     open_all,
     print_table,
-    whole_job,
 )
 from worker.cli.enqueue import (
-    enqueue_options,
     open_source,
+)
+from worker.desk.options import (
+    enqueue_options,
+    oracle_options,
     pinned_adapter,
+    read_policy,
+    read_spec,
     reading_options,
 )
-from worker.cli.policy import oracle_options, read_policy, read_spec
+from worker.desk.plan import make_plan
+from worker.desk.results import whole_job
 from worker.errors import Invalid
-from worker.jobs.estimate import plan as make_plan
-from worker.oracle.money import parse_prices, price_of
 from worker.policy import Policy
 from worker.quality.measured import measure_due
 from worker.quality.thresholds import Share, thresholds
@@ -77,35 +79,25 @@ def plan(
     policy = read_policy(values)
     if not policy.names_oracle:
         raise Invalid("--policy adapter asks no oracle: it costs nothing. Choose another policy, or --audit.")
-    adapter = pinned_adapter(store, settings, values["adapter"])
+    adapter = pinned_adapter(store, settings, values["adapter"], say=note)
     spec = read_spec(settings, adapter.labels, values)
     source = open_source(file, enqueue_options(settings, values), adapter)
-    reckoned = None
-    if policy.guarantee is not None and asked is None:
-        share, reckoned = forecast_share(source, policy, Scorers(settings, store)(adapter.id))
-    else:
-        share = _share(policy, asked)
-    found = make_plan(source, spec, price_of(spec.model, parse_prices(settings.prices)), share)
-    seconds = found.requests / concurrency * seconds_per_request
-    for per_minute, amount in (
-        (settings.requests_per_minute, found.requests),
-        (settings.tokens_per_minute, found.tokens),
-    ):
-        if per_minute:
-            seconds = max(seconds, amount / per_minute * 60)
+    made = make_plan(
+        settings,
+        store,
+        source,
+        policy,
+        spec,
+        adapter,
+        asked=asked,
+        concurrency=concurrency,
+        seconds_per_request=seconds_per_request,
+    )
+    found, share, seconds, reckoned = made.found, made.share, made.seconds, made.reckoned
     for sentence in source.language_notes:
         note(f"{source.file.name}: {sentence}")
-    report = {
-        "file": source.file.name,
-        "policy": str(policy),
-        "oracle": spec.identity.name,
-        "route": spec.route,
-        "share": share,
-        **dataclasses.asdict(found),
-        "seconds": None if spec.route == "bulk" else seconds,
-    }
     if as_json:
-        echo_json(report)
+        echo_json(made.report())
         return 0
     click.echo(f"{source.file.name} under --policy {policy}, asking {spec.identity.name} by {spec.route}:")
     click.echo(
@@ -133,16 +125,6 @@ def plan(
             f"share with --asked SHARE{hint}."
         )
     return 0
-
-
-def _share(policy: Policy, asked: float | None) -> float:
-    """The share of reviews that the oracle is asked about."""
-    if policy.kind == "oracle":
-        return 1.0
-    if policy.kind == "adapter":
-        return policy.audit
-    deciding = 1.0 if asked is None else asked
-    return deciding + (1 - deciding) * policy.audit
 
 
 @click.command()

@@ -3,116 +3,32 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from worker.bootstrap import Store, adapter_of
+from worker.bootstrap import Store
 from worker.cli.certify import certificate_lines
-from worker.cli.common import DATE, OVER, format_of, iso, may_write, note, open_all, whole_job
+from worker.cli.common import format_of, may_write, note, open_all
+from worker.desk.results import (
+    COLUMNS,
+    check_filters,
+    filter_options,
+    follow_rows,
+    kept_columns,
+    rows_of,
+    whole_job,
+)
 from worker.errors import Invalid, ReportImpossible
 from worker.files.results import ENDINGS, PACKED, RESULT_FORMATS, whole, write_results
 from worker.quality.measured import kept_certificate
-from worker.reviews import Job, dollars
+from worker.reviews import dollars
 from worker.store.foreign import write_table
-from worker.store.results import SORTS
 
 Command = Callable[..., Any]
 
-_OPTIONS = [
-    click.option("--label", help="Only reviews with this label."),
-    click.option("--gold", metavar="LABEL", help="Only reviews with this gold label (a correction's first)."),
-    click.option("--min-score", type=click.FloatRange(0, 1), help="Only labels at least this probable."),
-    click.option("--max-score", type=click.FloatRange(0, 1), help="Only labels at most this probable."),
-    click.option("--failed", is_flag=True, help="Only reviews that got no label, with the reason."),
-    click.option(
-        "--source",
-        type=click.Choice(["adapter", "oracle", "adapter_unconfirmed"]),
-        help="Only labels from this source.",
-    ),
-    click.option("--scorer", metavar="NAME", help="Only labels of the scorer with this in its name."),
-    click.option("--wrong", is_flag=True, help="Only reviews whose label differs from their gold label."),
-    click.option("--disagree", is_flag=True, help="Only reviews that adapter and oracle label differently."),
-    click.option("--corrected", is_flag=True, help="Only reviews that a person has corrected."),
-    click.option(
-        "--since",
-        type=DATE,
-        metavar="DATE",
-        callback=lambda _, __, date: date and date.timestamp(),
-        help="Labelled since; date or date and time, local.",
-    ),
-    click.option("--search", metavar="WORD", help="Only reviews with this in their text, in any case."),
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N."),
-    click.option(
-        "--sort",
-        type=click.Choice(SORTS),
-        default="row",
-        show_default=True,
-        help="By this, the highest first with a minus; without a score last.",
-    ),
-]
-
-
-def filter_options(command: Command) -> Command:
-    """Adds the options that choose and order rows."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-def check_filters(store: Store, job: Job, filters: dict[str, Any], *, follow: bool) -> None:
-    """Refuses what can never find a row, or can't be followed.
-
-    Raises:
-        Invalid: names the option, the cause and the way out.
-    """
-    known = adapter_of(store, job.adapter_id).labels
-    for option in ("label", "gold"):
-        if filters[option] is not None and filters[option] not in known:
-            raise Invalid(
-                f"job {job.id} has no label '{filters[option]}'; its labels are {', '.join(known)}."
-            )
-    if filters["disagree"] and job.oracle_id is None:
-        raise Invalid(
-            f"--disagree compares adapter and oracle, but job {job.id} asked no oracle: enqueue its file again with "
-            "--audit SHARE or --policy cascade."
-        )
-    if filters["scorer"] is not None:
-        _check_scorer(filters["scorer"], store.queries.results.scorer_names())
-    if filters["search"] == "":
-        raise Invalid("--search needs a word: the empty one is in every text.")
-    if follow:
-        _check_follow(filters)
-    if filters["wrong"] and not store.queries.agreements.has_gold(job.id):
-        note(f"No review of job {job.id} has a gold label (--label-column): none is known to be wrong.")
-
-
-def _check_scorer(wanted: str, names: Sequence[str]) -> None:
-    if not any(wanted.lower() in name.lower() for name in names):
-        raise Invalid(f"no scorer has '{wanted}' in its name; there are: {', '.join(names) or 'none yet'}.")
-
-
-def _check_follow(filters: dict[str, Any]) -> None:
-    why = {
-        "--sort": "rows come as they are labelled, in the file's order" if filters["sort"] != "row" else None,
-        "--disagree": "an audited review is shown before the oracle has answered"
-        if filters["disagree"]
-        else None,
-        "--corrected": "people correct what has been shown" if filters["corrected"] else None,
-    }
-    for option, reason in why.items():
-        if reason is not None:
-            raise Invalid(f"--follow can't be combined with {option}: {reason}. Leave one of them out.")
-
-
-COLUMNS = (
-    "row_no", "id", "label", "score", "source", "scorer", "gold_label", "corrected", "labelled_at", "error",
-    "asked", "cost",
-)  # fmt: skip
-"""Of a file, whatever the job and the filters: exports of several jobs fit together."""
 ON_SCREEN = ("row_no", "id", "label", "score", "source", "scorer", "gold_label", "error", "asked", "cost")
 WITHOUT_ORACLE = ON_SCREEN[:-2]
 NONE = ": none matches"
@@ -183,7 +99,7 @@ def results(
     _, store = open_all()
     wants_texts = "results --with-text" * with_text or "results --search" * (filters["search"] is not None)
     found = whole_job(store, job, texts_for=wants_texts or None)
-    check_filters(store, found, filters, follow=follow)
+    check_filters(store, found, filters, follow=follow, say=note)
     chosen = format_ or ("jsonl" if as_json else None) or format_of(output, ENDINGS, packed=PACKED) or "table"
     if follow and chosen not in ("csv", "tsv", "jsonl"):
         if format_ or output:
@@ -196,12 +112,12 @@ def results(
     if output is not None and not may_write(output, force=force):
         return
     limit = filters["limit"]
-    rows = (_follow if follow else _rows)(store, found, with_text, filters)
+    rows = (follow_rows if follow else rows_of)(store, found, with_text, filters)
     on_screen = WITHOUT_ORACLE if found.oracle_id is None else ON_SCREEN
     columns = [
         *(on_screen if chosen == "table" and to is None else COLUMNS),
         *(["text"] if with_text else []),
-        *_kept(found).values(),
+        *kept_columns(found).values(),
     ]
     if to is not None and table:
         count, place = write_table(to, table, rows, columns, append=append)
@@ -230,43 +146,6 @@ def _say_by_source(store: Store, job: int) -> None:
 
     for source, (wrong, total) in wrong_by_source(store.queries.raters(job)).items():
         note(f"{source}: {wrong:,} of {total:,} labels with gold are wrong ({wrong / total:.1%}).")
-
-
-def _kept(job: Job) -> dict[str, str]:
-    """The column of each kept one; never one of ours."""
-    taken = {*COLUMNS, "job_id", "text", "attributes"}
-    kept = [str(name) for name in job.options.get("keep_columns", [])]
-    return {name: f"file_{name}" if name in taken else name for name in kept}
-
-
-def _rows(store: Store, job: Job, with_text: bool, filters: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    kept = _kept(job)
-    found = store.queries.results.iterate(job.id, with_text=with_text or bool(kept), **filters)
-    for row in found:
-        attributes = row.pop("attributes", None) or {}
-        row["labelled_at"] = iso(row["labelled_at"])
-        yield {**row, **{column: attributes.get(name) for name, column in kept.items()}}
-
-
-def _follow(store: Store, job: Job, with_text: bool, filters: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Rows as far as every earlier row is decided, until the job is over."""
-    after, left = 0, filters.pop("limit")
-    while True:
-        over = store.queries.jobs.state(job.id) in OVER
-        until = None if over else store.queries.jobs.decided_until(job.id)
-        if until is None or until > after:
-            for row in _rows(
-                store, job, with_text, {**filters, "after_row": after, "until_row": until, "limit": left}
-            ):
-                yield row
-                if left is not None:
-                    left -= 1
-                    if left == 0:
-                        return
-            after = max(after, until or 0)
-        if over:
-            return
-        time.sleep(0.5)
 
 
 HEAD = 4096

@@ -11,12 +11,13 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store, adapter_of
-from worker.cli.common import echo_json, format_of, may_write, note, open_all, whole_job
+from worker.cli.common import echo_json, format_of, may_write, note, open_all
+from worker.desk.results import whole_job
+from worker.desk.review import NOTHING, kind_of, to_review
 from worker.errors import Invalid
 from worker.files.corrections import FROM, label_config, write_tasks
 from worker.files.results import write_results
 from worker.jobs.corrections import import_corrections
-from worker.quality.label_errors import likely_label_errors
 from worker.reviews import Job
 from worker.store.corrections import TASK_KINDS, TaskKind
 
@@ -27,11 +28,6 @@ COLUMNS = (
 ON_SCREEN: tuple[str, ...] = ("row_no", "adapter", "adapter_score", "oracle", "oracle_score", "final", "gold")
 EXCERPT_CHARS = 80
 FORMATS = {".csv": "csv", ".json": "label-studio", ".jsonl": "label-studio"}
-NOTHING = {
-    "disagreements": "adapter and oracle agree wherever both have labelled a review that nobody has corrected",
-    "unsure": "the oracle has labelled all that the adapter has, or people have corrected the rest",
-    "gold": "neither adapter nor oracle contradicts a gold label (--label-column) that nobody has corrected",
-}
 
 
 @click.command()
@@ -109,21 +105,11 @@ def review(
     elif filled is not None:
         _import(store, found, filled, labels, author, control, as_json)
     else:
-        kind, chosen = kind or _kind_of(store, found), format_ or format_of(output, FORMATS)
+        kind = kind or kind_of(store, found, say=note)
+        chosen = format_ or format_of(output, FORMATS)
         # It may hold corrections that somebody has filled in.
         if output is None or may_write(output, force=force):
             _export(store, found, kind, limit, output, chosen, labels, as_json)
-
-
-def _kind_of(store: Store, job: Job) -> TaskKind:
-    """What there is to review in a job; it is announced on stderr where no oracle was asked."""
-    if job.oracle_id is not None:
-        return "disagreements"
-    if store.queries.agreements.has_gold(job.id):
-        note(f"Job {job.id} asked no oracle: these are its likely wrong gold labels (--kind gold).")
-        return "gold"
-    note(f"Job {job.id} asked no oracle: these are the labels with the lowest scores (--kind unsure).")
-    return "unsure"
 
 
 def _import(
@@ -169,12 +155,8 @@ def _export(
             "or enqueue its file again with --audit SHARE."
         )
     target = output if output is not None else sys.stdout
-    shown, estimate = ON_SCREEN, ""
-    if kind == "gold":
-        found = likely_label_errors(store.queries, job.id, limit=limit)
-        shown, tasks, estimate = (*ON_SCREEN, "gold_wrong"), found.tasks, str(found)
-    else:
-        tasks = store.queries.to_review.iterate(job.id, kind, limit=limit)
+    shown = (*ON_SCREEN, "gold_wrong") if kind == "gold" else ON_SCREEN
+    tasks, estimate = to_review(store, job, kind, limit=limit)
     rows = (dataclasses.asdict(task) for task in tasks)
     if as_json and output is None:
         count = write_results(rows, COLUMNS, format="jsonl", target=target)

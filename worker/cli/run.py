@@ -15,8 +15,6 @@ from worker.bootstrap import Store, adapter_files, load_directory
 from worker.cli.agreement import agreement_lines
 from worker.cli.certify import certificate_lines
 from worker.cli.common import (
-    OVER,
-    Publisher,
     backend_option,
     echo_json,
     json_option,
@@ -25,20 +23,23 @@ from worker.cli.common import (
     wait_for_jobs,
 )
 from worker.cli.enqueue import (
-    GPU_BATCH,
-    enqueue_options,
     open_source,
-    pinned_adapter,
-    reading_options,
     write_job,
 )
-from worker.cli.policy import choose_oracle, oracle_options
-from worker.cli.status import oracle_waiting_for, why_it_waits, why_unscored
+from worker.desk.enqueue import GPU_BATCH
+from worker.desk.options import (
+    choose_oracle,
+    enqueue_options,
+    oracle_options,
+    pinned_adapter,
+    reading_options,
+)
+from worker.desk.status import oracle_waiting_for, why_it_waits, why_unscored
 from worker.errors import Invalid
 from worker.lifeline import like_ctrl_c
 from worker.logs import log_to_stderr
 from worker.quality.measured import Summary, record_agreement, summarise
-from worker.reviews import Backend, Failure, Job, Review, dollars
+from worker.reviews import OVER, Backend, Failure, Job, Review, dollars
 from worker.settings import Settings, read_settings, without_secrets
 from worker.store.progress import Progress as JobProgress
 
@@ -82,8 +83,8 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
     plan = plan_workers(gpus, children, device=settings.device)
     on_cpu = all(one.gpu is None for one in plan)
     options = enqueue_options(settings, values, usual_batch=lambda: CPU_BATCH if on_cpu else GPU_BATCH)
-    adapter = pinned_adapter(store, settings, values["adapter"])
-    asked = choose_oracle(store, settings, adapter, values, asks_itself=True)
+    adapter = pinned_adapter(store, settings, values["adapter"], say=note)
+    asked = choose_oracle(store, settings, adapter, values, say=note, asks_itself=True)
     if not asked.policy.names_adapter:
         plan = []
     check_devices(plan)
@@ -114,8 +115,7 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
             pool.start()
             if pool.waits_for is not None:
                 note(f"{pool.waits_for} It scores this job too.")
-            publisher = Publisher(settings, store)
-            job = write_job(source, adapter, store, publisher, asked=asked, tick=pool.poll, told=told)
+            job = write_job(source, adapter, settings, store, asked=asked, tick=pool.poll, told=told)
             code = wait_for_jobs(store, [job.id], tick=pool.poll, why=why)
             pool.request_stop()
             if store.queries.jobs.state(job.id) == "done":

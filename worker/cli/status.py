@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
-from worker.bootstrap import Store, worker_name
 from worker.cli.agreement import agreement_lines
-from worker.cli.certify import certificate_lines, where_it_stands
-from worker.cli.common import OVER, bulk_words, echo_json, json_option, left_out, open_all
-from worker.cli.presence import nobody
-from worker.errors import BrokerUnreachable, HostUnfit
+from worker.cli.certify import certificate_lines
+from worker.cli.common import echo_json, json_option, left_out, open_all
+from worker.desk.status import figure_sentences, job_report
 from worker.files.languages import Languages
-from worker.policy import Policy
-from worker.quality.measured import (
-    Measured,
-    agreement_as_it_is,
-    kept_agreement,
-    kept_certificate,
-    summarise_agreement,
-)
-from worker.reviews import Job, Lane, dollars, duration
-from worker.settings import Settings
-from worker.store.distillations import Distilled
-from worker.store.faults import WITHDRAWN_S, Fault
-from worker.store.progress import Progress
+from worker.reviews import OVER, dollars, duration
 
 
 @click.command()
@@ -55,7 +40,7 @@ def status(job: int, watch: bool, show_rejects: bool, as_json: bool) -> int:
     """
     settings, store = open_all()
     while True:
-        report = _report(settings, store, job)
+        report = job_report(settings, store, job)
         if show_rejects:
             report["rejects"] = [dataclasses.asdict(reject) for reject in store.queries.jobs.rejects(job)]
         if as_json:
@@ -67,136 +52,6 @@ def status(job: int, watch: bool, show_rejects: bool, as_json: bool) -> int:
         if not watch or report["state"] in OVER:
             return 1 if report["failed"] or report["state"] == "stopped" else 0
         time.sleep(1)
-
-
-def _report(settings: Settings, store: Store, job_id: int) -> dict[str, Any]:
-    at = store.queries.jobs.progress(job_id)
-    job = at.job
-    adapter = store.queries.adapters.get(job.adapter_id)
-    report = _adapter_report(at, adapter.name, adapter.sha256)
-    scorer = store.queries.jobs.adapter_scorer(job_id)
-    report["adapter_on"] = scorer.where if scorer is not None and scorer.where else None
-    oracle = None if job.oracle_id is None else oracle_report(settings, store, at)
-    over = job.state in OVER
-    report["oracle"] = oracle
-    report.update(summarise_agreement(_agreement(store, job)))
-    has_guarantee = Policy.parse(job.policy).guarantee is not None
-    report["guarantee"] = where_it_stands(store, job) if has_guarantee and not over else None
-    distilled = store.queries.distillations.of(job_id)
-    report["stage"] = None if distilled is None else distilled.stage
-    report["distilled"] = None if distilled is None else distilled.figures
-    report["stage_words"] = None if distilled is None or over else stage_words(distilled, at)
-    report["certificate"] = kept_certificate(store.queries, job.id)
-    faults = [] if over else faults_online(settings, store, job.adapter_id)
-    report["unfit_workers"] = [{"worker": fault.worker, "reason": reason(fault)} for fault in faults]
-    waits = None if over or report["stage"] not in (None, "labelling") else _waiting_for(settings, at, faults)
-    report["waiting_for"] = waits
-    report["oracle_waiting_for"] = None if over else oracle_waiting_for(settings, store, at)
-    if waits or report["oracle_waiting_for"]:
-        report["seconds_left"] = None
-    return report
-
-
-def stage_words(at: Distilled, progress: Progress) -> str:
-    """How far a job is whose adapter is trained first."""
-    if at.stage == "labelling":
-        return "the adapter labels the reviews"
-    if at.stage == "reading":
-        return "its file is read; then the oracle is asked"
-    which = f"round {at.round} of {at.rounds}: "
-    if at.stage == "asking":
-        answered = sum(n for (_, state), n in progress.requests.items() if state == "labelled")
-        return f"{which}the oracle has labelled {answered:,} of {sum(progress.requests.values()):,}"
-    doing = "an adapter is trained on the answers" if at.stage == "training" else "the adapter is measured"
-    return f"{which}{doing}, where `loracle distill` runs; the same command goes on if it was ended"
-
-
-def figure_sentences(figures: Mapping[str, Any] | None) -> list[str]:
-    """What was measured on the held-out reviews, and which adapter was chosen."""
-    if figures is None:
-        return []
-    trained, at_hand = figures["trained"], figures.get("at_hand")
-    said = [f"The trained adapter '{trained['name']}' {_agrees(trained)}."]
-    if at_hand is not None:
-        said.append(f"The adapter at hand, '{at_hand['name']}', {_agrees(at_hand)}.")
-    if figures["chosen"] == "at_hand":
-        said.append("The trained adapter is no better, so the one at hand labels the job.")
-    return said
-
-
-def _agrees(found: Mapping[str, Any]) -> str:
-    low, high = found["interval"]
-    return (
-        f"agrees with the oracle on {found['accuracy']:.1%} of {found['n']:,} held-out reviews "
-        f"({low:.1%} to {high:.1%})"
-    )
-
-
-def _agreement(store: Store, job: Job) -> Measured | None:
-    """What a job that is done came to; of another one only what was kept, since nobody waits for it."""
-    if job.state == "done":
-        return agreement_as_it_is(store.queries, job.id)
-    return kept_agreement(store.queries, job)
-
-
-def _adapter_report(at: Progress, adapter: str, sha256: str) -> dict[str, Any]:
-    job = at.job
-    return {
-        "job_id": job.id,
-        "name": job.name,
-        "state": job.state,
-        "error": job.error,
-        "texts": job.texts,
-        "policy": job.policy,
-        "adapter": adapter,
-        "adapter_sha256": sha256,
-        "rows": job.records_read,
-        "reviews": at.reviews,
-        "labelled": at.labelled,
-        "failed": at.failed,
-        "rejected": at.rejected,
-        "without_text": job.without_text,
-        "other_language": job.other_language,
-        "languages": job.languages,
-        "batches": dict(at.batches),
-        "reviews_per_s": None if at.speed is None else round(at.speed, 2),
-        "seconds_left": at.seconds_left,
-        "bulks": [bulk_words(one) for one in at.bulks],
-        "last_error": at.last_error,
-    }
-
-
-def why_it_waits(settings: Settings, store: Store, at: Progress) -> str | None:
-    """Why a job's adapter or, else, its oracle doesn't get on; None while work goes on."""
-    faults = faults_online(settings, store, at.job.adapter_id)
-    return _waiting_for(settings, at, faults) or oracle_waiting_for(settings, store, at)
-
-
-def _waiting_for(settings: Settings, at: Progress, faults: Sequence[Fault]) -> str | None:
-    """Why nothing moves, as a sentence with the way out; None while work goes on."""
-    running = at.batches.get("running", 0)
-    if not running and not at.batches.get("queued"):
-        if at.open_requests:
-            return None
-        if Policy.parse(at.job.policy).guarantee is not None and has_no_queue(settings):
-            # What the oracle is asked next a worker finds out.
-            return nobody(settings, "adapter")
-        return (
-            "the file is still being read, and what was read is scored" if at.job.state == "reading" else None
-        )
-    # A worker that was killed leaves its batches running until their lease ends.
-    held = f" (a worker that ended still holds {running:,}, for a minute at most)" if running else ""
-    try:
-        missing = nobody(settings, "adapter", held=held)
-        online = 0 if missing else len(workers_online(settings))
-    except BrokerUnreachable as error:
-        return None if running else f"{error} Work goes on when it is back"
-    why = missing or why_nobody_can(faults, online)
-    if why is not None:
-        return why
-    if running or at.pace:
-        return None
-    return "workers are busy with other jobs, or loading the adapter"
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -254,98 +109,6 @@ def _print(report: dict[str, Any]) -> None:
         click.echo(f"  line {reject['line_no']}: {reject['reason']}")
 
 
-def oracle_report(settings: Settings, store: Store, at: Progress) -> dict[str, Any]:
-    """The oracle's part of a job's status."""
-    job = at.job
-    assert job.oracle_id is not None
-    scorer = store.queries.oracle.scorer(job.oracle_id)
-    by_state: dict[str, int] = {}
-    by_reason: dict[str, int] = {}
-    for (reason, state), count in at.requests.items():
-        by_state[state] = by_state.get(state, 0) + count
-        by_reason[reason] = by_reason.get(reason, 0) + count
-    return {
-        "scorer": scorer.name,
-        "route": scorer.details["route"],
-        "base_url": scorer.details["base_url"],
-        "model": scorer.details["model"],
-        "requests": by_state,
-        "reasons": by_reason,
-        "sources": at.sources,
-        "spent": job.spent,
-        "lost": store.queries.oracle.lost(job.id),
-        "max_cost": job.max_cost,
-        "prompts": store.queries.oracle.prompt_counts(job.oracle_id),
-        "handed_over": store.queries.oracle.handed_over(job.id),
-        "error": job.oracle_error,
-        "breaker": _breaker(settings, scorer.details["base_url"], scorer.details["model"]),
-    }
-
-
-def _breaker(settings: Settings, base_url: str, model: str) -> dict[str, Any] | None:
-    """The circuit breaker; None while nobody keeps one: no queue runs."""
-    from worker.oracle.throttle import connect, read_breaker
-    from worker.pool.app import broker_url
-
-    if has_no_queue(settings):
-        return None
-    client = connect(broker_url(settings))
-    try:
-        state = read_breaker(client, base_url=base_url, model=model)
-    finally:
-        client.close()
-    if state is None:
-        return None
-    return {"open": state.is_open, "retry_in_s": state.retry_in_s, "reason": state.reason}
-
-
-def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | None:
-    """Why the oracle isn't asked, as a sentence with the way out; None while it is or needn't be."""
-    if at.job.oracle_id is None:
-        return None
-    if not at.open_requests:
-        return _fallback_hint(settings, store, at)
-    details = store.queries.oracle.scorer(at.job.oracle_id).details
-    breaker = _breaker(settings, details["base_url"], details["model"])
-    if breaker and breaker["open"]:
-        return (
-            f"the circuit breaker is open ({breaker['reason']}); "
-            f"it is tried again in {duration(breaker['retry_in_s'])}"
-        )
-    try:
-        missing = nobody(settings, "openai")
-    except BrokerUnreachable:
-        return None
-    if missing is not None:
-        return missing
-    prompts = store.queries.oracle.prompt_counts(at.job.oracle_id)
-    if prompts.get("parked"):
-        return (
-            f"{prompts['parked']:,} Prompts are parked: {store.queries.oracle.prompt_error(at.job.oracle_id)}"
-        )
-    if at.bulks and not prompts.get("running"):
-        return "OpenAI works on a Bulk (`loracle bulk status`)"
-    return None
-
-
-def _fallback_hint(settings: Settings, store: Store, at: Progress) -> str | None:
-    """A fallback job without an adapter worker that can score it: who would take over, and when."""
-    if not at.job.policy.startswith("fallback") or at.batches.get("running") or not at.batches.get("queued"):
-        return None
-    online = 0
-    if not has_no_queue(settings):
-        try:
-            unfit = {fault.worker for fault in faults_online(settings, store, at.job.adapter_id)}
-            if set(workers_online(settings)) - unfit:
-                return None
-            online = len(workers_online(settings, "openai"))
-        except BrokerUnreachable:
-            return None
-    if online:
-        return f"it takes over when no adapter worker has taken a batch for {settings.fallback_after_s:g} s"
-    return "it would take over, but no openai worker answers either: start `loracle worker --lane openai`"
-
-
 def print_oracle(oracle: dict[str, Any], policy: str) -> None:
     """The oracle's lines."""
     click.echo(f"  policy   {policy}")
@@ -363,79 +126,3 @@ def print_oracle(oracle: dict[str, Any], policy: str) -> None:
         click.echo(f"  {oracle['handed_over']}")
     if oracle["error"]:
         click.echo(f"  the oracle isn't asked any more: {oracle['error']}")
-
-
-def faults_online(settings: Settings, store: Store, adapter_id: int | None = None) -> list[Fault]:
-    """The faults of the workers that are online, one per worker: of its device, else of an adapter.
-
-    With `adapter_id` of that adapter alone. Without any in the database the broker isn't asked.
-    """
-    faults = [
-        fault
-        for fault in store.queries.faults.all()
-        if adapter_id is None or fault.adapter_id in (None, adapter_id)
-    ]
-    if not faults:
-        return []
-    try:
-        online = workers_online(settings)
-    except BrokerUnreachable:
-        return []
-    first: dict[str, Fault] = {}
-    for fault in faults:
-        if fault.worker in online:
-            first.setdefault(fault.worker, fault)
-    return list(first.values())
-
-
-def has_no_queue(settings: Settings) -> bool:
-    """Whether the queue is this machine's own, and no worker has started it."""
-    from worker.pool.valkey import running_pid
-
-    return settings.embedded and running_pid(settings.home) is None
-
-
-def workers_online(settings: Settings, lane: Lane = "adapter") -> list[str]:
-    """The names of the lane's workers that live.
-
-    Raises:
-        BrokerUnreachable: the broker is away.
-    """
-    from worker.pool import app
-
-    return app.workers_online(app.make_app(settings), lane, host=worker_name(settings))
-
-
-def why_nobody_can(faults: Sequence[Fault], online: int) -> str | None:
-    """Why none of so many workers can score a job; None if one of them can."""
-    if not faults or len(faults) < online:
-        return None
-    cant = "score" if any(fault.adapter_id is None for fault in faults) else "load"
-    return f"no worker can {cant} it: {'; '.join(f'{fault.worker}: {reason(fault)}' for fault in faults)}"
-
-
-def why_unscored(settings: Settings, store: Store, at: Progress) -> str | None:
-    """Why no worker scores a job of `loracle run`; None if one may.
-
-    Raises:
-        HostUnfit: nobody ever will: the only host is this one, and no oracle takes over.
-    """
-    faults = faults_online(settings, store, at.job.adapter_id) if at.batches.get("queued") else []
-    if not faults:
-        return None
-    try:
-        why = why_nobody_can(faults, len(workers_online(settings)))
-    except BrokerUnreachable:
-        return None
-    on_its_own = settings.embedded and Policy.parse(at.job.policy).kind != "fallback"
-    if why and on_its_own and all(fault.adapter_id is not None for fault in faults):
-        raise HostUnfit(f"{why}. Mend it and give the same command again: job {at.job.id} goes on.")
-    return why
-
-
-def reason(fault: Fault) -> str:
-    """What is wrong, and how it ends."""
-    said = fault.reason.rstrip(".")
-    if fault.adapter_id is None:
-        return f"its device is broken ({said}); it is probed until it works"
-    return f"{said} (tried again every {WITHDRAWN_S / 60:g} min, and at a restart of the worker)"

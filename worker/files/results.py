@@ -182,9 +182,22 @@ class _Counted:
 # csv and jsonl ---------------------------------------------------------------------------------------------
 
 
-def _write_csv(rows: Iterable[Row], columns: Sequence[str], target: TextIO, *, delimiter: str = ",") -> None:
+def rows_as_text(rows: Iterable[Row], columns: Sequence[str], *, format: str, header: bool) -> str:
+    """The rows as csv or jsonl; a csv that is written in parts has its `header` in the first."""
+    text = io.StringIO(newline="")
+    if format == "csv":
+        _write_csv(rows, columns, text, header=header)
+    else:
+        _write_jsonl(rows, columns, text)
+    return text.getvalue()
+
+
+def _write_csv(
+    rows: Iterable[Row], columns: Sequence[str], target: TextIO, *, delimiter: str = ",", header: bool = True
+) -> None:
     writer = csv.writer(_UnixLines(target), delimiter=delimiter, lineterminator="\r\n")
-    writer.writerow([_safe_cell(name) for name in columns])
+    if header:
+        writer.writerow([_safe_cell(name) for name in columns])
     writer.writerows([_safe_cell(row.get(name)) for name in columns] for row in rows)
 
 

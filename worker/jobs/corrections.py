@@ -47,14 +47,35 @@ def import_corrections(
         CorrectionInvalid: of another job, of a row that isn't there, or a label that the job hasn't.
     """
     filled, control = _read(path, control)
-    corrections = _checked(job_id, path.name, filled, labels, author)
+    return save_corrections(
+        job_id, path.name, filled, labels, author=author, ledger=ledger, queries=queries, control=control
+    )
+
+
+def save_corrections(
+    job_id: int,
+    name: str,
+    filled: Sequence[Filled],
+    labels: Sequence[str],
+    *,
+    author: str | None,
+    ledger: Ledger,
+    queries: Queries,
+    control: str | None = None,
+) -> Imported:
+    """The same for corrections that were read already; `name` says in messages where they come from.
+
+    Raises:
+        CorrectionInvalid: of another job, of a row that isn't there, or a label that the job hasn't.
+    """
+    corrections = _checked(job_id, name, filled, labels, author)
     if not corrections:
         return Imported(0, 0, control)
     missing = queries.to_review.missing_rows(job_id, [correction.row_no for correction in corrections])
     for entry in filled:
         if entry.row_no in missing:
             raise CorrectionInvalid(
-                f"{path.name}, {entry.where}: job {job_id} has no review of row {entry.row_no}. Leave the column "
+                f"{name}, {entry.where}: job {job_id} has no review of row {entry.row_no}. Leave the column "
                 "row_no as it was exported. Nothing was written."
             )
     replaced = ledger.corrections.save(job_id, corrections)

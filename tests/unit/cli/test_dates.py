@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from worker.cli.common import DATE, iso
+from worker.desk.results import DATE, iso
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.fake_openai import FakeOpenAI, Fault
 from tests.unit import oracles
 from worker.bootstrap import open_store
-from worker.cli.deletion import forgetting
+from worker.desk.deletion import forgetting
 from worker.settings import Settings
 from worker.store.deletion import UploadedFile
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from worker.cli import enqueue
+from worker.desk import enqueue as desk
 from worker.errors import BrokerUnreachable
 from worker.settings import Settings, read_settings
 
@@ -24,8 +25,8 @@ from worker.settings import Settings, read_settings
 def test_batches_are_large_where_a_gpu_is_online(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, online: list[str], size: int
 ) -> None:
-    monkeypatch.setattr(enqueue, "workers_online", lambda _: online)
-    assert enqueue.usual_batch(Settings(_env_file=None, home=tmp_path, redis_url="redis://queue/0")) == size
+    monkeypatch.setattr(desk, "workers_online", lambda _: online)
+    assert desk.usual_batch(Settings(_env_file=None, home=tmp_path, redis_url="redis://queue/0")) == size
 
 
 def test_without_a_broker_or_a_worker_here_batches_are_of_the_usual_size(
@@ -34,9 +35,9 @@ def test_without_a_broker_or_a_worker_here_batches_are_of_the_usual_size(
     def away(_: Settings) -> list[str]:
         raise BrokerUnreachable("away")
 
-    monkeypatch.setattr(enqueue, "workers_online", away)
-    assert enqueue.usual_batch(Settings(_env_file=None, home=tmp_path, redis_url="redis://queue/0")) == 256
-    assert enqueue.usual_batch(Settings(_env_file=None, home=tmp_path, redis_url=None)) == 256
+    monkeypatch.setattr(desk, "workers_online", away)
+    assert desk.usual_batch(Settings(_env_file=None, home=tmp_path, redis_url="redis://queue/0")) == 256
+    assert desk.usual_batch(Settings(_env_file=None, home=tmp_path, redis_url=None)) == 256
 
 
 @pytest.mark.parametrize(

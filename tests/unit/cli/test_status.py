@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from worker.bootstrap import Store, open_store
-from worker.cli.common import bulk_words, progress_words
-from worker.cli.status import _report
+from worker.cli.common import progress_words
+from worker.desk.status import bulk_words, job_report
 from worker.pool import valkey
 from worker.reviews import JobSpec, Review, Score, ScorerIdentity
 from worker.settings import Settings
@@ -56,7 +56,7 @@ def test_batches_of_a_worker_that_was_killed_dont_move_and_promise_no_end(
     settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert store.queries.jobs.progress(1).seconds_left is not None
-    report = _report(settings, store, 1)
+    report = job_report(settings, store, 1)
     assert report["seconds_left"] is None
     assert report["adapter_on"] == "cpu, fp32, torch"
     assert "no worker runs on this machine" in report["waiting_for"]
@@ -66,7 +66,7 @@ def test_batches_of_a_worker_that_was_killed_dont_move_and_promise_no_end(
     # A worker that lives moves them.
     monkeypatch.setattr(valkey, "running_pid", lambda home: 1)
     monkeypatch.setattr("worker.pool.app.workers_online", lambda app, lane, host: ["a worker"])
-    report = _report(settings, store, 1)
+    report = job_report(settings, store, 1)
     assert report["waiting_for"] is None
     assert report["seconds_left"] > 0
 

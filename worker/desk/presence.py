@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from worker.cli.common import note
+from worker.desk.options import Say
 from worker.errors import BrokerUnreachable
 from worker.policy import Policy
 from worker.reviews import Lane, duration
@@ -22,7 +22,7 @@ def nobody(settings: Settings, lane: Lane, *, held: str = "") -> str | None:
     Raises:
         BrokerUnreachable: the broker is away.
     """
-    from worker.cli import status
+    from worker.desk import status
     from worker.pool import app
     from worker.pool.valkey import running_pid
 
@@ -62,7 +62,7 @@ def who_is_missing(settings: Settings, policies: Iterable[str]) -> dict[Lane, st
     return missing
 
 
-def say_who_is_missing(settings: Settings, policy: str) -> None:
-    """Says on stderr which workers a job of this policy waits for."""
+def say_who_is_missing(settings: Settings, policy: str, *, say: Say) -> None:
+    """Says which workers a job of this policy waits for."""
     for sentence in who_is_missing(settings, [policy]).values():
-        note(f"The job waits: {sentence}.")
+        say(f"The job waits: {sentence}.")

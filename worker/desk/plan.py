@@ -1,0 +1,148 @@
+"""What asking the oracle about a file would take."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from worker.agreement import guarantee
+from worker.bootstrap import Scorers, Store
+from worker.errors import Invalid
+from worker.jobs.enqueue import Adapter, Source
+from worker.jobs.estimate import Plan, plan
+from worker.oracle.money import parse_prices, price_of
+from worker.oracle.spec import OracleSpec
+from worker.policy import Policy
+from worker.reviews import Review, Score
+from worker.scorers import Scorer
+from worker.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class MadePlan:
+    """What the oracle of a job would take: `share` of its reviews, in so many `seconds`. `reckoned` says how the
+    share of a guarantee was found."""
+
+    source: Source
+    policy: Policy
+    spec: OracleSpec
+    found: Plan
+    share: float
+    seconds: float
+    reckoned: str | None
+
+    def report(self) -> dict[str, Any]:
+        """All of it by name."""
+        source, policy, spec, found, share, seconds = (
+            self.source, self.policy, self.spec, self.found, self.share, self.seconds,
+        )  # fmt: skip
+        return {
+            "file": source.file.name,
+            "policy": str(policy),
+            "oracle": spec.identity.name,
+            "route": spec.route,
+            "share": share,
+            **dataclasses.asdict(found),
+            "seconds": None if spec.route == "bulk" else seconds,
+        }
+
+
+def make_plan(
+    settings: Settings,
+    store: Store,
+    source: Source,
+    policy: Policy,
+    spec: OracleSpec,
+    adapter: Adapter,
+    *,
+    asked: float | None = None,
+    concurrency: int = 8,
+    seconds_per_request: float = 1.0,
+) -> MadePlan:
+    """Estimates rows, tokens, cost and time, with so many requests at once of so many seconds each; sends nothing.
+
+    `asked` is the share that a cascade or a fallback will ask about; without it a guarantee is forecast from scores
+    of the adapter, and of another policy all reviews are taken.
+
+    Raises:
+        Invalid: a stream, or a label budget that the audit of a guarantee alone exceeds.
+    """
+    reckoned = None
+    if policy.guarantee is not None and asked is None:
+        share, reckoned = forecast_share(source, policy, Scorers(settings, store)(adapter.id))
+    else:
+        share = _share(policy, asked)
+    found = plan(source, spec, price_of(spec.model, parse_prices(settings.prices)), share)
+    seconds = found.requests / concurrency * seconds_per_request
+    for per_minute, amount in (
+        (settings.requests_per_minute, found.requests),
+        (settings.tokens_per_minute, found.tokens),
+    ):
+        if per_minute:
+            seconds = max(seconds, amount / per_minute * 60)
+    return MadePlan(source, policy, spec, found, share, seconds, reckoned)
+
+
+FORECAST_FROM = 400
+"""Reviews that are scored for a forecast."""
+
+
+def forecast_share(source: Source, policy: Policy, scorer: Scorer) -> tuple[float, str]:
+    """The share of reviews that a guarantee will ask the oracle about, from the scores of some; and how it was
+    reckoned.
+
+    Raises:
+        Invalid: a stream, or a label budget that the audit alone exceeds.
+    """
+    assert policy.guarantee is not None
+    if source.is_stream:
+        raise Invalid("a guarantee is forecast from a file: a stream on stdin can be read only once.")
+    total, chosen = _some(source)
+    terms = guarantee.terms(
+        total, total, target=policy.guarantee, delta=policy.delta, label_budget=policy.label_budget
+    )
+    budget = policy.label_budget
+    if budget is not None and terms.sample > budget:
+        raise Invalid(
+            f"the audit alone takes {terms.sample:,} labels of the oracle: --label-budget {budget:,} can't be kept."
+        )
+    scores = [one.score if isinstance(one, Score) else None for one in scorer.score(chosen)]
+    calls = guarantee.forecast(np.array(scores, dtype=np.float64), terms)
+    said = (
+        f"The audit takes {terms.sample:,} labels. How many more follows from the scores of {len(chosen):,} reviews, "
+        "taken as the chances that the oracle agrees: an oracle that errs, or another mix of reviews, takes more."
+    )
+    if budget is not None and calls > budget:
+        said += f" The target would take about {calls:,}: under --label-budget {budget:,} less is certified."
+        calls = budget
+    return calls / max(1, total), said
+
+
+def _some(source: Source) -> tuple[int, list[Review]]:
+    """How many reviews there are, and a random part of them in one pass (Vitter 1985, algorithm R)."""
+    chance = random.Random(0)
+    chosen: list[Review] = []
+    total = 0
+    for record in source.records():
+        if not isinstance(record, Review):
+            continue
+        total += 1
+        if len(chosen) < FORECAST_FROM:
+            chosen.append(record)
+        elif (place := chance.randrange(total)) < FORECAST_FROM:
+            chosen[place] = record
+    return total, chosen
+
+
+def _share(policy: Policy, asked: float | None) -> float:
+    """The share of reviews that the oracle is asked about."""
+    if policy.kind == "oracle":
+        return 1.0
+    if policy.kind == "adapter":
+        return policy.audit
+    deciding = 1.0 if asked is None else asked
+    return deciding + (1 - deciding) * policy.audit
