@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 from markupsafe import Markup
 
@@ -43,36 +44,51 @@ class Dispute:
 
 def render(data: ReportData) -> str:
     """The report as HTML. Everything is escaped but the style sheet and the drawings, whose parts are."""
-    style = files("worker.report").joinpath("style.css").read_text(encoding="utf-8")
-    agreement = _agreement(data)
     template = templates().get_template("page.html.j2")
     return template.render(
+        **_figures(data),
         generator=f"{GENERATOR} {data.version}",
-        style=Markup(style),
-        data=data,
-        job=data.job,
+        style=Markup(style_sheet()),
         title=f"Job {data.job.id}: {plain(data.job.name)}",
         verdict=plain(verdict(data)),
         summary=_summary(data),
-        headlines=headlines(data),
-        scored=_plain(text.scored(data)),
-        adapter=_plain(text.adapter(data)),
-        oracle=_plain(text.oracle(data)),
-        speed=_plain(text.speed_and_cost(data)),
-        counts=text.tables(data),
-        charts=draw(data),
-        agreement=agreement,
-        # Its cells say in words what they are on.
-        terms=[] if agreement is None else explained({*agreement.header} - {"on"}),
-        by_label=_by_label(data),
         disputes=_disputes(data),
         commands=[plain(command) for command in reproduce.commands(data)],
         identities=_identities(data),
         methods=reproduce.methods(data),
         statements=reproduce.statements(data.job.id),
         excerpt=EXCERPT,
-        agreed_at=None if data.agreed_at is None else moment(data.agreed_at),
     )
+
+
+def render_figures(data: ReportData) -> Markup:
+    """The part of a report that a page of another room shows: headlines, facts, charts and agreement, as sections."""
+    return Markup(templates().get_template("figures.html.j2").render(**_figures(data)))
+
+
+def style_sheet() -> str:
+    """The style sheet of reports, which stands for other pages too."""
+    return files("worker.report").joinpath("style.css").read_text(encoding="utf-8")
+
+
+def _figures(data: ReportData) -> dict[str, Any]:
+    agreement = _agreement(data)
+    return {
+        "data": data,
+        "job": data.job,
+        "headlines": headlines(data),
+        "scored": _plain(text.scored(data)),
+        "adapter": _plain(text.adapter(data)),
+        "oracle": _plain(text.oracle(data)),
+        "speed": _plain(text.speed_and_cost(data)),
+        "counts": text.tables(data),
+        "charts": draw(data),
+        "agreement": agreement,
+        # Its cells say in words what they are on.
+        "terms": [] if agreement is None else explained({*agreement.header} - {"on"}),
+        "by_label": _by_label(data),
+        "agreed_at": None if data.agreed_at is None else moment(data.agreed_at),
+    }
 
 
 def _plain(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from sqlalchemy import Connection, Engine, Select, Subquery, and_, exists, select
+from sqlalchemy import Connection, Engine, Select, Subquery, and_, delete, exists, select
 from sqlalchemy.orm import aliased
 
 from worker.errors import CorrectionInvalid, JobStateInvalid
@@ -51,6 +51,21 @@ class Corrections:
         if state not in ACTIVE_JOBS:
             measure_anew(connection, job_id)
         return replaced
+
+    @writes
+    def take_back(self, connection: Connection, job_id: int, row_no: int) -> bool:
+        """Deletes the correction of a review, as if nobody had given one; whether there was one.
+
+        Raises:
+            JobUnknown: there is no such job.
+        """
+        state = lock_job(connection, job_id)
+        deleted = connection.execute(
+            delete(Correction).where(Correction.job_id == job_id, Correction.row_no == row_no)
+        )
+        if deleted.rowcount and state not in ACTIVE_JOBS:
+            measure_anew(connection, job_id)
+        return deleted.rowcount == 1
 
 
 def _save(connection: Connection, job_id: int, corrections: Sequence[CorrectionRow]) -> int:

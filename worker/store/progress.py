@@ -397,19 +397,19 @@ def _live_jobs(window: _Window) -> Select[Any]:
 
 
 def _labels(connection: Connection, job_ids: Sequence[int], window: _Window) -> Select[Any]:
-    return _final_labels(connection).where(Label.job_id.in_(job_ids), *window.has(Label.created_at))
+    return final_labels(connection).where(Label.job_id.in_(job_ids), *window.has(Label.created_at))
 
 
 def label_days(connection: Connection, job_id: int) -> list[dict[str, Any]]:
     """The job's final labels as rows of the table `label_days`."""
-    rows = connection.execute(_final_labels(connection).where(Label.job_id == job_id))
+    rows = connection.execute(final_labels(connection).where(Label.job_id == job_id))
     return [
         {"job_id": job_id, "day": day, "label": label, "source": source, "n": n}
         for day, label, source, n in rows
     ]
 
 
-def _final_labels(connection: Connection) -> Select[Any]:
+def final_labels(connection: Connection) -> Select[Any]:
     """Final labels by day, label and source, as the view `results` has them, without a look at the reviews."""
     day = _day(connection, Label.created_at).label("day")
     source = case(

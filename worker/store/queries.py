@@ -16,6 +16,7 @@ from worker.reviews import JobState, Money, ScorerIdentity
 from worker.reviews import Reject as RejectRow
 from worker.store.adapters import AdapterQueries
 from worker.store.agreements import AgreementQueries
+from worker.store.browsing import BrowsingQueries
 from worker.store.columns import read_hashes, read_raters
 from worker.store.corrections import ReviewTasks
 from worker.store.distillations import DistillationQueries
@@ -171,9 +172,11 @@ class JobQueries:
         return None if row is None else ScorerIdentity(row.kind, row.name, row.sha256, row.details)
 
     @reads
-    def newest(self, connection: Connection, limit: int = 50) -> list[JobRow]:
-        """The newest jobs first."""
-        return [to_job(row) for row in connection.execute(select_jobs().order_by(Job.id.desc()).limit(limit))]
+    def newest(self, connection: Connection, limit: int = 50, *, before: int | None = None) -> list[JobRow]:
+        """The newest jobs first; with `before` those of smaller numbers."""
+        older = [] if before is None else [Job.id < before]
+        query = select_jobs().where(*older).order_by(Job.id.desc()).limit(limit)
+        return [to_job(row) for row in connection.execute(query)]
 
     @reads
     def unfinished(self, connection: Connection) -> list[tuple[int, str]]:
@@ -268,6 +271,7 @@ class Queries:
         self.faults = FaultQueries(engine)
         self.report = ReportQueries(engine)
         self.stats = StatsQueries(engine)
+        self.browsing = BrowsingQueries(engine)
 
     @reads
     def raters(self, connection: Connection, job_id: int) -> Raters:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     and_,
     column,
     func,
+    or_,
     select,
     table,
 )
@@ -177,7 +178,8 @@ class ResultQueries:
         chunk: int = 2000,
         **filters: Unpack[Filters],
     ) -> Iterator[dict[str, Any]]:
-        """Rows of the view `results` behind `after_row`, as dicts; with `text` and `attributes` if asked.
+        """Rows of the view `results` behind row `after_row` in this order, as dicts; with `text` and `attributes` if
+        asked.
 
         In row order about each `chunk` is a read of its own, so rows may be followed while they are written. By
         score or length (`-`: the highest first, rows without a score last, equals in row order) it is one read of one
@@ -204,11 +206,10 @@ class ResultQueries:
             query = _with_review(query)
         by: Any = RESULTS.c.score if sort.endswith("score") else Review.characters
         key = (by.desc() if sort.startswith("-") else by.asc()).nulls_last()
-        return _sorted(
-            self.engine,
-            query.where(RESULTS.c.row_no > after_row).order_by(key, RESULTS.c.row_no).limit(limit),
-            chunk,
-        )
+        if after_row:
+            with read(self.engine) as connection:
+                query = query.where(_behind(connection, job_id, after_row, by, sort))
+        return _sorted(self.engine, query.order_by(key, RESULTS.c.row_no).limit(limit), chunk)
 
     @reads
     def scorer_names(self, connection: Connection) -> list[str]:
@@ -242,6 +243,19 @@ def _in_row_order(
             return
         left = None if left is None else left - len(rows)
         width = min(2 * width, WIDEST * chunk) if len(rows) < chunk // 2 else chunk
+
+
+def _behind(connection: Connection, job_id: int, row_no: int, by: Any, sort: str) -> ColumnElement[bool]:
+    """Rows that come after this one, by where it stands now."""
+    table: Any = RESULTS if sort.endswith("score") else Review.__table__
+    at = connection.scalar(
+        select(by).select_from(table).where(table.c.job_id == job_id, table.c.row_no == row_no)
+    )
+    later = RESULTS.c.row_no > row_no
+    if at is None:
+        return and_(by.is_(None), later)
+    beyond = by < at if sort.startswith("-") else by > at
+    return or_(beyond, by.is_(None), and_(by == at, later))
 
 
 def _sorted(engine: Engine, query: Select[Any], chunk: int) -> Iterator[dict[str, Any]]:
