@@ -11,6 +11,7 @@ import click
 from worker.agreement.intervals import Estimate, share_of
 from worker.bootstrap import Store
 from worker.cli.common import note
+from worker.desk.adapters import recorded_accuracy
 from worker.model.manifest import BUNDLED, Manifest
 
 WORSE_BY = 0.05
@@ -54,21 +55,3 @@ def may_activate(store: Store, new: Mapping[str, Any]) -> bool:
         return click.confirm(f"{said} Use it all the same?", err=True)
     note(f"Warning: {said} `loracle adapters activate` takes the other one back.")
     return True
-
-
-def recorded_accuracy(metrics: Mapping[str, Any]) -> tuple[float | None, str | None]:
-    """The accuracy in a manifest's metrics and what it was measured on.
-
-    Of several tests the one with most reviews counts; validation, which chose the weights, only where there is none.
-    """
-    tests = [
-        (found.get("n", 0), name, found["accuracy"])
-        for name, found in metrics.items()
-        if isinstance(found, Mapping) and "accuracy" in found
-    ]
-    if tests:
-        _, name, accuracy = max(tests)
-        return float(accuracy), name
-    if "validation_accuracy" in metrics:
-        return float(metrics["validation_accuracy"]), "validation"
-    return None, None

@@ -5,21 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
 from worker.bootstrap import (
-    BUNDLED_NAME,
-    Store,
     find_registered,
     load_directory,
     local_directory,
     restore_adapter,
 )
-from worker.cli.activation import may_activate, recorded_accuracy
+from worker.cli.activation import may_activate
 from worker.cli.common import (
     backend_option,
     echo_json,
@@ -29,74 +26,19 @@ from worker.cli.common import (
     open_all,
     print_table,
 )
+from worker.desk.adapters import Listed, check_directory, list_adapters, outranked
+from worker.desk.adapters import activate as make_active
 from worker.errors import AdapterInvalid
 from worker.files.options import languages_option
 from worker.logs import log_to_stderr
-from worker.model.bases import check_adapter
 from worker.model.encoding import Cleaning, Encoding, Truncation
-from worker.model.manifest import BUNDLED, Manifest
+from worker.model.manifest import Manifest
 from worker.model.plain_peft import PlainAdapter, import_adapter
 from worker.reviews import DTYPES
 from worker.settings import Settings, read_settings
 
 PIPE_WIDTH = 160
 """Characters in a line of a table that isn't shown on a terminal."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A line of `adapters list`; `adapter_id` is None for the bundled adapter as long as no job has used it."""
-
-    adapter_id: int | None
-    name: str
-    sha256: str
-    base: str | None
-    labels: tuple[str, ...]
-    accuracy: float | None
-    accuracy_on: str | None
-    size_bytes: int
-    jobs: int
-    added_at: float | None
-    active: bool
-
-
-def list_adapters(store: Store, active: int | None) -> Iterator[Listed]:
-    """The adapters in the database, newest first, and the bundled one; `active` None means that one."""
-    rows, uses = store.queries.adapters.all(), store.queries.adapters.uses()
-    bundled = Manifest.read(BUNDLED)
-    for row in rows:
-        yield _listed(
-            {"labels": row.labels} if row.is_stub else row.manifest,
-            adapter_id=row.id,
-            name=row.name,
-            sha256=row.sha256,
-            size_bytes=uses[row.id].size_bytes,
-            jobs=uses[row.id].jobs,
-            added_at=row.created_at,
-            active=row.id == active if active is not None else row.sha256 == bundled.sha256,
-        )
-    if bundled.sha256 not in {row.sha256 for row in rows}:
-        yield _listed(
-            {"base": {"id": bundled.base.id}, "labels": bundled.labels, "metrics": bundled.metrics},
-            adapter_id=None,
-            name=bundled.name,
-            sha256=bundled.sha256,
-            size_bytes=sum((BUNDLED / name).stat().st_size for name in bundled.files),
-            jobs=0,
-            added_at=None,
-            active=active is None,
-        )
-
-
-def _listed(manifest: Mapping[str, Any], **known: Any) -> Listed:
-    accuracy, measured_on = recorded_accuracy(manifest.get("metrics", {}))
-    return Listed(
-        base=manifest.get("base", {}).get("id"),
-        labels=tuple(manifest["labels"]),
-        accuracy=accuracy,
-        accuracy_on=measured_on,
-        **known,
-    )
 
 
 def print_adapters(listed: Sequence[Listed]) -> None:
@@ -286,7 +228,7 @@ def add(directory: Path, activated: bool, no_verify: bool, as_json: bool) -> Non
       loracle adapters add my-adapter --activate
     """
     settings, store = open_all()
-    _check(directory, settings, no_verify=no_verify)
+    check_directory(directory, settings, verify=not no_verify)
     known = {row.id for row in store.queries.adapters.all()}
     row = store.queries.adapters.get(store.ledger.adapters.register(directory))
     activated = activated and may_activate(store, row.manifest.get("metrics", {}))
@@ -396,43 +338,19 @@ def activate(name: str, no_verify: bool, as_json: bool) -> None:
       loracle adapters activate bundled
     """
     settings, store = open_all()
-    adapter_id: int | None = None
-    if name == BUNDLED_NAME:
-        manifest = Manifest.read(BUNDLED)
-        chosen, sha256 = manifest.name, manifest.sha256
-    else:
-        directory = local_directory(name)
-        if directory is not None:
-            _check(directory, settings, no_verify=no_verify)
-            row = store.queries.adapters.get(store.ledger.adapters.register(directory))
-        else:
-            row = find_registered(store, name)
-            if not no_verify and not row.is_stub:
-                load_directory(restore_adapter(store, settings, row.id), settings)
-        adapter_id, chosen, sha256 = row.id, row.name, row.sha256
-    metrics = manifest.metrics if adapter_id is None else row.manifest.get("metrics", {})
-    if not may_activate(store, metrics):
+    done = make_active(
+        store, settings, name, verify=not no_verify, agreed=lambda metrics: may_activate(store, metrics)
+    )
+    if done is None:
         note("New jobs use the adapter they used before.")
         return
-    changed = store.ledger.adapters.activate(adapter_id)
     if as_json:
-        echo_json({"adapter_id": adapter_id, "name": chosen, "sha256": sha256, "changed": changed})
+        echo_json(dataclasses.asdict(done))
         return
-    which = "the bundled adapter" if adapter_id is None else f"adapter {adapter_id}"
-    if changed:
-        click.echo(f"New jobs use {which} '{chosen}' {sha256[:12]}; jobs that exist keep theirs.")
-    else:
-        click.echo(f"New jobs use {which} '{chosen}' {sha256[:12]} already.")
+    click.echo(str(done))
     _say_outranked(settings)
 
 
-def _check(directory: Path, settings: Settings, *, no_verify: bool) -> None:
-    """Verifies a directory: what needs no model first, since that is told at once."""
-    check_adapter(directory)
-    if not no_verify:
-        load_directory(directory, settings)
-
-
 def _say_outranked(settings: Settings) -> None:
-    if settings.adapter is not None:
-        note(f"LORACLE_ADAPTER is set here and outranks it: jobs from this host use '{settings.adapter}'.")
+    if (said := outranked(settings)) is not None:
+        note(said)

@@ -130,6 +130,8 @@ RESULTS = table(
 
 Sort = Literal["row", "score", "-score", "length", "-length"]
 SORTS: tuple[Sort, ...] = get_args(Sort)
+SOURCES = ("adapter", "oracle", "adapter_unconfirmed")
+"""Who gave a final label."""
 
 
 WIDEST = 16

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import text
 
 from tests.contract.enqueued import enqueue, work_off
-from worker.cli import host
-from worker.cli.host import Found
+from worker.desk import host
+from worker.desk.host import Found
 from worker.model.devices import Build
 from worker.store.care import clock_s, slowest_batch_s
 from worker.store.engine import make_engine

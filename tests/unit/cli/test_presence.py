@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from worker.cli.presence import nobody, who_is_missing
 
 from worker.bootstrap import Store, open_store
 from worker.cli.jobs import jobs, retry
-from worker.cli.presence import nobody, who_is_missing
 from worker.cli.run import _take_turns
 from worker.pool import app as celery_app
 from worker.pool import valkey

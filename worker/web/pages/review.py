@@ -1,0 +1,143 @@
+"""Reviews that a person should judge, one at a time: a key gives the label, and the label is gold at once."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, cast
+from urllib.parse import quote, unquote
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import RedirectResponse, Response
+
+from worker.bootstrap import adapter_of
+from worker.desk.results import whole_job
+from worker.desk.review import NOTHING, kind_of
+from worker.errors import CorrectionInvalid, Invalid
+from worker.reviews import Correction, Job
+from worker.store.corrections import TASK_KINDS, ReviewTask, TaskKind
+from worker.web.pages.rendering import page, shared
+from worker.web.pages.worklists import Turn, Worklists
+from worker.web.site import site_of
+
+router = APIRouter()
+
+PERSON, AUTHOR = "loracle_person", "loracle_author"
+"""Cookies: which browser it is, so that two get different reviews; and the name that its corrections carry."""
+LONGEST_NAME, LONGEST_NOTE = 100, 2_000
+
+
+@router.get("/jobs/{job_id}/review")
+def review(request: Request, job_id: int, kind: str = "", row: int | None = None) -> Response:
+    """The next review to judge, or the one of this row."""
+    store = site_of(request).store
+    job = whole_job(store, job_id, texts_for="review")
+    said: list[str] = []
+    chosen = _kind(kind) if kind else kind_of(store, job, say=said.append)
+    if chosen == "disagreements" and job.oracle_id is None:
+        raise Invalid(
+            f"job {job_id} asked no oracle, so nothing can disagree with the adapter: choose another kind, or enqueue "
+            "its file again with --audit SHARE."
+        )
+    person = request.cookies.get(PERSON) or secrets.token_urlsafe(12)
+    lists = shared(request, Worklists)
+    turn = lists.turn(person, job_id, chosen) if row is None else Turn(_task(request, job, row), 1, False, 0)
+    answer = page(
+        request,
+        "review.html.j2",
+        job=job,
+        kind=chosen,
+        kinds=[one for one in TASK_KINDS if one != "disagreements" or job.oracle_id is not None],
+        row=row,
+        turn=turn,
+        labels=adapter_of(store, job.adapter_id).labels,
+        author=unquote(request.cookies.get(AUTHOR, "")),
+        last=lists.last_of(person, job_id),
+        mine=lists.count_of(person, job_id),
+        judged=store.queries.browsing.corrections(job_id),
+        said=said,
+        nothing=NOTHING[chosen],
+    )
+    _remember(answer, request, PERSON, person)
+    return answer
+
+
+def _kind(kind: str) -> TaskKind:
+    if kind not in TASK_KINDS:
+        raise Invalid(f"there is no kind '{kind}' of reviews to judge, only {', '.join(TASK_KINDS)}.")
+    return cast("TaskKind", kind)
+
+
+def _task(request: Request, job: Job, row_no: int) -> ReviewTask:
+    """The review of one row as a task, whatever was said of it."""
+    looked = site_of(request).store.queries.browsing.row(job.id, row_no)
+    by = {one.rater: one for one in looked.given}
+    adapter, oracle, r = by.get("adapter"), by.get("oracle"), looked.result
+    return ReviewTask(
+        job_id=job.id,
+        row_no=row_no,
+        id=r["id"],
+        text=looked.text,
+        adapter=adapter.label if adapter else "",
+        adapter_score=adapter.score if adapter else None,
+        adapter_scorer=adapter.scorer if adapter else "",
+        oracle=oracle.label if oracle else None,
+        oracle_score=oracle.score if oracle else None,
+        oracle_scorer=oracle.scorer if oracle else None,
+        final=r["label"],
+        gold=r["gold_label"],
+    )
+
+
+@router.post("/jobs/{job_id}/review")
+def judge(
+    request: Request,
+    job_id: int,
+    action: Annotated[str, Form()],
+    row_no: Annotated[int, Form()] = 0,
+    kind: Annotated[str, Form()] = "",
+    author: Annotated[str, Form()] = "",
+    note: Annotated[str, Form()] = "",
+    single: Annotated[bool, Form()] = False,
+) -> Response:
+    """A label, `skip`, `undo` or `unskip`; then the next review."""
+    store = site_of(request).store
+    job = whole_job(store, job_id, texts_for="review")
+    lists = shared(request, Worklists)
+    person = request.cookies.get(PERSON) or secrets.token_urlsafe(12)
+    author = " ".join(author.split())[:LONGEST_NAME]
+    verb, _, label = action.partition(":")
+    if verb == "label":
+        _check(label, author, adapter_of(store, job.adapter_id).labels, job_id)
+        lists.judge(person, job_id, Correction(row_no, label, author, note.strip()[:LONGEST_NOTE] or None))
+    elif verb == "skip":
+        lists.skip(person, job_id, row_no)
+    elif verb == "undo":
+        lists.undo(person, job_id)
+    elif verb == "unskip":
+        lists.unskip(person, job_id)
+    else:
+        raise Invalid(f"'{verb}' is nothing that can be done with a review: label, skip, undo or unskip.")
+    back = f"/jobs/{job_id}/rows/{row_no}" if single else f"/jobs/{job_id}/review"
+    answer = RedirectResponse(f"{back}?kind={_kind(kind)}" if kind and not single else back, 303)
+    _remember(answer, request, PERSON, person)
+    if author:
+        _remember(answer, request, AUTHOR, quote(author))
+    return answer
+
+
+def _check(label: str, author: str, labels: tuple[str, ...], job_id: int) -> None:
+    if label not in labels:
+        raise CorrectionInvalid(f"'{label[:40]}' is no label of job {job_id}: use {' or '.join(labels)}.")
+    if not author:
+        raise CorrectionInvalid("a correction carries a name: say yours in the field “Your name”.")
+
+
+def _remember(answer: Response, request: Request, name: str, value: str) -> None:
+    answer.set_cookie(
+        name,
+        value,
+        max_age=90 * 24 * 3600,
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
