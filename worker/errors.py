@@ -77,7 +77,9 @@ class FileUnreadable(Invalid):
 
 
 class ColumnMissing(Invalid):
-    """The review file has no such column."""
+    """The review file has no such column. `names` are those that it has, as far as they are known."""
+
+    names: tuple[str, ...] = ()
 
 
 class OptionInvalid(Invalid):

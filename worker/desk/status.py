@@ -196,11 +196,11 @@ def oracle_report(settings: Settings, store: Store, at: Progress) -> dict[str, A
         "prompts": store.queries.oracle.prompt_counts(job.oracle_id),
         "handed_over": store.queries.oracle.handed_over(job.id),
         "error": job.oracle_error,
-        "breaker": _breaker(settings, scorer.details["base_url"], scorer.details["model"]),
+        "breaker": read_breaker_of(settings, scorer.details["base_url"], scorer.details["model"]),
     }
 
 
-def _breaker(settings: Settings, base_url: str, model: str) -> dict[str, Any] | None:
+def read_breaker_of(settings: Settings, base_url: str, model: str) -> dict[str, Any] | None:
     """The circuit breaker; None while nobody keeps one: no queue runs."""
     from worker.oracle.throttle import connect, read_breaker
     from worker.pool.app import broker_url
@@ -224,7 +224,7 @@ def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | 
     if not at.open_requests:
         return _fallback_hint(settings, store, at)
     details = store.queries.oracle.scorer(at.job.oracle_id).details
-    breaker = _breaker(settings, details["base_url"], details["model"])
+    breaker = read_breaker_of(settings, details["base_url"], details["model"])
     if breaker and breaker["open"]:
         return (
             f"the circuit breaker is open ({breaker['reason']}); "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from worker.errors import ColumnMissing
@@ -37,7 +37,8 @@ class Columns:
     """The columns used. `text` is None where the format has none: txt and directories.
 
     Where several columns are joined, `text` is their names with commas and `joined` has them in order. `label` is
-    `__label__` where the labels stand before the texts, as in fastText's files, and in no column.
+    `__label__` where the labels stand before the texts, as in fastText's files, and in no column. `names` are all
+    that the file has.
     """
 
     text: str | None
@@ -45,6 +46,7 @@ class Columns:
     id: str | None = None
     kept: tuple[str, ...] = ()
     joined: tuple[str, ...] = ()
+    names: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -111,6 +113,14 @@ def choose_columns(header: Header, options: ReadOptions) -> tuple[Columns, list[
     Raises:
         ColumnMissing: a named column isn't there, or no column can be guessed to be the text.
     """
+    try:
+        return _chosen(header, options)
+    except ColumnMissing as error:
+        error.names = tuple(header.names)
+        raise
+
+
+def _chosen(header: Header, options: ReadOptions) -> tuple[Columns, list[str]]:
     announcements: list[str] = []
     if header.may_be_data:
         _refuse_label_as_header(header)
@@ -147,6 +157,7 @@ def choose_columns(header: Header, options: ReadOptions) -> tuple[Columns, list[
         id=external_id,
         kept=tuple(dict.fromkeys(kept)),
         joined=joined if len(joined) > 1 else (),
+        names=tuple(header.names),
     )
     return columns, announcements
 

@@ -173,7 +173,7 @@ class Source:
         parts = {
             "content": self.file.content_sha256(),
             "format": self.file.format,
-            "columns": asdict(self.file.columns),
+            "columns": {name: value for name, value in asdict(self.file.columns).items() if name != "names"},
             "read": {
                 name: value
                 for name, value in asdict(options.read).items()
