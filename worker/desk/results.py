@@ -13,7 +13,7 @@ from worker.bootstrap import Store, adapter_of
 from worker.desk.options import Command, Say
 from worker.errors import Invalid, JobStateInvalid
 from worker.reviews import OVER, Job
-from worker.store.results import SORTS
+from worker.store.results import SORTS, SOURCES
 
 DATE = click.DateTime(
     [
@@ -37,7 +37,7 @@ _OPTIONS = [
     click.option("--failed", is_flag=True, help="Only reviews that got no label, with the reason."),
     click.option(
         "--source",
-        type=click.Choice(["adapter", "oracle", "adapter_unconfirmed"]),
+        type=click.Choice(SOURCES),
         help="Only labels from this source.",
     ),
     click.option("--scorer", metavar="NAME", help="Only labels of the scorer with this in its name."),

@@ -188,7 +188,12 @@ class BrowsingQueries:
             file_gold=result.pop("file_gold"),
             result=result,
             given=tuple(
-                Given(*one[:9], None if one[9] is None else Money(one[9]).dollars, one[10]) for one in given
+                Given(
+                    *one[:9],
+                    cost=None if one.cost_nanos is None else Money(one.cost_nanos).dollars,
+                    at=one.created_at,
+                )
+                for one in given
             ),
             asked=None if asked is None else Asked(*asked),
             correction=None if correction is None else Corrected(*correction),

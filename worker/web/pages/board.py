@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -155,7 +156,7 @@ class Board:
                 del self._kept[next(iter(self._kept))]
             self._kept[job.id] = card
             for cache in (self._fresh, self._counted, self._why):
-                cache.pop(job.id, None)  # type: ignore[attr-defined]
+                cache.pop(job.id, None)
         else:
             self._fresh[job.id] = (time.monotonic(), card)
         return card
@@ -211,10 +212,8 @@ class Board:
         """Reads the running jobs as long as anybody watches."""
         while self._watchers:
             # What can't be read now is read in the next round: the pages keep what they show.
-            try:
+            with contextlib.suppress(LoracleError):
                 self._live = await run_sync(self._look)
-            except LoracleError:
-                pass
             before, self._changed = self._changed, asyncio.Event()
             if before is not None:
                 before.set()

@@ -1,4 +1,4 @@
-"""Files that wait for somebody to say how they are read: uploaded ones, which are deleted after it, and named ones."""
+"""Files that wait for somebody to say how they are read: uploaded ones (deleted after it) and named ones."""
 
 from __future__ import annotations
 
@@ -98,7 +98,9 @@ class Drafts:
         self._forget_old()
         folders = self.folders()
         if not folders:
-            raise Invalid("files can't be named here: LORACLE_WEB_FOLDERS says below which folders they may be.")
+            raise Invalid(
+                "files can't be named here: LORACLE_WEB_FOLDERS says below which folders they may be."
+            )
         asked = Path(path.strip()).expanduser()
         places = [asked] if asked.is_absolute() else [folder / asked for folder in folders]
         for place in places:
@@ -130,7 +132,9 @@ class Drafts:
         if work.error is not None:
             raise work.error
         if work.job_id is None:
-            raise Invalid(f"{draft.name} is still being looked at: the list of jobs shows it when it has a number.")
+            raise Invalid(
+                f"{draft.name} is still being looked at: the list of jobs shows it when it has a number."
+            )
         return work.job_id
 
     def _keep(self, draft: Draft) -> Draft:

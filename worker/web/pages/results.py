@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+import click
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from worker.bootstrap import Store, adapter_of
-from worker.desk.results import check_filters, kept_columns, whole_job
+from worker.desk.options import parsed
+from worker.desk.results import check_filters, filter_options, kept_columns, whole_job
 from worker.errors import Invalid
 from worker.reviews import Job
 from worker.store.results import SORTS, SOURCES
@@ -32,8 +33,11 @@ WIDEST = 8_000
 SORTED_UP_TO = 200_000
 """Reviews. All labels are read to sort them, for every page anew."""
 
-TEXTS = ("label", "gold", "source", "scorer", "search")
-SWITCHES = ("failed", "wrong", "disagree", "corrected")
+
+@click.command()
+@filter_options
+def _options(**values: Any) -> None:
+    """The filters, as the command line takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,41 +48,6 @@ class Found:
     rows: list[dict[str, Any]]
     after: int | None
     looked: int | None = None
-
-
-def read_filters(given: Mapping[str, str]) -> dict[str, Any]:
-    """The filters of a URL, by the names of the command line.
-
-    Raises:
-        Invalid: a value that can't be one.
-    """
-    sort = given.get("sort") or "row"
-    if sort not in SORTS:
-        raise Invalid(f"results can't be sorted by '{sort}', only by {', '.join(SORTS)}.")
-    return {
-        **{name: given.get(name, "").strip() or None for name in TEXTS},
-        **{name: given.get(name) in ("on", "1", "true") for name in SWITCHES},
-        **{name: _share(name, given.get(name, "")) for name in ("min_score", "max_score")},
-        "since": _moment(given.get("since", "")),
-        "sort": sort,
-    }
-
-
-def _share(name: str, text: str) -> float | None:
-    try:
-        value = float(text.replace(",", ".")) if text.strip() else None
-    except ValueError:
-        value = -1.0
-    if value is not None and not 0 <= value <= 1:
-        raise Invalid(f"{name.replace('_', ' ')} is '{text}': a score lies between 0 and 1.")
-    return value
-
-
-def _moment(text: str) -> float | None:
-    try:
-        return datetime.datetime.fromisoformat(text).timestamp() if text.strip() else None
-    except (ValueError, OverflowError) as error:
-        raise Invalid(f"'{text}' is no date: write it as 2026-11-27, or 2026-11-27T18:30.") from error
 
 
 def look(store: Store, job: Job, filters: Mapping[str, Any], after: int) -> Found:
@@ -129,7 +98,8 @@ def results(request: Request, job_id: int, after: int = 0) -> HTMLResponse:
     said: list[str] = []
     found, problem = Found([], None), None
     try:
-        filters = read_filters(given)
+        filters = parsed(_options, given.items())
+        del filters["limit"]
         if filters["search"]:
             whole_job(store, job_id, texts_for="a search")
         check_filters(store, found_job, filters, follow=False, say=said.append)
@@ -155,7 +125,6 @@ def results(request: Request, job_id: int, after: int = 0) -> HTMLResponse:
         labels=adapter_of(store, found_job.adapter_id).labels,
         sources=SOURCES,
         sorts=SORTS,
-        switches=SWITCHES,
         excerpt=EXCERPT,
         filtered=bool(set(given) - {"sort"}),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import Annotated, cast
+from typing import Annotated
 from urllib.parse import quote, unquote
 
 from fastapi import APIRouter, Form, Request
@@ -35,8 +35,8 @@ def review(request: Request, job_id: int, kind: str = "", row: int | None = None
     chosen = _kind(kind) if kind else kind_of(store, job, say=said.append)
     if chosen == "disagreements" and job.oracle_id is None:
         raise Invalid(
-            f"job {job_id} asked no oracle, so nothing can disagree with the adapter: choose another kind, or enqueue "
-            "its file again with --audit SHARE."
+            f"job {job_id} asked no oracle, so nothing can disagree with the adapter: choose another kind, or "
+            "enqueue its file again with --audit SHARE."
         )
     person = request.cookies.get(PERSON) or secrets.token_urlsafe(12)
     lists = shared(request, Worklists)
@@ -64,7 +64,7 @@ def review(request: Request, job_id: int, kind: str = "", row: int | None = None
 def _kind(kind: str) -> TaskKind:
     if kind not in TASK_KINDS:
         raise Invalid(f"there is no kind '{kind}' of reviews to judge, only {', '.join(TASK_KINDS)}.")
-    return cast("TaskKind", kind)
+    return kind
 
 
 def _task(request: Request, job: Job, row_no: int) -> ReviewTask:

@@ -66,7 +66,9 @@ class Preview:
 def choose(request: Request) -> HTMLResponse:
     """Which file."""
     drafts = shared(request, Drafts)
-    return page(request, "new.html.j2", folders=drafts.folders(), most_mb=site_of(request).settings.web_upload_mb)
+    return page(
+        request, "new.html.j2", folders=drafts.folders(), most_mb=site_of(request).settings.web_upload_mb
+    )
 
 
 @router.post("/new/upload")
@@ -90,7 +92,7 @@ def look(request: Request, token: str) -> HTMLResponse:
 
 @router.post("/new/{token}")
 async def decide(request: Request, token: str) -> Response:
-    """How it would be read so (preview), what that may cost (plan), give it up (discard), or make the job (enqueue)."""
+    """Looks at it so (preview), says what that may cost (plan), gives it up (discard) or makes the job (enqueue)."""
     form = await request.form()
     given = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
     from anyio.to_thread import run_sync
@@ -160,7 +162,9 @@ def preview(site: Site, draft: Draft, values: dict[str, Any], *, plans: bool = F
     """
     found = Preview()
     options = enqueue_options(site.settings, values)
-    adapter = found.adapter = pinned_adapter(site.store, site.settings, values["adapter"], say=found.said.append)
+    adapter = found.adapter = pinned_adapter(
+        site.store, site.settings, values["adapter"], say=found.said.append
+    )
     try:
         with open_reviews(draft.path, options.read) as file:
             found.columns, found.names, found.format = file.columns, file.columns.names, file.format

@@ -114,7 +114,7 @@ class Worklists:
             self._skipped.pop((person, job_id), None)
 
     def undo(self, person: str, job_id: int) -> Done | None:
-        """Takes back this person's last correction of the job, which is then before them again; None if there is none."""
+        """Takes back this person's last correction of the job: it is before them again. None if there is none."""
         with self._lock:
             done = self._done.get(person, [])
             last = next((one for one in reversed(done) if one.job_id == job_id), None)
