@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import queue
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, cast
 
@@ -179,13 +179,18 @@ def _enqueue_form(site: Site, form: Form, given: Sequence[tuple[str, str]]) -> t
     if len(paths) + (form.upload is not None) != 1:
         raise OptionInvalid("a form has one file, or the path of one on the server.")
     path = form.upload.path if form.upload is not None else readable_path(site.settings, paths[0])
-    return _enqueue(site, path, options)
+    return make_job(site, path, options)
 
 
-def _enqueue(
-    site: Site, origin: Path | BinaryIO, given: Sequence[tuple[str, str]]
+def make_job(
+    site: Site,
+    origin: Path | BinaryIO,
+    given: Sequence[tuple[str, str]],
+    *,
+    heard: Callable[[Job], None] = lambda job: None,
 ) -> tuple[Job, bool, list[str]]:
-    """The job of a file or a stream, whether it is new, and what there is to say about it."""
+    """The job of a file or a stream, whether it is new, and what there is to say about it; `heard` hears of the job
+    before its reviews are read."""
     said: list[str] = []
     settings, store = site.settings, site.store
     values = parsed(JOB_OPTIONS, given)
@@ -198,6 +203,10 @@ def _enqueue(
         source = Source(origin, options, adapter.labels, adapter.languages)
         announce(source, source.announcements, said.append)
     made: list[Job] = []
+
+    def hear(job: Job) -> None:
+        made.append(job)
+        heard(job)
 
     def count(reviews: int, rejects: int) -> None:
         if reviews + rejects > settings.web_upload_rows:
@@ -217,7 +226,7 @@ def _enqueue(
             say=said.append,
             asked=asked,
             after_chunk=count,
-            made=made.append,
+            made=hear,
         )
     finally:
         source.file.close()
@@ -238,7 +247,7 @@ async def _from_stream(
 
     def read() -> None:
         try:
-            outcome.append(_enqueue(site, cast("BinaryIO", body), given))
+            outcome.append(make_job(site, cast("BinaryIO", body), given))
         except LoracleError as error:
             failed.append(error)
         finally:

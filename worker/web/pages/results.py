@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-import click
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from worker.bootstrap import Store, adapter_of
 from worker.desk.options import parsed
-from worker.desk.results import check_filters, filter_options, kept_columns, whole_job
+from worker.desk.results import FILTERS, check_filters, kept_columns, whole_job
 from worker.errors import Invalid
 from worker.reviews import Job
 from worker.store.results import SORTS, SOURCES
@@ -32,12 +31,6 @@ WINDOW = 500
 WIDEST = 8_000
 SORTED_UP_TO = 200_000
 """Reviews. All labels are read to sort them, for every page anew."""
-
-
-@click.command()
-@filter_options
-def _options(**values: Any) -> None:
-    """The filters, as the command line takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +91,7 @@ def results(request: Request, job_id: int, after: int = 0) -> HTMLResponse:
     said: list[str] = []
     found, problem = Found([], None), None
     try:
-        filters = parsed(_options, given.items())
+        filters = parsed(FILTERS, given.items())
         del filters["limit"]
         if filters["search"]:
             whole_job(store, job_id, texts_for="a search")
