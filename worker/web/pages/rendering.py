@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
+from markupsafe import Markup, escape
 
 from worker import __version__
 from worker.report.words import count, moment, plain, share
@@ -24,6 +25,24 @@ _filters: dict[str, Callable[..., str]] = {
 templates.env.filters.update(_filters)
 templates.env.trim_blocks = templates.env.lstrip_blocks = True
 _lock = threading.Lock()
+
+
+def minute(seconds: float) -> str:
+    """A time without its seconds, in UTC: "2026-11-27 18:30 UTC"."""
+    return f"{moment(seconds)[:16]} UTC"
+
+
+def sentence(text: str) -> Markup:
+    """A sentence for people, escaped, with its `commands` set as code."""
+    parts = plain(text).split("`")
+    if len(parts) % 2 == 0:
+        return escape(plain(text))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts)
+    )
+
+
+templates.env.filters.update({"minute": minute, "sentence": sentence})
 
 
 def page(request: Request, name: str, *, status: int = 200, **context: Any) -> HTMLResponse:
