@@ -38,7 +38,8 @@ def sentence(text: str) -> Markup:
     if len(parts) % 2 == 0:
         return escape(plain(text))
     return Markup("").join(
-        Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts)
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
+        for place, part in enumerate(parts)
     )
 
 

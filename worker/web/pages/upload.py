@@ -174,7 +174,7 @@ def _show(
     return page(
         request,
         "draft.html.j2",
-        status=200 if found.problem is None else 400,
+        status=200 if problem is None else 400,
         draft=draft,
         found=found,
         given=dict(given),

@@ -176,7 +176,7 @@ if (draft) {
     const mine = ++asked;
     const data = new FormData(draft);
     data.set("action", "preview");
-    const answer = await fetch(draft.action || location.href, {
+    const answer = await fetch(draft.getAttribute("action"), {
       method: "POST",
       body: new URLSearchParams(data),
       headers: { "X-CSRF-Token": data.get("csrf") },
