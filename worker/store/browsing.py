@@ -119,7 +119,7 @@ class BrowsingQueries:
             .where(Label.job_id == job_id, Label.row_no > after_row, Label.row_no <= until_row)
             .subquery()
         )
-        label, count = counts.c.label, counts.c[-1]
+        label, count = counts.c.label, counts.c[3]
         rows = connection.execute(select(label, func.sum(count)).group_by(label))
         return {name: int(total) for name, total in rows}
 

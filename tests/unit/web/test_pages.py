@@ -1,4 +1,4 @@
-"""The pages, in process: what each shows, what a form changes, and that no text of a stranger becomes a part of one."""
+"""The pages, in process: what each shows, what a form changes, and that no stranger's text becomes a part of one."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ def post(client: TestClient, path: str, page: str, **fields: object) -> str:
 
 def test_every_page_escapes_what_strangers_wrote_and_is_small(client: TestClient, cascade: int) -> None:
     for path in (
-        "/jobs", f"/jobs/{cascade}", f"/jobs/{cascade}/results", f"/jobs/{cascade}/results?search=%3Cscript%3E&scorer=m",
+        "/jobs", f"/jobs/{cascade}", f"/jobs/{cascade}/results",
+        f"/jobs/{cascade}/results?search=%3Cscript%3E&scorer=m",
         f"/jobs/{cascade}/rows/1", f"/jobs/{cascade}/review", f"/jobs/{cascade}/review?row=3", "/new", "/system",
         f"/jobs/{cascade}/delete",
     ):  # fmt: skip
@@ -234,7 +235,8 @@ def test_cancel_retry_and_delete_do_what_the_commands_do(
 
 
 def test_a_file_becomes_a_job_as_the_preview_shows_it(client: TestClient, site: Site) -> None:
-    content = f'n,words,{HOSTILE.replace(",", "").replace(chr(34), "")}\n7,"{HOSTILE.replace(chr(34), "")} good",x\n8,,y\n'.encode()
+    tag = HOSTILE.replace('"', "").replace(",", "")
+    content = f'n,words,{tag}\n7,"{tag} good",x\n8,,y\n'.encode()
     page = client.get("/new").text
     answer = client.post(
         "/new/upload",
