@@ -35,7 +35,8 @@ CHECK = """() => {
   if (twice.length) found.push("ids given twice: " + twice);
   const levels = all("h1, h2, h3, h4").filter((e) => !e.closest("dialog")).map((e) => +e.tagName[1]);
   if (levels.filter((one) => one === 1).length !== 1) found.push("headings: " + levels);
-  levels.forEach((one, at) => { if (at && one > levels[at - 1] + 1) found.push("a heading is left out: " + levels); });
+  levels.forEach((one, at) => { if (at && one > levels[at - 1] + 1) 
+    found.push("a heading is left out: " + levels); });
   if (all("[tabindex]").some((e) => e.tabIndex > 0)) found.push("an order of focus of its own");
   if (root.scrollWidth > root.clientWidth) found.push(`wider than the screen: ${root.scrollWidth}`);
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
@@ -138,13 +139,15 @@ def test_from_a_file_to_corrected_labels_in_a_browser(environment: dict[str, str
         for n, one in enumerate(texts)
     ]
     reviews.write_text("id,text,label\n" + "\n".join(lines), encoding="utf-8")
+    # The stub labels without a model, and so at once.
+    environment = {**environment, "LORACLE_ADAPTER": "stub"}
     with running(environment, "web", "--port", "0") as web:
         assert web.stderr is not None
         address = re.findall(r"Open (http://[^/]+)/", web.stderr.readline())[0]
         with sync_api.sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
             page = browser.new_context(accept_downloads=True).new_page()
-            page.set_default_timeout(HANG_S * 1000 / 10)
+            page.set_default_timeout(HANG_S * 1000)
             _walk(Walk(page, address), reviews, environment)
             browser.close()
 
