@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from worker import settings as settings_module
-from worker.cli import doctor
+from worker.desk import doctor
 from worker.errors import SettingsInvalid
 from worker.pool.supervisor import environment
 from worker.settings import DOTENV, Settings, find_env_files, read_settings

@@ -157,7 +157,7 @@ class BrowsingQueries:
         given = connection.execute(
             select(
                 Label.rater,
-                Scorer.name,
+                Scorer.name.label("scorer"),
                 Scorer.details,
                 Label.label,
                 Label.score,
@@ -166,7 +166,7 @@ class BrowsingQueries:
                 Label.request_id,
                 Label.tokens,
                 Label.cost_nanos,
-                Label.created_at,
+                Label.created_at.label("at"),
             )
             .join(Scorer, Scorer.id == Label.scorer_id)
             .where(Label.job_id == job_id, Label.row_no == row_no)
@@ -187,14 +187,7 @@ class BrowsingQueries:
             attributes=result.pop("attributes") or {},
             file_gold=result.pop("file_gold"),
             result=result,
-            given=tuple(
-                Given(
-                    *one[:9],
-                    cost=None if one.cost_nanos is None else Money(one.cost_nanos).dollars,
-                    at=one.created_at,
-                )
-                for one in given
-            ),
+            given=tuple(_given(dict(one._mapping)) for one in given),
             asked=None if asked is None else Asked(*asked),
             correction=None if correction is None else Corrected(*correction),
         )
@@ -232,3 +225,8 @@ class BrowsingQueries:
     def spent(self, connection: Connection) -> Money:
         """What all jobs have cost so far, with what is set aside; deleted ones included."""
         return spent_by_all(connection)
+
+
+def _given(values: dict[str, Any]) -> Given:
+    nanos = values.pop("cost_nanos")
+    return Given(**values, cost=None if nanos is None else Money(nanos).dollars)
