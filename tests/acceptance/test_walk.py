@@ -35,7 +35,7 @@ CHECK = """() => {
   if (twice.length) found.push("ids given twice: " + twice);
   const levels = all("h1, h2, h3, h4").filter((e) => !e.closest("dialog")).map((e) => +e.tagName[1]);
   if (levels.filter((one) => one === 1).length !== 1) found.push("headings: " + levels);
-  levels.forEach((one, at) => { if (at && one > levels[at - 1] + 1) 
+  levels.forEach((one, at) => { if (at && one > levels[at - 1] + 1)
     found.push("a heading is left out: " + levels); });
   if (all("[tabindex]").some((e) => e.tabIndex > 0)) found.push("an order of focus of its own");
   if (root.scrollWidth > root.clientWidth) found.push(`wider than the screen: ${root.scrollWidth}`);
