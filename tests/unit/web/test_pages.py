@@ -248,7 +248,9 @@ def test_a_file_becomes_a_job_as_the_preview_shows_it(client: TestClient, site: 
     assert answer.status_code == 200
     assert "<script>alert" not in answer.text
     missing = post(client, address, answer.text, action="preview", text_column="body")
-    assert "has no column &#39;body&#39; (found: n, words, &lt;script&gt;" in missing
+    assert 'role="alert"' in missing
+    assert '<option value="words">' in missing, "the columns are offered"
+    assert "<script>alert" not in missing
     read = post(
         client, address, missing, action="preview", text_column="words", id_column="n", keep_columns="n"
     )
