@@ -33,6 +33,7 @@ def test_killed_in_its_training_it_goes_on_and_pays_for_no_answer_twice(
         loracle: Loracle = loracle_in(tmp_path, environment)
         refused = loracle(*command[:-3], "0.000001", *command[-2:])
         assert refused.returncode == 2
+        assert "and 60 reviews before it and costs about" in refused.stderr
         assert "more than --max-cost" in refused.stderr
         assert server.calls == []
         killed = subprocess.Popen(

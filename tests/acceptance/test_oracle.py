@@ -99,6 +99,11 @@ def test_a_guarantee_is_kept_certified_shown_and_worked_out_again(
     assert planned.returncode == 0, planned.stderr
     assert "The audit takes 18 labels" in planned.stderr
     assert server.calls == []
+    for budget in (("--max-cost", "0.00001"), ("--label-budget", "17")):
+        refused = oracle("run", "reviews.csv", *options, *budget)
+        assert refused.returncode == 2, refused.stdout
+        assert "takes 18 labels of the oracle" in refused.stderr
+    assert server.calls == []
     done = oracle("run", "reviews.csv", *options, "--max-cost", "0.1")
     assert done.returncode == 0, done.stderr
     assert "the target of 80.00% is reached" in done.stdout

@@ -58,6 +58,8 @@ INSTEAD = {
     "loracle compare train.csv --test test.csv --quick": (
         "loracle compare train.csv --test test.csv --quick --contenders tfidf"
     ),
+    # Two trainings: it has a test of its own.
+    "loracle distill reviews.csv --out my-own --answers 2000 --max-cost 5": "loracle distill --help",
     # They need each other; `loracle web` and its API have tests of their own.
     "loracle web": "",
     "curl -F file=@reviews.csv -F policy=adapter http://127.0.0.1:8765/api/jobs": "",

@@ -246,3 +246,6 @@ def test_ready_says_whether_workers_are_online(client: TestClient, engine: Engin
     expected = {"adapter": 0, "openai": 0} if engine.dialect.name == "sqlite" else None
     found = client.get("/ready").json()
     assert found == {"ready": True, "database": True, "workers": expected}
+    metrics = client.get("/metrics")
+    assert metrics.headers["content-type"].startswith("text/plain")
+    assert "# TYPE loracle_jobs gauge" in metrics.text

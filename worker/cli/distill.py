@@ -17,7 +17,6 @@ from typing import Any
 
 import click
 
-from worker.agreement import guarantee
 from worker.bootstrap import Store, choose_adapter, load_directory, restore_adapter
 from worker.cli.common import json_option, note, open_all, publisher, wait_for_jobs
 from worker.cli.enqueue import open_source, write_job
@@ -28,22 +27,18 @@ from worker.desk.options import (
     enqueue_options,
     guarantee_options,
     pinned_adapter,
-    read_policy,
-    read_spec,
     reading_options,
 )
+from worker.desk.plan import check_guarantee
 from worker.desk.status import figure_sentences, oracle_waiting_for, why_unscored
 from worker.errors import Invalid, JobStateInvalid, OptionInvalid
 from worker.jobs import distillation
-from worker.jobs.enqueue import Adapter, Source
-from worker.jobs.estimate import plan as estimate
+from worker.jobs.enqueue import Adapter
 from worker.lifeline import NEEDS_PIPE, tied
 from worker.logs import Progress
 from worker.model.manifest import BUNDLED, Manifest
-from worker.oracle.money import parse_prices, price_of
-from worker.policy import Policy
 from worker.pool.supervisor import LocalPool, WorkerPlan, check_devices, plan_workers
-from worker.reviews import Job, Money, dollars
+from worker.reviews import Job, dollars
 from worker.settings import Settings
 from worker.store.adapters import STUB
 from worker.store.distillations import Answered, Distilled
@@ -141,8 +136,7 @@ def distill(
     source = open_source(file, options, adapter)
     if source.is_stream:
         raise Invalid("distill needs a file: a stream on stdin can't be taken up again.")
-    if asked.max_cost is not None:
-        _check_cost(source, settings, values, labels, answers + held_out, asked.max_cost)
+    check_guarantee(settings, source, labels, asked, values, beforehand=answers + held_out)
     publish = publisher(settings, store)
     openai = WorkerPlan(None, concurrency, lane="openai")
 
@@ -331,34 +325,6 @@ def _training_options(
         raise OptionInvalid("--base and --start-from exclude each other: an adapter brings its base along.")
     given = {"--base": base, "--recipe": recipe, "--start-from": start_from, "--max-length": max_length}
     return [str(part) for name, value in given.items() if value is not None for part in (name, value)]
-
-
-def _check_cost(
-    source: Source,
-    settings: Settings,
-    values: dict[str, Any],
-    labels: tuple[str, ...],
-    asked: int,
-    most: Money,
-) -> None:
-    """Refuses before anything is asked.
-
-    Raises:
-        Invalid: the answers and the audit will probably cost more than --max-cost.
-    """
-    spec = read_spec(settings, labels, values)
-    price = price_of(spec.model, parse_prices(settings.prices))
-    policy: Policy = read_policy(values)
-    count = estimate(source, spec, price, 1.0).reviews
-    terms = guarantee.terms(count, count, target=policy.guarantee or 1.0, delta=policy.delta)
-    wanted = min(count, asked + terms.sample)
-    found = estimate(source, spec, price, wanted / max(1, count))
-    if found.cost > most.dollars:
-        raise Invalid(
-            f"the oracle would be asked about {asked:,} reviews to train and measure by and {terms.sample:,} for the "
-            f"audit of the guarantee, about {dollars(found.cost)}: more than --max-cost {dollars(most.dollars)}. "
-            "Nothing was asked. Raise it, or choose fewer with --answers and --held-out."
-        )
 
 
 @contextlib.contextmanager

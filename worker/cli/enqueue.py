@@ -28,6 +28,7 @@ from worker.desk.options import (
     pinned_adapter,
     reading_options,
 )
+from worker.desk.plan import check_guarantee
 from worker.desk.presence import say_who_is_missing
 from worker.desk.status import why_it_waits
 from worker.jobs.enqueue import (
@@ -167,6 +168,8 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
     asked = choose_oracle(store, settings, adapter, values, say=note)
     # Everything is opened before anything is written: a wrong name among the files leaves nothing half-done.
     sources = [open_source(path, options, adapter) for path in files]
+    for source in sources:
+        check_guarantee(settings, source, adapter.labels, asked, values)
     if dry_run:
         for source in sources:
             found = preview(source)

@@ -156,7 +156,7 @@ def _export(
         )
     target = output if output is not None else sys.stdout
     shown = (*ON_SCREEN, "gold_wrong") if kind == "gold" else ON_SCREEN
-    tasks, estimate = to_review(store, job, kind, limit=limit)
+    tasks, estimate = to_review(store, job.id, kind, limit=limit)
     rows = (dataclasses.asdict(task) for task in tasks)
     if as_json and output is None:
         count = write_results(rows, COLUMNS, format="jsonl", target=target)

@@ -34,6 +34,7 @@ from worker.desk.options import (
     pinned_adapter,
     reading_options,
 )
+from worker.desk.plan import check_guarantee
 from worker.desk.status import oracle_waiting_for, why_it_waits, why_unscored
 from worker.errors import Invalid
 from worker.lifeline import like_ctrl_c
@@ -89,6 +90,7 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
         plan = []
     check_devices(plan)
     source = open_source(file, options, adapter)
+    check_guarantee(settings, source, adapter.labels, asked, values)
     if asked.policy.names_oracle:
         plan.append(WorkerPlan(None, concurrency, lane="openai"))
     job_id: int | None = None

@@ -11,13 +11,14 @@ import numpy as np
 
 from worker.agreement import guarantee
 from worker.bootstrap import Scorers, Store
+from worker.desk.options import read_spec
 from worker.errors import Invalid
-from worker.jobs.enqueue import Adapter, Source
+from worker.jobs.enqueue import Adapter, Asked, Source
 from worker.jobs.estimate import Plan, plan
 from worker.oracle.money import parse_prices, price_of
 from worker.oracle.spec import OracleSpec
 from worker.policy import Policy
-from worker.reviews import Review, Score
+from worker.reviews import Review, Score, dollars
 from worker.scorers import Scorer
 from worker.settings import Settings
 
@@ -85,6 +86,44 @@ def make_plan(
         if per_minute:
             seconds = max(seconds, amount / per_minute * 60)
     return MadePlan(source, policy, spec, found, share, seconds, reckoned)
+
+
+def check_guarantee(
+    settings: Settings,
+    source: Source,
+    labels: tuple[str, ...],
+    asked: Asked,
+    values: dict[str, Any],
+    *,
+    beforehand: int = 0,
+) -> None:
+    """Refuses a job whose guarantee its budgets can't bear, before anything is asked. `beforehand` reviews are asked
+    about before the audit. What comes after the audit isn't known yet: the job stops if that is too much.
+
+    Raises:
+        Invalid: the audit, with what comes before it, takes more than --label-budget or probably --max-cost.
+    """
+    policy, most = asked.policy, asked.max_cost
+    if policy.guarantee is None or source.is_stream or (most is None and policy.label_budget is None):
+        return
+    spec = read_spec(settings, labels, values)
+    price = price_of(spec.model, parse_prices(settings.prices))
+    reviews = plan(source, spec, price, 0.0).reviews
+    sample = guarantee.terms(reviews, reviews, target=policy.guarantee, delta=policy.delta).sample
+    also = f"and {beforehand:,} reviews before it " if beforehand else ""
+    if policy.label_budget is not None and beforehand + sample > policy.label_budget:
+        raise Invalid(
+            f"the audit alone takes {sample:,} labels of the oracle {also}: --label-budget {policy.label_budget:,} "
+            "can't be kept. Nothing was asked."
+        )
+    share = min(reviews, beforehand + sample) / max(1, reviews)
+    cost = plan(source, spec, price, share).cost
+    if most is not None and cost > most.dollars:
+        raise Invalid(
+            f"the audit of the guarantee takes {sample:,} labels of the oracle {also}and costs about "
+            f"{dollars(cost)}: more than --max-cost {dollars(most.dollars)}. Nothing was asked. `loracle plan` "
+            "forecasts all of it."
+        )
 
 
 FORECAST_FROM = 400

@@ -29,10 +29,10 @@ def kind_of(store: Store, job: Job, *, say: Say) -> TaskKind:
 
 
 def to_review(
-    store: Store, job: Job, kind: TaskKind, *, limit: int | None
+    store: Store, job_id: int, kind: TaskKind, *, limit: int | None
 ) -> tuple[Iterator[ReviewTask], str]:
     """The first `limit` reviews of a kind; and of gold labels a sentence on how many are wrong, "" of the others."""
     if kind == "gold":
-        found = likely_label_errors(store.queries, job.id, limit=limit)
+        found = likely_label_errors(store.queries, job_id, limit=limit)
         return found.tasks, str(found)
-    return store.queries.to_review.iterate(job.id, kind, limit=limit), ""
+    return store.queries.to_review.iterate(job_id, kind, limit=limit), ""

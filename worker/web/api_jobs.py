@@ -24,6 +24,7 @@ from worker.desk.options import (
     parsed,
     pinned_adapter,
 )
+from worker.desk.plan import check_guarantee
 from worker.desk.status import job_report
 from worker.errors import FileUnreadable, LoracleError, OptionInvalid, TooManyRejects
 from worker.jobs.enqueue import Source
@@ -199,6 +200,7 @@ def make_job(
     asked = choose_oracle(store, settings, adapter, values, say=said.append)
     if isinstance(origin, Path):
         source = open_source(str(origin), options, adapter, say=said.append)
+        check_guarantee(site.settings, source, adapter.labels, asked, values)
     else:
         source = Source(origin, options, adapter.labels, adapter.languages)
         announce(source, source.announcements, said.append)

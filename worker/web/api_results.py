@@ -238,7 +238,7 @@ def review(
             "or enqueue its file again with --audit SHARE."
         )
     chosen = kind or kind_of(site.store, job, say=lambda _: None)
-    tasks, _ = to_review(site.store, job, chosen, limit=limit)
+    tasks, _ = to_review(site.store, job_id, chosen, limit=limit)
     return [dataclasses.asdict(task) for task in tasks]
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from worker.desk.status import has_no_queue, workers_online
 from worker.errors import BrokerUnreachable, LoracleError
+from worker.metrics.ledger import CONTENT_TYPE, exposition
 from worker.reviews import LANES
 from worker.web.site import Site, site_of
 
@@ -37,23 +39,36 @@ def ready(request: Request) -> JSONResponse:
     return JSONResponse(found, 200 if found["ready"] else 503)
 
 
+@router.get("/metrics", summary="The ledger's figures for Prometheus", response_class=PlainTextResponse)
+def metrics(request: Request) -> Response:
+    """In its text format, two seconds old at most; `loracle metrics` gives the same."""
+    site = site_of(request)
+    found = _kept(request, "metrics", lambda: exposition(site.store, site.settings))
+    return Response(found, media_type=CONTENT_TYPE)
+
+
 @dataclass(slots=True)
 class _Kept:
-    """The last look: whoever may ask without a token must not make work."""
+    """The last look: who asks often must not make work."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     at: float = 0.0
-    found: dict[str, Any] = field(default_factory=dict)
+    found: Any = None
 
 
 def readiness(request: Request) -> dict[str, Any]:
     """What `/ready` says, two seconds old at most."""
-    if not hasattr(request.app.state, "readiness"):
-        request.app.state.readiness = _Kept()
-    kept: _Kept = request.app.state.readiness
+    found: dict[str, Any] = _kept(request, "readiness", lambda: look(site_of(request)))
+    return found
+
+
+def _kept(request: Request, name: str, make: Callable[[], Any]) -> Any:
+    if not hasattr(request.app.state, name):
+        setattr(request.app.state, name, _Kept())
+    kept: _Kept = getattr(request.app.state, name)
     with kept.lock:
-        if not kept.found or time.monotonic() - kept.at > KEPT_S:
-            kept.found, kept.at = look(site_of(request)), time.monotonic()
+        if kept.found is None or time.monotonic() - kept.at > KEPT_S:
+            kept.found, kept.at = make(), time.monotonic()
         return kept.found
 
 

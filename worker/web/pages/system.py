@@ -10,7 +10,8 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from worker.desk.adapters import activate, list_adapters, outranked
-from worker.desk.doctor import Finding, findings
+from worker.desk.doctor import findings
+from worker.desk.host import Finding
 from worker.desk.status import faults_online, has_no_queue, read_breaker_of, reason, workers_online
 from worker.errors import BrokerUnreachable
 from worker.pool.app import make_app, queue_length

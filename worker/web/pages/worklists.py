@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from worker.desk.review import to_review
 from worker.reviews import Correction
 from worker.store.corrections import ReviewTask, TaskKind
 from worker.web.pages.later import Later
@@ -149,7 +150,7 @@ class Worklists:
             int(time.monotonic() / 600),
         )
         return self._read.get(
-            key, version, lambda: list(self._store.queries.to_review.iterate(job_id, kind, limit=A_LIST))
+            key, version, lambda: list(to_review(self._store, job_id, kind, limit=A_LIST)[0])
         )
 
     def _mark(self, job_id: int, row_no: int, *, judged: bool) -> None:
