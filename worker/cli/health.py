@@ -16,6 +16,10 @@ def health() -> int:
     mend nothing. One hangs if it gave no sign of life for two minutes, if a child works on without a lease for five
     (one that hangs loses it after 15 minutes and a second for each review of its batch), or if it takes none of the
     messages that wait for five.
+
+    \b
+    Example:
+      loracle health
     """
     signs = read_signs(find_env_files().home)
     for sign in signs:

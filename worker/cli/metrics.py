@@ -18,6 +18,10 @@ def metrics(listen: tuple[str, int] | None) -> None:
 
     They are read from the database whenever they are asked for, so they are true after any crash, and cost no more
     for many reviews than for few. `loracle worker --metrics` serves what the workers of one host count.
+
+    \b
+    Example:
+      loracle metrics --listen 9464
     """
     settings, store = open_all()
     if listen is None:

@@ -23,6 +23,10 @@ def web(host: str, port: int) -> None:
     page asks for it once in twelve hours, programs send `Authorization: Bearer`. LORACLE_WEB_FOLDERS names folders
     whose files may be read by path, LORACLE_WEB_HOSTS further names by which browsers reach this server, say behind a
     proxy; LORACLE_WEB_UPLOAD_MB and LORACLE_WEB_UPLOAD_ROWS are the most that is taken. /docs describes the API.
+
+    \b
+    Example:
+      loracle web --port 8765
     """
     if any(importlib.util.find_spec(name) is None for name in ("fastapi", "uvicorn", "python_multipart")):
         raise Invalid(

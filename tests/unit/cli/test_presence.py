@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from worker.cli.presence import nobody, who_is_missing
 
 from worker.bootstrap import Store, open_store
 from worker.cli.jobs import jobs, retry
 from worker.cli.run import _take_turns
+from worker.desk.presence import nobody, who_is_missing
 from worker.pool import app as celery_app
 from worker.pool import valkey
 from worker.reviews import JobSpec, Review
