@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,11 +26,12 @@ class Counting:
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
-        self.go = threading.Event()
+        self.go, self.begun = threading.Event(), threading.Event()
         self.go.set()
         self.error: Exception | None = None
 
     def score(self, reviews: Sequence[Review]) -> list[Outcome]:
+        self.begun.set()
         self.go.wait(30)
         self.sizes.append(len(reviews))
         if self.error is not None:
@@ -101,9 +103,13 @@ def test_texts_of_all_callers_are_scored_together_and_each_gets_its_own(
     scorer.go.clear()
     texts = [f"{'good' if number % 3 else 'awful'} {number}" for number in range(32)]
     with ThreadPoolExecutor(32) as callers:
-        answers = [callers.submit(client.post, "/predict", json={"inputs": text}) for text in texts]
+        answers = [callers.submit(client.post, "/predict", json={"inputs": texts[0]})]
+        assert scorer.begun.wait(60)
+        answers += [callers.submit(client.post, "/predict", json={"inputs": text}) for text in texts[1:]]
+        until = time.monotonic() + 60
         while client.app.state.predictor._texts < 31:  # type: ignore[attr-defined]
-            pass
+            assert time.monotonic() < until
+            time.sleep(0.01)
         scorer.go.set()
         found = [answer.result().json()[0]["label"] for answer in answers]
     assert found == ["good" if number % 3 else "bad" for number in range(32)]
