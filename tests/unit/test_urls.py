@@ -18,8 +18,9 @@ from worker.cli import main
 from worker.errors import BrokerUnreachable, DatabaseUnreachable, SettingsInvalid
 from worker.oracle.throttle import connect
 from worker.pool.app import make_app, ping, publisher
-from worker.settings import DOTENV, check_broker, check_database, check_oracle, read_settings, without_secrets
+from worker.settings import DOTENV, read_settings
 from worker.store.engine import address, make_engine, read
+from worker.urls import check_broker, check_database, check_oracle, without_secrets
 
 # {} is where a secret stands; nobody listens on port 1.
 DATABASES = (

@@ -25,6 +25,7 @@ from worker.reviews import dollars
 _models: click.Command = importlib.import_module("trainer.cli.compare").compare
 
 EXAMPLE = "\b\n    Example:"
+MODELS = (_models.help or "").partition(EXAMPLE)[0]
 JSON, PAGE = "jobs.json", "jobs.md"
 WITH_JOBS = {"jobs", "out", "as_json"}
 
@@ -93,8 +94,8 @@ compare = click.Command(
     "compare",
     callback=_compare,
     params=_parameters(),
-    help=f"""{(_models.help or "").partition(EXAMPLE)[0]}With --jobs it compares stored jobs instead: each adapter and oracle with its prompt and text window, accuracy
-    against gold, cost and tokens, and how far each two of them agree, on the reviews that all of these jobs have
+    help=f"""{MODELS}With --jobs it compares stored jobs instead: each adapter and oracle with its prompt and
+    text window, accuracy against gold, cost and tokens, and how far each two of them agree, on the reviews that all of these jobs have
     (the same rows of a file or of samples of it, else equal texts). --out FOLDER writes it as {JSON} and {PAGE}.
 
     {EXAMPLE}

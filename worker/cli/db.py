@@ -9,10 +9,11 @@ import click
 from worker.bootstrap import open_store
 from worker.cli.common import echo_json, json_option, note
 from worker.errors import DatabaseBusy, DatabaseUnsound, Invalid
-from worker.settings import read_settings, without_secrets
+from worker.settings import read_settings
 from worker.store.care import back_up, broken_promises
 from worker.store.engine import make_engine, rewrite_sqlite
 from worker.store.schema import current_revision, head_revision, upgrade
+from worker.urls import without_secrets
 
 
 @click.group()

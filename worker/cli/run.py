@@ -41,8 +41,9 @@ from worker.lifeline import like_ctrl_c
 from worker.logs import log_to_stderr
 from worker.quality.measured import Summary, record_agreement, summarise
 from worker.reviews import OVER, Backend, Failure, Job, Review, dollars
-from worker.settings import Settings, read_settings, without_secrets
+from worker.settings import Settings, read_settings
 from worker.store.progress import Progress as JobProgress
+from worker.urls import without_secrets
 
 CPU_BATCH = 64
 NAMED = 5

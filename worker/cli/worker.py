@@ -19,7 +19,8 @@ from worker.metrics.server import serve
 from worker.pool.app import broker_url, make_app, ping
 from worker.pool.supervisor import LocalPool, WorkerPlan, no_device, plan_workers
 from worker.reviews import LANES
-from worker.settings import Settings, read_settings, without_secrets
+from worker.settings import Settings, read_settings
+from worker.urls import without_secrets
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,10 @@ from worker.bootstrap import open_store
 from worker.desk import host
 from worker.desk.host import Finding, Found
 from worker.errors import LoracleError
-from worker.settings import Settings, find_env_files, read_settings, without_secrets
+from worker.settings import Settings, find_env_files, read_settings
 from worker.store.care import clock_s, slowest_batch_s
 from worker.store.engine import make_engine
+from worker.urls import without_secrets
 
 PACKAGES = ("torch", "transformers", "peft", "celery", "kombu", "redis", "sqlalchemy", "openai")
 OPTIONAL = ("openvino",)

@@ -18,7 +18,8 @@ from worker.jobs.scoring import Publish
 from worker.lifeline import has_ended
 from worker.pool.valkey import socket_url
 from worker.reviews import LANES, Lane
-from worker.settings import Settings, read_settings, without_secrets
+from worker.settings import Settings, read_settings
+from worker.urls import without_secrets
 
 SCORE_BATCH = "loracle.score_batch"
 ASK_PROMPT = "loracle.ask_prompt"

@@ -22,7 +22,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from worker.errors import DatabaseBusy, DatabaseUnreachable, LoracleError, SettingsInvalid, Transient
-from worker.settings import ESCAPES, without_secrets
+from worker.urls import ESCAPES, without_secrets
 
 
 class _Part(Protocol):

@@ -36,9 +36,9 @@ from sqlalchemy.types import TypeEngine
 
 from worker.errors import DatabaseUnreachable, FileUnreadable, OptionInvalid
 from worker.files.results import TYPES
-from worker.settings import DATABASES, ESCAPES, check_database
 from worker.store.engine import BUSY_TIMEOUT_S, CONNECT_TIMEOUT_S, driver_said
 from worker.store.tables import Table
+from worker.urls import DATABASES, ESCAPES, check_database
 
 FETCHED_ROWS = 256
 WRITTEN_ROWS = 2_000

@@ -22,9 +22,10 @@ from worker.files.corrections import read_annotations, read_filled_csv
 from worker.jobs.enqueue import Adapter, EnqueueOptions, Source, enqueue_file, open_job, preview
 from worker.model.bases import find_base
 from worker.model.manifest import Manifest
-from worker.settings import Settings, read_settings, without_secrets
+from worker.settings import Settings, read_settings
 from worker.store.engine import make_engine
 from worker.store.tables import Adapter as AdapterTable
+from worker.urls import without_secrets
 
 SECRET = "hunter2hunter2"
 """Stands in the passwords of settings, and must never be in a message."""

@@ -16,8 +16,8 @@ from worker.desk.status import faults_online, has_no_queue, read_breaker_of, rea
 from worker.errors import BrokerUnreachable
 from worker.pool.app import make_app, queue_length
 from worker.reviews import LANES
-from worker.settings import without_secrets
 from worker.store.faults import Fault
+from worker.urls import without_secrets
 from worker.web.pages.later import Later
 from worker.web.pages.rendering import page, shared
 from worker.web.site import Site, site_of
