@@ -96,7 +96,8 @@ compare = click.Command(
     params=_parameters(),
     help=f"""{MODELS}With --jobs it compares stored jobs instead: each adapter and oracle with its prompt and
     text window, accuracy against gold, cost and tokens, and how far each two of them agree, on the reviews that all
-    of these jobs have (the same rows of a file or of samples of it, else equal texts). --out FOLDER writes it as {JSON} and {PAGE}.
+    of these jobs have (the same rows of a file or of samples of it, else equal texts). --out FOLDER writes it as
+    {JSON} and {PAGE}.
 
     {EXAMPLE}
       loracle compare train.csv --test test.csv --quick
