@@ -172,6 +172,12 @@ def test_a_file_that_leaves_nothing_for_the_adapter_is_refused(ledger: Ledger, q
     at = opened(ledger, answers=270)
     with pytest.raises(Invalid, match="none is left for the adapter"):
         distillation.first_rows(queries.raters(at.job_id), at)
+    # The same command with fewer goes on.
+    fewer = ledger.distillations.open(at.job_id, rounds=1, answers=40, held_out=20, seed=7)
+    rows = distillation.first_rows(queries.raters(at.job_id), fewer)
+    assert len(rows) == 60
+    ledger.distillations.ask(fewer, rows)
+    assert ledger.distillations.open(at.job_id, rounds=2, answers=9, held_out=9, seed=9).answers == 40
 
 
 def test_a_label_that_the_oracle_hardly_gave_cant_be_learnt(ledger: Ledger, queries: Queries) -> None:

@@ -147,11 +147,10 @@ def distill(
         if at.stage == "reading" and out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise OptionInvalid(f"{out} already exists; name another directory with --out.")
 
-    steps: _Steps | None = None
     try:
         job = write_job(source, adapter, settings, store, asked=asked, opened=opened)
         with _alone(settings.home / "distill" / f"job-{job.id}") as folder:
-            steps = _Steps(settings, store, job.id, labels, folder, out, training, values["adapter"])
+            steps = _Steps(settings, store, job.id, labels, folder, out, training)
             while (at := steps.at()).stage != "labelling":
                 if at.stage == "reading":
                     asked_first = distillation.first_rows(store.queries.raters(job.id), at)
@@ -192,7 +191,6 @@ class _Steps:
     folder: Path
     out: Path
     training: Sequence[str]
-    at_hand: str | None
 
     def at(self) -> Distilled:
         found = self.store.queries.distillations.of(self.job_id)

@@ -112,14 +112,17 @@ class Distillations:
     def open(
         self, connection: Connection, job_id: int, *, rounds: int, answers: int, held_out: int, seed: int
     ) -> Distilled:
-        """The distillation of a job that is being read, made if it isn't there."""
-        if _read(connection, job_id) is None:
+        """The distillation of a job, made if it isn't there; of one that asked nothing yet these are its numbers."""
+        numbers = {"rounds": rounds, "answers": answers, "held_out": held_out, "seed": seed}
+        changed = connection.execute(
+            update(Distillation)
+            .where(Distillation.job_id == job_id, Distillation.stage == "reading")
+            .values(**numbers)
+        )
+        if not changed.rowcount and _read(connection, job_id) is None:
             connection.execute(
-                insert(Distillation).values(
-                    job_id=job_id, stage="reading", round=0, rounds=rounds, answers=answers, held_out=held_out,
-                    seed=seed,
-                )
-            )  # fmt: skip
+                insert(Distillation).values(job_id=job_id, stage="reading", round=0, **numbers)
+            )
         found = _read(connection, job_id)
         assert found is not None
         return found
