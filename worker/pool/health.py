@@ -43,6 +43,14 @@ def new_signs_folder(home: Path) -> Path:
     return folder
 
 
+def remove_signs_folder(folder: Path) -> None:
+    """Removes what a supervisor's workers left there: they have ended."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        # Another supervisor of this data directory may have its own in it.
+        folder.parent.rmdir()
+
+
 class Vigil:
     """Watches over one Celery worker from its sweeper's thread, and leaves signs in `path`.
 

@@ -22,7 +22,7 @@ from worker.bootstrap import worker_name
 from worker.errors import DataDirectoryBusy, DeviceUnavailable, Invalid, LoracleError
 from worker.lifeline import DEATHS_GIVEN_UP, DEATHS_WITHIN_S, Deaths, died
 from worker.metrics.host import FOLDER_VARIABLE, forget
-from worker.pool.health import new_signs_folder
+from worker.pool.health import new_signs_folder, remove_signs_folder
 from worker.pool.valkey import EmbeddedValkey, running_pid
 from worker.reviews import Lane
 from worker.settings import DOTENV, SHARED_VARIABLES, Settings, secret_variables
@@ -262,6 +262,8 @@ class Supervisor:
                     os.killpg(slot.process.pid, signal.SIGKILL)
                 while slot.process.poll() is None:
                     time.sleep(0.01)
+        if self.signs is not None:
+            remove_signs_folder(self.signs)
 
     def _start(self, slot: _Slot) -> None:
         plan = slot.plan

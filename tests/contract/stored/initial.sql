@@ -405,7 +405,7 @@ CREATE TABLE worker_faults (
 	until DOUBLE NOT NULL, 
 	CONSTRAINT pk_worker_faults PRIMARY KEY (worker, adapter_id)
 );
-INSERT INTO "worker_faults" VALUES('host CPU (pid 1)',1,'there is no base model here',1,0,'[]',NULL,1.79581183068101406102e+09,1.79581183069199776646e+09,1.79581213069199776641e+09);
+INSERT INTO "worker_faults" VALUES('host CPU (pid 1)',1,'there is no base model here',1,0,'[]',NULL,1.79581183068101406102e+09,1.79581183069199776646e+09,4102444800.0);
 CREATE INDEX ix_jobs_state ON jobs (state);
 CREATE INDEX ix_batches_children ON batches (parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX ix_batches_job_id_number ON batches (job_id, number);
