@@ -137,6 +137,8 @@ def test_the_services_of_the_compose_file_score_a_file_and_tell_what_they_do(com
     assert composed.run("cli", "enqueue", str(path), "--adapter", "stub", "--wait").strip() == "1"
     expected = Counter(stub_score(text).label for text in texts)
 
+    # Label counts are kept when the job is measured, a moment after its end.
+    until(lambda: "loracle_labels{" in composed.run("cli", "metrics"))
     # All at once: what each costs is the start of an interpreter.
     commands = {
         "health": [*LORACLE, "health"],
