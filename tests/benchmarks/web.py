@@ -33,7 +33,7 @@ from worker.web.site import Site
 CALLERS = 32
 ROUNDS = 5
 PATHS = {
-    "page_jobs": "/",
+    "page_jobs": "/jobs",
     "page_job": f"/jobs/{JOB}",
     "page_results": f"/jobs/{JOB}/results",
     "page_results_label": f"/jobs/{JOB}/results?label=negative",

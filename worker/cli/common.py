@@ -13,6 +13,7 @@ import click
 
 from worker.bootstrap import Store, open_store
 from worker.desk.enqueue import Publisher
+from worker.desk.options import Command, with_options
 from worker.desk.status import bulk_words
 from worker.errors import Invalid
 from worker.files.results import BINARY
@@ -98,6 +99,26 @@ class Address(click.ParamType[tuple[str, int]]):
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for programs.")
+_POOL = [
+    click.option(
+        "--concurrency",
+        type=click.IntRange(1, 1000),
+        default=8,
+        show_default=True,
+        help="Oracle requests at once.",
+    ),
+    click.option(
+        "--gpus", default="all", show_default=True, help="all (that LORACLE_DEVICE allows), none, or 0,1."
+    ),
+    click.option("--children", type=click.IntRange(min=1), help="Processes per GPU (else 3; 1 on a CPU)."),
+]
+
+
+def pool_options(command: Command) -> Command:
+    """Adds the options of a command's own workers."""
+    return with_options(_POOL, command)
+
+
 backend_option = click.option(
     "--backend", type=click.Choice(BACKENDS), help="What computes the model (else LORACLE_BACKEND)."
 )

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from worker.bootstrap import Oracles, Store
+from worker.bootstrap import Store
 from worker.cli.common import echo_json, json_option, minute, note, open_all, print_table
-from worker.errors import Invalid, JobStateInvalid, LoracleError
+from worker.desk.deletion import forgetting
+from worker.errors import Invalid, JobStateInvalid
 from worker.jobs import deletion
 from worker.logs import Progress
 from worker.settings import Settings
-from worker.store.deletion import Deletable, UploadedFile
-
-UPLOADS_LIVE_S = 4 * 24 * 3600
-"""OpenAI forgets uploads after three days by itself."""
+from worker.store.deletion import Deletable
 
 
 @click.command()
@@ -104,30 +102,6 @@ def _confirmed(question: str) -> bool:
     if not sys.stdin.isatty():
         raise Invalid(f"{question} Nobody is here to be asked: say --yes to delete for good.")
     return click.confirm(f"{question} Delete for good?", err=True)
-
-
-def forgetting(settings: Settings, store: Store) -> Callable[[Sequence[UploadedFile]], list[UploadedFile]]:
-    """Deletes uploads at OpenAI as well as it can; what is left."""
-
-    def forget(files: Sequence[UploadedFile]) -> list[UploadedFile]:
-        live = [one for one in files if one.age_s < UPLOADS_LIVE_S]
-        if not live:
-            return []
-        from worker.oracle.bulk import BulkScorer
-
-        oracles, left = Oracles(settings, store), []
-        for one in live:
-            try:
-                scorer = oracles(one.scorer_id)
-            except LoracleError:
-                # No key, or for another address.
-                left.append(one)
-                continue
-            if not isinstance(scorer, BulkScorer) or not scorer.forget(one.file_id):
-                left.append(one)
-        return left
-
-    return forget
 
 
 UNITS_S = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}

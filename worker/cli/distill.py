@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store, choose_adapter, load_directory, restore_adapter
-from worker.cli.common import json_option, note, open_all, publisher, wait_for_jobs
+from worker.cli.common import json_option, note, open_all, pool_options, publisher, wait_for_jobs
 from worker.cli.enqueue import open_source, write_job
 from worker.cli.run import CPU_BATCH, finish
 from worker.desk.enqueue import GPU_BATCH, Publisher
@@ -77,15 +77,7 @@ HELD_OUT_NAME = "held out, labels by the oracle"
 @click.option("--max-length", type=click.IntRange(min=8), help="Tokens of a review that are read.")
 @reading_options
 @guarantee_options
-@click.option(
-    "--concurrency",
-    type=click.IntRange(1, 1000),
-    default=8,
-    show_default=True,
-    help="Oracle requests at once.",
-)
-@click.option("--gpus", default="all", show_default=True, help="all, none, or numbers such as 0,1.")
-@click.option("--children", type=click.IntRange(min=1), help="Processes per GPU (else 3; 1 on a CPU).")
+@pool_options
 @json_option
 def distill(
     file: str,

@@ -38,7 +38,9 @@ def jobs(limit: int, as_json: bool) -> None:
     """
     settings, store = open_all()
     found = store.queries.jobs.newest(limit=limit)
-    active = [job for job in found if job.state not in OVER]
+    # Of these `loracle distill` itself does the work.
+    distilled = store.queries.distillations.unfinished()
+    active = [job for job in found if job.state not in OVER and job.id not in distilled]
     missing = who_is_missing(settings, [job.policy for job in active])
     idle = {job.id: [missing[lane] for lane in lanes_of(job.policy) if lane in missing] for job in active}
     if as_json:
@@ -94,7 +96,9 @@ def retry(job: int, max_cost: Money | None, as_json: bool) -> None:
     settings, store = open_all()
     reviews = store.ledger.jobs.retry(job, max_cost=max_cost)
     publisher(settings, store).publish()
-    if reviews:
+    if job in store.queries.distillations.unfinished():
+        note("Its adapter isn't trained yet: the same `loracle distill` command goes on.")
+    elif reviews:
         say_who_is_missing(settings, store.queries.jobs.get(job).policy, say=note)
     if as_json:
         echo_json({"job_id": job, "reviews": reviews})

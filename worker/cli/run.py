@@ -20,6 +20,7 @@ from worker.cli.common import (
     json_option,
     note,
     open_all,
+    pool_options,
     wait_for_jobs,
 )
 from worker.cli.enqueue import (
@@ -54,17 +55,7 @@ NAMED = 5
 @click.argument("file")
 @reading_options
 @oracle_options
-@click.option(
-    "--concurrency",
-    type=click.IntRange(1, 1000),
-    default=8,
-    show_default=True,
-    help="Oracle requests at once.",
-)
-@click.option(
-    "--gpus", default="all", show_default=True, help="all (that LORACLE_DEVICE allows), none, or 0,1."
-)
-@click.option("--children", type=click.IntRange(min=1), help="Processes per GPU (else 3; 1 on a CPU).")
+@pool_options
 @json_option
 def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: bool, **values: Any) -> int:
     """Score a review FILE on this machine with nothing configured, and sum it up.

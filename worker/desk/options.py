@@ -85,9 +85,7 @@ _JOB = [
 
 def reading_options(command: Command) -> Command:
     """Adds the options that say how files are read and what the job is."""
-    for option in reversed(_JOB):
-        command = option(command)
-    return file_options(command)
+    return file_options(with_options(_JOB, command))
 
 
 _POLICY = [
@@ -147,15 +145,16 @@ _ORACLE = [
 
 def oracle_options(command: Command) -> Command:
     """Adds the options of policy and oracle."""
-    return _with([*_POLICY, *_GUARANTEE, *_ORACLE], command)
+    return with_options([*_POLICY, *_GUARANTEE, *_ORACLE], command)
 
 
 def guarantee_options(command: Command) -> Command:
     """Adds the options of a cascade with a guarantee and of its oracle, but for the guarantee itself."""
-    return _with([*_GUARANTEE, *_ORACLE], command)
+    return with_options([*_GUARANTEE, *_ORACLE], command)
 
 
-def _with(options: Sequence[Command], command: Command) -> Command:
+def with_options(options: Sequence[Command], command: Command) -> Command:
+    """Adds options to a command, in this order."""
     for option in reversed(options):
         command = option(command)
     return command

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store, adapter_of
-from worker.desk.options import Command, Say
+from worker.desk.options import Command, Say, with_options
 from worker.errors import Invalid, JobStateInvalid
 from worker.reviews import OVER, Job
 from worker.store.results import SORTS, SOURCES
@@ -65,9 +65,7 @@ _OPTIONS = [
 
 def filter_options(command: Command) -> Command:
     """Adds the options that choose and order rows."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return with_options(_OPTIONS, command)
 
 
 @filter_options

@@ -124,6 +124,12 @@ def _adapter_report(at: Progress, adapter: str, sha256: str) -> dict[str, Any]:
 def why_it_waits(settings: Settings, store: Store, at: Progress) -> str | None:
     """Why a job's adapter or, else, its oracle doesn't get on; None while work goes on."""
     faults = faults_online(settings, store, at.job.adapter_id)
+    distilled = store.queries.distillations.of(at.job.id)
+    if distilled is not None and distilled.stage != "labelling":
+        # The command itself trains; only the oracle's answers are waited for.
+        return oracle_waiting_for(settings, store, at) or (
+            None if distilled.stage == "asking" else stage_words(distilled, at)
+        )
     return _waiting_for(settings, at, faults) or oracle_waiting_for(settings, store, at)
 
 

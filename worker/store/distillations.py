@@ -72,6 +72,11 @@ class DistillationQueries:
         return _read(connection, job_id)
 
     @reads
+    def unfinished(self, connection: Connection) -> set[int]:
+        """The jobs whose adapter isn't there yet."""
+        return set(connection.scalars(select(Distillation.job_id).where(Distillation.stage != "labelling")))
+
+    @reads
     def has_open_requests(self, connection: Connection, job_id: int) -> bool:
         """Whether the oracle is still to answer."""
         return bool(connection.scalar(select(open_requests_of(job_id))))

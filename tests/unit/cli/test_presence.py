@@ -11,6 +11,7 @@ from worker.bootstrap import Store, open_store
 from worker.cli.jobs import jobs, retry
 from worker.cli.run import _take_turns
 from worker.desk.presence import nobody, who_is_missing
+from worker.desk.status import why_it_waits
 from worker.pool import app as celery_app
 from worker.pool import valkey
 from worker.reviews import JobSpec, Review
@@ -68,6 +69,30 @@ def test_a_job_whose_run_was_killed_is_said_to_wait_for_a_worker(settings: Setti
     again = CliRunner().invoke(retry, ["1"], standalone_mode=False)
     assert again.stdout == "Nothing failed in job 1: there is nothing to score again.\n"
     assert again.stderr == ""
+
+
+def test_a_job_whose_adapter_is_trained_first_waits_for_its_own_command(settings: Settings) -> None:
+    store = open_store(settings)
+    ledger = store.ledger
+    opened, _ = ledger.jobs.open(
+        JobSpec("distilled", "distilled", "distilled", adapter_id=ledger.adapters.register_stub())
+    )
+    at = ledger.distillations.open(opened.id, rounds=2, answers=2, held_out=1, seed=0)
+    rows = [Review(row_no, f"text {row_no}") for row_no in range(1, 9)]
+    ledger.jobs.append(opened.id, rows, batches=None)
+    why = why_it_waits(settings, store, store.queries.jobs.progress(opened.id))
+    assert why == "its file is read; then the oracle is asked"
+    ledger.distillations.move(at, "training")
+    why = why_it_waits(settings, store, store.queries.jobs.progress(opened.id))
+    assert why is not None
+    assert why.startswith("round 0 of 2: an adapter is trained on the answers, where `loracle distill` runs")
+    # A worker, which the others lack, would be of no use.
+    shown = CliRunner().invoke(jobs, [])
+    assert "Nobody works" not in shown.stderr, shown.stderr
+    ledger.jobs.cancel(opened.id)
+    shown = CliRunner().invoke(retry, [str(opened.id)])
+    assert "the same `loracle distill` command goes on" in shown.stderr
+    assert "start `loracle worker`" not in shown.stderr
 
 
 def test_a_new_run_goes_before_what_earlier_ones_left(
