@@ -62,8 +62,11 @@ def render(data: ReportData) -> str:
 
 
 def render_figures(data: ReportData) -> Markup:
-    """The part of a report that a page of another room shows: headlines, facts, charts and agreement, as sections."""
-    return Markup(templates().get_template("figures.html.j2").render(**_figures(data)))
+    """The part of a report that a page of another room shows, as sections: its verdict, charts, headlines and
+    agreement, then what was scored with what."""
+    figures = _figures(data)
+    parts = [templates().get_template(f"{name}.html.j2").render(**figures) for name in ("figures", "scored")]
+    return Markup('<p class="verdict">{}</p>\n').format(plain(verdict(data))) + Markup("\n".join(parts))
 
 
 def style_sheet() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -96,15 +97,20 @@ def test_an_unknown_job_is_a_page_that_says_so(client: TestClient) -> None:
 def test_figures_are_those_of_the_report(
     client: TestClient, cascade: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for _ in range(100):
-        found = client.get(f"/jobs/{cascade}/figures")
-        if found.status_code == 200:
-            break
+    # Each call waits a moment for what is counted behind the page.
+    until = time.monotonic() + 300
+    while (found := client.get(f"/jobs/{cascade}/figures")).status_code != 200:
+        assert time.monotonic() < until
     report = client.get(f"/jobs/{cascade}/report.html")
     assert report.headers["content-disposition"] == f'attachment; filename="report-{cascade}.html"'
     figure = re.findall(r'<p class="figure">[^<]+</p>', found.text)
     assert figure
     assert figure == re.findall(r'<p class="figure">[^<]+</p>', report.text)
+    sections = {"shares", "figures", "trust", "scored"}
+    assert {one for one in sections if f'id="{one}"' in found.text} == sections
+    verdict = re.findall(r'<p class="verdict">[^<]+</p>', found.text)
+    assert len(verdict) == 1
+    assert verdict[0] in report.text
     monkeypatch.setattr(
         job, "read_report", lambda *_, **__: pytest.fail("a job that is over is counted once")
     )
