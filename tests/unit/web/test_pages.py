@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
