@@ -243,11 +243,14 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[in
     return whole.ids[:first], whole.ids[behind:]
 
 
-def plan_micro_batches(lengths: Sequence[int], *, token_budget: int, padded: bool = True) -> list[list[int]]:
+def plan_micro_batches(
+    lengths: Sequence[int], *, token_budget: int, padded: bool = True, most_padding: int | None = None
+) -> list[list[int]]:
     """Micro-batches of indices into `lengths`: every index once, longest reviews first.
 
     A micro-batch of n reviews costs n x its longest length, which is what a padded forward pass computes; without
-    padding it costs the sum of their lengths. That never exceeds `token_budget`. Longest first, so that a memory
+    padding it costs the sum of their lengths. That never exceeds `token_budget`, and the padding in it never
+    `most_padding` tokens. Longest first, so that a memory
     shortage shows at once.
 
     Raises:
@@ -261,13 +264,15 @@ def plan_micro_batches(lengths: Sequence[int], *, token_budget: int, padded: boo
         raise ValueError(f"a review of {max(lengths)} tokens is over the token budget of {token_budget}")
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     micro_batches: list[list[int]] = []
-    room, cost = 0, 0
+    room, cost, padding = 0, 0, 0
     for index in order:
         if not padded:
             cost = lengths[index]
-        if room < cost or not micro_batches:
+        too_short = most_padding is not None and padding + cost - lengths[index] > most_padding
+        if room < cost or too_short or not micro_batches:
             micro_batches.append([])
-            room, cost = token_budget, lengths[index]
+            room, cost, padding = token_budget, lengths[index], 0
         micro_batches[-1].append(index)
         room -= cost
+        padding += cost - lengths[index]
     return micro_batches

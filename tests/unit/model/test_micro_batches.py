@@ -19,6 +19,25 @@ def test_every_index_is_planned_once_and_no_micro_batch_exceeds_the_budget(
 
 
 @settings(deadline=None, max_examples=50)
+@given(LENGTHS, st.integers(512, 5000), st.integers(0, 600))
+def test_padding_stays_within_its_limit_and_a_micro_batch_ends_only_where_it_must(
+    lengths: list[int], budget: int, most: int
+) -> None:
+    planned = plan_micro_batches(lengths, token_budget=budget, most_padding=most)
+    assert sorted(index for micro_batch in planned for index in micro_batch) == list(range(len(lengths)))
+
+    def padding(micro_batch: list[int]) -> int:
+        longest = lengths[micro_batch[0]]
+        return sum(longest - lengths[index] for index in micro_batch)
+
+    for micro_batch, following in zip(planned, [*planned[1:], None], strict=False):
+        assert padding(micro_batch) <= most
+        if following is not None:
+            larger = [*micro_batch, following[0]]
+            assert padding(larger) > most or len(larger) * lengths[larger[0]] > budget
+
+
+@settings(deadline=None, max_examples=50)
 @given(LENGTHS, st.integers(512, 5000))
 def test_micro_batches_come_longest_first(lengths: list[int], budget: int) -> None:
     planned = plan_micro_batches(lengths, token_budget=budget)
