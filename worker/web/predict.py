@@ -29,8 +29,6 @@ router = APIRouter(tags=["predict"])
 
 SCORED_AT_ONCE = 256
 """Texts of all callers that are scored together."""
-GATHERED = 0.1
-"""For so long at most callers that were answered together are waited for, as a share of the time that took."""
 MOST_WAITING = 8192
 """Texts that may wait; beyond it a caller is told to come back."""
 MOST_TEXTS = 1000
@@ -103,14 +101,11 @@ class Predictor:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        callers, took_s = 0, 0.0
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                await self._gather(callers, GATHERED * took_s)
                 taken = self._take()
-                callers, began = len(taken), time.monotonic()
                 try:
                     found = await loop.run_in_executor(self._thread, self._score, taken)
                 except asyncio.CancelledError:
@@ -122,19 +117,9 @@ class Predictor:
                         if not one.answer.done():
                             one.answer.set_exception(_told(error))
                     continue
-                took_s = time.monotonic() - began
                 for one, outcomes in zip(taken, found, strict=True):
                     if not one.answer.done():
                         one.answer.set_result(outcomes)
-
-    async def _gather(self, callers: int, at_most_s: float) -> None:
-        """Waits a moment for as many callers as were answered last: most of them ask again at once, and to score the
-        first few of them alone takes half as long as all."""
-        until = time.monotonic() + at_most_s
-        while len(self._waiting) < callers and (left := until - time.monotonic()) > 0:
-            self._wake.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), left)
 
     def _take(self) -> list[_Waiting]:
         """The next batch: what waits, in order, up to as much as is scored at once."""
