@@ -21,7 +21,7 @@ from worker.errors import (
     OracleInvalid,
     SettingsInvalid,
 )
-from worker.jobs.enqueue import Adapter
+from worker.jobs.source import Adapter
 from worker.model.bases import check_adapter
 from worker.model.manifest import BUNDLED, MANIFEST, Manifest
 from worker.oracle.money import parse_prices, price_of

@@ -12,7 +12,8 @@ from sqlalchemy import Engine, create_engine
 from worker.bootstrap import adapter_of
 from worker.errors import ColumnMissing, FileUnreadable, JobStateInvalid, LoracleError, OptionInvalid
 from worker.files import ReadOptions, open_query
-from worker.jobs.enqueue import EnqueueOptions, Source, enqueue_file, open_job
+from worker.jobs.enqueue import enqueue_file, open_job
+from worker.jobs.source import EnqueueOptions, Source
 from worker.reviews import Reject, Review
 from worker.store.engine import make_engine
 from worker.store.foreign import Query, write_table

@@ -33,7 +33,7 @@ from worker.desk.plan import check_guarantee
 from worker.desk.status import figure_sentences, oracle_waiting_for, why_unscored
 from worker.errors import Invalid, JobStateInvalid, OptionInvalid
 from worker.jobs import distillation
-from worker.jobs.enqueue import Adapter
+from worker.jobs.source import Adapter
 from worker.lifeline import NEEDS_PIPE, tied
 from worker.logs import Progress
 from worker.model.manifest import BUNDLED, Manifest

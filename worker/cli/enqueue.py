@@ -31,14 +31,8 @@ from worker.desk.options import (
 from worker.desk.plan import check_guarantee
 from worker.desk.presence import say_who_is_missing
 from worker.desk.status import why_it_waits
-from worker.jobs.enqueue import (
-    ADAPTER_ALONE,
-    Adapter,
-    Asked,
-    EnqueueOptions,
-    Source,
-    preview,
-)
+from worker.jobs.enqueue import ADAPTER_ALONE, Asked
+from worker.jobs.source import Adapter, EnqueueOptions, Source, preview
 from worker.logs import Progress
 from worker.reviews import OVER, Job
 from worker.settings import Settings

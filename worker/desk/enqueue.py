@@ -9,8 +9,9 @@ from worker.bootstrap import Store
 from worker.desk.options import Say
 from worker.desk.status import has_no_queue, workers_online
 from worker.errors import BrokerUnreachable, OptionInvalid
-from worker.jobs.enqueue import ADAPTER_ALONE, Adapter, Asked, EnqueueOptions, Source, enqueue_file, open_job
+from worker.jobs.enqueue import ADAPTER_ALONE, Asked, enqueue_file, open_job
 from worker.jobs.scoring import Publish, publish_waiting
+from worker.jobs.source import Adapter, EnqueueOptions, Source
 from worker.reviews import OVER, Job
 from worker.settings import Settings
 from worker.store.foreign import Query

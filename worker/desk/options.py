@@ -19,7 +19,8 @@ from worker.bootstrap import (
 )
 from worker.errors import Invalid, OptionInvalid, OracleInvalid
 from worker.files.options import file_options, read_options
-from worker.jobs.enqueue import OTHER_LANGUAGES, Adapter, Asked, EnqueueOptions
+from worker.jobs.enqueue import Asked
+from worker.jobs.source import OTHER_LANGUAGES, Adapter, EnqueueOptions
 from worker.oracle.spec import ROUTES, OracleSpec, built_in_names
 from worker.policy import DELTA, KINDS, Policy
 from worker.reviews import Money

@@ -13,8 +13,9 @@ from worker.agreement import guarantee
 from worker.bootstrap import Scorers, Store
 from worker.desk.options import read_spec
 from worker.errors import Invalid
-from worker.jobs.enqueue import Adapter, Asked, Source
+from worker.jobs.enqueue import Asked
 from worker.jobs.estimate import Plan, plan
+from worker.jobs.source import Adapter, Source
 from worker.oracle.money import parse_prices, price_of
 from worker.oracle.spec import OracleSpec
 from worker.policy import Policy

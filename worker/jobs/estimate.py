@@ -8,7 +8,7 @@ import math
 from array import array
 from dataclasses import dataclass
 
-from worker.jobs.enqueue import Source
+from worker.jobs.source import Source
 from worker.oracle.money import Price
 from worker.oracle.prompts import body_of, fixed_ids
 from worker.oracle.spec import OracleSpec

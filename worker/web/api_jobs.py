@@ -27,7 +27,7 @@ from worker.desk.options import (
 from worker.desk.plan import check_guarantee
 from worker.desk.status import job_report
 from worker.errors import FileUnreadable, LoracleError, OptionInvalid, TooManyRejects
-from worker.jobs.enqueue import Source
+from worker.jobs.source import Source
 from worker.reviews import Job
 from worker.web.openapi import parameters, properties
 from worker.web.problems import Refused

@@ -19,7 +19,8 @@ from worker.bootstrap import adapter_of, choose_adapter, open_store
 from worker.errors import LoracleError
 from worker.files import ReadOptions
 from worker.files.corrections import read_annotations, read_filled_csv
-from worker.jobs.enqueue import Adapter, EnqueueOptions, Source, enqueue_file, open_job, preview
+from worker.jobs.enqueue import enqueue_file, open_job
+from worker.jobs.source import Adapter, EnqueueOptions, Source, preview
 from worker.model.bases import find_base
 from worker.model.manifest import Manifest
 from worker.settings import Settings, read_settings

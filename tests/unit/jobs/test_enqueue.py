@@ -11,15 +11,8 @@ import pytest
 from tests.contract.enqueued import sql
 from worker.errors import FileUnreadable, LoracleError, OptionInvalid, TooManyRejects
 from worker.files import ReadOptions
-from worker.jobs.enqueue import (
-    OTHER_LANGUAGES,
-    Adapter,
-    EnqueueOptions,
-    Source,
-    enqueue_file,
-    open_job,
-    preview,
-)
+from worker.jobs.enqueue import enqueue_file, open_job
+from worker.jobs.source import OTHER_LANGUAGES, Adapter, EnqueueOptions, Source, preview
 from worker.store.engine import make_engine
 from worker.store.ledger import Ledger
 

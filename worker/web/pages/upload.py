@@ -19,7 +19,7 @@ from worker.errors import ColumnMissing, Invalid, LoracleError
 from worker.files import GoldColumn, open_reviews
 from worker.files.columns import Columns
 from worker.files.records import FORMATS, QUOTES
-from worker.jobs.enqueue import OTHER_LANGUAGES, Adapter, Source
+from worker.jobs.source import OTHER_LANGUAGES, Adapter, Source
 from worker.policy import KINDS
 from worker.reviews import Job, Reject, Review
 from worker.web.api_jobs import make_job
