@@ -105,7 +105,7 @@ def review(
     elif filled is not None:
         _import(store, found, filled, labels, author, control, as_json)
     else:
-        kind = kind or kind_of(store, found, say=note)
+        kind = kind_of(store, found, kind, say=note)
         chosen = format_ or format_of(output, FORMATS)
         # It may hold corrections that somebody has filled in.
         if output is None or may_write(output, force=force):
@@ -149,11 +149,6 @@ def _export(
     labels: Sequence[str],
     as_json: bool,
 ) -> None:
-    if kind == "disagreements" and job.oracle_id is None:
-        raise Invalid(
-            f"job {job.id} asked no oracle, so nothing can disagree with the adapter: choose --kind unsure or gold, "
-            "or enqueue its file again with --audit SHARE."
-        )
     target = output if output is not None else sys.stdout
     shown = (*ON_SCREEN, "gold_wrong") if kind == "gold" else ON_SCREEN
     tasks, estimate = to_review(store, job.id, kind, limit=limit)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from worker.bootstrap import Store
 from worker.desk.options import Say
+from worker.errors import Invalid
 from worker.quality.label_errors import likely_label_errors
 from worker.reviews import Job
 from worker.store.corrections import ReviewTask, TaskKind
@@ -17,8 +18,20 @@ NOTHING = {
 }
 
 
-def kind_of(store: Store, job: Job, *, say: Say) -> TaskKind:
-    """What there is to review in a job; it is announced where no oracle was asked."""
+def kind_of(store: Store, job: Job, wanted: TaskKind | None, *, say: Say) -> TaskKind:
+    """What is to be reviewed in a job: what is wanted, else what there is, which is announced where no oracle was
+    asked.
+
+    Raises:
+        Invalid: the job has none of that kind.
+    """
+    if wanted == "disagreements" and job.oracle_id is None:
+        raise Invalid(
+            f"job {job.id} asked no oracle, so nothing can disagree with the adapter: choose --kind unsure or gold, "
+            "or enqueue its file again with --audit SHARE."
+        )
+    if wanted is not None:
+        return wanted
     if job.oracle_id is not None:
         return "disagreements"
     if store.queries.agreements.has_gold(job.id):

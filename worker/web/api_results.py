@@ -232,12 +232,7 @@ def review(
 ) -> list[dict[str, Any]]:
     """What `loracle review JOB` exports, the most informative first."""
     job = whole_job(site.store, job_id, texts_for="review")
-    if kind == "disagreements" and job.oracle_id is None:
-        raise Invalid(
-            f"job {job.id} asked no oracle, so nothing can disagree with the adapter: choose --kind unsure or gold, "
-            "or enqueue its file again with --audit SHARE."
-        )
-    chosen = kind or kind_of(site.store, job, say=lambda _: None)
+    chosen = kind_of(site.store, job, kind, say=lambda _: None)
     tasks, _ = to_review(site.store, job_id, chosen, limit=limit)
     return [dataclasses.asdict(task) for task in tasks]
 

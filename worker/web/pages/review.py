@@ -32,12 +32,7 @@ def review(request: Request, job_id: int, kind: str = "", row: int | None = None
     store = site_of(request).store
     job = whole_job(store, job_id, texts_for="review")
     said: list[str] = []
-    chosen = _kind(kind) if kind else kind_of(store, job, say=said.append)
-    if chosen == "disagreements" and job.oracle_id is None:
-        raise Invalid(
-            f"job {job_id} asked no oracle, so nothing can disagree with the adapter: choose another kind, or "
-            "enqueue its file again with --audit SHARE."
-        )
+    chosen = kind_of(store, job, _kind(kind) if kind else None, say=said.append)
     person = request.cookies.get(PERSON) or secrets.token_urlsafe(12)
     lists = shared(request, Worklists)
     turn = lists.turn(person, job_id, chosen) if row is None else Turn(_task(request, job, row), 1, False, 0)
