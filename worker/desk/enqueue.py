@@ -7,7 +7,7 @@ from pathlib import Path
 
 from worker.bootstrap import Store
 from worker.desk.options import Say
-from worker.desk.status import has_no_queue, workers_online
+from worker.desk.presence import has_no_queue, workers_online
 from worker.errors import BrokerUnreachable, OptionInvalid
 from worker.jobs.enqueue import ADAPTER_ALONE, Asked, enqueue_file, open_job
 from worker.jobs.scoring import Publish, publish_waiting

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from worker.bootstrap import worker_name
 from worker.desk.options import Say
 from worker.errors import BrokerUnreachable
 from worker.policy import Policy
@@ -14,6 +15,24 @@ STARTS: dict[Lane, str] = {"adapter": "loracle worker", "openai": "loracle worke
 """The command that starts a worker of a lane."""
 
 
+def has_no_queue(settings: Settings) -> bool:
+    """Whether the queue is this machine's own, and no worker has started it."""
+    from worker.pool.valkey import running_pid
+
+    return settings.embedded and running_pid(settings.home) is None
+
+
+def workers_online(settings: Settings, lane: Lane = "adapter") -> list[str]:
+    """The names of the lane's workers that live.
+
+    Raises:
+        BrokerUnreachable: the broker is away.
+    """
+    from worker.pool import app
+
+    return app.workers_online(app.make_app(settings), lane, host=worker_name(settings))
+
+
 def nobody(settings: Settings, lane: Lane, *, held: str = "") -> str | None:
     """That no worker of the lane is there, since when, and the command that starts one; None if there is one.
 
@@ -22,13 +41,12 @@ def nobody(settings: Settings, lane: Lane, *, held: str = "") -> str | None:
     Raises:
         BrokerUnreachable: the broker is away.
     """
-    from worker.desk import status
     from worker.pool import app
     from worker.pool.valkey import running_pid
 
-    if status.has_no_queue(settings):
+    if has_no_queue(settings):
         return f"no worker runs on this machine{held}: start `{STARTS[lane]}`"
-    if status.workers_online(settings, lane):
+    if workers_online(settings, lane):
         return None
     seen = app.last_seen(app.make_app(settings), lane)
     since = "yet" if seen is None else f"for {duration(seen)}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from worker.bootstrap import Store, worker_name
-from worker.desk.presence import nobody
+from worker.bootstrap import Store
+from worker.desk.presence import has_no_queue, nobody, workers_online
 from worker.errors import BrokerUnreachable, HostUnfit
 from worker.policy import Policy
 from worker.quality.measured import (
@@ -16,7 +16,7 @@ from worker.quality.measured import (
     kept_certificate,
     summarise_agreement,
 )
-from worker.reviews import OVER, Job, Lane, duration
+from worker.reviews import OVER, Job, duration
 from worker.settings import Settings
 from worker.store.distillations import Distilled
 from worker.store.faults import WITHDRAWN_S, Fault
@@ -291,24 +291,6 @@ def faults_online(settings: Settings, store: Store, adapter_id: int | None = Non
         if fault.worker in online:
             first.setdefault(fault.worker, fault)
     return list(first.values())
-
-
-def has_no_queue(settings: Settings) -> bool:
-    """Whether the queue is this machine's own, and no worker has started it."""
-    from worker.pool.valkey import running_pid
-
-    return settings.embedded and running_pid(settings.home) is None
-
-
-def workers_online(settings: Settings, lane: Lane = "adapter") -> list[str]:
-    """The names of the lane's workers that live.
-
-    Raises:
-        BrokerUnreachable: the broker is away.
-    """
-    from worker.pool import app
-
-    return app.workers_online(app.make_app(settings), lane, host=worker_name(settings))
 
 
 def why_nobody_can(faults: Sequence[Fault], online: int) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from worker.desk.status import has_no_queue, workers_online
+from worker.desk.presence import has_no_queue, workers_online
 from worker.errors import BrokerUnreachable, LoracleError
 from worker.metrics.ledger import CONTENT_TYPE, exposition
 from worker.reviews import LANES

@@ -12,7 +12,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from worker.desk.adapters import activate, list_adapters, outranked
 from worker.desk.doctor import findings
 from worker.desk.host import Finding
-from worker.desk.status import faults_online, has_no_queue, read_breaker_of, reason, workers_online
+from worker.desk.presence import has_no_queue, workers_online
+from worker.desk.status import faults_online, read_breaker_of, reason
 from worker.errors import BrokerUnreachable
 from worker.pool.app import make_app, queue_length
 from worker.reviews import LANES
