@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import psutil
 
 from tests.acceptance.conftest import Loracle, left_behind, loracle_in, until
 from tests.fake_openai import FakeOpenAI
@@ -18,7 +22,16 @@ TEXTS = [f"A {WORDS[n % 4]} thing, number {n}" for n in range(120)]
 LABELS = "negative,positive"
 
 
-def test_killed_in_its_training_it_goes_on_and_pays_for_no_answer_twice(
+def is_training(pid: int) -> bool:
+    for child in psutil.Process(pid).children(recursive=True):
+        # Others end meanwhile.
+        with contextlib.suppress(psutil.Error):
+            if "trainer" in child.cmdline():
+                return True
+    return False
+
+
+def test_stopped_and_killed_in_its_training_it_goes_on_and_pays_for_no_answer_twice(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     base = models.make_base(tmp_path / "base", positions=64)
@@ -36,21 +49,23 @@ def test_killed_in_its_training_it_goes_on_and_pays_for_no_answer_twice(
         assert "and 60 reviews before it and costs about" in refused.stderr
         assert "more than --max-cost" in refused.stderr
         assert server.calls == []
-        killed = subprocess.Popen(
-            [sys.executable, "-m", "worker", *command],
-            cwd=tmp_path,
-            env=environment,
-            stderr=subprocess.DEVNULL,
-        )
-        until((tmp_path / "home" / "distill" / "job-1" / "round-1.parquet").exists)
-        killed.kill()
-        killed.wait()
-        assert left_behind(tmp_path / "home") == []
+        for number, code in ((signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)):
+            stopped = subprocess.Popen(
+                [sys.executable, "-m", "worker", *command],
+                cwd=tmp_path,
+                env=environment,
+                stderr=subprocess.DEVNULL,
+            )
+            until(lambda started=stopped: is_training(started.pid))
+            stopped.send_signal(number)
+            assert stopped.wait() == code
+            assert left_behind(tmp_path / "home") == []
         stage = loracle("status", "1")
         assert "round 1 of 2: an adapter is trained on the answers" in stage.stdout
         assert len(server.calls) == 40
         done = loracle(*command)
         assert done.returncode == 0, done.stderr
+        assert "no column of gold labels" not in done.stderr
         assert "The trained adapter 'mine' agrees with the oracle on" in done.stderr
         assert "the target of 80.00% is reached" in done.stdout
         found = json.loads(loracle("certify", "1", "--json").stdout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,6 +35,21 @@ COUNT_S = 1.0
 WHY_S = 5.0
 
 
+class Waiting:
+    """Says what a job waits for: a new reason once. One with another number in it, say of seconds, is no new one."""
+
+    def __init__(self, job_id: int) -> None:
+        self._job_id = job_id
+        self.told: str | None = None
+
+    def tell(self, reason: str | None) -> None:
+        """What it waits for now; None: it goes on."""
+        words = None if reason is None else re.sub(r"\d+", "", reason)
+        if reason is not None and words != self.told:
+            note(f"Job {self._job_id} waits: {reason}.")
+        self.told = words
+
+
 def wait_for_jobs(
     store: Store,
     job_ids: Sequence[int],
@@ -46,8 +62,9 @@ def wait_for_jobs(
     `tick` is called several times a second and may raise to end the waiting. `why` says what a job waits for; a new
     reason is told, and while there is one no time left is promised.
     """
-    code, told = 0, None
+    code = 0
     for job_id in job_ids:
+        waiting = Waiting(job_id)
         with Progress(f"score job {job_id}", time_left=False) as shown:
             counted = asked = time.monotonic()
             while store.queries.jobs.state(job_id) not in OVER:
@@ -57,11 +74,8 @@ def wait_for_jobs(
                     at = store.queries.jobs.progress(job_id)
                     if counted - asked > WHY_S:
                         asked = counted
-                        reason = why(at)
-                        if reason is not None and reason != told:
-                            note(f"Job {job_id} waits: {reason}.")
-                        told = reason
-                    detail = progress_words(at, moving=told is None)
+                        waiting.tell(why(at))
+                    detail = progress_words(at, moving=waiting.told is None)
                     shown.update(at.labelled + at.failed, detail, total=at.reviews)
                 time.sleep(POLL_S)
         at = store.queries.jobs.progress(job_id)

@@ -7,6 +7,7 @@ import dataclasses
 import fcntl
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +19,17 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store, choose_adapter, load_directory, restore_adapter
-from worker.cli.common import json_option, note, open_all, pool_options, publisher, wait_for_jobs
+from worker.cli.common import (
+    COUNT_S,
+    WHY_S,
+    Waiting,
+    json_option,
+    note,
+    open_all,
+    pool_options,
+    publisher,
+    wait_for_jobs,
+)
 from worker.cli.enqueue import open_source, write_job
 from worker.cli.run import CPU_BATCH, finish
 from worker.desk.enqueue import GPU_BATCH, Publisher
@@ -34,7 +45,7 @@ from worker.desk.status import figure_sentences, oracle_waiting_for, why_unscore
 from worker.errors import Invalid, JobStateInvalid, OptionInvalid
 from worker.jobs import distillation
 from worker.jobs.source import Adapter
-from worker.lifeline import NEEDS_PIPE, tied
+from worker.lifeline import NEEDS_PIPE, like_ctrl_c, tied
 from worker.logs import Progress
 from worker.model.manifest import BUNDLED, Manifest
 from worker.pool.supervisor import LocalPool, WorkerPlan, check_devices, plan_workers
@@ -117,6 +128,9 @@ def distill(
     options = enqueue_options(settings, values, usual_batch=lambda: CPU_BATCH if on_cpu else GPU_BATCH)
     at_hand = pinned_adapter(store, settings, values["adapter"], say=note)
     labels = _labels(options.read.meanings, at_hand, start_from)
+    if options.read.meanings is not None and options.read.meanings.is_list:
+        # They are the oracle's; the file needs no gold labels.
+        options = dataclasses.replace(options, read=dataclasses.replace(options.read, labels=None))
     training = _training_options(base, recipe, start_from, max_length)
     values |= {"policy": "cascade", "below": None, "audit": 0.0}
     # The adapter at hand is for comparison: with another one it is still the same job.
@@ -141,7 +155,7 @@ def distill(
 
     try:
         job = write_job(source, adapter, settings, store, asked=asked, opened=opened)
-        with _alone(settings.home / "distill" / f"job-{job.id}") as folder:
+        with like_ctrl_c(), _alone(settings.home / "distill" / f"job-{job.id}") as folder:
             steps = _Steps(settings, store, job.id, labels, folder, out, training)
             while (at := steps.at()).stage != "labelling":
                 if at.stage == "reading":
@@ -157,7 +171,7 @@ def distill(
                     steps.measure(at)
         for sentence in figure_sentences(at.figures):
             note(sentence)
-        with LocalPool(settings, [*plan, openai], may_wait=True) as pool:
+        with like_ctrl_c(), LocalPool(settings, [*plan, openai], may_wait=True) as pool:
             pool.start()
             publish.publish()
             code = wait_for_jobs(
@@ -191,7 +205,7 @@ class _Steps:
 
     def wait_for_answers(self, at: Distilled, publisher: Publisher, tick: Callable[[], None]) -> None:
         publisher.publish()
-        queries, told = self.store.queries, None
+        queries, waiting, looked = self.store.queries, Waiting(self.job_id), time.monotonic()
         with Progress(f"ask the oracle, round {at.round} of {at.rounds}") as shown:
             while queries.distillations.has_open_requests(self.job_id):
                 tick()
@@ -201,11 +215,10 @@ class _Steps:
                 asked = sum(progress.requests.values())
                 open_ = sum(n for (_, state), n in progress.requests.items() if state in OPEN_REQUESTS)
                 shown.update(asked - open_, f"{asked - open_:,} of {asked:,} answers", total=asked)
-                why = oracle_waiting_for(self.settings, self.store, progress)
-                if why is not None and why != told:
-                    note(f"Job {self.job_id} waits: {why}.")
-                told = why
-                time.sleep(1)
+                if time.monotonic() - looked > WHY_S:
+                    looked = time.monotonic()
+                    waiting.tell(oracle_waiting_for(self.settings, self.store, progress))
+                time.sleep(COUNT_S)
         job = queries.jobs.get(self.job_id)
         if job.oracle_error is not None:
             raise JobStateInvalid(
@@ -351,11 +364,14 @@ def _trainer(*arguments: str) -> str:
     """
     command = tied([sys.executable, "-m", "trainer", *arguments])
     stdin = subprocess.PIPE if NEEDS_PIPE else subprocess.DEVNULL
-    with subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, text=True) as process:
+    # A process group of its own: however this one is stopped, the trainer hears of it once, and saves what it has.
+    with subprocess.Popen(
+        command, stdin=stdin, stdout=subprocess.PIPE, text=True, process_group=0
+    ) as process:
         try:
             said, _ = process.communicate()
         except KeyboardInterrupt:
-            # It had the signal too, and saves what it has.
+            process.send_signal(signal.SIGINT)
             process.wait()
             raise
     if process.returncode == 130:

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from worker.bootstrap import Store, open_store
+from worker.cli.common import Waiting
 from worker.cli.jobs import jobs, retry
 from worker.cli.run import _take_turns
 from worker.desk.presence import nobody, who_is_missing
@@ -93,6 +94,15 @@ def test_a_job_whose_adapter_is_trained_first_waits_for_its_own_command(settings
     shown = CliRunner().invoke(retry, [str(opened.id)])
     assert "the same `loracle distill` command goes on" in shown.stderr
     assert "start `loracle worker`" not in shown.stderr
+
+
+def test_a_reason_to_wait_is_told_once_however_long_it_lasts(capsys: pytest.CaptureFixture[str]) -> None:
+    # It came again with every second that the sentence counted.
+    waiting = Waiting(7)
+    for reason in ("nobody for 5 s", "nobody for 6 s", None, "nobody for 7 s", "Redis is away"):
+        waiting.tell(reason)
+    said = capsys.readouterr().err.splitlines()
+    assert said == [f"Job 7 waits: {one}." for one in ("nobody for 5 s", "nobody for 7 s", "Redis is away")]
 
 
 def test_a_new_run_goes_before_what_earlier_ones_left(
