@@ -7,10 +7,9 @@ import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig
 from safetensors import SafetensorError
 
 from worker.errors import AdapterInvalid, AdapterUnsaved, BackendUnfit, BaseMismatch, ProbesDiffer
@@ -18,9 +17,7 @@ from worker.model import openvino
 from worker.model.bases import find_base, weights_sha256
 from worker.model.devices import dtype_name, out_of_memory
 from worker.model.encoding import Encoding, encode, flat_ids
-from worker.model.lora import check_weights, new_adapter, with_adapter
 from worker.model.manifest import MANIFEST, Base, Manifest, Probe, file_sha256
-from worker.model.packed import FLASH_DTYPES, PackedClassifier
 from worker.model.pretrained import (
     HEADS,
     check_targets,
@@ -32,6 +29,12 @@ from worker.model.pretrained import (
 )
 from worker.model.scaling import UNSCALED, Scaling
 from worker.reviews import Backend
+
+# PEFT and transformers' models take longer to import than a kept conversion takes to load, which needs neither.
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+    from worker.model.packed import PackedClassifier
 
 PROBES = (
     "An absolute delight from the first minute to the last.",
@@ -58,9 +61,6 @@ class Classifier:
     def __init__(
         self, model: Any, tokenizer: Any, labels: Sequence[str], encoding: Encoding, base: Base
     ) -> None:
-        limit = position_limit(model)
-        if limit is not None and encoding.max_length > limit:
-            raise AdapterInvalid(f"{base.id} reads at most {limit} tokens, not {encoding.max_length}.")
         self.model = model
         self.tokenizer = tokenizer
         self.labels = tuple(labels)
@@ -72,6 +72,12 @@ class Classifier:
         self.backend: Backend = "torch"
         self.why_torch = ""
         self.packed: PackedClassifier | None = None
+        if isinstance(model, openvino.CompiledClassifier):
+            self.padding_id = model.padding_id
+            return
+        limit = position_limit(model)
+        if limit is not None and encoding.max_length > limit:
+            raise AdapterInvalid(f"{base.id} reads at most {limit} tokens, not {encoding.max_length}.")
         self.padding_id = padding_id(model, tokenizer)
         # Classifiers of decoders find the last token with it.
         model.config.pad_token_id = self.padding_id
@@ -104,6 +110,8 @@ class Classifier:
         pretrained = load_pretrained(directory, labels, dropout=dropout)
         classifier = cls(pretrained.model, load_tokenizer(directory), labels, encoding, base)
         if lora is not None:
+            from worker.model.lora import new_adapter
+
             check_targets(pretrained.model, lora.target_modules or (), base_id)
             # PEFT adds the heads by itself.
             lora.modules_to_save = [name for name in pretrained.fresh_modules if name not in HEADS] or None
@@ -128,7 +136,8 @@ class Classifier:
         0.02; OpenVINO's logits in fp32 within 1e-3). On CUDA reviews aren't padded where the model's family and the
         number format allow it and the probes get their scores that way. `base_id` names another place for the same
         base, say a local directory. The `backend` auto is OpenVINO on a CPU where it can be had and gives the probes
-        their scores, else torch. The folder `converted` keeps what OpenVINO makes of the model.
+        their scores, else torch. The folder `converted` keeps what OpenVINO makes of the model; what is kept there is
+        loaded without the base, whose hash is compared all the same, and need only give the probes their scores.
 
         Raises:
             AdapterInvalid: one of its subclasses names what is wrong with the adapter.
@@ -139,13 +148,20 @@ class Classifier:
         why_torch = "" if backend == "torch" else openvino.why_not(device, dtype)
         if backend == "openvino" and why_torch:
             raise BackendUnfit(f"{why_torch}. Mend that, or choose the back end torch ({CHOICE}).")
+        kept = None
+        if backend != "torch" and not why_torch and converted is not None:
+            kept = openvino.Kept.of(Manifest.read(directory), dtype, converted)
+            if (found := cls._restored(directory, base_id, dtype, kept)) is not None:
+                return found
         classifier = cls._verified(directory, base_id)
         classifier.model = classifier.model.merge_and_unload()
         classifier.model.eval()
         if backend != "torch" and not why_torch:
             merged = classifier.model
             try:
-                classifier._use_openvino(dtype, converted)
+                classifier._use_openvino(openvino.convert(merged, dtype, classifier.padding_id), dtype)
+                if kept is not None:
+                    kept.write(classifier.model.export())
                 return classifier
             except BackendUnfit as error:
                 if backend == "openvino":
@@ -154,8 +170,11 @@ class Classifier:
             classifier.model, classifier.backend = merged, "torch"
         classifier.why_torch = why_torch
         classifier._cast(device, dtype)
-        if device.type == "cuda" and dtype in FLASH_DTYPES:
-            classifier.use_packed()
+        if device.type == "cuda":
+            from worker.model.packed import FLASH_DTYPES
+
+            if dtype in FLASH_DTYPES:
+                classifier.use_packed()
         classifier._check_probes(merged=True)
         return classifier
 
@@ -170,20 +189,32 @@ class Classifier:
         return cls._verified(directory, None, is_trainable=True)
 
     @classmethod
+    def _restored(
+        cls, directory: Path, base_id: str | None, dtype: torch.dtype, kept: openvino.Kept
+    ) -> Classifier | None:
+        """The adapter as OpenVINO's kept conversion computes it; None where there is none that is sound."""
+        exported = kept.read()
+        if exported is None:
+            return None
+        manifest, _ = _compared(directory, base_id)
+        try:
+            model = openvino.restore(exported, dtype)
+            classifier = cls(
+                model, load_tokenizer(directory), manifest.labels, manifest.encoding, manifest.base
+            )
+            classifier.manifest = manifest
+            classifier._use_openvino(model, dtype)
+        except (RuntimeError, BackendUnfit) as error:
+            log.warning("The converted model of adapter '%s' is made anew: %s", manifest.name, error)
+            return None
+        return classifier
+
+    @classmethod
     def _verified(cls, directory: Path, base_id: str | None, *, is_trainable: bool = False) -> Classifier:
         """The adapter on its base, not merged: its files, its base and its probes are as its manifest says."""
-        manifest = Manifest.read(directory)
-        manifest.verify_files(directory)
-        if not manifest.probes:
-            raise AdapterInvalid(f"adapter '{manifest.name}' has no probes, so it can't be verified.")
-        base_directory = find_base(base_id or manifest.base.id, "" if base_id else manifest.base.revision)
-        found = weights_sha256(base_directory)
-        if found != manifest.base.weights_sha256:
-            raise BaseMismatch(
-                f"adapter '{manifest.name}' was trained on {manifest.base.id} with weights sha256 "
-                f"{manifest.base.weights_sha256[:12]}…, but {base_directory} has {found[:12]}…. "
-                "Provide the base it was trained on, if need be with LORACLE_BASE_MODEL."
-            )
+        from worker.model.lora import check_weights, with_adapter
+
+        manifest, base_directory = _compared(directory, base_id)
         pretrained = load_pretrained(base_directory, manifest.labels)
         check_weights(directory, manifest.labels, pretrained.fresh)
         tokenizer = load_tokenizer(directory)
@@ -275,6 +306,8 @@ class Classifier:
 
         On CUDA its layers are fused as well, if the probes get their scores so.
         """
+        from worker.model.packed import PackedClassifier
+
         if not PackedClassifier.knows(self.model):
             return
         for fused in (True, False) if self.device.type == "cuda" else (False,):
@@ -334,27 +367,14 @@ class Classifier:
                 f"with the versions installed here, or install those it was trained with."
             )
 
-    def _use_openvino(self, dtype: torch.dtype, folder: Path | None) -> None:
-        """Puts what OpenVINO makes of the merged model in its place.
+    def _use_openvino(self, model: openvino.CompiledClassifier, dtype: torch.dtype) -> None:
+        """Computes with this model from now on.
 
         Raises:
-            BackendUnfit: OpenVINO doesn't take it, or gives the probes other scores. The model is then of no use.
+            BackendUnfit: it gives the probes other scores. It is then of no use.
         """
-        assert self.manifest is not None
-        merged, self.backend, self.dtype = self.model, "openvino", dtype
-        kept = openvino.Kept.of(self.manifest, dtype, folder) if folder is not None else None
-        layers = kept.read() if kept is not None else None
-        if layers is not None:
-            try:
-                self.model = openvino.restore(layers, merged, dtype)
-                self._check_together(f"openvino in {dtype_name(self.dtype)}")
-                return
-            except (RuntimeError, BackendUnfit) as error:
-                log.warning("The converted model of adapter '%s' is made anew: %s", self.manifest.name, error)
-        self.model = openvino.convert(merged, dtype)
-        self._check_together(f"openvino in {dtype_name(self.dtype)}")
-        if kept is not None:
-            kept.write(self.model.export())
+        self.model, self.backend, self.dtype = model, "openvino", dtype
+        self._check_together(f"openvino in {dtype_name(dtype)}")
 
     def _check_together(self, way: str) -> None:
         """The probes alone and as a batch: a traced model may have taken a shape or an empty mask for a constant, and
@@ -387,6 +407,23 @@ class Classifier:
                 # On the layers, not on the head: RoBERTa's is handed all tokens and picks the first.
                 module.register_forward_pre_hook(lambda _, inputs: tuple(value.float() for value in inputs))
         self.model.eval()
+
+
+def _compared(directory: Path, base_id: str | None) -> tuple[Manifest, Path]:
+    """The manifest of an adapter and the directory of its base, after a look at the hashes of both."""
+    manifest = Manifest.read(directory)
+    manifest.verify_files(directory)
+    if not manifest.probes:
+        raise AdapterInvalid(f"adapter '{manifest.name}' has no probes, so it can't be verified.")
+    base_directory = find_base(base_id or manifest.base.id, "" if base_id else manifest.base.revision)
+    found = weights_sha256(base_directory)
+    if found != manifest.base.weights_sha256:
+        raise BaseMismatch(
+            f"adapter '{manifest.name}' was trained on {manifest.base.id} with weights sha256 "
+            f"{manifest.base.weights_sha256[:12]}…, but {base_directory} has {found[:12]}…. "
+            "Provide the base it was trained on, if need be with LORACLE_BASE_MODEL."
+        )
+    return manifest, base_directory
 
 
 def _replace(directory: Path, partial: Path) -> None:

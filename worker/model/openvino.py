@@ -8,6 +8,7 @@ import importlib.util
 import io
 import logging
 import os
+import struct
 import sys
 import time
 import warnings
@@ -31,6 +32,9 @@ from worker.model.pretrained import HEADS, head_of
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 """What OpenVINO calls the number formats that it computes in here."""
 
+_HEADER = struct.Struct("<qq")
+"""Of what is kept: the padding id, and the length of the layers before the head."""
+
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 ABANDONED_S = 600.0
@@ -53,27 +57,30 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str:
 
 
 class CompiledClassifier:
-    """A sequence classifier whose layers up to the head run in OpenVINO; it is called like the torch model.
+    """A sequence classifier that runs in OpenVINO; it is called like the torch model.
 
-    The head stays with torch, in fp32: rounded logits would move scores near 0.5.
+    The head computes in fp32 whatever the layers before it do: rounded logits would move scores near 0.5.
+    `padding_id` is what fills rows.
     """
 
-    def __init__(self, trunk: Any, head: torch.nn.Module) -> None:
+    def __init__(self, trunk: Any, head: Any, padding_id: int) -> None:
         self._trunk = trunk
         self._head = head
+        self.padding_id = padding_id
 
     def __call__(self, *, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SequenceClassifierOutput:
         """Logits (B, labels) for token ids (B, T) and their mask, which has 0 where there is no token."""
         # A list: a traced model doesn't keep the names of its inputs under every architecture.
         found = self._trunk([input_ids.numpy(), attention_mask.numpy()])[0]
-        return SequenceClassifierOutput(logits=self._head(torch.from_numpy(found)))
+        return SequenceClassifierOutput(logits=torch.from_numpy(self._head([found])[0]))
 
     def export(self) -> bytes:
-        """The layers as `restore` reads them."""
-        return self._trunk.export_model().getvalue()  # type: ignore[no-any-return]
+        """All of it, as `restore` reads it."""
+        parts = [part.export_model().getvalue() for part in (self._trunk, self._head)]
+        return _HEADER.pack(self.padding_id, len(parts[0])) + b"".join(parts)
 
 
-def convert(model: Any, dtype: torch.dtype) -> CompiledClassifier:
+def convert(model: Any, dtype: torch.dtype, padding_id: int) -> CompiledClassifier:
     """A merged torch model in fp32, converted. It stays as it was.
 
     Raises:
@@ -84,32 +91,46 @@ def convert(model: Any, dtype: torch.dtype) -> CompiledClassifier:
     ids = torch.tensor([[3, 4, 5], [3, 4, 0]])
     mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
     try:
-        with _quiet(), _without_head(model), torch.no_grad():
-            converted = openvino.convert_model(_traced(model, (ids, mask)), example_input=(ids, mask))
-        compiled = _core().compile_model(converted, "CPU", _properties(dtype))
+        with _quiet(), _without_head(model) as torch_head, torch.no_grad():
+            torch_trunk = _Trunk(model)
+            parts = [
+                openvino.convert_model(_traced(part, example), example_input=example)
+                for part, example in ((torch_trunk, (ids, mask)), (torch_head, (torch_trunk(ids, mask),)))
+            ]
+        trunk, head = (
+            _core().compile_model(part, "CPU", _properties(precision))
+            for part, precision in zip(parts, (dtype, torch.float32), strict=True)
+        )
     except Exception as error:
         # The tracer and the converter raise whatever the architecture makes them raise.
         if out_of_memory(error):
             raise
         raise BackendUnfit(f"openvino can't convert {type(model).__name__}: {_first_line(error)}") from error
-    return CompiledClassifier(compiled, head_of(model))
+    return CompiledClassifier(trunk, head, padding_id)
 
 
-def _traced(model: Any, example: tuple[torch.Tensor, torch.Tensor]) -> Any:
+def _traced(part: torch.nn.Module, example: tuple[torch.Tensor, ...]) -> Any:
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     # torch would trace a second time to see whether that gives the same; here the probes say so.
-    return TorchScriptPythonDecoder(_Trunk(model), example_input=example, trace_kwargs={"check_trace": False})
+    return TorchScriptPythonDecoder(part, example_input=example, trace_kwargs={"check_trace": False})
 
 
-def restore(layers: bytes, model: Any, dtype: torch.dtype) -> CompiledClassifier:
-    """What `CompiledClassifier.export` gave, with the head of the model that it was made from.
+def restore(exported: bytes, dtype: torch.dtype) -> CompiledClassifier:
+    """What `CompiledClassifier.export` gave. Neither the base nor PEFT is needed for it.
 
     Raises:
         RuntimeError: OpenVINO doesn't read it.
     """
-    compiled = _core().import_model(io.BytesIO(layers), "CPU", _properties(dtype))
-    return CompiledClassifier(compiled, head_of(model))
+    if len(exported) < _HEADER.size:
+        raise RuntimeError("it is too short")
+    padding_id, length = _HEADER.unpack_from(exported)
+    parts = exported[_HEADER.size :][:length], exported[_HEADER.size + length :]
+    trunk, head = (
+        _core().import_model(io.BytesIO(part), "CPU", _properties(precision))
+        for part, precision in zip(parts, (dtype, torch.float32), strict=True)
+    )
+    return CompiledClassifier(trunk, head, padding_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +151,7 @@ class Kept:
         return cls(folder / f"{manifest.sha256[:16]}-{key[:16]}.openvino")
 
     def read(self) -> bytes | None:
-        """The layers; None where there are none, or where the file isn't as it was written."""
+        """What was kept; None where there are none, or where the file isn't as it was written."""
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:
@@ -138,21 +159,21 @@ class Kept:
         except OSError as error:
             log.warning("The converted model %s can't be read: %s. It is made anew.", self.path, error)
             return None
-        digest, layers = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
-        if hashlib.sha256(layers).digest() != digest:
+        digest, exported = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+        if hashlib.sha256(exported).digest() != digest:
             log.warning("The converted model %s is broken: it is made anew.", self.path)
             return None
-        return layers
+        return exported
 
-    def write(self, layers: bytes) -> None:
-        """Puts the layers there, whole or not at all, in place of all others of the same adapter.
+    def write(self, exported: bytes) -> None:
+        """Puts it there, whole or not at all, in place of all others of the same adapter.
 
         Several processes may do it at once: the last one wins, and each of them wrote a sound file.
         """
         partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(hashlib.sha256(layers).digest() + layers)
+            partial.write_bytes(hashlib.sha256(exported).digest() + exported)
             partial.replace(self.path)
             self._remove_others()
         except OSError as error:
@@ -185,13 +206,13 @@ class _Trunk(torch.nn.Module):
 
 
 @contextlib.contextmanager
-def _without_head(model: Any) -> Iterator[None]:
-    """While entered, the model's logits are what its head would get."""
+def _without_head(model: Any) -> Iterator[torch.nn.Module]:
+    """While entered, the model's logits are what its head would get. Yields the head."""
     head = head_of(model)
     name = next(name for name in HEADS if getattr(model, name, None) is head)
     setattr(model, name, torch.nn.Identity())
     try:
-        yield
+        yield head
     finally:
         setattr(model, name, head)
 

@@ -13,7 +13,7 @@ import tokenizers
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 from transformers import logging as transformers_logging
 
 from worker.errors import AdapterInvalid, BaseUnloadable, HostUnfit, TrainingInvalid
@@ -48,6 +48,9 @@ def load_pretrained(directory: Path, labels: Sequence[str], *, dropout: bool = F
     Raises:
         BaseUnloadable: transformers can't load it, or its weights are another architecture's.
     """
+    # Seconds, which who only reads a tokenizer doesn't spend.
+    from transformers import AutoModelForSequenceClassification
+
     verbosity = transformers_logging.get_verbosity()
     # The fresh head is announced as an error by transformers; here it is always meant.
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]

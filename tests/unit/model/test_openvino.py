@@ -1,5 +1,6 @@
 import logging
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -86,6 +87,20 @@ def test_a_converted_model_is_used_again(
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
 
 
+def test_what_is_kept_is_loaded_without_peft_and_without_models_of_transformers(
+    adapter: Path, converted: Path
+) -> None:
+    program = (
+        "import sys, torch; from pathlib import Path; from worker.model.classifier import Classifier\n"
+        "found = Classifier.load(Path(sys.argv[1]), device=torch.device('cpu'), dtype=torch.float32, "
+        "backend='openvino', converted=Path(sys.argv[2]))\n"
+        "print([name for name in ('peft', 'transformers.modeling_utils') if name in sys.modules], found.backend)"
+    )
+    command = [sys.executable, "-c", program, str(adapter), str(converted)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "[] openvino\n"
+
+
 def flipped(content: bytes) -> bytes:
     middle = len(content) // 2
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
@@ -153,17 +168,17 @@ def test_without_a_place_to_keep_it_the_model_is_scored_with_all_the_same(
     assert "can't be kept in" in caplog.text
 
 
-def spoiled(model: Any, dtype: torch.dtype) -> Any:
+def spoiled(model: Any, dtype: torch.dtype, padding_id: int) -> Any:
     return lambda **inputs: model(
         input_ids=inputs["input_ids"].flip(-1), attention_mask=inputs["attention_mask"]
     )
 
 
-def unconvertible(model: Any, dtype: torch.dtype) -> Any:
+def unconvertible(model: Any, dtype: torch.dtype, padding_id: int) -> Any:
     raise BackendUnfit("openvino can't convert TinyModel: no such operator")
 
 
-def blind_to_padding(model: Any, dtype: torch.dtype) -> Any:
+def blind_to_padding(model: Any, dtype: torch.dtype, padding_id: int) -> Any:
     return lambda **inputs: model(
         input_ids=inputs["input_ids"], attention_mask=torch.ones_like(inputs["attention_mask"])
     )

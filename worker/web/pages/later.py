@@ -35,7 +35,7 @@ class _Entry(Generic[T]):
 class Later(Generic[T]):
     """One value by key. A value of another version stands in until the new one is made."""
 
-    def __init__(self, *, wait_s: float = 0.08, at_least_s: float = 0.0) -> None:
+    def __init__(self, *, wait_s: float = 0.03, at_least_s: float = 0.0) -> None:
         self._wait_s, self._at_least_s = wait_s, at_least_s
         self._entries: dict[Hashable, _Entry[T]] = {}
         self._lock = threading.Lock()

@@ -25,7 +25,7 @@ router = APIRouter()
 A_PAGE = 50
 EXCERPT = 240
 """Characters that a row shows of its text."""
-LOOKED_S = 0.2
+LOOKED_S = 0.1
 """For so long rows are looked through for one page; then it shows how far it came."""
 WINDOW = 500
 WIDEST = 8_000
