@@ -50,8 +50,9 @@ def test_stopped_and_killed_in_its_training_it_goes_on_and_pays_for_no_answer_tw
         assert "more than --max-cost" in refused.stderr
         assert server.calls == []
         for number, code in ((signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)):
+            # As in a script's background, where SIGINT is ignored.
             stopped = subprocess.Popen(
-                [sys.executable, "-m", "worker", *command],
+                ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", sys.executable, "-m", "worker", *command],
                 cwd=tmp_path,
                 env=environment,
                 stderr=subprocess.DEVNULL,

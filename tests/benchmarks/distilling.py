@@ -41,6 +41,8 @@ Codes = NDArray[np.int64]
 TARGET = 0.95
 LABELS = ("negative", "positive")
 REPLAYS = 200
+PORT = 40939
+"""Of the fake: whoever asks another server asks another oracle, and begins another job."""
 
 
 def oracle_place(text: str, gold: int) -> int:
@@ -163,7 +165,7 @@ def main() -> None:
     # The fake thinks what the benchmark tells it to.
     with (
         mock.patch.object(answers, "rule_label", lambda text, _: (known[_end(text)], 0.9)),
-        FakeOpenAI() as server,
+        FakeOpenAI(port=PORT) as server,
     ):
         run(
             home / "distilled", server.url, "distill", str(options.file), "--out", str(home / "own"),

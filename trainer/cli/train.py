@@ -23,6 +23,7 @@ from trainer.config import (
 from worker.errors import AdapterInvalid, TrainingInvalid
 from worker.files.languages import clear_language
 from worker.files.options import NAMES, file_options, languages_option, read_options
+from worker.lifeline import like_ctrl_c
 from worker.model.encoding import Cleaning, Encoding, Truncation
 from worker.model.manifest import BUNDLED
 from worker.reviews import DTYPES
@@ -171,7 +172,8 @@ def train(
     if not plots_available():
         click.echo(f"{CURVES} will be left out: {NO_MATPLOTLIB}", err=True)
     try:
-        _run(config, reviews, about, restart, languages)
+        with like_ctrl_c():
+            _run(config, reviews, about, restart, languages)
     except KeyboardInterrupt:
         click.echo(_interrupted(out), err=True)
         raise SystemExit(130) from None

@@ -7,7 +7,6 @@ import dataclasses
 import fcntl
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -364,14 +363,15 @@ def _trainer(*arguments: str) -> str:
     """
     command = tied([sys.executable, "-m", "trainer", *arguments])
     stdin = subprocess.PIPE if NEEDS_PIPE else subprocess.DEVNULL
-    # A process group of its own: however this one is stopped, the trainer hears of it once, and saves what it has.
+    # A process group of its own: however this one is stopped, the trainer hears of it once, and saves what it has. By
+    # SIGTERM, since a process in a script's background ignores SIGINT.
     with subprocess.Popen(
         command, stdin=stdin, stdout=subprocess.PIPE, text=True, process_group=0
     ) as process:
         try:
             said, _ = process.communicate()
         except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             process.wait()
             raise
     if process.returncode == 130:
