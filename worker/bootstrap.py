@@ -24,7 +24,7 @@ from worker.errors import (
 from worker.jobs.source import Adapter
 from worker.model.bases import check_adapter
 from worker.model.manifest import BUNDLED, MANIFEST, Manifest
-from worker.oracle.money import parse_prices, price_of
+from worker.oracle.prices import parse_prices, price_of
 from worker.oracle.prompts import Learnt
 from worker.oracle.spec import DEFAULT_PER_PROMPT, OracleSpec, Template, TextWindow, choose_route
 from worker.scorers import Scorer

@@ -89,36 +89,37 @@ def replay(
     oracle: Callable[[np.random.Generator], Flags],
     runs: int,
     seed: int,
+    *,
+    alone: bool,
 ) -> list[Cell]:
-    """Each rule on the same oracles."""
+    """Each rule on the same oracles, or the guarantee `alone`."""
     n = len(scores)
     generator = np.random.default_rng(seed)
     sample = terms(n, n, target=target, delta=DELTA).sample
-    cells = {
-        rule: Cell(kind, n, target, rule)
-        for rule in ("guarantee", "trust the score", "normal bound (SUPG, LOTUS)", "BARGAIN")
+    rules: dict[str, Callable[[Flags], Flags]] = {
+        "guarantee": lambda differs: ours(differs, target, generator),
+        "trust the score": lambda _: rivals.trust_the_score(scores, target),
+        "normal bound (SUPG, LOTUS)": lambda differs: rivals.normal_bound(
+            differs, target, DELTA, sample, generator
+        ),
+        "BARGAIN": lambda differs: rivals.bargain(differs, target, DELTA, generator),
     }
+    cells = [Cell(kind, n, target, rule) for rule in (["guarantee"] if alone else rules)]
     for _ in range(runs):
         differs = oracle(generator)
-        found = (
-            ours(differs, target, generator),
-            rivals.trust_the_score(scores, target),
-            rivals.normal_bound(differs, target, DELTA, sample, generator),
-            rivals.bargain(differs, target, DELTA, generator),
-        )
-        for cell, asked in zip(cells.values(), found, strict=True):
-            cell.add(asked, differs)
-    return list(cells.values())
+        for cell in cells:
+            cell.add(rules[cell.rule](differs), differs)
+    return cells
 
 
-def cells(runs: int, sizes: Sequence[int]) -> Iterator[Cell]:
+def cells(runs: int, sizes: Sequence[int], *, alone: bool) -> Iterator[Cell]:
     """Those of these sizes, as they are done, and those of the job."""
     for place, size in enumerate(SIZES):
         for kind in KINDS if size in sizes else ():
             scores, agree = made_up(kind, size, np.random.default_rng(size))
             yield from replay(
                 kind, 0.95, scores, lambda one, agree=agree: one.random(len(agree)) > agree, runs,
-                seed=10 * place + KINDS.index(kind),
+                seed=10 * place + KINDS.index(kind), alone=alone,
             )  # fmt: skip
     job = os.environ.get("LORACLE_SIMULATE_JOB")
     if job:
@@ -130,7 +131,7 @@ def cells(runs: int, sizes: Sequence[int]) -> Iterator[Cell]:
             yield from replay(
                 f"of job {job}", target, raters.adapter_score[known][order],
                 # With two labels a noisy oracle says the other one.
-                lambda one: wrong ^ (one.random(len(wrong)) < NOISE), runs, seed=100,
+                lambda one: wrong ^ (one.random(len(wrong)) < NOISE), runs, seed=100, alone=alone,
             )  # fmt: skip
 
 
@@ -176,11 +177,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.simulate", description=__doc__)
     parser.add_argument("--runs", type=int, default=1_000)
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="of made-up jobs")
+    parser.add_argument("--alone", action="store_true", help="the guarantee without other rules")
     parser.add_argument("--out", type=Path, help="a folder for guarantee.md and guarantee.png")
     options = parser.parse_args()
     found: list[Cell] = []
     began = time.monotonic()
-    for cell in cells(options.runs, options.sizes):
+    for cell in cells(options.runs, options.sizes, alone=options.alone):
         found.append(cell)
         sys.stderr.write(f"{time.monotonic() - began:6.0f} s  {table([cell]).splitlines()[-1]}\n")
         sys.stderr.flush()

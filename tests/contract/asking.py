@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from sqlalchemy import Engine
 
 from tests.contract.enqueued import expected, in_batches, reviews, spec, sql
-from worker.oracle.money import Charge, Price
+from worker.oracle.prices import Charge, Price
 from worker.reviews import Answer, Failure, Job, Money, Prompt, Review, Score, ScorerIdentity
 from worker.store.ledger import Ledger
 from worker.store.packing import PackRule

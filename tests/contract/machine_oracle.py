@@ -13,7 +13,7 @@ from tests.contract.machine_lanes import LaneRules
 from tests.contract.model_oracle import Rule, Said
 from tests.contract.model_state import Key
 from worker.errors import BudgetSpent
-from worker.oracle.money import Charge
+from worker.oracle.prices import Charge
 from worker.reviews import Answer, Failure, Money, Score
 from worker.store.packing import PackRule
 

@@ -16,10 +16,10 @@ from worker.errors import BudgetSpent, JobStateInvalid, JobUnknown, LeaseLost
 from worker.jobs.deletion import delete_job, purge
 from worker.reviews import Correction, Reject, Review
 from worker.store import deletion
+from worker.store.budgets import spent_by_all
 from worker.store.deletion import UploadedFile
 from worker.store.engine import rewrite_sqlite
 from worker.store.ledger import Ledger
-from worker.store.money import spent_by_all
 from worker.store.queries import Queries
 
 pytestmark = pytest.mark.usefixtures("exact_sums")

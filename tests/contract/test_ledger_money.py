@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from tests.contract.asking import PRICE, answers, ask, claim_all, pack, sums_agree, usd
 from tests.contract.enqueued import sql
 from worker.errors import BudgetSpent
-from worker.oracle.money import Charge
+from worker.oracle.prices import Charge
 from worker.reviews import Prompt
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries

@@ -11,7 +11,7 @@ from tests.contract.asking import ORACLE, PRICE, answer_all, answers, ask, claim
 from tests.contract.enqueued import STUB, expected, finish, sql, work_off
 from worker.agreement.columns import NONE
 from worker.errors import LeaseLost
-from worker.oracle.money import Charge
+from worker.oracle.prices import Charge
 from worker.policy import Policy
 from worker.reviews import Failure, Outcome, Score, ScorerIdentity
 from worker.store.ledger import Ledger

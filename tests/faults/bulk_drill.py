@@ -15,9 +15,9 @@ from tests.unit import oracles
 from tests.unit.oracles import FreePass
 from worker.jobs.asking import ask_prompt
 from worker.oracle.bulk import BulkScorer
+from worker.store.budgets import spent_by_all
 from worker.store.engine import make_engine
 from worker.store.ledger import Ledger
-from worker.store.money import spent_by_all
 from worker.store.packing import PackRule
 from worker.store.queries import Queries
 

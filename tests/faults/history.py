@@ -20,11 +20,11 @@ from celery import Celery
 
 from worker.reviews import Answer, Batch, Lease, Outcome, Prompt, Score
 from worker.store.batches import Batches
+from worker.store.budgets import Reservations
 from worker.store.corrections import Corrections
 from worker.store.deletion import Deletion
 from worker.store.faults import WorkerFaults
 from worker.store.leases import Leases
-from worker.store.money import Reservations
 from worker.store.prompts import Bulks, Prompts
 from worker.store.publishing import Publishing
 

@@ -10,7 +10,7 @@ from tests.fake_openai import FakeOpenAI
 from worker.errors import OracleInvalid, OracleUnavailable
 from worker.oracle.asking import OracleScorer
 from worker.oracle.bulk import OVER, BulkScorer
-from worker.oracle.money import Account, Charge, Price
+from worker.oracle.prices import Account, Charge, Price
 from worker.oracle.prompts import Learnt
 from worker.oracle.routes import ChatRoute, DecisionsRoute
 from worker.oracle.spec import OracleSpec, Route, Template, TextWindow

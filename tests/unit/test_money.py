@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.errors import SettingsInvalid
-from worker.oracle.money import Price, parse_prices
+from worker.oracle.prices import Price, parse_prices
 from worker.reviews import Money, total
 
 

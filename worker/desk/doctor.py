@@ -190,7 +190,7 @@ def _adapter(settings: Settings) -> Found:
 
 def _oracle(settings: Settings) -> Found:
     """Asks nobody: a question costs money."""
-    from worker.oracle.money import parse_prices, price_of
+    from worker.oracle.prices import parse_prices, price_of
 
     if settings.openai_api_key is None:
         return host.fine("OPENAI_API_KEY isn't set: this host asks no oracle")

@@ -16,7 +16,7 @@ from worker.errors import Invalid
 from worker.jobs.enqueue import Asked
 from worker.jobs.estimate import Plan, plan
 from worker.jobs.source import Adapter, Source
-from worker.oracle.money import parse_prices, price_of
+from worker.oracle.prices import parse_prices, price_of
 from worker.oracle.spec import OracleSpec
 from worker.policy import Policy
 from worker.reviews import Review, Score, dollars

@@ -23,7 +23,7 @@ from worker.logs import BatchLine
 from worker.oracle.asking import OracleScorer
 from worker.oracle.bulk import OVER, BulkScorer, Collected, Line, how_far
 from worker.oracle.client import plain_code
-from worker.oracle.money import NOTHING
+from worker.oracle.prices import NOTHING
 from worker.oracle.throttle import Throttle
 from worker.reviews import Money, Prompt
 from worker.store.ledger import Ledger

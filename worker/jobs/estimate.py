@@ -9,7 +9,7 @@ from array import array
 from dataclasses import dataclass
 
 from worker.jobs.source import Source
-from worker.oracle.money import Price
+from worker.oracle.prices import Price
 from worker.oracle.prompts import body_of, fixed_ids
 from worker.oracle.spec import OracleSpec
 from worker.reviews import Review

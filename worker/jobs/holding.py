@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from worker.errors import DatabaseBusy, DatabaseUnreachable, LeaseLost
-from worker.oracle.money import NOTHING, Charge, Price
+from worker.oracle.prices import NOTHING, Charge, Price
 from worker.reviews import ZERO, Answer, Money, Prompt
 from worker.store.ledger import Ledger
 

@@ -21,7 +21,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from worker.metrics import names
 from worker.metrics.names import Metric
-from worker.oracle.money import Charge
+from worker.oracle.prices import Charge
 from worker.reviews import Answer, Failure, Lane, Outcome, Review, ScorerIdentity
 from worker.scorers import Scorer
 

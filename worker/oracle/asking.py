@@ -9,7 +9,7 @@ from typing import Any
 
 from worker.errors import LoracleError, OracleInvalid, OracleUnavailable
 from worker.oracle.client import Reply, Trouble, raise_for, unavailable
-from worker.oracle.money import NOTHING, Account, Charge, Price, token_bound
+from worker.oracle.prices import NOTHING, Account, Charge, Price, token_bound
 from worker.oracle.prompts import new_ids
 from worker.oracle.routes import ChatRoute, DecisionsRoute
 from worker.oracle.spec import OracleSpec

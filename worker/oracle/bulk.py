@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from worker.errors import BulkTooLarge, OracleInvalid, OracleUnavailable
 from worker.oracle.client import Reply, name_of, plain_code, raise_for, unavailable
-from worker.oracle.money import Charge, Price
+from worker.oracle.prices import Charge, Price
 from worker.oracle.prompts import FORM, PARAMETERS, Learnt, fixed_ids
 from worker.oracle.routes import ChatRoute, read_completion
 from worker.oracle.spec import OracleSpec

@@ -14,7 +14,7 @@ from openai import OpenAI
 
 from worker.errors import OracleInvalid, OracleQuotaSpent, OracleUnavailable
 from worker.logs import hush
-from worker.oracle.money import Charge, Price
+from worker.oracle.prices import Charge, Price
 from worker.oracle.prompts import CAPS, PARAMETERS
 from worker.reviews import Outcome
 

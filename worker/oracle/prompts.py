@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from worker.oracle.money import token_bound
+from worker.oracle.prices import token_bound
 from worker.oracle.spec import OracleSpec
 
 ROOM, ROOM_PER_REVIEW = 32, 24

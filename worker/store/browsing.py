@@ -15,9 +15,9 @@ from worker.errors import Invalid
 from worker.reviews import LANES, Money
 from worker.reviews import Correction as CorrectionRow
 from worker.reviews import Job as JobRow
+from worker.store.budgets import spent_by_all
 from worker.store.engine import reads
 from worker.store.job_rows import read_job, select_jobs, to_job
-from worker.store.money import spent_by_all
 from worker.store.progress import final_labels
 from worker.store.results import RESULTS
 from worker.store.tables import (

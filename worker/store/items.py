@@ -10,8 +10,8 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import ColumnElement, Connection, bindparam, exists, insert, not_, or_, select, update
 
 from worker.reviews import Request as RequestRow
+from worker.store.budgets import settle_unsent
 from worker.store.engine import now
-from worker.store.money import settle_unsent
 from worker.store.requests import Key, change, in_parts, of_same_text, record_failure, resolve
 from worker.store.tables import ACTIVE_JOBS, Batch, Bulk, Job, Request, Review
 

@@ -7,13 +7,13 @@ from sqlalchemy import Engine
 from worker.store.adapters import Adapters
 from worker.store.agreements import Agreements
 from worker.store.batches import Batches, Scorers
+from worker.store.budgets import Reservations
 from worker.store.corrections import Corrections
 from worker.store.deletion import Deletion
 from worker.store.distillations import Distillations
 from worker.store.faults import WorkerFaults
 from worker.store.guarantees import Guarantees
 from worker.store.jobs import Jobs
-from worker.store.money import Reservations
 from worker.store.packing import Packing
 from worker.store.prompts import Bulks, Prompts
 from worker.store.publishing import Publishing

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Engine, and_, case, func, or_, select
 
 from worker.agreement.measure import WHOLE, Measurement
 from worker.reviews import LANES, Money
+from worker.store.budgets import spent_by_all
 from worker.store.engine import now, reads
-from worker.store.money import spent_by_all
 from worker.store.tables import (
     ACTIVE_JOBS,
     OPEN_BATCHES,

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 from sqlalchemy import Connection, Engine, exists, not_, select, update
 
-from worker.oracle.money import Charge
+from worker.oracle.prices import Charge
 from worker.reviews import Answer, Lane, Prompt
+from worker.store.budgets import settle, settle_unsent
 from worker.store.engine import now, reads, write, writes
 from worker.store.items import (
     close_unsent,
@@ -24,7 +25,6 @@ from worker.store.items import (
     unanswered_and_whether_some_are_over,
 )
 from worker.store.leases import NO_LEASE, Leases, close_batch, close_held, hold, is_held, lease_lost
-from worker.store.money import settle, settle_unsent
 from worker.store.requests import fail_stopped, settle_answers
 from worker.store.tables import Batch, Bulk, Request
 

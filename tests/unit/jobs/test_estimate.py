@@ -15,7 +15,7 @@ from tests.unit.oracles import OpenAccount
 from worker.files import ReadOptions
 from worker.jobs.estimate import plan
 from worker.jobs.source import EnqueueOptions, Source
-from worker.oracle.money import Price, token_bound
+from worker.oracle.prices import Price, token_bound
 from worker.oracle.spec import ROUTES, Route
 from worker.reviews import ZERO, Money, Review, total
 

@@ -24,7 +24,7 @@ from worker.errors import BudgetSpent, LeaseLost, OracleInvalid, OracleQuotaSpen
 from worker.oracle import throttle
 from worker.oracle.asking import PROBE_TEXT, PROBES, OracleScorer
 from worker.oracle.client import quote
-from worker.oracle.money import Charge, Price
+from worker.oracle.prices import Charge, Price
 from worker.oracle.prompts import FORMS, Dialect, Learnt
 from worker.oracle.routes import read_decision, read_labels
 from worker.oracle.spec import Route

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Engine, and_, bindparam, exists, func, insert, or_, select, update
 
 from worker.errors import BudgetSpent
-from worker.oracle.money import NOTHING, Charge, Price
+from worker.oracle.prices import NOTHING, Charge, Price
 from worker.reviews import Money, total
 from worker.store.engine import now, reads, writes
 from worker.store.inserts import on_postgresql
