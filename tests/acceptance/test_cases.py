@@ -67,6 +67,7 @@ CASES: list[tuple[str, Any, list[str], int, int, int, str]] = [
         0,
         "the array 'reviews'",
     ),
+    ("one-column.csv", "text\nGood, really.\nBad one\n", [], 2, 0, 0, "--delimiter tab"),
     ("cr.txt", "Good.\rBad.\r", [], 2, 0, 0, "CR"),
     ("nested.jsonl", NESTED, ["--text-column", "review.text"], 2, 0, 0, "id column"),
     (

@@ -84,8 +84,15 @@ def find_dialect(source: Source, fmt: str, options: ReadOptions) -> tuple[Dialec
         delimiter = "\t"
     if delimiter is None:
         first = next((line for line in lines if line.strip()), text_of(head, source.encoding))
-        delimiter = sniff_delimiter(first) or ","
-        if delimiter != ",":
+        found = sniff_delimiter(first)
+        delimiter = found or ","
+        if found is None and _is_one_column(lines):
+            delimiter = "\t"
+            announced.append(
+                "one column: commas are characters of the text (--delimiter tab, guessed; --delimiter comma chooses "
+                "the other way)"
+            )
+        elif delimiter != ",":
             announced.append(f"delimiter: {_NAMES[delimiter]} (guessed; --delimiter chooses another)")
     dialect = Dialect(delimiter, options.quote or "double", skipped=skipped)
     if options.quote is None and any('"' in line for line in lines):
@@ -112,6 +119,18 @@ def _sample(source: Source, skipped: int) -> list[str]:
     if isinstance(stream, Iterator) and hasattr(stream, "close"):
         stream.close()
     return lines
+
+
+def _is_one_column(lines: list[str]) -> bool:
+    """Whether lines below a header of one cell hold commas that separate nothing, and no tab."""
+    lines = [line for line in lines if line.strip()]
+    if any("\t" in line for line in lines):
+        return False
+    as_comma = _try(lines, Dialect(","))
+    # Where each line has just one cell more, the first may hold names of rows.
+    uneven = as_comma.broken or 0 < as_comma.wide < len(as_comma.rows) - 1
+    spaced = any(cell.startswith(" ") for row in as_comma.rows for cell in row[1:])
+    return bool(uneven or spaced) and not _try(lines, Dialect("\t")).broken
 
 
 @dataclass(slots=True)

@@ -134,6 +134,20 @@ def test_rs_row_names_have_no_name_in_the_header(tmp_path):
         assert texts(records) == ["broken line: 3 cells where the header has 2"] * 2
 
 
+def test_commas_below_a_header_of_one_cell_are_characters_of_the_text(tmp_path):
+    file, records = read(
+        tmp_path / "r.csv", 'text\nGood film, really.\nBad one\n"Quoted, ok"\nSo, so, "so"\n'
+    )
+    assert texts(records) == ["Good film, really.", "Bad one", "Quoted, ok", 'So, so, "so"']
+    assert any("--delimiter tab" in line for line in file.announcements)
+    assert texts(read(tmp_path / "r.csv", "text\nGood, really.\n")[1]) == ["Good, really."]
+    # Names of rows, a delimiter at the end of each row, and what is said on the command line, stay what they are.
+    assert texts(read(tmp_path / "r.csv", '"text"\n"1","fine"\n"2","bad"\n')[1]) == ["fine", "bad"]
+    assert texts(read(tmp_path / "r.csv", "text\nfine,\nbad,\n")[1]) == ["fine", "bad"]
+    told = read(tmp_path / "r.csv", "text\nGood, really.\nBad one\n", delimiter=",")[1]
+    assert texts(told) == ["broken line: 2 cells where the header has 1", "Bad one"]
+
+
 @pytest.mark.parametrize("name", ["r.csv", "r.txt"])
 def test_lines_that_end_with_cr_are_cut_there_and_announced(tmp_path, name):
     head = "text,label\r" if name == "r.csv" else ""
