@@ -102,7 +102,7 @@ def pay(ledger: Ledger, prompt: Prompt, found: Mapping[int, Answer]) -> dict[int
     for index, answer in found.items():
         job_id = prompt.requests[index].job_id
         sums[job_id] = sums.get(job_id, Charge()) + Charge(answer.cost, answer.tokens)
-    numbers = ledger.money.reserve(
+    numbers = ledger.budgets.reserve(
         prompt.id, {job_id: charge.cost + charge.cost for job_id, charge in sums.items()}, price=PRICE
     )
     return {numbers[job_id]: charge for job_id, charge in sums.items()}

@@ -121,7 +121,7 @@ class OracleRules(LaneRules):
 
         def act() -> dict[int, int]:
             try:
-                return self.ledger.money.reserve(
+                return self.ledger.budgets.reserve(
                     batch_id,
                     {job_id: Money(share) for job_id, share in shares.items()},
                     price=PRICE,
@@ -176,7 +176,7 @@ class OracleRules(LaneRules):
             for number, one in self.model.reservations.items()
             if one.batch == prompt.id and one.cost is None
         }
-        assert set(self.ledger.money.outstanding(prompt.id).values()) == owed.keys()
+        assert set(self.ledger.budgets.outstanding(prompt.id).values()) == owed.keys()
         said = self.said(worker, list(positions), says)
         self.step(
             lambda: bulks.collect(prompt, _answers(positions, says), charges=_charges(owed), error=error),

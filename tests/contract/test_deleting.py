@@ -105,7 +105,7 @@ def test_the_money_of_a_deleted_job_stays_spent(ledger: Ledger, engine: Engine) 
     pack(ledger)
     (prompt,) = claim_all(ledger)
     with pytest.raises(BudgetSpent, match=r"\$0\.20 is spent"):
-        ledger.money.reserve(prompt.id, {prompt.job_ids[0]: usd(0.1)}, price=PRICE, max_total=usd(0.25))
+        ledger.budgets.reserve(prompt.id, {prompt.job_ids[0]: usd(0.1)}, price=PRICE, max_total=usd(0.25))
 
 
 def test_a_deletion_that_is_broken_off_goes_on_and_hides_the_job_meanwhile(
@@ -236,14 +236,14 @@ def test_a_prompt_shared_with_another_job_is_waited_for_and_then_is_the_other_s(
     with pytest.raises(JobStateInvalid, match="workers hold 1 batches"):
         ledger.deletion.begin(gone.id, texts_only=False)
     shares = {job_id: usd(0.1) for job_id in prompt.job_ids}
-    numbers = ledger.money.reserve(prompt.id, shares, price=PRICE)
+    numbers = ledger.budgets.reserve(prompt.id, shares, price=PRICE)
     sql(engine, "UPDATE batches SET lease_until = 0 WHERE lane = 'openai'")
     remove(ledger, gone.id)
     # The worker that was taken for dead can neither write nor spend, and what its call cost can't be told any more.
     with pytest.raises(LeaseLost):
         ledger.prompts.save(prompt, answers(prompt), charges={}, done=True)
     with pytest.raises(JobUnknown):
-        ledger.money.reserve(prompt.id, {gone.id: usd(0.1)}, price=PRICE)
+        ledger.budgets.reserve(prompt.id, {gone.id: usd(0.1)}, price=PRICE)
     (again,) = claim_all(ledger)
     # Who followed the deleted requests is asked instead.
     assert [(one.job_id, one.text) for one in again.requests] == [(other.id, text) for text in "abcd"]
@@ -260,7 +260,7 @@ def test_a_bulk_that_is_out_is_waited_for_and_its_upload_is_named(ledger: Ledger
     job = ask(ledger, 4)
     pack(ledger, bulk=True)
     (prompt,) = claim_all(ledger)
-    number = ledger.money.reserve(prompt.id, {job.id: usd(0.1)}, price=PRICE)[job.id]
+    number = ledger.budgets.reserve(prompt.id, {job.id: usd(0.1)}, price=PRICE)[job.id]
     ledger.bulks.note_upload(prompt, "file-1")
     ledger.bulks.note_submission(prompt, "batch-1", poll_after_s=60.0)
     ledger.jobs.cancel(job.id)

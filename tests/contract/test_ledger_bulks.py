@@ -39,8 +39,8 @@ def test_a_bulk_waits_without_a_lease_and_is_collected(
     row = ledger.bulks.get(prompt.id)
     assert row is not None
     assert (row.state, row.file_id, row.remote_id, len(row.client_key)) == ("packed", None, None, 32)
-    number = ledger.money.reserve(prompt.id, {job_id: usd(1)}, price=PRICE)[job_id]
-    assert ledger.money.outstanding(prompt.id) == {job_id: number}
+    number = ledger.budgets.reserve(prompt.id, {job_id: usd(1)}, price=PRICE)[job_id]
+    assert ledger.budgets.outstanding(prompt.id) == {job_id: number}
     ledger.bulks.note_upload(prompt, "file-1")
     ledger.bulks.note_submission(prompt, "batch-1", poll_after_s=60)
     assert claim_all(ledger) == []
@@ -105,7 +105,7 @@ def test_a_bulk_that_kills_its_workers_before_it_is_out_is_halved_and_costs_noth
     prompt = claimed(ledger)
     (job_id,) = prompt.job_ids
     for attempt in range(3):
-        ledger.money.reserve(prompt.id, {job_id: usd(1)}, price=PRICE)
+        ledger.budgets.reserve(prompt.id, {job_id: usd(1)}, price=PRICE)
         ledger.prompts.release(prompt, "KeyError while asking", delay_s=0.0)
         if attempt < 2:
             (prompt,) = claim_all(ledger)
@@ -136,7 +136,7 @@ def test_a_bulk_of_a_cancelled_job_is_not_sent_and_its_money_comes_back(
 ) -> None:
     prompt = claimed(ledger)
     (job_id,) = prompt.job_ids
-    ledger.money.reserve(prompt.id, {job_id: usd(1)}, price=PRICE)
+    ledger.budgets.reserve(prompt.id, {job_id: usd(1)}, price=PRICE)
     ledger.prompts.release(prompt, "the connection broke", delay_s=0.0)
     ledger.jobs.cancel(job_id)
     assert claim_all(ledger) == []
@@ -147,7 +147,7 @@ def test_a_bulk_of_a_cancelled_job_is_not_sent_and_its_money_comes_back(
 def test_an_abandoned_bulk_opens_its_requests(ledger: Ledger, queries: Queries, engine: Engine) -> None:
     prompt = claimed(ledger)
     (job_id,) = prompt.job_ids
-    ledger.money.reserve(prompt.id, {job_id: usd(1)}, price=PRICE)
+    ledger.budgets.reserve(prompt.id, {job_id: usd(1)}, price=PRICE)
     ledger.bulks.note_upload(prompt, "file-1")
     ledger.bulks.note_submission(prompt, "batch-1", poll_after_s=0)
     prompt = due(ledger, engine)

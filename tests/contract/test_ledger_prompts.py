@@ -348,7 +348,7 @@ def test_answers_are_saved_as_they_come_and_never_asked_again(
     (again,) = claim_all(ledger)
     assert [request.row_no for request in again.requests] == [3, 4]
     # The frozen one wakes up: it can't write, but what its call cost is known now.
-    reservation = ledger.money.reserve(prompt.id, {job.id: usd(0.5)}, price=PRICE)[job.id]
+    reservation = ledger.budgets.reserve(prompt.id, {job.id: usd(0.5)}, price=PRICE)[job.id]
     with pytest.raises(LeaseLost):
         ledger.prompts.save(prompt, found, charges={reservation: Charge(usd(0.2))}, done=True)
     with pytest.raises(LeaseLost):

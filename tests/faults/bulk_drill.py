@@ -58,7 +58,7 @@ class BulkDrill:
         self.engine = make_engine(f"sqlite:///{database}")
         self.ledger: Any = Ledger(self.engine, max_attempts=3, lease_s=60.0)
         share = self.chance.choice((0.0, 0.05, 0.1))
-        self.ledger.money = Dying(self.ledger.money, ["reserve"], self.chance, share)
+        self.ledger.budgets = Dying(self.ledger.budgets, ["reserve"], self.chance, share)
         self.ledger.bulks = Dying(self.ledger.bulks, STEPS, self.chance, share)
         self.queries = Queries(self.engine)
         self.failures: list[BaseException] = []

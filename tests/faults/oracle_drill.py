@@ -131,7 +131,7 @@ class Drill:
         self.engine = make_engine(f"sqlite:///{database}")
         self.ledger: Any = Ledger(self.engine, max_attempts=3, lease_s=60.0)
         share = self.chance.choice((0.0, 0.05))
-        self.ledger.money = Dying(self.ledger.money, ["reserve"], self.chance, share)
+        self.ledger.budgets = Dying(self.ledger.budgets, ["reserve"], self.chance, share)
         self.ledger.prompts = DyingPrompts(self.ledger.prompts, self.chance, share, self.server)
         self.queries = Queries(self.engine)
         self.client = connect(valkey_url)

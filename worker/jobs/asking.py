@@ -261,7 +261,7 @@ def _collect(
     spent = account.by_job(found.charges)
     charges = {
         reservation: spent.get(job_id, NOTHING)
-        for job_id, reservation in ledger.money.outstanding(prompt.id).items()
+        for job_id, reservation in ledger.budgets.outstanding(prompt.id).items()
     }
     error = None
     if batch.status == "failed":

@@ -103,7 +103,7 @@ class PromptAccount:
             job_id = self._prompt.requests[index].job_id
             shares[job_id] = shares.get(job_id, ZERO) + most
         self._reservations.append(
-            self._ledger.money.reserve(self._prompt.id, shares, price=price, max_total=self._max_total)
+            self._ledger.budgets.reserve(self._prompt.id, shares, price=price, max_total=self._max_total)
         )
         return len(self._reservations) - 1
 

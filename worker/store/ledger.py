@@ -37,7 +37,7 @@ class Ledger:
         self.bulks = Bulks(engine, lease_s)
         self.packing = Packing(engine)
         self.publishing = Publishing(engine, self.jobs, max_attempts, unheard_after_s)
-        self.money = Reservations(engine)
+        self.budgets = Reservations(engine)
         self.faults = WorkerFaults(engine, self.batches, max_attempts)
         self.adapters = Adapters(engine)
         self.agreements = Agreements(engine)

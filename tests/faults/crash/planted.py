@@ -15,7 +15,7 @@ from worker.jobs import asking, holding
 from worker.oracle import client
 from worker.quality import measured
 from worker.reviews import Outcome
-from worker.store import agreements, batches, deletion, jobs, leases, money
+from worker.store import agreements, batches, budgets, deletion, jobs, leases
 from worker.store.engine import now, write
 from worker.store.publishing import Publishing, Swept
 from worker.store.tables import Batch, Correction, Job, Review
@@ -195,7 +195,7 @@ def labels_in_the_wrong_order() -> None:
 
 def cap_not_checked() -> None:
     """Money is set aside whatever the job's budget says."""
-    money._SET_ASIDE = update(Job).where(Job.id == bindparam("job")).values(spent_nanos=money._SPENT_THEN)
+    budgets._SET_ASIDE = update(Job).where(Job.id == bindparam("job")).values(spent_nanos=budgets._SPENT_THEN)
 
 
 PLANTED: Mapping[str, Callable[[], None]] = {

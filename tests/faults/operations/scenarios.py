@@ -18,5 +18,6 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("disk full", disks.disk_full, full=6, row=15),
     Scenario("a host's clock is wrong by an hour", clocks.clock_is_wrong, full=8),
     Scenario("two versions at once", versions.two_versions_at_once, full=8),
+    Scenario("rolling restart of workers", versions.rolling_restart, full=8),
     Scenario("a later version upgrades the schema", versions.later_schema, full=4),
 )

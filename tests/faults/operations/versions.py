@@ -95,6 +95,33 @@ def two_versions_at_once(seed: int, folder: Path) -> Struck:
         return Struck(recovery_s)
 
 
+def rolling_restart(seed: int, folder: Path) -> Struck:
+    """Two workers are replaced by those of a later version, one after the other, while jobs come in. Each finishes
+    what it holds: no batch is claimed a second time."""
+    with stage(seed, folder, postgres=seed % 2 == 1, code=SAYS_ITS_VERSION, variables=SLOW) as one:
+        site = one.site
+        jobs = [site.enqueue(reviews(700))]
+        workers = [site.start_ready(), site.start_ready()]
+        later = other_version(folder)
+        for number, worker in enumerate(workers, start=1):
+            jobs.append(site.enqueue(reviews(700, 1000 * number)))
+            site.until(one.running)
+            some_time(one.chance, 1.0)
+            if not one.running():
+                raise DidNotStrikeError
+            assert stop(worker) == 0
+            site.start_ready(**later)
+        jobs.append(site.enqueue(reviews(100, 9000)))
+        for each in jobs:
+            site.wait(each)
+            site.assert_each_label_once(each)
+        assert one.rows("SELECT DISTINCT attempts FROM batches") == [(1,)]
+        assert VERSION in _claimers(one)
+        _forget(one)
+        one.end()
+        return Struck()
+
+
 def later_schema(seed: int, folder: Path) -> Struck:
     """A worker of a later version is refused until the schema is its own; then the earlier one's commands are, and
     the earlier worker that runs goes on beside the later one."""

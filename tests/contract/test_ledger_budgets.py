@@ -33,16 +33,16 @@ def settle(ledger: Ledger, prompt: Prompt, costs: dict[int, float]) -> None:
 def test_a_reservation_counts_until_it_is_settled(ledger: Ledger, queries: Queries, engine: Engine) -> None:
     prompt = claimed(ledger, max_cost=1.0)
     (job_id,) = prompt.job_ids
-    number = ledger.money.reserve(prompt.id, {job_id: usd(0.8)}, price=PRICE)[job_id]
+    number = ledger.budgets.reserve(prompt.id, {job_id: usd(0.8)}, price=PRICE)[job_id]
     assert queries.jobs.get(job_id).spent == 0.8
     with pytest.raises(BudgetSpent, match=r"budget of job .* is \$1\.00, of which \$0\.80 "):
-        ledger.money.reserve(prompt.id, {job_id: usd(0.3)}, price=PRICE)
+        ledger.budgets.reserve(prompt.id, {job_id: usd(0.3)}, price=PRICE)
     settle(ledger, prompt, {number: 0.1})
     assert queries.jobs.get(job_id).spent == 0.1
     # Settled once: what comes later changes nothing.
     settle(ledger, prompt, {number: 0.7})
     assert queries.jobs.get(job_id).spent == 0.1
-    ledger.money.reserve(prompt.id, {job_id: usd(0.9)}, price=PRICE)
+    ledger.budgets.reserve(prompt.id, {job_id: usd(0.9)}, price=PRICE)
     assert sums_agree(engine)
     # The price lies beside every cost, and the tokens it was applied to.
     kept = sql(engine, "SELECT input_price_nanos, output_price_nanos, tokens FROM reservations ORDER BY id")
@@ -59,7 +59,7 @@ def test_the_shares_of_several_jobs_are_taken_all_or_none(
     pack(ledger, size=4)
     (prompt,) = claim_all(ledger)
     with pytest.raises(BudgetSpent) as caught:
-        ledger.money.reserve(prompt.id, {rich.id: usd(0.5), poor.id: usd(0.5)}, price=PRICE)
+        ledger.budgets.reserve(prompt.id, {rich.id: usd(0.5), poor.id: usd(0.5)}, price=PRICE)
     assert caught.value.job_id == poor.id
     assert caught.value.final
     assert queries.jobs.get(rich.id).spent == 0
@@ -70,40 +70,40 @@ def test_money_under_way_may_come_back(ledger: Ledger, engine: Engine) -> None:
     job = ask(ledger, 8, max_cost=1.0)
     pack(ledger, size=4)
     first, second = claim_all(ledger)
-    ledger.money.reserve(first.id, {job.id: usd(0.9)}, price=PRICE)
+    ledger.budgets.reserve(first.id, {job.id: usd(0.9)}, price=PRICE)
     with pytest.raises(BudgetSpent) as caught:
-        ledger.money.reserve(second.id, {job.id: usd(0.5)}, price=PRICE)
+        ledger.budgets.reserve(second.id, {job.id: usd(0.5)}, price=PRICE)
     assert not caught.value.final
     # The first one's worker dies: nobody will ever settle that.
     sql(engine, "UPDATE batches SET lease_until = 0 WHERE id = :id", id=first.id)
     ledger.publishing.sweep("openai", queue_empty=True)
     with pytest.raises(BudgetSpent) as caught:
-        ledger.money.reserve(second.id, {job.id: usd(0.5)}, price=PRICE)
+        ledger.budgets.reserve(second.id, {job.id: usd(0.5)}, price=PRICE)
     assert caught.value.final
     # Nor when it is claimed again.
     claim_all(ledger)
     sql(engine, "UPDATE reservations SET created_at = created_at - 10")
     with pytest.raises(BudgetSpent) as caught:
-        ledger.money.reserve(second.id, {job.id: usd(0.5)}, price=PRICE)
+        ledger.budgets.reserve(second.id, {job.id: usd(0.5)}, price=PRICE)
     assert caught.value.final
 
 
 def test_a_batch_s_own_lost_reservation_is_spent(ledger: Ledger) -> None:
     prompt = claimed(ledger, max_cost=1.0)
     (job_id,) = prompt.job_ids
-    ledger.money.reserve(prompt.id, {job_id: usd(0.9)}, price=PRICE)
+    ledger.budgets.reserve(prompt.id, {job_id: usd(0.9)}, price=PRICE)
     with pytest.raises(BudgetSpent) as caught:
-        ledger.money.reserve(prompt.id, {job_id: usd(0.5)}, price=PRICE)
+        ledger.budgets.reserve(prompt.id, {job_id: usd(0.5)}, price=PRICE)
     assert caught.value.final
 
 
 def test_the_cap_of_all_jobs_holds_over_them(ledger: Ledger) -> None:
     first, second = claimed(ledger), claimed(ledger)
-    ledger.money.reserve(first.id, {first.job_ids[0]: usd(0.6)}, max_total=usd(1), price=PRICE)
+    ledger.budgets.reserve(first.id, {first.job_ids[0]: usd(0.6)}, max_total=usd(1), price=PRICE)
     with pytest.raises(BudgetSpent, match="LORACLE_MAX_COST") as caught:
-        ledger.money.reserve(second.id, {second.job_ids[0]: usd(0.6)}, max_total=usd(1), price=PRICE)
+        ledger.budgets.reserve(second.id, {second.job_ids[0]: usd(0.6)}, max_total=usd(1), price=PRICE)
     assert caught.value.job_id is None
-    ledger.money.reserve(second.id, {second.job_ids[0]: usd(0.4)}, max_total=usd(1), price=PRICE)
+    ledger.budgets.reserve(second.id, {second.job_ids[0]: usd(0.4)}, max_total=usd(1), price=PRICE)
 
 
 def test_retry_takes_a_new_budget(ledger: Ledger, queries: Queries) -> None:
@@ -116,7 +116,7 @@ def test_retry_takes_a_new_budget(ledger: Ledger, queries: Queries) -> None:
     assert queries.jobs.get(job_id).max_cost == 5.0
     pack(ledger)
     (again,) = claim_all(ledger)
-    ledger.money.reserve(again.id, {job_id: usd(4.0)}, price=PRICE)
+    ledger.budgets.reserve(again.id, {job_id: usd(4.0)}, price=PRICE)
 
 
 def test_a_budget_holds_under_concurrency(ledger: Ledger, queries: Queries, engine: Engine) -> None:
@@ -132,7 +132,7 @@ def test_a_budget_holds_under_concurrency(ledger: Ledger, queries: Queries, engi
         try:
             for prompt in mine:
                 try:
-                    number = ledger.money.reserve(
+                    number = ledger.budgets.reserve(
                         prompt.id, {job.id: usd(generator.uniform(0.05, 0.3))}, price=PRICE
                     )[job.id]
                 except BudgetSpent:
@@ -159,7 +159,7 @@ def test_a_budget_holds_under_concurrency(ledger: Ledger, queries: Queries, engi
 def test_the_cost_of_every_label_is_in_sql(ledger: Ledger, queries: Queries) -> None:
     prompt = claimed(ledger)
     (job_id,) = prompt.job_ids
-    number = ledger.money.reserve(prompt.id, {job_id: usd(1.0)}, price=PRICE)[job_id]
+    number = ledger.budgets.reserve(prompt.id, {job_id: usd(1.0)}, price=PRICE)[job_id]
     ledger.prompts.save(
         prompt, answers(prompt, cost=0.02), charges={number: Charge(usd(0.08), 90)}, done=True
     )
