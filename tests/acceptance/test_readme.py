@@ -1,4 +1,4 @@
-"""Every command of the README's code blocks, in its order, in one data directory, on small files.
+"""Every command in the code blocks of the README, then of the reference, in one data directory, on small files.
 
 A new command runs here by itself. What can't run as it stands is in `INSTEAD`, with what is run in its place.
 """
@@ -29,7 +29,11 @@ from tests.fake_openai import FakeOpenAI
 from tests.unit import models
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", ".github/REFERENCE.md", ".github/CONTRIBUTING.md", "docker/README.md")
+}
+TYPED = PAGES["README.md"] + PAGES[".github/REFERENCE.md"]
 LIMIT_S = 600
 TINY = "--base tiny --max-length 32 --token-budget 512 --epochs 1 --dtype fp32"
 
@@ -74,7 +78,7 @@ INSTEAD = {
 
 def blocks(language: str) -> list[list[str]]:
     """The lines of each code block, without comments."""
-    found = re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    found = re.findall(rf"^```{language}\n(.*?)^```", TYPED, re.MULTILINE | re.DOTALL)
     return [[line for line in map(_bare, block.splitlines()) if line] for block in found]
 
 
@@ -108,7 +112,7 @@ class Terminal:
             elif match := re.fullmatch(r"(?:cat (\S+) \| )?loracle (.+)", command):
                 self._loracle(command, shlex.split(match[2]), self.folder / match[1] if match[1] else None)
             else:
-                assert not command, f"the README has a command that this test can't type: {command}"
+                assert not command, f"a page has a command that this test can't type: {command}"
 
     def _loracle(self, command: str, arguments: list[str], stdin: Path | None) -> None:
         self._count += 1
@@ -188,11 +192,27 @@ def terminal(
 
 
 def test_what_people_ask_is_answered_by_commands_that_are_tried() -> None:
-    answers = README[README.index("## People ask") :].split("\n## ")[0]
+    answers = TYPED[TYPED.index("## People ask") :].split("\n## ")[0]
     tried = {line for block in blocks("sh") for line in block}
     commands = re.findall(r"`(loracle [^`]+)`", answers)
     assert len(commands) > 8
     assert not [command for command in commands if command not in tried]
+
+
+def _anchors(page: str) -> set[str]:
+    """The anchors that GitHub gives to the headings."""
+    titles = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_of_a_page_leads_to_a_file_and_a_heading(name: str) -> None:
+    links = re.findall(r'\]\(([^)]+)\)|src="([^"]+)"', PAGES[name])
+    for link in filter(None, (one or other for one, other in links)):
+        path, _, anchor = link.partition("#")
+        target = ROOT / name if not path else (ROOT / name).parent / path
+        assert target.exists(), link
+        assert not anchor or anchor in _anchors(target.read_text(encoding="utf-8")), link
 
 
 @pytest.mark.timeout(900)
@@ -209,7 +229,7 @@ def test_every_command_of_the_readme_works_in_its_order(terminal: Terminal) -> N
         if any(line.startswith("loracle run") for line in block):
             # The first job is the bundled adapter's; what follows needs labels, not good ones.
             terminal.variables["LORACLE_ADAPTER"] = "stub"
-    assert replaced == set(INSTEAD), "these aren't in the README any more"
+    assert replaced == set(INSTEAD), "these aren't on the pages any more"
     with contextlib.closing(sqlite3.connect(Path(home) / "loracle.db")) as database:
         for block in blocks("sql"):
             for statement in "\n".join(block).split(";"):

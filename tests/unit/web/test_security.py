@@ -1,4 +1,4 @@
-"""Each row of the README's threat table: what a hostile page, network or file can't do."""
+"""Each row of the threat table in .github/REFERENCE.md: what a hostile page, network or file can't do."""
 
 from __future__ import annotations
 
