@@ -11,7 +11,8 @@ import click
 
 from worker.agreement.calibration import CalibrationError
 from worker.agreement.intervals import Estimate
-from worker.agreement.measure import WHOLE, Measurement, explained
+from worker.agreement.measure import WHOLE, Measurement
+from worker.agreement.terms import explained
 from worker.bootstrap import find_registered
 from worker.cli.common import (
     echo_json,

@@ -9,7 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from worker.agreement.measure import Measurement, explained
+from worker.agreement.measure import Measurement
+from worker.agreement.terms import mentioned
 from worker.report import reproduce, text
 from worker.report.charts import draw
 from worker.report.data import EXCERPT, Disagreement, ReportData
@@ -75,23 +76,33 @@ def style_sheet() -> str:
 
 
 def _figures(data: ReportData) -> dict[str, Any]:
-    agreement = _agreement(data)
+    agreement, by_label, charts, said = _agreement(data), _by_label(data), draw(data), headlines(data)
     return {
         "data": data,
         "job": data.job,
-        "headlines": headlines(data),
+        "headlines": said,
         "scored": _plain(text.scored(data)),
         "adapter": _plain(text.adapter(data)),
         "oracle": _plain(text.oracle(data)),
         "speed": _plain(text.speed_and_cost(data)),
         "counts": text.tables(data),
-        "charts": draw(data),
+        "charts": charts,
         "agreement": agreement,
-        # Its cells say in words what they are on.
-        "terms": [] if agreement is None else explained({*agreement.header} - {"on"}),
-        "by_label": _by_label(data),
+        "by_label": by_label,
+        "terms": _terms(
+            [*([] if agreement is None else [agreement]), *by_label, *(one.table for one in charts.values())],
+            [verdict(data)]
+            + [f"{one.title} {one.figure} {one.sentence}" for one in said]
+            + [f"{one.name.title} {one.name.description}" for one in charts.values()],
+        ),
         "agreed_at": None if data.agreed_at is None else moment(data.agreed_at),
     }
+
+
+def _terms(tables: Sequence[Table], sentences: Sequence[str]) -> list[tuple[str, str]]:
+    """The statistics that a page shows, each with what it means."""
+    cells = [cell for one in tables for cell in (one.caption, *one.header, *(row[1] for row in one.rows))]
+    return mentioned("\n".join([*sentences, *cells]))
 
 
 def _plain(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

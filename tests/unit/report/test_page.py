@@ -16,10 +16,11 @@ from sqlalchemy import Engine
 
 from tests.pages import Page
 from tests.report_job import Row, save_job
-from worker.agreement.measure import TERMS
+from worker.agreement.terms import TERMS
 from worker.report.charts import label_colours
 from worker.report.data import ReportData, read_report
 from worker.report.page import GENERATOR, render
+from worker.report.reproduce import methods
 from worker.store.engine import make_engine
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
@@ -182,10 +183,34 @@ def test_a_label_has_one_colour_in_every_chart_and_nothing_else_has_it(sqlite: E
     assert not any(used.values())
 
 
-def test_terms_are_explained_below_their_table(sqlite: Engine) -> None:
-    text = shown(report_of(sqlite)).text
-    assert f"AC1 {TERMS['AC1']}" in text
-    assert f"AUROC {TERMS['AUROC']}" in text
+PLAIN = r"raters|on|(share and )?label|reviews.*|given by .*|by .*|.* agrees where .*|length in .*|\w+ / \w+"
+"""Headers that count something, or say whose it is: they need no entry."""
+
+
+def glossary(html: str) -> dict[str, str]:
+    """The terms that a page explains."""
+    part = html[html.index("What the figures mean") :].partition("</dl>")[0]
+    return {term: unescape(meaning) for term, meaning in re.findall(r"<dt>(.+?)</dt><dd>(.+?)</dd>", part)}
+
+
+def test_every_statistic_of_a_page_has_an_entry_in_its_glossary(sqlite: Engine) -> None:
+    data = report_of(sqlite, 1200)
+    html = render(data)
+    terms = glossary(html)
+    assert terms.items() <= TERMS.items()
+    section = html[html.index('id="figures"') : html.index("What the figures mean")]
+    columns = {unescape(cell) for cell in re.findall(r'<th scope="col">([^<]+)</th>', section)}
+    columns -= {*data.labels, "gold", "adapter"}
+    named = {*columns, *(one.figure for one in methods(data))} - {"reviews per second"}
+    found = re.compile("|".join(map(re.escape, terms)), re.IGNORECASE)
+    assert not [name for name in named if not re.fullmatch(PLAIN, name) and not found.search(name)]
+
+
+def test_the_glossary_of_a_page_names_what_it_shows_and_nothing_else(sqlite: Engine) -> None:
+    cascade = glossary(render(report_of(sqlite)))
+    assert {"escalated", "audit", "trusted ones", "ECE", "agreement on it", "95 % interval"} <= cascade.keys()
+    alone = glossary(render(report_of(sqlite, policy="adapter", with_gold=False)))
+    assert alone.keys() == {"accuracy", "gold", "score", "audit", "undefined"}
 
 
 def test_a_cascade_that_made_accuracy_worse_says_so(sqlite: Engine) -> None:

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from markupsafe import escape
 from sqlalchemy import Engine, event, text
 
 from tests.report_job import Row, save_job
+from worker.agreement.terms import TERMS
 from worker.bootstrap import Store
 from worker.errors import Invalid
 from worker.settings import Settings
@@ -88,6 +90,11 @@ def test_every_page_escapes_what_strangers_wrote_and_is_small(client: TestClient
     assert "&lt;script&gt;" in client.get("/jobs").text
 
 
+def test_a_column_with_a_statistic_says_what_it_means(client: TestClient, cascade: int) -> None:
+    for path, term in (("/system", "accuracy"), (f"/jobs/{cascade}/results", "score")):
+        assert f'title="{escape(TERMS[term])}"' in client.get(path).text, path
+
+
 def test_an_unknown_job_is_a_page_that_says_so(client: TestClient) -> None:
     answer = client.get("/jobs/9")
     assert answer.status_code == 404
@@ -108,6 +115,9 @@ def test_figures_are_those_of_the_report(
     assert figure == re.findall(r'<p class="figure">[^<]+</p>', report.text)
     sections = {"shares", "figures", "trust", "scored"}
     assert {one for one in sections if f'id="{one}"' in found.text} == sections
+    explained = re.findall(r"What the figures mean.*?</dl>", found.text, re.DOTALL)
+    assert len(explained) == 1
+    assert explained[0] in report.text
     verdict = re.findall(r'<p class="verdict">[^<]+</p>', found.text)
     assert len(verdict) == 1
     assert verdict[0] in report.text

@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse
 from markupsafe import Markup, escape
 
 from worker import __version__
+from worker.agreement.terms import TERMS
 from worker.report.words import count, moment, plain, share
 from worker.reviews import dollars, duration
 from worker.web.security import csrf_token
@@ -44,6 +45,7 @@ def sentence(text: str) -> Markup:
 
 
 templates.env.filters.update({"minute": minute, "sentence": sentence})
+templates.env.globals["terms"] = TERMS
 
 
 def page(request: Request, name: str, *, status: int = 200, **context: Any) -> HTMLResponse:
