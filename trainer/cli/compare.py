@@ -70,9 +70,9 @@ def compare(
 ) -> None:
     """Compare LoRA with TF-IDF, an LSTM, full fine-tuning and an oracle on the same reviews.
 
-    DATA and --test are labelled files, or a dataset of the Hugging Face hub by its name, such as imdb.
-    Writes comparison.json, .csv and .png into --out as soon as something is measured. The same command again goes on
-    where it stopped; other contenders on the same reviews join the table.
+    DATA and --test are labelled files, or a dataset of the Hugging Face hub by its name, such as imdb. It writes
+    comparison.json, .csv and .png into --out as soon as something is measured. After an interruption the same command
+    goes on where it stopped. Other contenders on the same reviews are added to the table.
 
     It shows trainable parameters, the measured peak memory of training, seconds, size, accuracy with its 95 %
     interval, and costs with --price-per-hour. --oracle takes what `loracle results JOB --with-text -o FILE.parquet`

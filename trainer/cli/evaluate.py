@@ -66,8 +66,8 @@ def evaluate(
     """Measure an adapter on labelled review files, through the scorer that the worker runs.
 
     ADAPTER is a directory, or `bundled` for the one that comes with Loracle. The page shows the first errors with
-    their texts. --record and --fit-temperature change the manifest, so the adapter is another one afterwards: jobs
-    that it has scored stay with the one it was.
+    their texts. --record and --fit-temperature change the manifest, so afterwards it is another adapter. Jobs that
+    were scored before keep the old one.
 
     \b
     Example:

@@ -124,11 +124,12 @@ def train(
 ) -> None:
     """Train a LoRA adapter on labelled review files, or on a dataset of the Hugging Face hub by its name.
 
-    The epoch with the best validation accuracy is kept. A run that was cut short leaves the best so far, and the
-    same command goes on with it, exactly; its checkpoint, metrics.jsonl and TensorBoard events are in OUT.run.
+    The epoch with the best validation accuracy is kept. An interrupted run leaves the best adapter so far. The same
+    command continues it exactly. Its checkpoint, metrics.jsonl and TensorBoard events are in OUT.run.
 
-    Exact duplicates are left out, and so is a text that has two labels. What is nearly a validation review isn't
-    trained on. With --test it says which test reviews are in the training data.
+    Exact duplicates are left out, and so are texts that have two labels. A review that is nearly the same as a
+    validation review isn't used for training. With --test the command says which test reviews are in the training
+    data.
 
     \b
     Example:

@@ -111,8 +111,9 @@ def adapters() -> None:
     """List, check and choose the adapters of new jobs.
 
     A job pins its adapter when it is enqueued: --adapter, else LORACLE_ADAPTER, else the active one, else the one
-    that comes with Loracle. The database carries it to every host, whose disk is a cache: a changed byte there is
-    noticed and restored. A worker needs no restart for a new adapter; it keeps the last few in memory.
+    that comes with Loracle. The database carries it to every host. A host's disk is only a cache: if a byte changes
+    there, the worker notices it and restores the file. A worker needs no restart for a new adapter; it keeps the last
+    few in memory.
 
     \b
     Example:
@@ -182,7 +183,7 @@ def show(name: str, as_json: bool) -> None:
 def verify(name: str, device: str | None, dtype: str | None, backend: str | None, as_json: bool) -> None:
     """Load an adapter as a worker would: files, base, head and probes. Exit code 2 if it must not score.
 
-    One from the database is restored into the cache first, anew where its files there were changed.
+    An adapter from the database is first copied into the cache. Changed files in the cache are replaced.
 
     \b
     Example:
@@ -330,8 +331,8 @@ def import_command(
 def activate(name: str, no_verify: bool, as_json: bool) -> None:
     """Verify an adapter and let new jobs use it, whichever host enqueues them.
 
-    --adapter and LORACLE_ADAPTER outrank it. Running workers load it with its first batch; jobs that exist keep
-    theirs. `bundled` goes back to the adapter that comes with Loracle.
+    --adapter and LORACLE_ADAPTER count before it. Running workers load it with its first batch. Existing jobs keep
+    their adapter. `bundled` goes back to the adapter that comes with Loracle.
 
     \b
     Example:

@@ -267,8 +267,8 @@ def agreement(
     figures hold: all, an audit (a uniform sample; figures are of the whole job), audit+cascade (of the whole job
     too), or escalated (only reviews the adapter was unsure of).
 
-    With --against, or --adapter and --since: whether the adapter agrees with the oracle as it did, on audited
-    reviews of like score.
+    --against, or --adapter with --since, shows whether the adapter still agrees with the oracle as it did before. It
+    compares audited reviews of similar score.
 
     \b
     Example:

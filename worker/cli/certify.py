@@ -30,12 +30,13 @@ def certificate_lines(found: Mapping[str, Any] | None) -> list[str]:
 def certify(job: int, as_json: bool) -> int:
     """Work out the guarantee of a JOB again, from its labels alone, and say what it promises.
 
-    The reviews are ranked, the audit is drawn and the cut is found anew, and compared with what was kept before the
-    oracle was asked. Exit code 1 if the target isn't reached, or the labels don't bear out what was kept.
+    It ranks the reviews again, draws the audit again and finds the cut again. Then it compares them with what was
+    kept before the oracle was asked. Exit code 1 if the target isn't reached, or if the labels contradict what was
+    kept.
 
     With a chance of at least 1 - delta, the final labels are the oracle's on at least the certified share of the
     reviews. That holds for any adapter, and for the job as a whole: not for single labels, not for parts of the job.
-    It doesn't say that the oracle is right. An oracle that answers differently each time is taken at its first word.
+    It doesn't say that the oracle is right. If an oracle answers differently each time, its first answer counts.
 
     \b
     Example:

@@ -123,8 +123,8 @@ def backup(file: Path, force: bool, as_json: bool) -> None:
 
     To restore, stop all workers first. SQLite: put FILE in the place of the database, and remove the files beside it
     that end with -wal and -shm. PostgreSQL: `createdb NEW`, `pg_restore --no-owner --dbname=NEW FILE`, and set
-    DATABASE_URL to NEW. Then start the workers: jobs that were under way go on by themselves, and what was labelled
-    since the backup is scored again. Reviews that the oracle was asked about since are paid for a second time.
+    DATABASE_URL to NEW. Then start the workers. Unfinished jobs go on by themselves. Reviews that got a label after
+    the backup are scored again. Reviews that the oracle was asked about after the backup are paid for a second time.
 
     \b
     Example:

@@ -27,14 +27,16 @@ from worker.store.deletion import Deletable
 def delete(job: int, texts_only: bool, yes: bool, as_json: bool) -> None:
     """Delete a JOB for good: reviews, labels, corrections, agreement, and what is known of its requests.
 
-    The job must be over (`loracle cancel JOB`). Labels that other jobs copied from it are theirs and stay. What it
-    spent still counts for LORACLE_MAX_COST; `loracle stats` forgets the job. Its file can be enqueued anew.
+    The job must be over (`loracle cancel JOB`). Other jobs keep the labels that they copied from it. The money that
+    it spent still counts for LORACLE_MAX_COST, but `loracle stats` no longer counts the job. You can enqueue its file
+    again.
 
     --texts-only empties the texts and their hashes, the kept columns, notes of corrections and reasons of rejects.
     Your own ids (--id-column) stay, or nobody could match the labels.
 
-    It works in small steps beside running workers. If it is broken off, the same command goes on. In SQLite the bytes
-    are overwritten. PostgreSQL keeps deleted rows until its VACUUM has run; that and backups are up to you.
+    It works in small steps while workers run. After an interruption the same command goes on. In SQLite the bytes are
+    overwritten. PostgreSQL keeps deleted rows until its VACUUM has run. The VACUUM and your backups are your
+    task.
 
     \b
     Example:
@@ -140,11 +142,12 @@ def purge(older_than: float, texts_only: bool, dry_run: bool, yes: bool, as_json
     """Delete all jobs that ended longer ago than AGE for good, or with --texts-only their texts.
 
     For each of them it does what `loracle delete` does (see its --help), the oldest first. A job that isn't over
-    stays, whatever its age; so does one that workers or OpenAI still have a part of: it is named, and the exit code
-    is 1.
-    An age counts from a job's end, by the database's clock. Broken off, the same command goes on.
+    stays, however old it is. A job stays too if workers or OpenAI still have a part of it: the command names it, and
+    the exit code is 1. An age counts from a job's end, by the database's clock. After an interruption the same
+    command goes on.
 
-    Texts can go sooner than labels: run it with --texts-only and a short age, and without it and a long one.
+    You can delete texts sooner than labels: run it once with --texts-only and a short age, and once without
+    --texts-only and with a long age.
 
     \b
     Example:

@@ -107,14 +107,16 @@ def distill(
 ) -> int:
     """Train an adapter on an oracle's labels for FILE, and label FILE with it under a guarantee. No labels needed.
 
-    The oracle labels --answers reviews of all lengths, in the second round those that a first adapter is least sure
-    of, and --held-out further ones drawn at random. An adapter is trained on the answers (`loracle train`) and
-    measured on what was held out, beside the adapter at hand (--adapter, else the active one): the better of the two
-    labels the other reviews, as a cascade with --guarantee. What the oracle has labelled keeps the oracle's label.
+    The oracle labels --answers reviews of all lengths. In a second round it labels those of which a first adapter is
+    least sure. It also labels --held-out random reviews. An adapter is trained on the answers (`loracle train`). It
+    is measured on the held-out reviews, and so is the adapter that you have (--adapter, else the active one). The
+    better of the two labels all other reviews, as a cascade with --guarantee. Reviews that the oracle has labelled
+    keep the oracle's label.
 
-    All this is one job, and `loracle status JOB` shows its stage. The same command goes on after an interruption at
-    any moment; no answer is paid for twice. The trained adapter is in OUT and in the database (`loracle adapters
-    list`), and its model card says who gave its labels. With --max-cost nothing is asked if the forecast is higher.
+    All this is one job, and `loracle status JOB` shows its stage. After any interruption the same command goes on,
+    and no answer is paid for twice. The trained adapter is in OUT and in the database (`loracle adapters list`), and
+    its model card says who gave its labels. If the forecast is higher than --max-cost, the oracle is not asked at
+    all.
 
     \b
     Example:

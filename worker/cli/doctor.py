@@ -17,9 +17,10 @@ def doctor(as_json: bool) -> int:
 
     Exit code 2 if something would keep a worker from scoring, or is open to strangers.
 
-    The environment counts first, then `.env` in LORACLE_HOME, then, if Loracle runs from its source, `.env` in the
-    checkout; only that one may set LORACLE_HOME. Any other `.env` is ignored: a folder of data must not say where
-    your key goes. LORACLE_DOTENV=no turns all of them off.
+    Variables of the environment count first. Then comes the file `.env` in LORACLE_HOME. Last comes `.env` in the
+    checkout, if Loracle runs from its source. Only the `.env` in the checkout may set LORACLE_HOME. Any other `.env`
+    is ignored, because a folder of data must not choose the server that gets your key. LORACLE_DOTENV=no turns all of
+    them off.
 
     In a user name or password of a URL, write # / ? @ : % [ ] as %23 %2F %3F %40 %3A %25 %5B %5D. A URL that could be
     read in two ways is refused, and no message shows its secrets. rediss:// checks the server's certificate: add

@@ -106,24 +106,24 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
 
     FILE is csv, tsv, jsonl, json (an array, or an object with one), parquet, txt (a review a line), a workbook
     (.xlsx, .ods, .xls, .xlsb), each also as .gz or .zst, a directory of .txt files, - for a stream on stdin, or a
-    database's URL with --query. The same file with the same options is the same job: a second call returns it, and
-    one that was interrupted goes on where it stopped.
+    database's URL with --query. The same file with the same options is the same job. A second call returns that job.
+    After an interruption the second call goes on where the first one stopped.
 
     A database is only read: sqlite:///shop.db, postgresql://user@host/db, or what else SQLAlchemy has a driver for.
-    PostgreSQL's password may stand in PGPASSWORD or ~/.pgpass. The same rows of the same query are the same job; to
-    go on where it stopped, the query needs an ORDER BY.
+    You can give PostgreSQL's password in PGPASSWORD or in ~/.pgpass. The same rows of the same query are the same
+    job; to go on where it stopped, the query needs an ORDER BY.
 
     The columns of texts, gold labels and ids are guessed from their names, and announced. Records that can't be read
-    (NUL, broken, too long) are rejected with line and reason (`loracle status JOB --rejects`), and stop a job when
-    they are more than --max-rejects. Rows without text, or with a marker of a missing value such as nan, NULL or N/A,
-    are rejected too and never stop a job; --keep-markers takes the markers for texts.
+    (NUL, broken, too long) are rejected. `loracle status JOB --rejects` shows line and reason. If their share is more
+    than --max-rejects, the job stops. Rows without text, or with a marker of a missing value such as nan, NULL or
+    N/A, are rejected too and never stop a job; --keep-markers takes the markers for texts.
 
-    A random sample of the texts is looked at: that many of them are in none of the languages that the adapter's
-    manifest names is announced, and kept with the job. With --other-languages reject or oracle each text is looked
-    at; one that is too short or unclear counts as the adapter's.
+    Loracle checks the language of a random sample of the texts. The adapter's manifest names its languages. Loracle
+    says how many texts are in none of these languages, and keeps that with the job. With --other-languages reject or
+    oracle it checks each text. A text that is too short or unclear counts as one of the adapter's languages.
 
-    Gold labels are found by name, whatever their case. Numbers are labels only where the whole column holds 0, 1 …,
-    as many as there are labels. Else say what they mean: --labels 1-2=negative,4-5=positive. Other values are then
+    Gold labels are found by name, in upper or lower case. Numbers are labels only if the whole column holds 0, 1 …,
+    one number for each label. If not, say what they mean: --labels 1-2=negative,4-5=positive. Other values are then
     left out, and counted.
 
     How a table is written is guessed from its first lines, and announced: --delimiter, --quote. Without a header:
@@ -132,23 +132,24 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
     is the label.
 
     --policy adapter: the adapter labels, and nothing leaves this machine. oracle: the oracle labels. fallback: the
-    adapter, and the oracle where it can't: its files are refused, a text kills its worker, or no adapter worker has
-    taken a batch for a minute. cascade: the oracle decides the reviews whose score is under --below. With any of
-    them, --audit lets both label a random share, to measure agreement; the final label stays as it was.
+    adapter, and the oracle if the adapter can't. The adapter can't if its files are refused, if a text kills its
+    worker, or if no adapter worker has taken a batch for a minute. cascade: the oracle decides the reviews whose
+    score is under --below. With every policy, --audit lets both label a random share, to measure agreement. The final
+    label doesn't change by it.
 
-    cascade --guarantee 0.95: with a chance of at least 1 - --delta the final labels are the oracle's on at least that
-    share of the reviews, whatever the adapter's scores are worth. The oracle labels a random sample once all reviews
-    are scored, then as many of the least sure ones as that sample calls for (`loracle certify JOB`). Of a stream
-    nothing is promised before its end. With --label-budget the oracle labels at most so many reviews, and what they
-    reach is certified instead. Neither says that the oracle is right.
+    cascade --guarantee 0.95: with a chance of at least 1 - --delta, at least that share of the final labels is the
+    oracle's. That holds even if the adapter's scores are wrong. First the adapter scores all reviews. Then the oracle
+    labels a random sample. This sample says how many of the least sure reviews the oracle must label too (`loracle
+    certify JOB`). A stream gets the promise only at its end. With --label-budget the oracle labels at most that many
+    reviews, and the share that this reaches is certified. None of this says that the oracle is right.
 
     --route decisions gives probabilities. chat has a strict schema, several reviews in a prompt and no scores, and
-    works with any compatible server. bulk is the Batch API. An answer that can't be trusted is never a label: its
-    prompt is halved until the review at fault stands alone. Before a call the most that it can cost is set aside, so
-    --max-cost holds over all workers and after kills. Of equal texts one is paid for.
+    works with any compatible server. bulk is the Batch API. An answer that can't be trusted never becomes a label.
+    Its prompt is halved until the review that causes this is alone. Before each call Loracle reserves the most that
+    the call can cost, so --max-cost holds over all workers and after kills. Equal texts are paid for once.
 
-    Reviews leave only under a policy that names the oracle, which is announced. chat asks the server to keep no copy.
-    Neither texts nor keys reach a log.
+    Reviews leave this machine only if the policy names the oracle, and Loracle announces that. chat asks the server
+    to keep no copy. Neither texts nor keys reach a log.
 
     \b
     Example:

@@ -12,10 +12,10 @@ from worker.settings import find_env_files
 def health() -> int:
     """Check the workers of this host: exit code 0 if they live, 1 if one hangs or none runs.
 
-    A worker without work is healthy, and so is one that waits for the database or Redis: starting it anew would
-    mend nothing. One hangs if it gave no sign of life for two minutes, if a child works on without a lease for five
-    (one that hangs loses it after 15 minutes and a second for each review of its batch), or if it takes none of the
-    messages that wait for five.
+    A worker without work is healthy. So is a worker that waits for the database or Redis, because a restart would not
+    help. A worker hangs if it gave no sign of life for two minutes, or if it took none of the waiting messages for
+    five minutes. It also hangs if a child works for five minutes without a lease. (A child that hangs loses its lease
+    after 15 minutes, plus a second for each review of its batch.)
 
     \b
     Example:

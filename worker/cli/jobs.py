@@ -76,7 +76,7 @@ def cancel(job: int, as_json: bool) -> None:
     if as_json:
         echo_json({"job_id": cancelled.id, "state": cancelled.state})
     else:
-        click.echo(f"Job {cancelled.id} is cancelled. `loracle retry {cancelled.id}` takes it up again.")
+        click.echo(f"Job {cancelled.id} is cancelled. `loracle retry {cancelled.id}` goes on with it.")
 
 
 @click.command()
@@ -86,8 +86,9 @@ def cancel(job: int, as_json: bool) -> None:
 def retry(job: int, max_cost: Money | None, as_json: bool) -> None:
     """Score again what failed in a job, or what a stopped or cancelled job left unscored.
 
-    The oracle is asked again where it gave no label; a new budget is for the whole job, with what is spent. So goes
-    on a job that stopped because the oracle's server refused every request, even one with a text of our own.
+    If the oracle gave no label, it is asked again. A new budget is for the whole job and includes the money that is
+    already spent. Use this command too if a job stopped because the oracle's server refused every request, even one
+    with a text of our own.
 
     \b
     Example:

@@ -16,8 +16,8 @@ from worker.metrics.server import serve
 def metrics(listen: tuple[str, int] | None) -> None:
     """Print the ledger's figures for Prometheus: jobs, open batches, what stands still, failures, agreement, cost.
 
-    They are read from the database whenever they are asked for, so they are true after any crash, and cost no more
-    for many reviews than for few. `loracle worker --metrics` serves what the workers of one host count.
+    Each request reads them from the database. So they are true after any crash, and many reviews cost no more than
+    few. `loracle worker --metrics` serves what the workers of one host count.
 
     \b
     Example:

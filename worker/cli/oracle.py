@@ -67,9 +67,9 @@ def plan(
 ) -> int:
     """Estimate what a job's oracle would take: rows, duplicates, tokens, cost and time. Nothing is sent or written.
 
-    Tokens are estimated at four bytes each, and bounded by one byte each: budgets hold by the bound. Of a cascade the
-    share below the threshold isn't known beforehand: `loracle threshold JOB` measures it on a job like this one. For
-    --guarantee some reviews are scored here, and their scores say about how many the oracle will label.
+    The estimate takes four bytes for a token. The upper bound takes one byte, and budgets use the upper bound. Before
+    a cascade nobody knows which share lies below the threshold: `loracle threshold JOB` measures it on a similar job.
+    For --guarantee some reviews are scored here. Their scores say about how many reviews the oracle will label.
 
     \b
     Example:
@@ -213,7 +213,7 @@ def bulk() -> None:
     """Submissions to OpenAI's Batch API: half the price, answered within a day.
 
     `loracle enqueue FILE --policy oracle --bulk` makes the requests; workers of the openai lane submit and collect by
-    themselves. These commands do the same without a worker, or at once.
+    themselves. These commands do the same without a worker, or without waiting.
 
     \b
     Example:

@@ -73,13 +73,13 @@ def results(
 ) -> None:
     """Show or export a job's labels: a row per review, in the order of the file, then the kept columns.
 
-    A review that has no label yet, or failed, is shown with an empty label. `source` says who gave the final label:
-    adapter_unconfirmed where the oracle was to decide and didn't; `asked` why the oracle was asked at all. A file has
-    the same columns whatever the job: `corrected` is 1 where a person gave the gold label, `labelled_at` is UTC. A
-    kept column whose name is taken is called file_NAME. Filters can be combined. Memory stays flat, however many rows
-    there are, and no cell is a formula to a spreadsheet. What a sheet of Excel has no room for (1,048,576 rows,
-    32,767 characters in a cell) is refused, and nothing is cut. The certificate of a guarantee follows on stderr,
-    and stands in the metadata of a parquet file.
+    A review that has no label yet, or failed, is shown with an empty label. `source` says who gave the final label.
+    It is adapter_unconfirmed if the oracle should have decided and didn't. `asked` says why the oracle was asked. A
+    file has the same columns for every job. `corrected` is 1 if a person gave the gold label; `labelled_at` is in
+    UTC. If a kept column has the name of another column, it is called file_NAME. Filters can be combined. Memory
+    stays flat for any number of rows, and no cell becomes a formula in a spreadsheet. A sheet of Excel has 1,048,576
+    rows, and 32,767 characters in a cell. Loracle refuses what is larger, and cuts nothing. It writes the certificate
+    of a guarantee to stderr, and into the metadata of a parquet file.
 
     --to and --table write the same rows into another database, all of them or none.
 
@@ -176,8 +176,9 @@ def report(job: int, output: Path | None, texts: int, force: bool) -> None:
     matrices, calibration, agreement by length and by score; the sharpest disagreements, and gold labels that are
     likely wrong; and how to repeat it: commands, hashes, seeds, methods, SQL.
 
-    The page holds texts of reviews unless --texts is 0. It loads nothing, needs no script, and prints well. An
-    earlier report of the same name is replaced.
+    The page holds texts of reviews unless --texts is 0. It loads nothing, needs no script, and prints well. It
+    follows the light or dark look of your browser, and works with keyboard and screen reader. An earlier report of
+    the same name is replaced.
 
     \b
     Example:

@@ -79,15 +79,16 @@ def review(
     --kind gold           gold labels that adapter or oracle contradict, the likeliest to be wrong first;
                           gold_wrong is the estimated chance of that
 
-    Equals come in the file's order; reviews that were corrected before are left out. Without --kind it is
-    disagreements, or, where no oracle was asked, gold if the file has gold labels, else unsure.
+    Equal ones come in the file's order. Reviews that were corrected before are left out. Without --kind the command
+    shows disagreements. If no oracle was asked, it shows gold, or unsure if the file has no gold labels.
 
-    How often gold, oracle and adapter err is estimated from all labels of the job; the chance of a review follows
-    from that, the adapter's score and the oracle's label. The adapter mustn't have been trained on these labels.
+    From all labels of the job Loracle estimates how often gold, oracle and adapter are wrong. From that, the
+    adapter's score and the oracle's label it computes the chance for each review. This works only if the adapter was
+    not trained on these labels.
 
     A csv has an empty column `correction`: fill it in, and give the file to --import. Records without a correction
     are left alone. Label Studio takes -o FILE.json, with both raters' labels as predictions; import its export as
-    JSON. A correction is the review's gold label from then on, in results and agreement.
+    JSON. From then on the correction is the review's gold label, in results and in agreement.
 
     \b
     Example:

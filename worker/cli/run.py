@@ -60,11 +60,11 @@ NAMED = 5
 def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: bool, **values: Any) -> int:
     """Score a review FILE on this machine with nothing configured, and sum it up.
 
-    It starts a private queue and the workers that --policy needs, enqueues the file, waits, and stops them again; the
-    labels stay in the database for `loracle results`. Its job goes before those that earlier commands left
-    unfinished, unless --priority says otherwise. Where a worker runs on this machine already, that one does the work,
-    and when it ends this command takes over. Ctrl-C leaves a job that the same command, or `loracle worker`, takes up
-    again. `loracle enqueue --help` says more of files, policies and the oracle.
+    It starts a private queue and the workers that --policy needs. It enqueues the file, waits for its labels, and
+    stops the workers. The labels stay in the database for `loracle results`. Its job goes before the unfinished jobs
+    of earlier commands, unless --priority says otherwise. If a worker runs on this machine already, that worker does
+    the work. When it ends, this command starts one. After Ctrl-C the job stays unfinished. The same command goes on
+    with it, and so does `loracle worker`. `loracle enqueue --help` says more of files, policies and the oracle.
 
     \b
     Example:

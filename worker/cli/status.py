@@ -26,8 +26,8 @@ from worker.reviews import OVER, dollars, duration
 def status(job: int, watch: bool, show_rejects: bool, as_json: bool) -> int:
     """Show how far a job is: counts, speed, time left, and why nothing moves.
 
-    The speed is that of the labelled reviews over the time from enqueueing to the last label. The time left follows
-    from the last minute; there is none while nothing moves.
+    The speed is the number of labelled reviews divided by the time from enqueueing to the last label. The time left
+    is computed from the last minute. While nothing moves, no time is shown.
 
     Ten failures of the oracle in a row, or an empty account, open a circuit breaker, which is shown here. Its limits
     (LORACLE_REQUESTS_PER_MINUTE, LORACLE_TOKENS_PER_MINUTE, what the server says) hold over all workers.

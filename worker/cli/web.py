@@ -16,13 +16,14 @@ from worker.errors import Invalid
 def web(host: str, port: int) -> None:
     """Serve the live page and the HTTP API until SIGTERM or Ctrl-C.
 
-    It shows and changes what the command line does, in the same database; jobs are scored by `loracle worker`. Only
-    /predict scores here, with the active adapter, which is loaded for the first text.
+    It does what the command line does, in the same database. `loracle worker` scores the jobs. Only /predict scores
+    here, with the active adapter. That adapter is loaded when the first text comes.
 
-    It listens on this machine alone, where whoever can log in may use it. Another --host needs LORACLE_WEB_TOKEN: the
-    page asks for it once in twelve hours, programs send `Authorization: Bearer`. LORACLE_WEB_FOLDERS names folders
-    whose files may be read by path, LORACLE_WEB_HOSTS further names by which browsers reach this server, say behind a
-    proxy; LORACLE_WEB_UPLOAD_MB and LORACLE_WEB_UPLOAD_ROWS are the most that is taken. /docs describes the API.
+    It listens on this machine alone. Everybody who can log in to this machine may use it. Another --host needs
+    LORACLE_WEB_TOKEN: the page asks for it every twelve hours, and programs send `Authorization: Bearer`.
+    LORACLE_WEB_FOLDERS names folders whose files may be read by path. LORACLE_WEB_HOSTS lists more names of this
+    server, for example those of a proxy. LORACLE_WEB_UPLOAD_MB and LORACLE_WEB_UPLOAD_ROWS limit an upload. /docs
+    describes the API.
 
     \b
     Example:

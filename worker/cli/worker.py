@@ -59,13 +59,14 @@ def worker(
 ) -> int:
     """Run the worker pool of this host until SIGTERM or Ctrl-C.
 
-    A stop lets the batches in flight finish; a second one ends them at once, and the next worker scores their
-    reviews. Without REDIS_URL it brings its own queue along and serves this machine alone.
+    After the first signal it finishes the batches that it works on. A second signal ends them at once, and the next
+    worker scores their reviews. Without REDIS_URL it starts its own queue, and works for this machine alone.
 
-    A host that can't load a job's adapter gives its batches back uncounted and tries again after five minutes. A
-    worker whose device breaks three times in a row takes no batches until a probe has scored a text on it. The other
-    workers do the job: no review fails and no job stops because of it. `loracle status JOB` and `loracle doctor` say
-    why. A supervisor must signal the main process alone (systemd: KillMode=mixed).
+    If a host can't load a job's adapter, it gives the batches back and tries again after five minutes. This doesn't
+    count as an attempt. If a worker's device breaks three times in a row, the worker takes no batches until it has
+    scored a test text on that device. The other workers do the job: no review fails, and no job stops because of it.
+    `loracle status JOB` and `loracle doctor` say why. A supervisor must signal the main process alone (systemd:
+    KillMode=mixed).
 
     \b
     Example:
