@@ -15,8 +15,9 @@ SHELLS = ("bash", "zsh", "fish")
 def completion(ctx: click.Context, shell: str) -> None:
     """Print the script with which SHELL completes commands and options of `loracle`.
 
-    For bash 4.4 or newer put `eval "$(loracle completion bash)"` into ~/.bashrc, for zsh `eval "$(loracle completion
-    zsh)"` behind compinit into ~/.zshrc, for fish `loracle completion fish | source` into ~/.config/fish/config.fish.
+    bash (4.4 or newer): put `eval "$(loracle completion bash)"` into ~/.bashrc. zsh: put `eval "$(loracle completion
+    zsh)"` into ~/.zshrc, after compinit. fish: put `loracle completion fish | source` into
+    ~/.config/fish/config.fish.
 
     \b
     Example:

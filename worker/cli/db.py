@@ -91,7 +91,7 @@ def check(as_json: bool) -> None:
 def vacuum() -> None:
     """Rewrite a SQLite database without its free space: nothing that was deleted is left in its files.
 
-    Writers wait for it, a second for each 200 MB or so; it needs as much disk again.
+    Other writers wait for it, about a second for each 200 MB. It needs as much free disk as the database has.
 
     \b
     Example:

@@ -121,8 +121,8 @@ COLUMN_LABELS = 5
 def stats(since: datetime | None, until: datetime | None, as_json: bool) -> None:
     """Sum up all jobs: volume, label shares, sources, the oracle's cost, and a table by day.
 
-    Days are UTC's. Final labels and costs count on the day they came about; a job's reviews, rejects and failures on
-    the day the job was made. Deleted jobs are in none of it.
+    Days are UTC's. Final labels and costs count on the day when they were made. A job's reviews, rejects and failures
+    count on the day when the job was made. Deleted jobs don't count.
 
     \b
     Example:

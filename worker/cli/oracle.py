@@ -133,8 +133,8 @@ def plan(
 def threshold(job: int, as_json: bool) -> int:
     """Show what each --below of a cascade would ask, cost and give, measured on a JOB with gold labels or an --audit.
 
-    `kept` is what the adapter would still decide, `all` the labels after the cascade. Accuracy is against gold
-    labels, agreement against the oracle on the audited reviews; each with its 95 % interval.
+    `kept` are the labels that the adapter would still decide; `all` are all labels after the cascade. Accuracy
+    compares with gold labels. Agreement compares with the oracle on the audited reviews. Each has its 95 % interval.
 
     \b
     Example:
@@ -281,9 +281,9 @@ def collect(as_json: bool) -> None:
 @bulk.command()
 @click.argument("number", type=int)
 def cancel(number: int) -> None:
-    """Ask OpenAI to stop submission NUMBER. What it finished is still collected, the rest asked again.
+    """Ask OpenAI to stop submission NUMBER. Finished answers are still collected. The other reviews are asked about again.
 
-    To ask no more, cancel the job (`loracle cancel JOB`) first.
+    If they must not be asked about again, cancel the job first (`loracle cancel JOB`).
 
     \b
     Example:
