@@ -116,7 +116,7 @@ def distill(
     All this is one job, and `loracle status JOB` shows its stage. After any interruption the same command goes on,
     and no answer is paid for twice. The trained adapter is in OUT and in the database (`loracle adapters list`), and
     its model card says who gave its labels. If the forecast is higher than --max-cost, the oracle is not asked at
-    all.
+    all. --labels a,b,c names the labels (else those of the adapter that you have).
 
     \b
     Example:
