@@ -94,10 +94,10 @@ compare = click.Command(
     "compare",
     callback=_compare,
     params=_parameters(),
-    help=f"""{MODELS}With --jobs it compares stored jobs instead. For each adapter, and for each oracle with its prompt and text
-    window, it shows accuracy against gold, cost and tokens. It also shows how far each pair of them agrees. It uses
-    the reviews that all of these jobs have: the same rows of a file (or of samples of it), else equal texts. --out
-    FOLDER writes it as {JSON} and {PAGE}.
+    help=f"""{MODELS}With --jobs it compares stored jobs instead. For each adapter, and for each oracle with its
+    prompt and text window, it shows accuracy against gold, cost and tokens. It also shows how far each pair of them
+    agrees. It uses the reviews that all of these jobs have: the same rows of a file (or of samples of it), else equal
+    texts. --out FOLDER writes it as {JSON} and {PAGE}.
 
     {EXAMPLE}
       loracle compare train.csv --test test.csv --quick

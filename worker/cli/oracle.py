@@ -281,9 +281,10 @@ def collect(as_json: bool) -> None:
 @bulk.command()
 @click.argument("number", type=int)
 def cancel(number: int) -> None:
-    """Ask OpenAI to stop submission NUMBER. Finished answers are still collected. The other reviews are asked about again.
+    """Ask OpenAI to stop submission NUMBER.
 
-    If they must not be asked about again, cancel the job first (`loracle cancel JOB`).
+    Finished answers are still collected. The other reviews are asked about again. If they must not
+    be, cancel the job first (`loracle cancel JOB`).
 
     \b
     Example:
