@@ -25,6 +25,7 @@ from tests.benchmarks import (
     queries,
     report,
     scoring,
+    starting,
     training,
     web,
 )
@@ -35,6 +36,7 @@ def _size(name: str, usual: int) -> int:
 
 
 BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
+    "start": starting.measure,
     "enqueue": lambda: enqueueing.measure(rows=_size("ROWS", 1_000_000)),
     "ledger": lambda: ledger.measure(rows=_size("LEDGER", 60_000)),
     "encode": lambda: encoding.measure(texts=_size("TEXTS", 256)),
