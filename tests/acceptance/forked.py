@@ -6,9 +6,11 @@ test starts `python -m worker`, and so do all workers of `loracle run` and `lora
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import sys
+import termios
 from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -50,7 +52,10 @@ def start(
     stdout: Path,
     stderr: Path,
 ) -> ForkServerProcess:
-    """A process that is `loracle` with these arguments; both files of what it says may be the same."""
+    """A process that is `loracle` with these arguments; both files of what it says may be the same.
+
+    Where stdin is a terminal, Ctrl-C there reaches this process.
+    """
     _context.set_forkserver_preload([*_PRELOADED, __name__])
     for said in (stdout, stderr):
         said.touch()
@@ -73,6 +78,9 @@ def _typed(
     os.environ.update(variables)
     os.chdir(folder)
     os.dup2(os.open(stdin or os.devnull, os.O_RDONLY), 0)
+    if os.isatty(0):
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     for number, said in ((1, stdout), (2, stderr)):
         os.dup2(os.open(said, os.O_WRONLY | os.O_APPEND), number)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115

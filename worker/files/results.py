@@ -112,6 +112,8 @@ ENDINGS = {
 ROW_GROUP_ROWS = 50_000
 _BATCH_ROWS = 5_000
 _TABLE_ROWS = 200
+_CUT = 20
+"""No cell is cut to less: labels, scores and sources stay whole."""
 
 TYPES = {
     "job_id": "int64",
@@ -249,7 +251,10 @@ def _as_text(value: Any) -> str:
 
 
 def _write_table(rows: Iterable[Row], columns: Sequence[str], target: TextIO) -> None:
-    """Aligned and cut to the width of a terminal; whole cells between tabs elsewhere."""
+    """For a terminal's width; whole cells between tabs elsewhere.
+
+    Long cells are cut. Where that isn't enough, columns without a value are left out, and else each row is a block.
+    """
     if not target.isatty():
         target.write("\t".join(_one_line(name) for name in columns) + "\n")
         for row in rows:
@@ -260,31 +265,49 @@ def _write_table(rows: Iterable[Row], columns: Sequence[str], target: TextIO) ->
     from rich.text import Text
 
     console = Console(file=target, highlight=False)
-    widths: dict[str, int] | None = None
+    widths: list[int] | None = None
     remaining = iter(rows)
     while (chunk := list(itertools.islice(remaining, _TABLE_ROWS))) or widths is None:
         cells = [[_cell(row.get(name)) for name in columns] for row in chunk]
-        table = Table(box=None, show_header=widths is None, pad_edge=False, header_style="bold")
-        widths = widths or _widths(columns, cells, console.width)
-        for name in columns:
-            table.add_column(Text(_one_line(name)), width=widths[name], no_wrap=True, overflow="ellipsis")
+        before, widths = widths, _widths(columns, cells, console.width, widths)
+        if not any(widths):
+            for line in cells:
+                block = Table(box=None, show_header=False, pad_edge=False)
+                for name, cell in zip(columns, line, strict=True):
+                    if cell:
+                        block.add_row(Text(_one_line(name), "bold", no_wrap=True), Text(cell))
+                console.print(block)
+                console.print()
+            continue
+        table = Table(box=None, show_header=widths != before, pad_edge=False, header_style="bold")
+        for name, width in zip(columns, widths, strict=True):
+            if width:
+                table.add_column(Text(_one_line(name)), width=width, no_wrap=True, overflow="ellipsis")
         for line in cells:
-            table.add_row(*(Text(cell) for cell in line))
+            table.add_row(*(Text(cell) for cell, width in zip(line, widths, strict=True) if width))
         console.print(table)
 
 
-def _widths(columns: Sequence[str], cells: Sequence[Sequence[str]], available: int) -> dict[str, int]:
-    """Widths from the first rows; the widest columns give way until all fit."""
-    widths = [
-        max(len(name), *(len(line[at]) for line in cells)) if cells else len(name)
-        for at, name in enumerate(columns)
-    ]
-    room = available - 2 * (len(columns) - 1)
-    while sum(widths) > room and max(widths) > 1:
-        at = widths.index(max(widths))
-        others = sorted(widths)[-2] if len(widths) > 1 else 1
-        widths[at] = max(1, min(widths[at] - 1, max(others, room - (sum(widths) - widths[at]))))
-    return dict(zip(columns, widths, strict=True))
+def _widths(
+    columns: Sequence[str], cells: Sequence[Sequence[str]], available: int, before: list[int] | None
+) -> list[int]:
+    """A width for each column, 0 for one that isn't shown; all are 0 where they don't fit side by side.
+
+    Those of the rows `before` are kept unless a column that wasn't shown has a value now.
+    """
+    filled = [any(line[at] for line in cells) or not cells for at in range(len(columns))]
+    if before is not None and (not any(before) or all(map(bool.__le__, filled, map(bool, before)))):
+        return before
+    natural = [max([len(name), *(len(line[at]) for line in cells)]) for at, name in enumerate(columns)]
+    for shown in ([True] * len(columns), filled):
+        widths = [width if one else 0 for width, one in zip(natural, shown, strict=True)]
+        room = available - 2 * (sum(shown) - 1)
+        while sum(widths) > room and max(widths) > _CUT:
+            # The longest cells give way.
+            widths[widths.index(max(widths))] -= 1
+        if sum(widths) <= room:
+            return widths
+    return [0] * len(columns)
 
 
 def _cell(value: Any) -> str:

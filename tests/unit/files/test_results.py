@@ -98,19 +98,45 @@ def test_table_in_a_pipe_is_plain_lines_with_tabs():
 
 
 def test_table_on_a_terminal_fits_its_width_and_shows_no_control_characters(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("COLUMNS", "72")
     monkeypatch.setenv("TERM", "xterm")
     out = Terminal()
     rows = [{**ROWS[n % 2], "row_no": n, "text": "long " * 50 + "\x1b]0;x\x07"} for n in range(450)]
     assert write_results(rows, COLUMNS, format="table", target=out) == 450
     lines = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()).splitlines()
     assert len(lines) == 451
-    assert max(map(len, lines)) <= 60
+    assert max(map(len, lines)) <= 72
     assert sum("label" in line for line in lines) == 1
     assert "\x07" not in out.getvalue()
     empty = Terminal()
     write_results([], COLUMNS, format="table", target=empty)
     assert "row_no" in empty.getvalue()
+
+
+def test_on_a_narrow_terminal_no_label_and_no_score_is_cut(monkeypatch):
+    # At 60 columns people saw "posit…" and "0.96…".
+    monkeypatch.setenv("TERM", "xterm")
+
+    def shown(rows, width):
+        monkeypatch.setenv("COLUMNS", str(width))
+        out = Terminal()
+        write_results(rows, COLUMNS, format="table", target=out)
+        return [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()).splitlines()]
+
+    rows = [{"row_no": n, "label": "positive", "score": 0.5, "text": "long " * 9} for n in range(250)]
+    found = shown([*rows, {**rows[0], "error": "too odd"}], 58)
+    assert found[:2] == ["row_no  label     score   text", f"0       positive  0.5000  {'long ' * 6}l…"]
+    # The last rows have one more column.
+    assert found[201] == "row_no  label     score   error    text"
+    block = [
+        "row_no  7",
+        "label   positive",
+        "score   0.5000",
+        "text    long long long long long long",
+        "        long long long",
+        "",
+    ]
+    assert shown([rows[7]], 38) == block
 
 
 def test_parquet_has_the_same_schema_whatever_the_values(tmp_path, monkeypatch):
