@@ -30,6 +30,16 @@ def dollars(amount: float) -> str:
     return f"{sign}${text}{'0' * (2 - len(text.partition('.')[2]))}"
 
 
+def counted(count: int, thing: str) -> str:
+    """So many things for people: "1 review", "1,200 reviews"."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def file_size(size: int) -> str:
+    """Bytes for people: "41 kB", "1.3 MB"."""
+    return f"{max(1, round(size / 1e3)):,} kB" if size < 1e6 else f"{size / 1e6:,.1f} MB"
+
+
 def duration(seconds: float | None) -> str:
     """Seconds for people: "7.1 s", "45 s", "12 min", "3.5 h"; "?" when unknown."""
     if seconds is None:

@@ -21,6 +21,7 @@ from worker.cli.common import (
     note,
     open_all,
     print_table,
+    print_terms,
 )
 from worker.desk.agreement import agreement_report, measured_job
 from worker.desk.results import DATE, whole_job
@@ -62,8 +63,7 @@ def print_measured(job: Job, measured: Measured, by: str | None) -> None:
         shown = _print_slices([row for row in measured.rows if row.slice.startswith(f"{by} ")], by)
     else:
         shown = (*_print_pairs(whole), *_print_gold(whole))
-    for term, meaning in explained(shown):
-        click.echo(f"  {term}: {meaning}")
+    print_terms(explained(shown))
     _print_notes(whole)
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any
 
 import click
@@ -160,6 +161,14 @@ def open_all() -> tuple[Settings, Store]:
     return settings, open_store(settings)
 
 
+def for_own_workers(settings: Settings) -> Settings:
+    """The settings of workers that a command starts: unless somebody asks for more, they say only what is wrong, as
+    the command itself does."""
+    if settings.log_format == "json" or "log_level" in settings.model_fields_set:
+        return settings
+    return settings.model_copy(update={"log_level": "WARNING"})
+
+
 def format_of(output: Path | None, formats: Mapping[str, str], *, packed: Sequence[str] = ()) -> str | None:
     """The format that a file's name promises; None without a file. A `packed` ending may stand behind it.
 
@@ -230,9 +239,15 @@ def print_table(
 
 def _print_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     names = max(map(len, columns))
-    for place, row in enumerate(rows):
-        if place:
-            click.echo()
+    for row in rows:
         for name, cell in zip(columns, row, strict=True):
             if cell:
                 click.echo(f"{name:<{names}}  {cell}")
+        click.echo()
+
+
+def print_terms(terms: Iterable[tuple[str, str]]) -> None:
+    """What the words of a table mean; on a terminal no word of it is broken at the edge."""
+    for term, meaning in terms:
+        width = get_terminal_size().columns if sys.stdout.isatty() else 1000
+        click.echo(click.wrap_text(f"{term}: {meaning}", width, "  ", "    "))

@@ -9,6 +9,7 @@ import click
 from worker.bootstrap import open_store
 from worker.cli.common import echo_json, json_option, note
 from worker.errors import DatabaseBusy, DatabaseUnsound, Invalid
+from worker.reviews import file_size
 from worker.settings import read_settings
 from worker.store.care import back_up, broken_promises
 from worker.store.engine import make_engine, rewrite_sqlite
@@ -139,5 +140,5 @@ def backup(file: Path, force: bool, as_json: bool) -> None:
         echo_json({"database": without_secrets(settings.database), "file": str(file), "bytes": size})
     else:
         click.echo(
-            f"{without_secrets(settings.database)} is copied to {file} ({size / 1e6:,.1f} MB), and checked."
+            f"{without_secrets(settings.database)} is copied to {file} ({file_size(size)}), and checked."
         )

@@ -15,6 +15,7 @@ from worker.desk.deletion import forgetting
 from worker.errors import Invalid, JobStateInvalid
 from worker.jobs import deletion
 from worker.logs import Progress
+from worker.reviews import counted, dollars
 from worker.settings import Settings
 from worker.store.deletion import Deletable
 
@@ -91,11 +92,11 @@ def _say_what_is_left(done: deletion.Deleted, settings: Settings) -> None:
 
 def _agreed(job: int, found: Deletable, texts_only: bool) -> bool:
     what = (
-        f"{found.reviews:,} reviews, {found.labels:,} labels and {found.corrections:,} corrections; "
-        f"${found.spent:.6f} was spent"
+        f"{counted(found.reviews, 'review')}, {counted(found.labels, 'label')} and "
+        f"{counted(found.corrections, 'correction')}; {dollars(found.spent)} was spent"
     )
     if texts_only:
-        what = f"the texts of {found.reviews:,} reviews; {found.labels:,} labels stay"
+        what = f"the texts of {counted(found.reviews, 'review')}; {counted(found.labels, 'label')} stay"
     goes_on = " It was begun before and goes on." if found.is_begun else ""
     return _confirmed(f"Job {job} '{found.name}': {what}.{goes_on}")
 
@@ -238,9 +239,11 @@ def _list(found: Mapping[int, Deletable], texts_only: bool) -> None:
 def _total(found: Mapping[int, Deletable], texts_only: bool) -> str:
     reviews, labels = (sum(getattr(one, name) for one in found.values()) for name in ("reviews", "labels"))
     if texts_only:
-        return f"{_jobs(len(found))}: the texts of {reviews:,} reviews; {labels:,} labels stay"
-    return f"{_jobs(len(found))} with {reviews:,} reviews and {labels:,} labels"
+        return (
+            f"{_jobs(len(found))}: the texts of {counted(reviews, 'review')}; {counted(labels, 'label')} stay"
+        )
+    return f"{_jobs(len(found))} with {counted(reviews, 'review')} and {counted(labels, 'label')}"
 
 
 def _jobs(count: int) -> str:
-    return "1 job" if count == 1 else f"{count:,} jobs"
+    return counted(count, "job")

@@ -22,6 +22,7 @@ from worker.cli.common import (
     COUNT_S,
     WHY_S,
     Waiting,
+    for_own_workers,
     json_option,
     note,
     open_all,
@@ -163,7 +164,7 @@ def distill(
                     asked_first = distillation.first_rows(store.queries.raters(job.id), at)
                     store.ledger.distillations.ask(at, asked_first)
                 elif at.stage == "asking":
-                    with LocalPool(settings, [openai], may_wait=True) as pool:
+                    with LocalPool(for_own_workers(settings), [openai], may_wait=True) as pool:
                         pool.start()
                         steps.wait_for_answers(at, publish, pool.poll)
                 elif at.stage == "training":
@@ -172,7 +173,7 @@ def distill(
                     steps.measure(at)
         for sentence in figure_sentences(at.figures):
             note(sentence)
-        with like_ctrl_c(), LocalPool(settings, [*plan, openai], may_wait=True) as pool:
+        with like_ctrl_c(), LocalPool(for_own_workers(settings), [*plan, openai], may_wait=True) as pool:
             pool.start()
             publish.publish()
             code = wait_for_jobs(

@@ -34,7 +34,7 @@ from worker.desk.status import why_it_waits
 from worker.jobs.enqueue import ADAPTER_ALONE, Asked
 from worker.jobs.source import Adapter, EnqueueOptions, Source, preview
 from worker.logs import Progress
-from worker.reviews import OVER, Job
+from worker.reviews import OVER, Job, counted
 from worker.settings import Settings
 
 
@@ -90,7 +90,8 @@ def write_job(
         )
     written = store.queries.jobs.get(job.id)
     rejects = f", {written.rejected:,} rejected" if written.rejected else ""
-    note(f"{source.file.name}: {written.reviews_read:,} reviews are in job {job.id}{rejects}.")
+    are = "is" if written.reviews_read == 1 else "are"
+    note(f"{source.file.name}: {counted(written.reviews_read, 'review')} {are} in job {job.id}{rejects}.")
     return job
 
 
@@ -185,8 +186,8 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
                 echo_json(report)
                 continue
             click.echo(
-                f"{source.file.name}: {found.reviews:,} reviews ({found.gold:,} with a gold label), "
-                f"{found.rejected:,} rejects ({left_out(found.without_text, found.other_language)}); nothing was "
+                f"{source.file.name}: {counted(found.reviews, 'review')} ({found.gold:,} with a gold label), "
+                f"{counted(found.rejected, 'reject')} ({left_out(found.without_text, found.other_language)}); nothing was "
                 "written."
             )
             for reject in found.rejects:

@@ -21,9 +21,12 @@ from worker.cli.common import (
 )
 from worker.desk.options import DOLLARS
 from worker.desk.presence import lanes_of, say_who_is_missing, who_is_missing
+from worker.desk.results import DAY
 from worker.errors import Invalid
-from worker.reviews import OVER, Money, dollars
+from worker.reviews import OVER, Money, counted, dollars
 from worker.store.progress import DayStats
+
+NO_JOBS = "No jobs yet. `loracle enqueue FILE` makes one, `loracle run FILE` scores it at once."
 
 
 @click.command()
@@ -48,7 +51,7 @@ def jobs(limit: int, as_json: bool) -> None:
             echo_json({**dataclasses.asdict(job), "waiting_for": "; ".join(idle.get(job.id, ())) or None})
         return
     if not found:
-        note("No jobs yet. `loracle enqueue FILE` makes one, `loracle run FILE` scores it at once.")
+        note(NO_JOBS)
         return
     rows = []
     for job in found:
@@ -57,8 +60,9 @@ def jobs(limit: int, as_json: bool) -> None:
     print_table(("job", "state", "reviews", "rejects", "created", "name"), rows)
     # A job whose `loracle run` was killed stays `running`.
     for sentence in missing.values():
-        waiting = [str(job_id) for job_id, why in idle.items() if sentence in why]
-        note(f"Nobody works on {'job' if len(waiting) == 1 else 'jobs'} {', '.join(waiting)}: {sentence}.")
+        waiting = sorted(job_id for job_id, why in idle.items() if sentence in why)
+        those = f"{'job' if len(waiting) == 1 else 'jobs'} {', '.join(map(str, waiting))}"
+        note(f"Nobody works on {those}: {sentence}.")
 
 
 @click.command()
@@ -104,12 +108,11 @@ def retry(job: int, max_cost: Money | None, as_json: bool) -> None:
     if as_json:
         echo_json({"job_id": job, "reviews": reviews})
     elif reviews:
-        click.echo(f"{reviews:,} reviews of job {job} will be scored again.")
+        click.echo(f"{counted(reviews, 'review')} of job {job} will be scored again.")
     else:
         click.echo(f"Nothing failed in job {job}: there is nothing to score again.")
 
 
-DAY = click.DateTime(["%Y-%m-%d"])
 COLUMN_LABELS = 5
 """The most frequent labels get a column of their own, the others share one."""
 
@@ -141,7 +144,11 @@ def stats(since: datetime | None, until: datetime | None, as_json: bool) -> None
         by_day = [{"day": day.day, **_report_day(day)} for day in days]
         echo_json({**window, **_report_day(total), "days": by_day})
     elif not days:
-        note("Nothing happened in these days. `loracle jobs` lists the jobs.")
+        note(
+            NO_JOBS
+            if since is until is None
+            else "Nothing happened in these days. `loracle jobs` lists the jobs."
+        )
     else:
         _print_days(total, days)
 
@@ -167,13 +174,14 @@ def _shares(counts: Counter[str]) -> Mapping[str, float]:
 def _print_days(total: DayStats, days: Sequence[DayStats]) -> None:
     click.echo(f"  jobs         {total.jobs:>12,}")
     click.echo(
-        f"  reviews      {total.reviews:>12,}  ({total.rejects:,} rejects, {total.failures:,} failures)"
+        f"  reviews      {total.reviews:>12,}  ({counted(total.rejects, 'reject')}, "
+        f"{counted(total.failures, 'failure')})"
     )
     click.echo(f"  labelled     {total.labels.total():>12,}  {_shown(total.labels)}".rstrip())
     if total.sources:
         click.echo(f"  sources      {'':>12}  {_shown(total.sources)}")
     aside = f", {dollars(total.set_aside)} set aside" if total.set_aside else ""
-    click.echo(f"  oracle       {dollars(total.cost):>12}  ({total.tokens:,} tokens{aside})\n")
+    click.echo(f"  oracle       {dollars(total.cost):>12}  ({counted(total.tokens, 'token')}{aside})\n")
     columns = [label for label, _ in total.labels.most_common(COLUMN_LABELS)]
     others = len(total.labels) > len(columns)
     header = (

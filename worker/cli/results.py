@@ -24,7 +24,7 @@ from worker.desk.results import (
 from worker.errors import Invalid, ReportImpossible
 from worker.files.results import ENDINGS, PACKED, RESULT_FORMATS, whole, write_results
 from worker.quality.measured import kept_certificate
-from worker.reviews import dollars
+from worker.reviews import counted, dollars, file_size
 from worker.store.foreign import write_table
 
 Command = Callable[..., Any]
@@ -121,8 +121,7 @@ def results(
     ]
     if to is not None and table:
         count, place = write_table(to, table, rows, columns, append=append)
-        counted = "row" if count == 1 else "rows"
-        note(f"{count:,} {counted} of job {job} in table {table} of {place}{'' if count else NONE}.")
+        note(f"{counted(count, 'row')} of job {job} in table {table} of {place}{'' if count else NONE}.")
         return
     if chosen == "table":
         rows = ({**row, "cost": None if row["cost"] is None else dollars(row["cost"])} for row in rows)
@@ -131,7 +130,7 @@ def results(
     about = {"job_id": job, "name": found.name, "policy": found.policy, "certificate": certificate}
     count = write_results(rows, columns, format=chosen, target=target, mark=excel, about=about)
     if output is not None:
-        note(f"{count:,} {'row' if count == 1 else 'rows'} of job {job} in {output}{'' if count else NONE}.")
+        note(f"{counted(count, 'row')} of job {job} in {output}{'' if count else NONE}.")
     elif not count:
         note(f"No row of job {job} matches.")
     if filters["wrong"] and limit is None:
@@ -197,7 +196,7 @@ def report(job: int, output: Path | None, texts: int, force: bool) -> None:
     with whole(path) as file:
         # A text that no file can hold (half a surrogate pair) shows as a question mark.
         file.write(page.encode(errors="replace"))
-    note(f"Report of job {job}: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    note(f"Report of job {job}: {path} ({file_size(path.stat().st_size)})")
 
 
 def _check(path: Path, *, force: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from worker.errors import Invalid
 from worker.files.corrections import FROM, label_config, write_tasks
 from worker.files.results import write_results
 from worker.jobs.corrections import import_corrections
-from worker.reviews import Job
+from worker.reviews import Job, counted
 from worker.store.corrections import TASK_KINDS, TaskKind
 
 COLUMNS = (
@@ -132,7 +133,7 @@ def _import(
     elif done.corrections:
         export = f"loracle results {job.id} --corrected --with-text -o corrected.parquet"
         click.echo(
-            f"{done.corrections:,} corrections of job {job.id} are its gold labels now, {done.replaced:,} in place "
+            f"{counted(done.corrections, 'correction')} of job {job.id} count as gold labels now, {done.replaced:,} in place "
             f"of earlier ones. Train on them: `{export}`, then `loracle train corrected.parquet --label-column "
             "gold_label`."
         )
@@ -173,9 +174,10 @@ def _export(
             if chosen == "csv"
             else f"`loracle review {job.id} --label-config` prints the project's labelling configuration"
         )
+        back = shlex.quote(str(output)) if chosen == "csv" else "EXPORT.json"
         note(
-            f"{count:,} reviews in {output}: {what}, then `loracle review {job.id} --import FILE` brings the "
-            "corrections back."
+            f"{counted(count, 'review')} in {output}: {what}, then `loracle review {job.id} "
+            f"--import {back}` brings the corrections back."
         )
 
 

@@ -17,6 +17,7 @@ from worker.cli.certify import certificate_lines
 from worker.cli.common import (
     backend_option,
     echo_json,
+    for_own_workers,
     json_option,
     note,
     open_all,
@@ -103,7 +104,7 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
     try:
         with (
             like_ctrl_c(),
-            LocalPool(settings, plan, may_wait=True, spawn=spawn) as pool,
+            LocalPool(for_own_workers(settings), plan, may_wait=True, spawn=spawn) as pool,
             _told_of_the_stop(),
         ):
             pool.start()

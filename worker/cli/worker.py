@@ -120,9 +120,13 @@ class Signals:
         self.received.append(number)
 
 
+def _processes(children: int) -> str:
+    return "child process" if children == 1 else "child processes"
+
+
 def _say(settings: Settings, plan: list[WorkerPlan]) -> None:
     devices = ", ".join(
-        f"{one.device} with {one.children} {'requests at once' if one.lane == 'openai' else 'child processes'}"
+        f"{one.device} with {one.children} {'requests at once' if one.lane == 'openai' else _processes(one.children)}"
         for one in plan
     )
     broker = "a private Valkey" if settings.embedded else without_secrets(broker_url(settings))

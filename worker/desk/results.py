@@ -15,7 +15,24 @@ from worker.errors import Invalid, JobStateInvalid
 from worker.reviews import OVER, Job
 from worker.store.results import SORTS, SOURCES
 
-DATE = click.DateTime(
+
+class Moment(click.DateTime):
+    """A date of these formats. One that isn't is answered with an example: the formats are for programmers."""
+
+    def __init__(self, formats: Sequence[str], example: str) -> None:
+        super().__init__(formats)
+        self._example = example
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The date."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"'{value}' is no date. Write it as {self._example}.", param, ctx)
+
+
+DAY = Moment(["%Y-%m-%d"], "2026-11-01")
+DATE = Moment(
     [
         "%Y-%m-%d",
         "%Y-%m-%d %H:%M",
@@ -25,7 +42,8 @@ DATE = click.DateTime(
         "%Y-%m-%dT%H:%M%z",
         "%Y-%m-%dT%H:%M:%S%z",
         "%Y-%m-%dT%H:%M:%S.%f%z",
-    ]
+    ],
+    "2026-11-01 or 2026-11-01T14:30",
 )
 """A date, or date and time (ISO 8601), such as `labelled_at` of an export; local where it names no zone."""
 

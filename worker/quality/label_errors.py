@@ -28,9 +28,14 @@ class LikelyErrors:
     def __str__(self) -> str:
         share = self.expected / max(1, self.reviews)
         return (
-            f"About {self.expected:,.0f} of {self.reviews:,} gold labels ({share:.1%}) are wrong by this estimate, "
-            f"and about {self.expected_of_listed:,.0f} of the {self.listed:,} listed."
+            f"By this estimate about {_count(self.expected)} of {self.reviews:,} gold labels ({share:.1%}) are wrong, "
+            f"about {_count(self.expected_of_listed)} of them among the {self.listed:,} listed."
         )
+
+
+def _count(expected: float) -> str:
+    # "About 1 (6.8%)" of 22 would look like a slip.
+    return f"{expected:,.1f}" if expected < 10 else f"{expected:,.0f}"
 
 
 def likely_label_errors(queries: Queries, job_id: int, *, limit: int | None) -> LikelyErrors:

@@ -40,5 +40,5 @@ def test_a_date_is_local_unless_it_names_its_zone(typed: str, moment: str) -> No
 
 @pytest.mark.parametrize("typed", ["yesterday", "24.11.2026", "2026-13-01", "", "2026-02-30"])
 def test_what_is_no_date_is_named(typed: str) -> None:
-    with pytest.raises(click.BadParameter, match=f"'{typed}' does not match"):
+    with pytest.raises(click.BadParameter, match=f"'{typed}' is no date. Write it as 2026-11-01"):
         DATE.convert(typed, None, None)
