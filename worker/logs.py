@@ -19,6 +19,7 @@ import click
 from worker.errors import LoracleError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress as Bar
 
 PLAIN_INTERVAL_S = 5.0
@@ -184,6 +185,7 @@ class Progress:
                 transient=True,
             )
             self._bar.start()
+            sys.stderr = _above(self._bar.console)
             self._task = self._bar.add_task(self._title, total=self._total, detail="")
         return self
 
@@ -214,6 +216,17 @@ class Progress:
             self._bar.console.print(line, highlight=False)
         else:
             click.echo(line, err=True)
+
+
+def _above(console: Console) -> TextIO:
+    """Where lines for stderr go while a bar is shown. Rich's own has no encoding: click would write past it, into the
+    bar."""
+    from rich.file_proxy import FileProxy
+
+    class Above(FileProxy):
+        encoding, errors = "utf-8", "backslashreplace"
+
+    return Above(console, console.file)
 
 
 def _say_error(message: str) -> None:

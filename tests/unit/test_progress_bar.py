@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from worker import logs
-from worker.cli.common import print_table
+from worker.cli.common import note, print_table
 from worker.logs import Progress, log_lines
 from worker.pool.supervisor import spawn_beside_a_bar
 
@@ -50,6 +50,21 @@ def test_log_lines_go_above_the_bar_also_those_of_workers(monkeypatch: pytest.Mo
         logging.getLogger().handlers[:] = before
 
 
+def test_a_sentence_of_a_command_goes_above_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    # click wrote it into the bar: "score ━━━ 0% The adapter is computed in fp32".
+    written = io.BytesIO()
+    terminal = io.TextIOWrapper(written, encoding="utf-8", write_through=True)
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Progress("score", 10) as shown:
+        shown.update(1, "")
+        note("a sentence")
+        said = written.getvalue().decode()
+    assert "\x1b[2K" in said[: said.index("a sentence")].rpartition("score")[2]
+    assert sys.stderr is terminal
+
+
 def test_a_count_is_told_to_its_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,7 +94,7 @@ def test_a_table_too_wide_for_its_terminal_is_shown_in_blocks(monkeypatch: pytes
     print_table(columns, rows)
     lines = [line.rstrip() for line in made.getvalue().splitlines()]
     assert lines[3] == "agree   0.938 0.902-0.962"
-    assert lines[6:] == ["", "raters  gold,final", "on      all", "n       260"]
+    assert lines[6:] == ["", "raters  gold,final", "on      all", "n       260", ""]
     made.truncate(0)
     made.seek(0)
     print_table(("label", "n"), [("positive", "138")])

@@ -187,8 +187,8 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
                 continue
             click.echo(
                 f"{source.file.name}: {counted(found.reviews, 'review')} ({found.gold:,} with a gold label), "
-                f"{counted(found.rejected, 'reject')} ({left_out(found.without_text, found.other_language)}); nothing was "
-                "written."
+                f"{counted(found.rejected, 'reject')} ({left_out(found.without_text, found.other_language)}); "
+                "nothing was written."
             )
             for reject in found.rejects:
                 click.echo(f"  line {reject.line_no}: {reject.reason}")

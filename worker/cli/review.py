@@ -133,8 +133,8 @@ def _import(
     elif done.corrections:
         export = f"loracle results {job.id} --corrected --with-text -o corrected.parquet"
         click.echo(
-            f"{counted(done.corrections, 'correction')} of job {job.id} count as gold labels now, {done.replaced:,} in place "
-            f"of earlier ones. Train on them: `{export}`, then `loracle train corrected.parquet --label-column "
+            f"{counted(done.corrections, 'correction')} of job {job.id} count as gold now, {done.replaced:,} in "
+            f"place of earlier ones. Train on them: `{export}`, then `loracle train corrected.parquet --label-column "
             "gold_label`."
         )
     else:

@@ -28,8 +28,8 @@ class LikelyErrors:
     def __str__(self) -> str:
         share = self.expected / max(1, self.reviews)
         return (
-            f"By this estimate about {_count(self.expected)} of {self.reviews:,} gold labels ({share:.1%}) are wrong, "
-            f"about {_count(self.expected_of_listed)} of them among the {self.listed:,} listed."
+            f"By this estimate about {_count(self.expected)} of {self.reviews:,} gold labels ({share:.1%}) are "
+            f"wrong, about {_count(self.expected_of_listed)} of them among the {self.listed:,} listed."
         )
 
 
