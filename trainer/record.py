@@ -11,7 +11,7 @@ from typing import Any
 
 from worker.errors import TrainingInvalid
 from worker.logs import Progress
-from worker.reviews import duration
+from worker.reviews import counted, duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +153,6 @@ class Display(Progress):
                 )
             case RunReport():
                 self.tell(
-                    f"trained {report.epoch} epochs in {duration(report.seconds)}: {report.tokens_per_s:,.0f} "
-                    f"tokens/s with validation, peak memory {report.peak_memory / 2**20:,.0f} MiB"
+                    f"trained {counted(report.epoch, 'epoch')} in {duration(report.seconds)}: "
+                    f"{report.tokens_per_s:,.0f} tokens/s with validation, peak memory {report.peak_memory / 2**20:,.0f} MiB"
                 )

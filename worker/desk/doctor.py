@@ -40,7 +40,7 @@ def findings() -> Iterator[Finding]:
     except LoracleError as error:
         yield Finding("settings", "error", str(error), WITHOUT_IT, "Mend it where the message says.")
         return
-    yield Finding("settings", "ok", f"data directory {settings.home}")
+    yield Finding("settings", *host.judge_variables(os.environ, settings.home))
     checks: list[tuple[str, Callable[[Settings], Found]]] = [
         ("database", _database),
         ("clock", _clock),

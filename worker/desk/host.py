@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import resource
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from worker.settings import Settings
+from worker.settings import DOTENV, SHARED_VARIABLES, Settings, secret_variables
 
 if TYPE_CHECKING:
     from worker.model.devices import Build
@@ -43,6 +44,27 @@ Found = tuple[str, str] | tuple[str, str, str, str]
 def fine(found: str) -> Found:
     """Nothing is to be done."""
     return "ok", found
+
+
+def judge_variables(variables: Mapping[str, str], home: Path) -> Found:
+    """Whether a variable looks like a misspelt setting: it would do nothing, and nobody would say so."""
+    names = [f"LORACLE_{name.upper()}" for name in Settings.model_fields] + list(SHARED_VARIABLES)
+    known = {*names, DOTENV, *(f"{name}_FILE" for name in secret_variables())}
+    meant = {
+        variable: near[0]
+        for variable in sorted({*variables} - known)
+        if variable.startswith(("LORACLE_", "DATABASE_", "REDIS_", "OPENAI_"))
+        and (near := difflib.get_close_matches(variable, names, n=1, cutoff=0.85))
+    }
+    if not meant:
+        return fine(f"data directory {home}")
+    return (
+        "warning",
+        f"data directory {home}; no such setting: {', '.join(meant)}",
+        "A variable that nobody reads changes nothing.",
+        "; ".join(f"Write {name} instead of {variable}" for variable, name in meant.items())
+        + ", if that is meant.",
+    )
 
 
 def judge_clock(theirs: float, before: float, after: float) -> Found:

@@ -23,6 +23,13 @@ REMOTE = "redis://redis:6379/0"
 @pytest.mark.parametrize(
     ("found", "state", "said"),
     [
+        (
+            host.judge_variables({"LORACLE_BATCH_SIZE": "9", "OPENAI_API_KEY_FILE": "k"}, Path("/home")),
+            "ok",
+            "/home",
+        ),
+        (host.judge_variables({"LORACLE_STUB_GATE": "x", "REDIS_HOST": "y"}, Path("/home")), "ok", "/home"),
+        (host.judge_variables({"LORACLE_BACHT_SIZE": "9"}, Path("/home")), "warning", "LORACLE_BACHT_SIZE"),
         (host.judge_clock(100.0, 100.1, 100.2), "ok", "agree"),
         # A slow answer is no wrong clock.
         (host.judge_clock(110.0, 100.0, 130.0), "ok", "agree"),
