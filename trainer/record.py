@@ -154,5 +154,6 @@ class Display(Progress):
             case RunReport():
                 self.tell(
                     f"trained {counted(report.epoch, 'epoch')} in {duration(report.seconds)}: "
-                    f"{report.tokens_per_s:,.0f} tokens/s with validation, peak memory {report.peak_memory / 2**20:,.0f} MiB"
+                    f"{report.tokens_per_s:,.0f} tokens/s with validation, "
+                    f"peak memory {report.peak_memory / 2**20:,.0f} MiB"
                 )

@@ -69,7 +69,6 @@ def engineer(stage: Stage) -> None:
     write_csv(stage.folder / "no-header.csv", rows)
     (stage.folder / "broken.csv").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
     (stage.folder / "reviews.txt").write_text("".join(f"{row[1]}\n" for row in rows[:3]))
-    (stage.folder / "frozen").mkdir(mode=0o500)
     with contextlib.closing(sqlite3.connect(stage.folder / "shop.db")) as shop:
         shop.execute("CREATE TABLE reviews (id TEXT, body TEXT)")
         shop.executemany("INSERT INTO reviews VALUES (?, ?)", [row[:2] for row in rows[:4]])
@@ -112,9 +111,10 @@ def wait_for_job(stage: Stage, job: str) -> None:
     until(lambda: sql(stage, f"SELECT measured_at IS NOT NULL FROM jobs WHERE id = {job}") == "(1,)")
 
 
-def wait_for_labels(stage: Stage, count: str, _: str) -> None:
-    """Returns when so many reviews have one."""
-    until(lambda: sql(stage, "SELECT count(*) FROM results WHERE label IS NOT NULL") == f"({count},)")
+def wait_for_labels(stage: Stage, count: str, *_: str) -> None:
+    """Returns when so many reviews of job 1 have one."""
+    counted = "SELECT count(*) FROM results WHERE job_id = 1 AND label IS NOT NULL"
+    until(lambda: sql(stage, counted) == f"({count},)")
 
 
 def grow_old(stage: Stage) -> None:

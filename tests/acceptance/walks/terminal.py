@@ -70,10 +70,13 @@ class Typed:
 
     def end(self) -> tuple[str, int | None]:
         """What is there when it has ended, and its exit code."""
-        self._process.join(HANG_S)
-        if self._process.is_alive():
-            self._process.kill()
-            raise AssertionError(f"it doesn't end:\n{self.seen}")
+        deadline = time.monotonic() + HANG_S
+        while self._process.is_alive():
+            # A question that was answered is followed by a new line.
+            if self._raw.endswith(b"[y/N]: ") or time.monotonic() > deadline:
+                self._process.kill()
+                raise AssertionError(f"it waits for an answer, or for ever:\n{self.seen}")
+            self._process.join(1)
         os.close(self._theirs)
         self._reader.join()
         os.close(self._ours)
@@ -105,4 +108,4 @@ class Typed:
                 return
 
 
-SIGNALS = {"^TERM": signal.SIGTERM, "^KILL": signal.SIGKILL, "^C": signal.SIGINT}
+SIGNALS = {"^TERM": signal.SIGTERM, "^KILL": signal.SIGKILL}

@@ -21,11 +21,13 @@ WIDE, NARROW = 120, 60
 MASKS = [
     (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d([.,]\d+)?)?(\+00:00|Z)?", "TIME"),
     (r"\d{4}-\d\d-\d\d", "DAY"),
-    (r"\b(?=\w*\d)[0-9a-f]{12,64}\b", "HASH"),
+    (r"(?<![\w.])(?=\w*\d)[0-9a-f]{12,64}\b", "HASH"),
     (r" *\b[\d,]+(\.\d+)? (reviews|rows)/s", r" N \2/s"),
     (r"127\.0\.0\.1:\d+", "127.0.0.1:PORT"),
-    (r"pid \d+", "pid N"),
-    (r"Worker \d+ on", "Worker N on"),
+    (r'("reviews_per_s":)[\d.]+', r"\1N"),
+    (r"(pid|Worker|Child) \d+", r"\1 N"),
+    # How many of them there are follows from how long it takes.
+    (r"TIME INFO Child N: .* in the last .*\n", ""),
 ]
 
 
@@ -95,6 +97,9 @@ def walk(name: str, folder: Path, deeds: dict[str, Callable[..., str | None]]) -
             for step in _steps((HERE / f"{name}.walk").read_text(encoding="utf-8").splitlines()):
                 _take(stage, step, deeds)
             assert not stage.beside, "a walk ends what runs beside"
+        except BaseException as error:
+            error.add_note("\n".join(stage.said[-30:]))
+            raise
         finally:
             for typed in stage.beside:
                 typed.kill(SIGNALS["^KILL"])
@@ -146,9 +151,12 @@ def _take(stage: Stage, step: list[str], deeds: dict[str, Callable[..., str | No
         typed = stage.type(rest)
         stage.beside.append(typed)
         typed.wait_for(" is ready." if " worker" in rest else "Ctrl-C")
-    elif kind in SIGNALS:
+    elif kind == "^C" or kind in SIGNALS:
         typed = stage.beside.pop()
-        typed.kill(SIGNALS[kind])
+        if kind == "^C":
+            typed.type("\x03", at="")
+        else:
+            typed.kill(SIGNALS[kind])
         stage.tell(_shown(typed))
     else:
         assert kind == "@", first
