@@ -35,6 +35,11 @@ def counted(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
+def batches(count: int) -> str:
+    """So many for people: "1 batch", "12 batches"."""
+    return f"{count:,} batch{'' if count == 1 else 'es'}"
+
+
 def file_size(size: int) -> str:
     """Bytes for people: "41 kB", "1.3 MB"."""
     return f"{max(1, round(size / 1e3)):,} kB" if size < 1e6 else f"{size / 1e6:,.1f} MB"

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from worker.agreement.intervals import Estimate, share_of
-from worker.bootstrap import Store
+from worker.bootstrap import BUNDLED_NAME, Store
 from worker.cli.common import note
 from worker.desk.adapters import recorded_accuracy
 from worker.model.manifest import BUNDLED, Manifest
@@ -44,14 +44,15 @@ def may_activate(store: Store, new: Mapping[str, Any]) -> bool:
     """Whether an adapter with these metrics may take the place of the active one: of a clearly worse one a person at
     the terminal is asked, elsewhere it is said."""
     activation = store.queries.adapters.activation()
-    metrics = Manifest.read(BUNDLED).metrics
+    metrics, back = Manifest.read(BUNDLED).metrics, BUNDLED_NAME
     if activation is not None and activation.adapter_id is not None:
-        metrics = store.queries.adapters.get(activation.adapter_id).manifest.get("metrics", {})
+        active = store.queries.adapters.get(activation.adapter_id)
+        metrics, back = active.manifest.get("metrics", {}), active.name
     worse = why_worse(new, metrics)
     if worse is None:
         return True
     said = f"It is measured worse than the adapter that new jobs use now: {worse}."
     if sys.stdin.isatty() and sys.stderr.isatty():
         return click.confirm(f"{said} Use it all the same?", err=True)
-    note(f"Warning: {said} `loracle adapters activate` takes the other one back.")
+    note(f"Warning: {said} `loracle adapters activate {back}` brings that one back.")
     return True

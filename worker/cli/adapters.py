@@ -45,7 +45,7 @@ def print_adapters(listed: Sequence[Listed]) -> None:
     """A line per adapter; * marks the active one."""
     from rich.markup import escape
 
-    columns = ("active", "id", "name", "sha256", "base", "labels", "accuracy", "MB", "jobs", "added")
+    columns = ("", "id", "name", "sha256", "base", "labels", "accuracy", "MB", "jobs", "added")
     rows = []
     for one in listed:
         measured = "-" if one.accuracy is None else f"{one.accuracy:.4f} {one.accuracy_on}"

@@ -218,17 +218,19 @@ def print_table(
 ) -> None:
     """A table without lines on stdout, its header in bold, `width` characters wide where that is no terminal.
 
-    `right` sets all columns but the first to the right. On a terminal too narrow for the cells each row is a block,
-    a line for each cell.
+    `right` sets all columns but the first to the right. On a terminal too narrow for the cells, columns without
+    a value are left out, and else each row is a block, a line for each cell.
     """
     from rich.console import Console
     from rich.table import Table
 
     console, cells = Console(width=None if sys.stdout.isatty() else width), [list(row) for row in rows]
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    if sys.stdout.isatty() and sum(widths) + 2 * len(widths) > console.width:
-        _print_blocks(columns, cells)
-        return
+    if sys.stdout.isatty() and _width(columns, cells) > console.width:
+        filled = [at for at in range(len(columns)) if any(row[at] not in ("", "-", "?") for row in cells)]
+        columns, cells = [columns[at] for at in filled], [[row[at] for at in filled] for row in cells]
+        if _width(columns, cells) > console.width:
+            _print_blocks(columns, cells)
+            return
     table = Table(box=None, header_style="bold")
     for place, name in enumerate(columns):
         table.add_column(name, justify="right" if right and place else "left")
@@ -237,12 +239,16 @@ def print_table(
     console.print(table)
 
 
+def _width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    return sum(max(map(len, column)) + 2 for column in zip(columns, *rows, strict=True))
+
+
 def _print_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     names = max(map(len, columns))
     for row in rows:
         for name, cell in zip(columns, row, strict=True):
             if cell:
-                click.echo(f"{name:<{names}}  {cell}")
+                click.echo(f"{name:<{names}}  {cell}".lstrip())
         click.echo()
 
 

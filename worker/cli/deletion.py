@@ -158,7 +158,7 @@ def purge(older_than: float, texts_only: bool, dry_run: bool, yes: bool, as_json
     found, refused = _purgeable(store, older_than, texts_only)
     still_open = store.ledger.deletion.still_open(older_than)
     if not as_json:
-        _list(found, texts_only)
+        _list(found, texts_only, and_total=dry_run or yes)
         if still_open:
             note(f"As old, but not over, and so left alone: job {', '.join(map(str, still_open))}.")
     done = deletion.Purged((), False, (), refused)
@@ -216,7 +216,7 @@ def _purgeable(store: Store, age_s: float, texts_only: bool) -> tuple[dict[int, 
     return found, refused
 
 
-def _list(found: Mapping[int, Deletable], texts_only: bool) -> None:
+def _list(found: Mapping[int, Deletable], texts_only: bool, *, and_total: bool) -> None:
     if not found:
         note("No job is that old and over: nothing is to be deleted.")
         return
@@ -233,7 +233,9 @@ def _list(found: Mapping[int, Deletable], texts_only: bool) -> None:
     print_table(("job", "ended", "reviews", "labels", "name"), rows)
     if len(found) > SHOWN:
         click.echo(f"… and {len(found) - SHOWN:,} more")
-    click.echo(_total(found, texts_only) + ".")
+    # The question has it too.
+    if and_total:
+        click.echo(_total(found, texts_only) + ".")
 
 
 def _total(found: Mapping[int, Deletable], texts_only: bool) -> str:

@@ -101,16 +101,16 @@ def retry(job: int, max_cost: Money | None, as_json: bool) -> None:
     settings, store = open_all()
     reviews = store.ledger.jobs.retry(job, max_cost=max_cost)
     publisher(settings, store).publish()
-    if job in store.queries.distillations.unfinished():
-        note("Its adapter isn't trained yet: the same `loracle distill` command goes on.")
-    elif reviews:
-        say_who_is_missing(settings, store.queries.jobs.get(job).policy, say=note)
     if as_json:
         echo_json({"job_id": job, "reviews": reviews})
     elif reviews:
         click.echo(f"{counted(reviews, 'review')} of job {job} will be scored again.")
     else:
         click.echo(f"Nothing failed in job {job}: there is nothing to score again.")
+    if job in store.queries.distillations.unfinished():
+        note("Its adapter isn't trained yet: the same `loracle distill` command goes on.")
+    elif reviews:
+        say_who_is_missing(settings, store.queries.jobs.get(job).policy, say=note)
 
 
 COLUMN_LABELS = 5

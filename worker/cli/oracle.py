@@ -183,7 +183,8 @@ def threshold(job: int, as_json: bool) -> int:
                 "?" if each is None else dollars(each * row.asked * reviews),
                 *map(_shown, (row.kept_accuracy, row.kept_agreement, row.accuracy)),
             )
-            for row in rows
+            # Above the first that asks about all reviews, each says the same.
+            for row in rows[: 1 + next((at for at, one in enumerate(rows) if one.asked == 1), len(rows))]
         ],
         width=100,
     )

@@ -55,8 +55,8 @@ def status(job: int, watch: bool, show_rejects: bool, as_json: bool) -> int:
 
 
 def _print(report: dict[str, Any]) -> None:
-    total, done = report["reviews"], report["labelled"] + report["failed"]
-    share = f" ({done / total:.0%})" if total else ""
+    total = report["reviews"]
+    share = f" ({report['labelled'] / total:.0%})" if total else ""
     click.echo(f"Job {report['job_id']} '{report['name']}' is {report['state']}.")
     if report["error"]:
         click.echo(f"  {report['error']}")
@@ -71,7 +71,7 @@ def _print(report: dict[str, Any]) -> None:
     where = f" on {report['adapter_on']}" if report["adapter_on"] else ""
     click.echo(f"  adapter  {report['adapter']} {report['adapter_sha256'][:12]}{where}")
     click.echo(f"  labelled {report['labelled']:,} of {total:,} reviews{share}")
-    click.echo(f"  failed   {report['failed']:,}")
+    click.echo(f"  failed   {report['failed']:,}{_what_failed(report)}")
     aside = left_out(report["without_text"], report["other_language"])
     click.echo(f"  rejected {report['rejected']:,} of {report['rows']:,} records ({aside})")
     if report["languages"] and (found := Languages.from_json(report["languages"])).notable:
@@ -107,6 +107,13 @@ def _print(report: dict[str, Any]) -> None:
         click.echo(f"  last failed attempt: {report['last_error']}")
     for reject in report.get("rejects", ()):
         click.echo(f"  line {reject['line_no']}: {reject['reason']}")
+
+
+def _what_failed(report: dict[str, Any]) -> str:
+    if not report["failed"] or report["state"] == "deleting":
+        return ""
+    job = report["job_id"]
+    return f" (`loracle results {job} --failed` says why, `loracle retry {job}` scores again)"
 
 
 def print_oracle(oracle: dict[str, Any], policy: str) -> None:

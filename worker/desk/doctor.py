@@ -64,7 +64,7 @@ def findings() -> Iterator[Finding]:
             )
 
 
-WITHOUT_IT = "Without it no worker on this host scores."
+WITHOUT_IT = "Until it is mended no worker on this host scores."
 
 
 def _versions() -> Found:

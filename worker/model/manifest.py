@@ -177,7 +177,7 @@ class Manifest:
         """
         path = directory / MANIFEST
         if not directory.is_dir():
-            raise ManifestMissing(f"there is no adapter directory {directory}.")
+            raise ManifestMissing(f"there is no adapter directory {directory}. `loracle train` makes one.")
         if not path.is_file():
             raise ManifestMissing(
                 f"{directory} has no {MANIFEST}: it is no adapter made by `loracle train`, or part of it "

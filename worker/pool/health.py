@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.lifeline import is_alive
+from worker.reviews import batches
 
 SILENT_S = 120.0
 """A worker that left no sign for so long hangs: a sweep takes a second, ten where the database is away."""
@@ -114,7 +115,8 @@ class Sign:
     def __str__(self) -> str:
         if self.silent_s > SILENT_S:
             return f"{self.name}: no sign of life for {self.silent_s:.0f} s"
-        return f"{self.name}: {self.wrong or (f'works on {self.busy} batches' if self.busy else 'has nothing to do')}"
+        does = f"works on {batches(self.busy)}" if self.busy else "has nothing to do"
+        return f"{self.name}: {self.wrong or does}"
 
 
 def read_signs(home: Path, *, clock: Callable[[], float] = time.time) -> list[Sign]:

@@ -144,12 +144,12 @@ def _say(lane: Lane, swept: Swept) -> None:
     for what in ("requeued", "split", "failed", "published_again"):
         SWEPT.labels(lane, what).inc(getattr(swept, what))
     done = [
-        (swept.requeued, "batches to be tried again"),
+        (swept.requeued, "to be tried again"),
         (swept.split, "split to isolate a review"),
         (swept.failed, "given up"),
         (swept.published_again, "published again"),
         (len(swept.completed_jobs), "jobs done"),
     ]
-    told = ", ".join(f"{count} {what}" for count, what in done if count)
+    told = ", ".join(f"{what}: {count}" for count, what in done if count)
     if told:
-        log.info("Sweep: %s.", told)
+        log.info("Sweep of the batches: %s.", told)

@@ -32,7 +32,7 @@ class Typed:
         errors: bool = True,
         lines: int | None = None,
     ) -> None:
-        self._raw = b""
+        self._raw, self._typed = b"", False
         self._wanted = lines
         if columns is None:
             self._ours, self._theirs = os.pipe()
@@ -44,7 +44,7 @@ class Typed:
         self._columns = columns
         stdin = stdin or (None if columns is None else self._place)
         stderr = self._place if errors else Path(os.devnull)
-        self._reader = threading.Thread(target=self._read)
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._process = forked.start(
             arguments, variables, folder, stdin=stdin, stdout=self._place, stderr=stderr
         )
@@ -53,6 +53,7 @@ class Typed:
     def type(self, keys: str, *, at: str) -> None:
         """Presses keys as soon as these words are there."""
         self.wait_for(at)
+        self._typed = True
         os.write(self._ours, keys.encode())
 
     def wait_for(self, words: str) -> None:
@@ -72,8 +73,7 @@ class Typed:
         """What is there when it has ended, and its exit code."""
         deadline = time.monotonic() + HANG_S
         while self._process.is_alive():
-            # A question that was answered is followed by a new line.
-            if self._raw.endswith(b"[y/N]: ") or time.monotonic() > deadline:
+            if (self._raw.endswith(b"[y/N]: ") and not self._typed) or time.monotonic() > deadline:
                 self._process.kill()
                 raise AssertionError(f"it waits for an answer, or for ever:\n{self.seen}")
             self._process.join(1)

@@ -24,10 +24,24 @@ MASKS = [
     (r"(?<![\w.])(?=\w*\d)[0-9a-f]{12,64}\b", "HASH"),
     (r" *\b[\d,]+(\.\d+)? (reviews|rows)/s", r" N \2/s"),
     (r"127\.0\.0\.1:\d+", "127.0.0.1:PORT"),
+    (r"\b\d+ kB", "N kB"),
+    (r"(?<= in )[\d.]+ s: [\d,]+ tokens/s", "N s: N tokens/s"),
+    (r"peak memory \d+ MiB", "peak memory N MiB"),
+    (r"[\d.]+ ms a review", "N ms a review"),
+    # Other processors round other sums: two digits of a figure are enough.
+    (r"(?<![\d.$])([01]\.\d\d)\d+", r"\1"),
+    (r"\(\d+ threads?\)", "(N threads)"),
+    # Of `doctor`, what depends on the host.
+    (
+        r"(?m)^(ok|warning) +(versions|database|redis|disk|descriptors|tokenizer|driver|device) .*"
+        r"(\n {21}(why|do): .*)*",
+        r"…       \2",
+    ),
     (r'("reviews_per_s":)[\d.]+', r"\1N"),
     (r"(pid|Worker|Child) \d+", r"\1 N"),
     # How many of them there are follows from how long it takes.
-    (r"TIME INFO Child N: .* in the last .*\n", ""),
+    (r"TIME (INFO Child N: .* in the last|INFO Sweep|ERROR Batch) .*\n", ""),
+    (r"\n  left     about .*", ""),
 ]
 
 
@@ -83,6 +97,7 @@ def walk(name: str, folder: Path, deeds: dict[str, Callable[..., str | None]]) -
         variables = {
             **environment_of(folder / "her home"),
             "LANG": "C",
+            "LORACLE_DEVICE": "cpu",
             "OMP_NUM_THREADS": "1",
             "OPENAI_API_KEY": "fake",
             "OPENAI_BASE_URL": oracle.url,

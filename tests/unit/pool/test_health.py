@@ -53,7 +53,7 @@ def watched(tmp_path: Path) -> Watched:
 def test_a_worker_without_work_and_one_that_works_for_an_hour_are_healthy(watched: Watched) -> None:
     assert watched.goes_on(3600) == "True CPU: has nothing to do"
     watched.running = watched.held = {"a"}
-    assert watched.goes_on(3600) == "True CPU: works on 1 batches"
+    assert watched.goes_on(3600) == "True CPU: works on 1 batch"
 
 
 def test_a_child_that_works_on_without_its_lease_hangs(watched: Watched) -> None:

@@ -251,7 +251,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_errors_of_the_module_are_a_line_and_a_code() -> None:
     done = python("-m", "trainer", "evaluate", "nowhere", "reviews.csv")
     assert done.returncode == 2
-    assert done.stderr == "Error: there is no adapter directory nowhere.\n"
+    assert done.stderr == "Error: there is no adapter directory nowhere. `loracle train` makes one.\n"
 
 
 def test_help_needs_no_torch() -> None:
