@@ -60,7 +60,7 @@ class Policy:
         ways = [self.below is not None, self.guarantee is not None]
         if any(ways) != (self.kind == "cascade") or all(ways):
             raise OptionInvalid(
-                "--policy cascade needs --below P or --guarantee SHARE, one of them, and they are for it alone."
+                "--policy cascade needs one of --below P and --guarantee SHARE; no other policy takes them."
             )
         if self.guarantee is None and (self.label_budget is not None or self.delta != DELTA):
             raise OptionInvalid("--delta and --label-budget belong to --guarantee.")

@@ -144,6 +144,12 @@ def note(message: str) -> None:
     click.echo(message, err=True)
 
 
+def say_if_typed() -> None:
+    """Of a command that reads reviews from stdin: on a terminal it would seem to hang."""
+    if sys.stdin.isatty():
+        note("Reading reviews from the keyboard, one a line; end with Ctrl-D.")
+
+
 def echo_json(value: Any) -> None:
     """A value for programs, on stdout."""
     click.echo(json.dumps(value, ensure_ascii=False, default=str))

@@ -18,6 +18,7 @@ from worker.cli.common import (
     note,
     open_all,
     publisher,
+    say_if_typed,
     wait_for_jobs,
 )
 from worker.desk import enqueue as desk
@@ -42,8 +43,7 @@ def open_source(path: str, options: EnqueueOptions, adapter: Adapter) -> Source:
     """A file, a directory, a database, or `-` for stdin, opened; what was guessed is announced on stderr."""
     if path != "-" or options.query is not None:
         return desk.open_source(path, options, adapter, say=note)
-    if sys.stdin.isatty():
-        note("Reading reviews from the keyboard, one a line; end with Ctrl-D.")
+    say_if_typed()
     source = Source(sys.stdin.buffer, options, adapter.labels, adapter.languages)
     desk.announce(source, source.announcements, note)
     return source

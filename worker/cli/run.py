@@ -22,6 +22,7 @@ from worker.cli.common import (
     note,
     open_all,
     pool_options,
+    say_if_typed,
     wait_for_jobs,
 )
 from worker.cli.enqueue import (
@@ -212,6 +213,8 @@ def score(text: tuple[str, ...], adapter: str | None, backend: Backend | None, a
     if backend is not None:
         settings = settings.model_copy(update={"backend": backend})
     log_to_stderr(settings.log_level, settings.log_format)
+    if not text:
+        say_if_typed()
     texts = list(text) or [line.rstrip("\n") for line in sys.stdin]
     texts = [one for one in texts if one.strip()]
     if not texts:

@@ -18,7 +18,7 @@ NAMES = sorted(path.stem for path in HERE.glob("*.walk"))
 WIDE, NARROW = 120, 60
 
 # What differs from run to run. Blanks before it go too, since they line it up.
-MASKS = [
+MASKS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d([.,]\d+)?)?(\+00:00|Z)?", "TIME"),
     (r"\d{4}-\d\d-\d\d", "DAY"),
     (r"(?<![\w.])(?=\w*\d)[0-9a-f]{12,64}\b", "HASH"),
@@ -29,7 +29,7 @@ MASKS = [
     (r"peak memory \d+ MiB", "peak memory N MiB"),
     (r"[\d.]+ ms a review", "N ms a review"),
     # Other processors round other sums: two digits of a figure are enough.
-    (r"(?<![\d.$])([01]\.\d\d)\d+", r"\1"),
+    (r"(?<![\d.$])([01]\.\d\d)(\d+)", lambda found: found[1] + "x" * len(found[2])),
     (r"\(\d+ threads?\)", "(N threads)"),
     # Of `doctor`, what depends on the host.
     (
@@ -136,7 +136,7 @@ def _steps(lines: Sequence[str]) -> list[list[str]]:
 def _take(stage: Stage, step: list[str], deeds: dict[str, Callable[..., str | None]]) -> None:
     first, *keys = step
     kind, _, rest = first.partition(" ")
-    stage.tell(("\n" if kind in "#" else "") + "\n".join(step))
+    stage.said.append("\n".join(["", *step] if kind == "#" else step))
     if kind == "#":
         return
     if rest.startswith("export "):
