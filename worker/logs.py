@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
+from typing import TYPE_CHECKING, Any, Literal, Self, TextIO, cast
 
 import click
 
@@ -226,7 +226,7 @@ def _above(console: Console) -> TextIO:
     class Above(FileProxy):
         encoding, errors = "utf-8", "backslashreplace"
 
-    return Above(console, console.file)
+    return cast("TextIO", Above(console, console.file))
 
 
 def _say_error(message: str) -> None:

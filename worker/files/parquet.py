@@ -166,7 +166,8 @@ class ParquetReader:
 
     def _damaged(self, error: object) -> FileUnreadable:
         return FileUnreadable(
-            f"{self._source.name} is no parquet file, or a damaged one: {str(error).rstrip('.')}. Copy or download it again."
+            f"{self._source.name} is no parquet file, or a damaged one: {str(error).rstrip('.')}. Copy or download "
+            "it again."
         )
 
 
