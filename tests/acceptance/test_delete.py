@@ -96,7 +96,7 @@ def test_a_job_is_deleted_and_nothing_of_it_is_left(
     assert SECRET.encode() in bytes_of(environment)
     asked = scored("delete", "2")
     assert asked.returncode == 2
-    assert "60 reviews, 60 labels and 0 corrections; $0.000000 was spent" in asked.stderr
+    assert "60 reviews, 60 labels and 0 corrections; $0.00 was spent" in asked.stderr
     assert "--yes" in asked.stderr
     killed(environment, tmp_path, "delete_rows", "delete", "2", "--yes")
     for command in ("results", "agreement", "report", "threshold"):

@@ -148,7 +148,10 @@ def distill(
     publish = publisher(settings, store)
     openai = WorkerPlan(None, concurrency, lane="openai")
 
+    begun: list[int] = []
+
     def opened(job: Job) -> None:
+        begun.append(job.id)
         at = store.ledger.distillations.open(
             job.id, rounds=rounds, answers=answers, held_out=held_out, seed=options.seed
         )
@@ -185,6 +188,11 @@ def distill(
     except KeyboardInterrupt:
         note("Interrupted. Nothing that was paid for is lost: the same command goes on.")
         return 130
+    except Invalid:
+        for job_id in begun:
+            if (at := store.queries.distillations.of(job_id)) is not None and at.stage == "reading":
+                note(f"The oracle wasn't asked anything. `loracle cancel {job_id}` gives job {job_id} up.")
+        raise
     return finish(store, settings, job.id, code, as_json=as_json)
 
 

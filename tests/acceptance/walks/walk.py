@@ -54,14 +54,21 @@ class Stage:
     said: list[str] = field(default_factory=list)
     beside: list[Typed] = field(default_factory=list)
 
-    def tell(self, text: str) -> None:
-        """Into the transcript, with masks."""
+    def masked(self, text: str) -> str:
+        """Without what differs from run to run."""
         for path, name in ((self.variables["LORACLE_HOME"], "HOME"), (str(self.folder), "FOLDER")):
             text = text.replace(path, name)
         text = text.replace(socket.gethostname(), "HOST")
         for pattern, shown in MASKS:
             text = re.sub(pattern, shown, text)
-        self.said.append(text.rstrip())
+        return text.rstrip()
+
+    def see(self, typed: Typed) -> str:
+        """What stands there when a command has ended."""
+        text, code = typed.end()
+        # Blanks behind a table's last column are seen by nobody.
+        text = "\n".join(line.rstrip() for line in text.rstrip().split("\n"))
+        return self.masked(text) + (f"\n[exit code {code}]" if code else "")
 
     def type(
         self, command: str, columns: int | None = WIDE, *, errors: bool = True, lines: int | None = None
@@ -80,13 +87,6 @@ class Stage:
         return Typed(
             words[1:], variables, self.folder, columns=columns, stdin=stdin, errors=errors, lines=lines
         )
-
-
-def _shown(typed: Typed) -> str:
-    text, code = typed.end()
-    # Blanks behind a table's last column are seen by nobody.
-    text = "\n".join(line.rstrip() for line in text.rstrip().split("\n"))
-    return text + (f"\n[exit code {code}]" if code else "")
 
 
 def walk(name: str, folder: Path, deeds: dict[str, Callable[..., str | None]]) -> str:
@@ -151,17 +151,17 @@ def _take(stage: Stage, step: list[str], deeds: dict[str, Callable[..., str | No
                 typed.type(f"{answer[1]}\n", at="[y/N]: ")
             else:
                 typed.type("\x03", at=answer[2])
-        stage.tell(_shown(typed))
+        stage.said.append(stage.see(typed))
     elif kind == "?":
-        wide, narrow, piped = (_shown(stage.type(rest, columns)) for columns in (WIDE, NARROW, None))
-        stage.tell(wide)
+        wide, narrow, piped = (stage.see(stage.type(rest, columns)) for columns in (WIDE, NARROW, None))
+        stage.said.append(wide)
         for place, seen in (("60 columns", narrow), ("in a pipe", piped)):
             if seen != wide:
-                stage.tell(f"--- {place}\n{seen}")
+                stage.said.append(f"--- {place}\n{seen}")
     elif kind == "|":
         rest, quiet, _ = rest.partition(" 2>/dev/null")
         rest, head, _ = rest.partition(" | head -1")
-        stage.tell(_shown(stage.type(rest, None, errors=not quiet, lines=1 if head else None)))
+        stage.said.append(stage.see(stage.type(rest, None, errors=not quiet, lines=1 if head else None)))
     elif kind == "&":
         typed = stage.type(rest)
         stage.beside.append(typed)
@@ -172,10 +172,10 @@ def _take(stage: Stage, step: list[str], deeds: dict[str, Callable[..., str | No
             typed.type("\x03", at="")
         else:
             typed.kill(SIGNALS[kind])
-        stage.tell(_shown(typed))
+        stage.said.append(stage.see(typed))
     else:
         assert kind == "@", first
-        stage.tell(_by_hand(stage, rest, deeds) or "")
+        stage.said.append(stage.masked(_by_hand(stage, rest, deeds) or ""))
 
 
 def _by_hand(stage: Stage, deed: str, deeds: dict[str, Callable[..., str | None]]) -> str | None:
