@@ -190,7 +190,8 @@ def distill(
         return 130
     except Invalid:
         for job_id in begun:
-            if (at := store.queries.distillations.of(job_id)) is not None and at.stage == "reading":
+            begun_at = store.queries.distillations.of(job_id)
+            if begun_at is not None and begun_at.stage == "reading":
                 note(f"The oracle wasn't asked anything. `loracle cancel {job_id}` gives job {job_id} up.")
         raise
     return finish(store, settings, job.id, code, as_json=as_json)

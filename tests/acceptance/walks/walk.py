@@ -98,6 +98,8 @@ def walk(name: str, folder: Path, deeds: dict[str, Callable[..., str | None]]) -
             **environment_of(folder / "her home"),
             "LANG": "C",
             "LORACLE_DEVICE": "cpu",
+            # Where the processor has bf16, scores would be other ones.
+            "LORACLE_DTYPE": "fp32",
             "OMP_NUM_THREADS": "1",
             "OPENAI_API_KEY": "fake",
             "OPENAI_BASE_URL": oracle.url,
