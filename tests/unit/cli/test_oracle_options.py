@@ -14,7 +14,7 @@ from worker.cli import main
     [
         (("--policy", "cascade"), "--below P"),
         (("--below", "0.5"), "--below"),
-        (("--policy", "cascade", "--below", "0.5", "--guarantee", "0.9"), "one of them"),
+        (("--policy", "cascade", "--below", "0.5", "--guarantee", "0.9"), "needs one of --below P"),
         (("--policy", "adapter", "--guarantee", "0.9"), "--guarantee SHARE"),
         (("--policy", "cascade", "--guarantee", "95"), "at most 1, not 95"),
         (("--policy", "cascade", "--guarantee", "0.9", "--audit", "0.1"), "an audit of its own"),
