@@ -42,7 +42,7 @@ def _run(home: Path, number: int) -> dict[str, float]:
     at: dict[str, float] = {}
     with subprocess.Popen(
         [sys.executable, "-m", "worker", "run", str(file)],
-        env={**os.environ, "LORACLE_HOME": str(home), "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "LORACLE_HOME": str(home), "LORACLE_LOG_LEVEL": "INFO", "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
