@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import tempfile
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -84,24 +86,29 @@ def _predict(address: str, settings: Settings, reviews: Sequence[Review]) -> dic
     scorer = load_directory(BUNDLED, settings)
     scorer.score(reviews[:32])
     bare, served, waits = [], [], []
-    with httpx2.Client(
-        base_url=address, timeout=600, limits=httpx2.Limits(max_connections=CALLERS)
-    ) as client:
+    # Callers are other machines' business: here they take as little of the cores as they can.
+    connections = threading.local()
 
-        def ask(review: Review) -> float:
-            began = time.perf_counter()
-            client.post("/predict", json={"inputs": review.text}).raise_for_status()
-            return time.perf_counter() - began
+    def ask(review: Review) -> float:
+        began = time.perf_counter()
+        if not hasattr(connections, "mine"):
+            connections.mine = HTTPConnection(address.removeprefix("http://"), timeout=600)
+        body = json.dumps({"inputs": review.text})
+        connections.mine.request("POST", "/predict", body, {"Content-Type": "application/json"})
+        answer = connections.mine.getresponse()
+        answer.read()
+        assert answer.status == 200, answer.status
+        return time.perf_counter() - began
 
-        ask(reviews[0])
-        for _ in range(3):
-            started = time.perf_counter()
-            scorer.score(reviews)
-            bare.append(len(reviews) / (time.perf_counter() - started))
-            started = time.perf_counter()
-            with ThreadPoolExecutor(CALLERS) as callers:
-                waits += callers.map(ask, reviews)
-            served.append(len(reviews) / (time.perf_counter() - started))
+    ask(reviews[0])
+    for _ in range(3):
+        started = time.perf_counter()
+        scorer.score(reviews)
+        bare.append(len(reviews) / (time.perf_counter() - started))
+        started = time.perf_counter()
+        with ThreadPoolExecutor(CALLERS) as callers:
+            waits += callers.map(ask, reviews)
+        served.append(len(reviews) / (time.perf_counter() - started))
     return {
         "benchmark": "web predict",
         "callers": CALLERS,
