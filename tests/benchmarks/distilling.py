@@ -1,11 +1,11 @@
 """`loracle distill` beside what else one could do without labels; the oracle is the file's gold labels
 but for 4 % of noise.
 
-`python -m tests.benchmarks.distilling --file test.parquet --home FOLDER` (an hour on two cores; the same command goes
-on). Two jobs really run, against a fake of OpenAI's server: `distill`, and a cascade of the bundled adapter under the
-same guarantee. Third is what BigQuery's optimised mode trains, logistic regression on frozen embeddings, here of the
-bundled adapter's base with its own 256 tokens; it has the answers that distill paid for to train on. Last is the
-oracle for all. The same answers serve all of them. As one audit is one draw, the guarantee of each is also replayed.
+`python -m tests.benchmarks.distilling --file test.parquet --home FOLDER`: an hour; it goes on where it was.
+`distill` really runs, against a fake of OpenAI's server. Beside it stand the adapter that it trained, the bundled one
+without any training, what BigQuery's optimised mode trains (logistic regression on frozen embeddings, here of the
+bundled adapter's base with its own 256 tokens, on the answers that distill paid for), all under the same guarantee,
+and the oracle for all. The same answers serve all of them. As one audit is one draw, each is replayed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from tests.benchmarks.simulate import DELTA, NOISE, Flags, Scores
 from tests.fake_openai import FakeOpenAI, answers
-from worker.agreement.columns import NONE, Raters
+from worker.agreement.columns import NONE
 from worker.agreement.guarantee import cut, terms
 from worker.model.bases import find_base
 from worker.model.encoding import Encoding, encode
@@ -136,10 +136,9 @@ def under_guarantee(
     return dict(zip(names, np.mean(found, axis=0).tolist(), strict=True))
 
 
-def of_job(home: Path) -> tuple[Raters, float]:
-    """The columns of the one job in this data directory, and what it cost in dollars."""
-    queries = Queries(make_engine(f"sqlite:///{home / 'loracle.db'}"))
-    return queries.raters(1), queries.jobs.get(1).spent
+def read(home: Path) -> Queries:
+    """What the database of this data directory holds."""
+    return Queries(make_engine(f"sqlite:///{home / 'loracle.db'}"))
 
 
 def say(contender: str, kind: str, figures: Mapping[str, float]) -> None:
@@ -171,42 +170,50 @@ def main() -> None:
             home / "distilled", server.url, "distill", str(options.file), "--out", str(home / "own"),
             "--labels", ",".join(LABELS), "--answers", str(options.answers), *guarantee,
         )  # fmt: skip
-        run(
-            home / "bundled", server.url, "run", str(options.file), "--policy", "cascade", "--adapter", "bundled",
-            *guarantee,
-        )  # fmt: skip
-    distilled, dollars = of_job(home / "distilled")
-    paid, learnt = (
-        distilled.asked_for("training") | distilled.asked_for("held_out"),
-        distilled.asked_for("training"),
+    queries = read(home / "distilled")
+    distillation = queries.distillations.of(1)
+    assert distillation is not None
+    assert distillation.figures is not None
+    names = ("trained", "bundled") if distillation.figures["chosen"] == "trained" else ("bundled", "trained")
+    # The adapter that didn't label, for the replays.
+    run(
+        home / names[1],
+        "",
+        "run",
+        str(options.file),
+        "--adapter",
+        str(home / "own") if names[1] == "trained" else "bundled",
     )
-    price = dollars / (distilled.oracle != NONE).sum()
+    raters = queries.raters(1)
+    by_adapter = dict(zip(names, (raters, read(home / names[1]).raters(1)), strict=True))
+    assert all(len(each) == len(gold) for each in by_adapter.values()), "a review was rejected"
+    learnt, dollars = raters.asked_for("training"), queries.jobs.get(1).spent
+    paid, nothing = learnt | raters.asked_for("held_out"), np.zeros_like(learnt)
+    price = dollars / (raters.oracle != NONE).sum()
+    figures = {
+        "oracle_share": float((raters.oracle != NONE).mean()),
+        "agreement": float((raters.final == oracle).mean()),
+        "accuracy": float((raters.final == gold).mean()),
+    }
+    say(f"distill, which chose the {names[0]} adapter", "a job", figures | {"dollars": dollars})
 
     def replayed(name: str, given: Codes, scores: Scores, paid: Flags) -> None:
         found = under_guarantee(given, scores, paid, oracle, gold)
-        alone = {"adapter_accuracy": float((given == gold).mean())}
-        say(
-            name, f"{REPLAYS} replays", found | alone | {"dollars": found["oracle_share"] * len(gold) * price}
-        )
-
-    for name, folder, before in (
-        ("distill", "distilled", paid),
-        ("bundled adapter", "bundled", np.zeros_like(paid)),
-    ):
-        raters, dollars = of_job(home / folder)
-        assert len(raters) == len(gold), "a review was rejected"
-        figures = {
-            "oracle_share": float((raters.oracle != NONE).mean()),
-            "agreement": float((raters.final == oracle).mean()),
-            "accuracy": float((raters.final == gold).mean()),
+        found |= {
+            "alone": float((given == gold).mean()),
+            "dollars": found["oracle_share"] * len(gold) * price,
         }
-        say(name, "a job", figures | {"dollars": dollars})
-        replayed(name, raters.adapter.astype(np.int64), raters.adapter_score, before)
-    replayed(
-        "regression on embeddings",
-        *regression(embeddings(texts, home / "embeddings.npy"), oracle, learnt),
-        learnt,
-    )
+        say(name, f"{REPLAYS} replays", found)
+
+    for title, name, before in (
+        ("distill", names[0], paid),
+        ("trained adapter", "trained", paid),
+        ("bundled adapter", "bundled", nothing),
+    ):
+        each = by_adapter[name]
+        replayed(title, each.adapter.astype(np.int64), each.adapter_score, before)
+    features = embeddings(texts, home / "embeddings.npy")
+    replayed("regression on embeddings", *regression(features, oracle, learnt), learnt)
     everything = {
         "oracle_share": 1.0,
         "held": 1.0,
