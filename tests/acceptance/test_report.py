@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def test_a_cascade_from_file_to_page(scored: Loracle, tmp_path: Path) -> None:
     done = scored("report", "1")
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
-    assert done.stderr.startswith("Report of job 1: report-1.html (0.")
+    assert re.fullmatch(r"Report of job 1: report-1\.html \(\d+ kB\)\n", done.stderr)
     page = Page((tmp_path / "report-1.html").read_text(encoding="utf-8"))
     for wanted in (
         "Job 1: reviews.csv",

@@ -37,6 +37,8 @@ MASKS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
         r"(\n {21}(why|do): .*)*",
         r"…       \2",
     ),
+    # A worker that goes on with what another one left.
+    (r"CPU: (has nothing to do|works on \d+ batch(es)?)", "CPU: N batches"),
     (r'("reviews_per_s":)[\d.]+', r"\1N"),
     (r"(pid|Worker|Child) \d+", r"\1 N"),
     # How many of them there are follows from how long it takes.
