@@ -30,14 +30,9 @@ def dollars(amount: float) -> str:
     return f"{sign}${text}{'0' * (2 - len(text.partition('.')[2]))}"
 
 
-def counted(count: int, thing: str) -> str:
-    """So many things for people: "1 review", "1,200 reviews"."""
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
-
-
-def batches(count: int) -> str:
-    """So many for people: "1 batch", "12 batches"."""
-    return f"{count:,} batch{'' if count == 1 else 'es'}"
+def counted(count: int, thing: str, things: str | None = None) -> str:
+    """So many things for people: "1 review", "1,200 reviews". `things`: the plural that isn't made by an s."""
+    return f"{count:,} {thing if count == 1 else things or thing + 's'}"
 
 
 def file_size(size: int) -> str:

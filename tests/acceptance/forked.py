@@ -83,7 +83,8 @@ def _typed(
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     for number, said in ((1, stdout), (2, stderr)):
         os.dup2(os.open(said, os.O_WRONLY | os.O_APPEND), number)
-    # What these knew of the files before, such as whether one can seek in them, holds no more.
+    # What these knew of the files before, such as whether one can seek in them, holds no more. They are the
+    # process's own to its end, so nobody closes them.
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115

@@ -1,7 +1,7 @@
 """`loracle distill` beside what else one could do without labels; the oracle is the file's gold labels
 but for 4 % of noise.
 
-`python -m tests.benchmarks.distilling --file test.parquet --home FOLDER`: an hour; it goes on where it was.
+`python -m tests.benchmarks.distilling --file test.parquet --home FOLDER`; it goes on where it was stopped.
 `distill` really runs, against a fake of OpenAI's server. Beside it stand the adapter that it trained, the bundled one
 without any training, what BigQuery's optimised mode trains (logistic regression on frozen embeddings, here of the
 bundled adapter's base with its own 256 tokens, on the answers that distill paid for), all under the same guarantee,

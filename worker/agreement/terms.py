@@ -34,8 +34,8 @@ TERMS = {
     "audit": "a random sample of the job that adapter and oracle both label",
     "escalated": "reviews that the oracle decides: the adapter was unsure, or the language is another one",
     "trusted ones": "reviews that were left to the adapter, which was sure enough",
-    "certified": "the share of final labels that are the oracle's, or more, with the chance that is named beside it; "
-    "the reviews after the cut, a rank by score, are decided by the oracle",
+    "certified": "at least this share of the final labels is the oracle's, with the chance that is named beside it; "
+    "the cut is the rank by score after which the oracle decides",
     "undefined": "can't be computed from these reviews; the reason is named beside it",
 }
 ONLY_IN_COMMANDS = ("on", "agree", "bias p", "RMS error", "ECE (by chance)", "agree on it", "bias")

@@ -18,7 +18,7 @@ from worker.metrics.host import registry_of
 from worker.metrics.server import serve
 from worker.pool.app import broker_url, make_app, ping
 from worker.pool.supervisor import LocalPool, WorkerPlan, no_device, plan_workers
-from worker.reviews import LANES
+from worker.reviews import LANES, counted
 from worker.settings import Settings, read_settings
 from worker.urls import without_secrets
 
@@ -120,13 +120,14 @@ class Signals:
         self.received.append(number)
 
 
-def _processes(children: int) -> str:
-    return "child process" if children == 1 else "child processes"
-
-
 def _say(settings: Settings, plan: list[WorkerPlan]) -> None:
     devices = ", ".join(
-        f"{one.device} with {one.children} {'requests at once' if one.lane == 'openai' else _processes(one.children)}"
+        f"{one.device} with "
+        + (
+            counted(one.children, "request at once", "requests at once")
+            if one.lane == "openai"
+            else counted(one.children, "child process", "child processes")
+        )
         for one in plan
     )
     broker = "a private Valkey" if settings.embedded else without_secrets(broker_url(settings))

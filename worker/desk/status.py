@@ -16,7 +16,7 @@ from worker.quality.measured import (
     kept_certificate,
     summarise_agreement,
 )
-from worker.reviews import OVER, Job, batches, duration
+from worker.reviews import OVER, Job, counted, duration
 from worker.settings import Settings
 from worker.store.distillations import Distilled
 from worker.store.faults import WITHDRAWN_S, Fault
@@ -146,7 +146,11 @@ def _waiting_for(settings: Settings, at: Progress, faults: Sequence[Fault]) -> s
             "the file is still being read, and what was read is scored" if at.job.state == "reading" else None
         )
     # A worker that was killed leaves its batches running until their lease ends.
-    held = f" (a worker that ended still holds {batches(running)}, for a minute at most)" if running else ""
+    held = (
+        f" (a worker that ended still holds {counted(running, 'batch', 'batches')}, for a minute at most)"
+        if running
+        else ""
+    )
     try:
         missing = nobody(settings, "adapter", held=held)
         online = 0 if missing else len(workers_online(settings))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.lifeline import is_alive
-from worker.reviews import batches
+from worker.reviews import counted
 
 SILENT_S = 120.0
 """A worker that left no sign for so long hangs: a sweep takes a second, ten where the database is away."""
@@ -115,7 +115,7 @@ class Sign:
     def __str__(self) -> str:
         if self.silent_s > SILENT_S:
             return f"{self.name}: no sign of life for {self.silent_s:.0f} s"
-        does = f"works on {batches(self.busy)}" if self.busy else "has nothing to do"
+        does = f"works on {counted(self.busy, 'batch', 'batches')}" if self.busy else "has nothing to do"
         return f"{self.name}: {self.wrong or does}"
 
 
