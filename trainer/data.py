@@ -12,6 +12,7 @@ from pathlib import Path
 
 from worker.errors import TrainingInvalid
 from worker.files import GoldColumn, ReadOptions, open_reviews
+from worker.files.columns import listed
 from worker.files.gold import MARKERS
 from worker.model.encoding import plan_micro_batches
 from worker.reviews import Reject, Review
@@ -79,7 +80,10 @@ def read_labelled(
     for path in paths:
         with open_reviews(path, read) as file:
             if file.columns.label is None:
-                raise TrainingInvalid(f"{path} has no column of labels. Choose one with --label-column.")
+                raise TrainingInvalid(
+                    f"{path} has no column of labels (found: {listed(file.columns.names)}). Choose one with "
+                    "--label-column."
+                )
             announcements += [f"{path.name}: {announcement}" for announcement in file.announcements]
             before = len(reviews)
             for row in file.read():

@@ -22,6 +22,7 @@ from worker.errors import (
     SettingsInvalid,
 )
 from worker.jobs.source import Adapter
+from worker.jobs.traces import send_traces
 from worker.model.bases import check_adapter
 from worker.model.manifest import BUNDLED, MANIFEST, Manifest
 from worker.oracle.prices import parse_prices, price_of
@@ -78,7 +79,10 @@ def open_store(settings: Settings) -> Store:
         lease_s=settings.lease_s,
         unheard_after_s=settings.unheard_after_s,
     )
-    return Store(ledger, Queries(engine))
+    store = Store(ledger, Queries(engine))
+    if settings.traces:
+        send_traces(store.queries.jobs.get)
+    return store
 
 
 def choose_adapter(store: Store, name: str) -> int:

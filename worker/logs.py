@@ -45,8 +45,10 @@ class Stderr(logging.StreamHandler[TextIO]):
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-BATCHES = logging.getLogger("worker.batches")
-"""A line for each attempt of a batch. For people that is too much: as text they are shown at DEBUG alone."""
+LINES = logging.getLogger("worker.lines")
+"""Lines for programs: what became of a job, and of each attempt of a batch. As text they are shown at DEBUG alone."""
+BATCHES = logging.getLogger("worker.lines.batches")
+JOBS = logging.getLogger("worker.lines.jobs")
 
 
 def log_lines(level: int | str, log_format: LogFormat = "text") -> None:
@@ -75,8 +77,8 @@ def _to_stderr(level: int | str, log_format: LogFormat, text: str) -> None:
     lines.setFormatter(JsonLines() if log_format == "json" else logging.Formatter(text))
     lines.addFilter(_without_foreign_tracebacks)
     logging.basicConfig(level=level, handlers=[lines], force=True)
-    wanted = log_format == "json" or logging.root.level <= logging.DEBUG
-    BATCHES.setLevel(logging.NOTSET if wanted else logging.WARNING)
+    if log_format == "text" and logging.root.level > logging.DEBUG:
+        lines.addFilter(lambda record: not record.name.startswith(LINES.name))
     hush()
 
 
@@ -132,6 +134,12 @@ class BatchLine:
             self.outcome,
             extra={"fields": {**self.fields, "outcome": self.outcome, **self.timings}},
         )
+
+
+def say_job(job_id: int, outcome: str, **fields: Any) -> None:
+    """Logs what became of a job: read (its file), done or stopped. No text."""
+    said = {"job_id": job_id, "outcome": outcome, **fields}
+    JOBS.info("Job %s: %s.", job_id, outcome, extra={"fields": said})
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException | None) -> None:

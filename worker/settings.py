@@ -76,7 +76,8 @@ class Settings(Home):
     Every field's variable is `LORACLE_<FIELD>`, but for the four that other tools share: DATABASE_URL,
     REDIS_URL, OPENAI_API_KEY and OPENAI_BASE_URL. Times are in seconds. `adapter` outranks the one that is active
     in the database; None leaves the choice to it. A secret may also stand in a file, which <VARIABLE>_FILE names.
-    `task_events` makes Celery tell what its workers do, for Flower and the like.
+    `task_events` makes Celery tell what its workers do, for Flower and the like. `traces` sends each job as a trace
+    of OpenTelemetry to where its own variables say.
 
     Of `loracle web`: `web_token` opens it, `web_folders` are those whose files it may read by path, with `:` between
     them (`;` on Windows), `web_hosts` names by which browsers reach it, with commas; an upload has `web_upload_mb`
@@ -107,6 +108,7 @@ class Settings(Home):
     unheard_after_s: Seconds = Field(600.0, gt=0)
     report_interval_s: Seconds = Field(30.0, gt=0)
     task_events: bool = False
+    traces: bool = False
 
     oracle_model: str = "gpt-6-luna"
     oracle_timeout_s: Seconds = Field(60.0, gt=0)

@@ -72,6 +72,10 @@ def test_results_come_in_every_format_with_the_same_columns(scored: Loracle, tmp
     refused = scored("results", "1", "-o", "labels.jsonl", "--excel")
     assert (refused.returncode, (tmp_path / "labels.jsonl").exists()) == (2, False)
     assert "--excel is for csv, not jsonl" in refused.stderr
+    contradiction = scored("results", "1", "-o", "twice.parquet", "--format", "csv")
+    assert (contradiction.returncode, (tmp_path / "twice.parquet").exists()) == (2, False)
+    assert "twice.parquet would hold csv, but its name says parquet" in contradiction.stderr
+    assert scored("results", "1", "-o", "lines.json", "--json").returncode == 0
     as_parquet = pq.read_table(tmp_path / "labels.parquet").to_pylist()
     assert list(as_csv[0]) == list(as_json[0]) == list(as_parquet[0]) == columns
     assert [row["text"] for row in as_json] == TEXTS
@@ -237,7 +241,7 @@ def test_labels_of_a_stream_flow_while_it_is_open(
     assert left_behind(tmp_path / "home") == []
     # Every line of every process is an object, with a line for each batch, and none quotes a review.
     lines = [json.loads(line) for line in said.read_text().splitlines()]
-    batches = [line for line in lines if line["logger"] == "worker.batches"]
+    batches = [line for line in lines if line["logger"] == "worker.lines.batches"]
     assert sum(line["reviews"] for line in batches) == 3
     assert {(line["job_id"], line["lane"], line["adapter"], line["outcome"]) for line in batches} == {
         (1, "adapter", "stub", "done")

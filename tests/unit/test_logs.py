@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from worker.errors import Invalid
-from worker.logs import BATCHES, BatchLine, log_lines, log_to_stderr, run_command
+from worker.logs import BatchLine, log_lines, log_to_stderr, run_command
 
 SECRET = "Xq7Zanzibarquux"
 
@@ -21,11 +21,10 @@ SECRET = "Xq7Zanzibarquux"
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     root, hooks = logging.getLogger(), (sys.excepthook, threading.excepthook)
-    handlers, level, batches = root.handlers[:], root.level, BATCHES.level
+    handlers, level = root.handlers[:], root.level
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
-    BATCHES.setLevel(batches)
     sys.excepthook, threading.excepthook = hooks
     logging.captureWarnings(False)
 

@@ -37,9 +37,10 @@ from worker.reviews import BACKENDS, DTYPES, Backend
 @click.option("--base", help="Another place of the adapter's base model, such as a directory.")
 @click.option("--token-budget", type=click.IntRange(min=1), help="Tokens of a micro-batch.")
 @DEVICE
-@click.option("--dtype", type=click.Choice(DTYPES), default="auto", show_default=True)
+@click.option("--dtype", envvar="LORACLE_DTYPE", type=click.Choice(DTYPES), default="auto", show_default=True)
 @click.option(
     "--backend",
+    envvar="LORACLE_BACKEND",
     type=click.Choice(BACKENDS),
     default="auto",
     show_default=True,

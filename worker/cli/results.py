@@ -100,7 +100,15 @@ def results(
     wants_texts = "results --with-text" * with_text or "results --search" * (filters["search"] is not None)
     found = whole_job(store, job, texts_for=wants_texts or None)
     check_filters(store, found, filters, follow=follow, say=note)
-    chosen = format_ or ("jsonl" if as_json else None) or format_of(output, ENDINGS, packed=PACKED) or "table"
+    asked = format_ or ("jsonl" if as_json else None)
+    promised = ENDINGS.get(output.suffix.lower()) if output is not None and asked else None
+    # A .txt may hold any of them, and many people write .json for a JSON document a line.
+    if promised not in (None, "table", asked) and (promised, asked) != ("json", "jsonl"):
+        raise Invalid(
+            f"{output} would hold {asked}, but its name says {promised}. Give it another name, or leave "
+            f"{'--format' if format_ else '--json'} out."
+        )
+    chosen = asked or format_of(output, ENDINGS, packed=PACKED) or "table"
     if follow and chosen not in ("csv", "tsv", "jsonl"):
         if format_ or output:
             raise Invalid(f"--follow writes row by row: use csv, tsv or jsonl, not {chosen}.")

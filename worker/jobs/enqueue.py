@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -13,6 +14,7 @@ from worker.errors import FileUnreadable, JobStateInvalid, TooManyRejects
 from worker.files import ReadOptions
 from worker.jobs.chunks import chunked, chunked_by_time
 from worker.jobs.source import Adapter, Source, too_many_unreadable
+from worker.logs import say_job
 from worker.policy import Policy
 from worker.reviews import Job, JobSpec, Money, Reject, Review
 from worker.store.ledger import Ledger
@@ -123,6 +125,7 @@ def enqueue_file(
         records = itertools.islice(records, position, None)
     elif position:
         _check_order(job, itertools.islice(records, position), ledger)
+    began = time.monotonic()
     looked_at = LOOKED_AT_FROM
     # Whole batches: rejects between the reviews must not cut one short.
     size = max(1, CHUNK // job.batch_size) * job.batch_size
@@ -157,6 +160,8 @@ def enqueue_file(
             # A stream's column is known only when it ends, however that is: it began as one of places, and isn't.
             ledger.jobs.clear_gold(job.id)
         _keep_languages(job.id, source, ledger)
+    read_s = round(time.monotonic() - began, 4)
+    say_job(job.id, "read", reviews=reviews, rejects=rejects, read_s=read_s)
     if not scores_later:
         ledger.jobs.seal(job.id)
 

@@ -18,6 +18,7 @@ from celery.signals import worker_process_init, worker_process_shutdown
 from worker.bootstrap import Oracles, Scorers, Store, open_store, worker_name
 from worker.errors import DeviceBroken, LoracleError
 from worker.jobs import scoring
+from worker.logs import LINES
 from worker.metrics.host import CountedScorers, count_answers, counted
 from worker.oracle.throttle import CONCURRENCY, RedisThrottle, connect
 from worker.pool.app import ASK_PROMPT, SCORE_BATCH, broker_url, make_app, publisher
@@ -126,6 +127,9 @@ def _born(**_: object) -> None:
 def _ends(**_: object) -> None:
     if _child.cache_info().currsize:
         child().throughput.say()
+    # A child ends without the interpreter's own exit, which would do it.
+    for handler in LINES.handlers:
+        handler.flush()
 
 
 @cache

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, bindparam, case, exists, func, insert, not_, select, update
 
 from worker.errors import JobStateInvalid
+from worker.logs import say_job
 from worker.policy import Policy, RequestReason
 from worker.reviews import Job as JobRow
 from worker.reviews import JobSpec, Money
@@ -244,7 +245,16 @@ class Jobs:
         done = write(self.engine, work)
         if done:
             self._analyze_large(job_id)
+            self._say_over(job_id)
         return done
+
+    def _say_over(self, job_id: int) -> None:
+        columns = (Job.state, Job.created_at, Job.finished_at)
+        with read(self.engine) as connection:
+            found = connection.execute(select(*columns).where(Job.id == job_id)).one_or_none()
+        # A correction, or a retry, may have opened it again.
+        if found is not None and found.finished_at is not None:
+            say_job(job_id, found.state, took_s=round(found.finished_at - found.created_at, 4))
 
     def _analyze_large(self, job_id: int) -> None:
         """A job that fills the tables would be read by the plans of empty ones until the database looks by itself."""
