@@ -16,6 +16,7 @@ from typing import Any
 from tests.benchmarks import (
     agreement,
     backends,
+    capacity,
     encoding,
     enqueueing,
     exporting,
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "start": starting.measure,
     "enqueue": lambda: enqueueing.measure(rows=_size("ROWS", 1_000_000)),
     "ledger": lambda: ledger.measure(rows=_size("LEDGER", 60_000)),
+    "capacity": lambda: capacity.measure(rows=_size("LEDGER", 60_000)),
     "encode": lambda: encoding.measure(texts=_size("TEXTS", 256)),
     "score": lambda: scoring.measure(reviews=_size("REVIEWS", 320)),
     "backends": lambda: backends.measure(reviews=_size("REVIEWS", 320)),

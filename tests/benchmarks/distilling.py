@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from tests.benchmarks.simulate import DELTA, NOISE, Flags, Scores
 from tests.fake_openai import FakeOpenAI, answers
-from worker.agreement.columns import NONE
+from worker.agreement.columns import NONE, Raters
 from worker.agreement.guarantee import cut, terms
 from worker.model.bases import find_base
 from worker.model.encoding import Encoding, encode
@@ -175,18 +175,23 @@ def main() -> None:
     assert distillation is not None
     assert distillation.figures is not None
     names = ("trained", "bundled") if distillation.figures["chosen"] == "trained" else ("bundled", "trained")
-    # The adapter that didn't label, for the replays.
-    run(
-        home / names[1],
-        "",
-        "run",
-        str(options.file),
-        "--adapter",
-        str(home / "own") if names[1] == "trained" else "bundled",
-    )
+
+    def labelled_by(name: str, file: Path, where: Path) -> Raters:
+        """This adapter's labels of a file, scored in a home of its own."""
+        run(where, "", "run", str(file), "--adapter", str(home / "own") if name == "trained" else "bundled")
+        return read(where).raters(1)
+
     raters = queries.raters(1)
-    by_adapter = dict(zip(names, (raters, read(home / names[1]).raters(1)), strict=True))
-    assert all(len(each) == len(gold) for each in by_adapter.values()), "a review was rejected"
+    assert len(raters) == len(gold), "a review was rejected"
+    # The adapter that labelled the job, with what it left out there because the oracle had answered before; and the
+    # other one, for the replays.
+    labels, scores = raters.adapter.astype(np.int64), raters.adapter_score.copy()
+    left_out = np.flatnonzero(labels == NONE)
+    pq.write_table(table.take(left_out), home / "left_out.parquet")
+    rest = labelled_by(names[0], home / "left_out.parquet", home / "left_out")
+    labels[left_out], scores[left_out] = rest.adapter, rest.adapter_score
+    other = labelled_by(names[1], options.file, home / names[1])
+    by_adapter = {names[0]: (labels, scores), names[1]: (other.adapter.astype(np.int64), other.adapter_score)}
     learnt, dollars = raters.asked_for("training"), queries.jobs.get(1).spent
     paid, nothing = learnt | raters.asked_for("held_out"), np.zeros_like(learnt)
     price = dollars / (raters.oracle != NONE).sum()
@@ -210,8 +215,7 @@ def main() -> None:
         ("trained adapter", "trained", paid),
         ("bundled adapter", "bundled", nothing),
     ):
-        each = by_adapter[name]
-        replayed(title, each.adapter.astype(np.int64), each.adapter_score, before)
+        replayed(title, *by_adapter[name], before)
     features = embeddings(texts, home / "embeddings.npy")
     replayed("regression on embeddings", *regression(features, oracle, learnt), learnt)
     everything = {

@@ -22,7 +22,7 @@ BATCH = 256
 WINDOW = 64
 
 
-class _TimedStub:
+class TimedStub:
     """The stub, and how long it took."""
 
     def __init__(self) -> None:
@@ -40,16 +40,16 @@ class _TimedStub:
         return outcomes
 
 
-class _Loaded:
+class Loaded:
     """One scorer for every adapter."""
 
-    def __init__(self, scorer: _TimedStub) -> None:
+    def __init__(self, scorer: TimedStub) -> None:
         self._scorer = scorer
 
     def has(self, adapter_id: int) -> bool:
         return True
 
-    def __call__(self, adapter_id: int) -> _TimedStub:
+    def __call__(self, adapter_id: int) -> TimedStub:
         return self._scorer
 
 
@@ -58,12 +58,12 @@ def measure(*, rows: int) -> Iterator[dict[str, Any]]:
     for engine in engines():
         ledger = Ledger(engine)
         started = time.perf_counter()
-        _enqueue(ledger, rows)
+        enqueue(ledger, rows)
         enqueued_s = time.perf_counter() - started
         counted: Counter[str] = Counter()
         event.listen(engine, "before_cursor_execute", lambda *_, found=counted: found.update(["statements"]))
         event.listen(engine, "begin", lambda *_, found=counted: found.update(["transactions"]))
-        scorer = _TimedStub()
+        scorer = TimedStub()
         started = time.perf_counter()
         batches = _work_off(engine, ledger, scorer)
         seconds = time.perf_counter() - started
@@ -79,9 +79,10 @@ def measure(*, rows: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def _enqueue(ledger: Ledger, rows: int) -> None:
+def enqueue(ledger: Ledger, rows: int, *, name: str = "bench") -> None:
+    """A job of so many reviews for the stub."""
     spec = JobSpec(
-        identity="bench",
+        identity=name,
         name="bench",
         source="bench",
         adapter_id=ledger.adapters.register_stub(),
@@ -96,14 +97,14 @@ def _enqueue(ledger: Ledger, rows: int) -> None:
     ledger.jobs.seal(job.id)
 
 
-def _work_off(engine: Engine, ledger: Ledger, scorer: _TimedStub) -> int:
+def _work_off(engine: Engine, ledger: Ledger, scorer: TimedStub) -> int:
     queue: deque[int] = deque(ledger.publishing.choose("adapter", window=WINDOW))
     batches = 0
     while queue:
         score_batch(
             queue.popleft(),
             ledger=ledger,
-            scorers=_Loaded(scorer),
+            scorers=Loaded(scorer),
             publish=lambda _, batch_ids: queue.extend(batch_ids),
             window=WINDOW,
             retry_delay_s=1.0,

@@ -138,7 +138,7 @@ def _as_it_stands(job: Job) -> str:
         return f"job {job.id} has these reviews and is done. `loracle results {job.id}` shows its labels; {again}."
     if job.state in OVER:
         return f"job {job.id} has these reviews and is {job.state}. `loracle retry {job.id}` takes it up; {again}."
-    return f"job {job.id} has these reviews and is {job.state}; {again}."
+    return f"job {job.id} has these reviews and isn't finished yet: its labels so far are kept; {again}."
 
 
 def usual_batch(settings: Settings) -> int:
