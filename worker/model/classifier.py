@@ -30,7 +30,7 @@ from worker.model.pretrained import (
 from worker.model.scaling import UNSCALED, Scaling
 from worker.reviews import Backend
 
-# PEFT and transformers' models take longer to import than a kept conversion takes to load, which needs neither.
+# PEFT and transformers take longer to import than a kept conversion takes to load, which needs neither.
 if TYPE_CHECKING:
     from peft import LoraConfig
 
@@ -159,7 +159,9 @@ class Classifier:
         if backend != "torch" and not why_torch:
             merged = classifier.model
             try:
-                classifier._use_openvino(openvino.convert(merged, dtype, classifier.padding_id), dtype)
+                backend_tokenizer = classifier.tokenizer.backend_tokenizer
+                converted_model = openvino.convert(merged, dtype, backend_tokenizer, classifier.padding_id)
+                classifier._use_openvino(converted_model, dtype)
                 if kept is not None:
                     kept.write(classifier.model.export())
                 return classifier
@@ -199,9 +201,7 @@ class Classifier:
         manifest, _ = _compared(directory, base_id)
         try:
             model = openvino.restore(exported, dtype)
-            classifier = cls(
-                model, load_tokenizer(directory), manifest.labels, manifest.encoding, manifest.base
-            )
+            classifier = cls(model, model.tokenizer, manifest.labels, manifest.encoding, manifest.base)
             classifier.manifest = manifest
             classifier._use_openvino(model, dtype)
         except (RuntimeError, BackendUnfit) as error:

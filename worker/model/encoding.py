@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Tokenizer
 
 from worker.errors import AdapterInvalid
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 
@@ -169,7 +169,9 @@ def truncate(ids: Sequence[int], room: int, truncation: Truncation) -> list[int]
     return [*ids[:first], *ids[len(ids) - last :]]
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], encoding: Encoding) -> list[list[int]]:
+def encode(
+    tokenizer: PreTrainedTokenizerBase | Tokenizer, texts: Sequence[str], encoding: Encoding
+) -> list[list[int]]:
     """Token ids of each text, in input order, each with the tokenizer's special tokens around it.
 
     A text that spells a special token, say "[SEP]" or "<s>", is a text: it can't end a review early. A lone
@@ -178,14 +180,14 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], encoding: E
     Raises:
         AdapterInvalid: the tokenizer has no fast back end (tokenizer.json).
     """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
+    backend = tokenizer if isinstance(tokenizer, Tokenizer) else getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise AdapterInvalid(f"{type(tokenizer).__name__} has no fast tokenizer (tokenizer.json).")
     # A tokenizer.json may carry padding and truncation of its own (all-MiniLM-L6-v2 pads to 128).
     backend.no_truncation()
     backend.no_padding()
     backend.encode_special_tokens = True
-    before, after = _special_ids(tokenizer)
+    before, after = _special_ids(backend)
     room = encoding.max_length - len(before) - len(after)
     cleaned = [clean(text, encoding.cleaning) for text in texts]
     rows = _tokenize(backend, cleaned, *kept(room, encoding.truncation))
@@ -226,18 +228,15 @@ def flat_ids(rows: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
     return np.fromiter(chain.from_iterable(rows), np.int64, sum(map(len, rows)))
 
 
-def _special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+def _special_ids(backend: Tokenizer) -> tuple[list[int], list[int]]:
     # The template is read off a single word: what stands before and behind it.
-    backend = tokenizer.backend_tokenizer
     for word in ("a", "the", "1", "."):
         whole = backend.encode(word, add_special_tokens=True)
         mask = whole.special_tokens_mask
         if 0 in mask:
             break
     else:
-        raise AdapterInvalid(
-            f"{type(tokenizer).__name__} knows no word, so its special tokens can't be told."
-        )
+        raise AdapterInvalid("the tokenizer knows no word, so its special tokens can't be told.")
     first = mask.index(0)
     behind = next((i for i in range(first, len(mask)) if mask[i]), len(mask))
     return whole.ids[:first], whole.ids[behind:]

@@ -19,10 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
+from tokenizers import Tokenizer
 from torch.jit._trace import TracerWarning
-from transformers import logging as transformers_logging
-from transformers.modeling_outputs import SequenceClassifierOutput
 
 from worker.errors import BackendUnfit
 from worker.model.devices import dtype_name, out_of_memory
@@ -32,8 +30,8 @@ from worker.model.pretrained import HEADS, head_of
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 """What OpenVINO calls the number formats that it computes in here."""
 
-_HEADER = struct.Struct("<qq")
-"""Of what is kept: the padding id, and the length of the layers before the head."""
+_HEADER = struct.Struct("<qqq")
+"""Of what is kept: the padding id, and the lengths of the tokenizer and of the layers before the head."""
 
 DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -56,31 +54,40 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str:
     return ""
 
 
+@dataclass(frozen=True, slots=True)
+class Logits:
+    """What a model answers: (B, labels)."""
+
+    logits: torch.Tensor
+
+
 class CompiledClassifier:
-    """A sequence classifier that runs in OpenVINO; it is called like the torch model.
+    """A sequence classifier that runs in OpenVINO, with its tokenizer; it is called like the torch model.
 
     The head computes in fp32 whatever the layers before it do: rounded logits would move scores near 0.5.
     `padding_id` is what fills rows.
     """
 
-    def __init__(self, trunk: Any, head: Any, padding_id: int) -> None:
+    def __init__(self, trunk: Any, head: Any, tokenizer: Tokenizer, padding_id: int) -> None:
         self._trunk = trunk
         self._head = head
+        self.tokenizer = tokenizer
         self.padding_id = padding_id
 
-    def __call__(self, *, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SequenceClassifierOutput:
+    def __call__(self, *, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Logits:
         """Logits (B, labels) for token ids (B, T) and their mask, which has 0 where there is no token."""
         # A list: a traced model doesn't keep the names of its inputs under every architecture.
         found = self._trunk([input_ids.numpy(), attention_mask.numpy()])[0]
-        return SequenceClassifierOutput(logits=torch.from_numpy(self._head([found])[0]))
+        return Logits(torch.from_numpy(self._head([found])[0]))
 
     def export(self) -> bytes:
         """All of it, as `restore` reads it."""
-        parts = [part.export_model().getvalue() for part in (self._trunk, self._head)]
-        return _HEADER.pack(self.padding_id, len(parts[0])) + b"".join(parts)
+        tokenizer: bytes = self.tokenizer.to_str().encode()
+        trunk, head = (bytes(part.export_model().getvalue()) for part in (self._trunk, self._head))
+        return _HEADER.pack(self.padding_id, len(tokenizer), len(trunk)) + tokenizer + trunk + head
 
 
-def convert(model: Any, dtype: torch.dtype, padding_id: int) -> CompiledClassifier:
+def convert(model: Any, dtype: torch.dtype, tokenizer: Tokenizer, padding_id: int) -> CompiledClassifier:
     """A merged torch model in fp32, converted. It stays as it was.
 
     Raises:
@@ -106,7 +113,7 @@ def convert(model: Any, dtype: torch.dtype, padding_id: int) -> CompiledClassifi
         if out_of_memory(error):
             raise
         raise BackendUnfit(f"openvino can't convert {type(model).__name__}: {_first_line(error)}") from error
-    return CompiledClassifier(trunk, head, padding_id)
+    return CompiledClassifier(trunk, head, tokenizer, padding_id)
 
 
 def _traced(part: torch.nn.Module, example: tuple[torch.Tensor, ...]) -> Any:
@@ -117,20 +124,25 @@ def _traced(part: torch.nn.Module, example: tuple[torch.Tensor, ...]) -> Any:
 
 
 def restore(exported: bytes, dtype: torch.dtype) -> CompiledClassifier:
-    """What `CompiledClassifier.export` gave. Neither the base nor PEFT is needed for it.
+    """What `CompiledClassifier.export` gave. Neither the base nor PEFT nor transformers is needed for it.
 
     Raises:
-        RuntimeError: OpenVINO doesn't read it.
+        RuntimeError: OpenVINO or the tokenizer's library doesn't read it.
     """
     if len(exported) < _HEADER.size:
         raise RuntimeError("it is too short")
-    padding_id, length = _HEADER.unpack_from(exported)
-    parts = exported[_HEADER.size :][:length], exported[_HEADER.size + length :]
+    padding_id, of_tokenizer, of_trunk = _HEADER.unpack_from(exported)
+    parts = io.BytesIO(exported[_HEADER.size :])
+    try:
+        tokenizer = Tokenizer.from_str(parts.read(of_tokenizer).decode())
+    except Exception as error:
+        # The library raises a bare Exception.
+        raise RuntimeError(f"its tokenizer can't be read: {_first_line(error)}") from error
     trunk, head = (
         _core().import_model(io.BytesIO(part), "CPU", _properties(precision))
-        for part, precision in zip(parts, (dtype, torch.float32), strict=True)
+        for part, precision in ((parts.read(of_trunk), dtype), (parts.read(), torch.float32))
     )
-    return CompiledClassifier(trunk, head, padding_id)
+    return CompiledClassifier(trunk, head, tokenizer, padding_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +155,8 @@ class Kept:
     def of(cls, manifest: Manifest, dtype: torch.dtype, folder: Path) -> Kept:
         """Where it is, or will be. The manifest's hash covers the base's weights."""
         made_by = [
-            *(version("openvino"), torch.__version__, transformers.__version__, dtype_name(dtype)),
+            *(version(name) for name in ("openvino", "torch", "transformers", "tokenizers")),
+            dtype_name(dtype),
             _core().get_property("CPU", "FULL_DEVICE_NAME"),
             *(f"{name} {value}" for name, value in sorted(torch.cpu.get_capabilities().items())),
         ]
@@ -220,6 +233,8 @@ def _without_head(model: Any) -> Iterator[torch.nn.Module]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps what is known to be said while a model is traced, and means nothing here, from the user."""
+    from transformers import logging as transformers_logging
+
     verbosity = transformers_logging.get_verbosity()
     # The tracer looks at every property of the model, and one of them announces a loss that nobody asked for.
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]

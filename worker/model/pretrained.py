@@ -6,15 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import tokenizers
 import torch
-import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer
-from transformers import logging as transformers_logging
 
 from worker.errors import AdapterInvalid, BaseUnloadable, HostUnfit, TrainingInvalid
 
@@ -48,8 +45,9 @@ def load_pretrained(directory: Path, labels: Sequence[str], *, dropout: bool = F
     Raises:
         BaseUnloadable: transformers can't load it, or its weights are another architecture's.
     """
-    # Seconds, which who only reads a tokenizer doesn't spend.
-    from transformers import AutoModelForSequenceClassification
+    # Here and below: a second or more, which whoever needs none of it doesn't spend.
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import logging as transformers_logging
 
     verbosity = transformers_logging.get_verbosity()
     # The fresh head is announced as an error by transformers; here it is always meant.
@@ -95,6 +93,8 @@ def load_tokenizer(directory: Path) -> Any:
         HostUnfit: the libraries of this host can't load it.
         AdapterInvalid: there is no fast one.
     """
+    from transformers import AutoTokenizer
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     except Exception as error:
@@ -155,7 +155,7 @@ def head_of(model: Any) -> torch.nn.Module:
 
 
 def _libraries() -> str:
-    return f"transformers {transformers.__version__} and tokenizers {tokenizers.__version__}"
+    return f"transformers {version('transformers')} and tokenizers {version('tokenizers')}"
 
 
 def _check_fresh(directory: Path, model: Any, fresh: Iterable[str]) -> None:

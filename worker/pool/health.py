@@ -37,16 +37,17 @@ def signs_folder(home: Path, pid: int | None = None) -> Path:
 def new_signs_folder(home: Path) -> Path:
     """This supervisor's folder, empty. Those of supervisors of this host that have ended are removed."""
     folder = signs_folder(home)
-    for old in (home / "workers").glob(f"{os.uname().nodename}-*"):
-        if old == folder or not is_alive(int(old.name.rpartition("-")[2])):
-            shutil.rmtree(old, ignore_errors=True)
+    remove_signs_folder(folder)
     folder.mkdir(parents=True)
     return folder
 
 
 def remove_signs_folder(folder: Path) -> None:
-    """Removes what a supervisor's workers left there: they have ended."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Removes what a supervisor's workers left there: they have ended. What supervisors of this host left that were
+    killed goes too."""
+    for old in folder.parent.glob(f"{os.uname().nodename}-*"):
+        if old == folder or not is_alive(int(old.name.rpartition("-")[2])):
+            shutil.rmtree(old, ignore_errors=True)
     with contextlib.suppress(OSError):
         # Another supervisor of this data directory may have its own in it.
         folder.parent.rmdir()

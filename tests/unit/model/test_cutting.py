@@ -238,7 +238,7 @@ def test_for_a_tokenizer_that_may_look_beyond_a_space_nothing_is_cut(kind: str) 
     assert not splits_at_spaces(tokenizer.backend_tokenizer)
     text = "the film was Superb don't " * 400
     encoding = Encoding(16, "head+tail", "none")
-    before, after = encoding_module._special_ids(tokenizer)
+    before, after = encoding_module._special_ids(tokenizer.backend_tokenizer)
     ids = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
     assert encode(tokenizer, [text], encoding) == [
         [*before, *truncate(ids, 16 - len(before) - len(after), "head+tail"), *after]

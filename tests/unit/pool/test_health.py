@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from worker.pool.health import DEAF_S, HUNG_S, SILENT_S, Vigil, new_signs_folder, read_signs, signs_folder
+from worker.pool.health import (
+    DEAF_S,
+    HUNG_S,
+    SILENT_S,
+    Vigil,
+    new_signs_folder,
+    read_signs,
+    remove_signs_folder,
+    signs_folder,
+)
 
 
 class Watched:
@@ -90,3 +99,11 @@ def test_signs_of_a_supervisor_that_has_ended_dont_count_and_are_removed(tmp_pat
     assert new_signs_folder(tmp_path).name.endswith(f"-{os.getpid()}")
     assert not ended.exists()
     assert other_host.exists()
+
+
+def test_the_last_supervisor_to_end_leaves_nothing_of_one_that_was_killed(tmp_path: Path) -> None:
+    own = new_signs_folder(tmp_path)
+    killed = signs_folder(tmp_path, 2**22 + 1)
+    killed.mkdir(parents=True)
+    remove_signs_folder(own)
+    assert list(tmp_path.iterdir()) == []
