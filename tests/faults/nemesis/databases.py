@@ -6,6 +6,7 @@ import csv
 import signal
 import sqlite3
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.faults.nemesis.kills import SHORT_LEASE, SLOW
@@ -20,12 +21,12 @@ MOST_RUNS = 30
 """Of `enqueue` until it comes through."""
 
 
-def write_csv(path: Path, count: int) -> Path:
-    """A file of reviews, all with texts of their own."""
+def write_csv(path: Path, texts: Sequence[str]) -> Path:
+    """A file of these reviews."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["text"])
-        writer.writerows([text] for text in reviews(count))
+        writer.writerows([text] for text in texts)
     return path
 
 
@@ -42,7 +43,7 @@ def sessions_terminated(seed: int, folder: Path) -> Struck:
     their inserts overlap, and a worker scores it."""
     with stage(seed, folder, postgres=True, variables={**SHORT_LEASE, **SLOW}) as one:
         site = one.site
-        path = write_csv(site.home / "reviews.csv", SHARED_ROWS)
+        path = write_csv(site.home / "reviews.csv", reviews(SHARED_ROWS))
         site.start_ready("--children", "2")
         both = [enqueue(one, path) for _ in range(2)]
         site.until(lambda: one.rows("SELECT 1 FROM jobs") or all(each.poll() is not None for each in both))
@@ -73,7 +74,7 @@ def four_writers_killed(seed: int, folder: Path) -> Struck:
     """Four children and a command write to one SQLite file; children are killed, one of them just as it writes."""
     with stage(seed, folder, own_queue=True, variables=SHORT_LEASE) as one:
         site = one.site
-        path = write_csv(site.home / "reviews.csv", 6000)
+        path = write_csv(site.home / "reviews.csv", reviews(6000))
         worker = site.start("--children", "4")
         command = enqueue(one, path)
         site.until(lambda: one.labels() >= 200)
@@ -102,7 +103,7 @@ def enqueue_killed(seed: int, folder: Path) -> Struck:
     with stage(seed, folder, postgres=seed % 2 == 1) as one:
         site = one.site
         count = 8000
-        path = write_csv(site.home / "reviews.csv", count)
+        path = write_csv(site.home / "reviews.csv", reviews(count))
         struck = 0
         for target in sorted(one.chance.randrange(count // 2) for _ in range(3)):
             command = enqueue(one, path)

@@ -166,7 +166,8 @@ def end_all_sessions(mix: Mix, chance: random.Random) -> None:
 
 def kill_enqueue(mix: Mix, chance: random.Random) -> None:
     name = f"file{chance.getrandbits(32)}.csv"
-    path = write_csv(mix.stage.site.home / name, 500)
+    # Texts of its own: the same ones would be the same job.
+    path = write_csv(mix.stage.site.home / name, mix.texts(500))
     killed = enqueue(mix.stage, path)
     mix.stage.site.until(
         lambda: killed.poll() is not None or mix.stage.rows(f"SELECT 1 FROM jobs WHERE name = '{name}'")

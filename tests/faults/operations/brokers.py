@@ -76,7 +76,7 @@ def _enqueue_meanwhile(one: Stage) -> dict[int, int]:
     """
     jobs: dict[int, int] = {}
     for count in range(50, 50 + MOST_FILES):
-        path = write_csv(one.site.home / f"{count}.csv", count)
+        path = write_csv(one.site.home / f"{count}.csv", reviews(count))
         code, said = run(one.site, "enqueue", str(path), "--adapter", "stub", "--batch-size", "10")
         assert code == 0, said
         [(job_id, rows)] = one.rows(f"SELECT id, records_read FROM jobs WHERE source = '{path.name}'")
@@ -159,7 +159,7 @@ def tls(seed: int, folder: Path) -> Struck:
         one, site = Stage(made.site, seed, broker, None, None), made.site
         with broker.client() as client:
             client.execute_command("ACL", "SETUSER", USER, "on", f">{PASSWORD}", "~*", "&*", "+@all")
-        path = write_csv(site.home / "reviews.csv", 50)
+        path = write_csv(site.home / "reviews.csv", reviews(50))
         arguments = ("enqueue", str(path), "--adapter", "stub", "--batch-size", "10")
         elsewhere = {"REDIS_URL": _url(other, right)}
         code, said = run(site, *arguments, **elsewhere)
