@@ -9,10 +9,11 @@ import os
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 
 from worker.bootstrap import open_store
-from worker.errors import LoracleError, Transient
+from worker.errors import LoracleError, SchemaMismatch, Transient
 from worker.lifeline import die_with, died
 from worker.logs import log_lines
 from worker.quality.measured import failed_to_measure, measure_due
@@ -23,7 +24,11 @@ log = logging.getLogger(__name__)
 
 DATABASE_AWAY = 75
 """The exit code of a process that the database left alone; sysexits.h calls it EX_TEMPFAIL."""
+SCHEMA_AHEAD = 78
+"""The exit code of a process to which the database's schema is unknown; EX_CONFIG."""
 REST_S = 10.0
+OLD_REST_S = 600.0
+"""A worker that a later version is replacing leaves measuring to that version so long, then looks again."""
 
 
 class Measurer:
@@ -36,6 +41,7 @@ class Measurer:
         self._spawn = spawn or _spawn
         self._process: subprocess.Popen[bytes] | None = None
         self._token = ""
+        self._rests_until = 0.0
 
     def step(self, ledger: Ledger) -> None:
         """Looks after the process, or for a job that is due; never waits.
@@ -51,6 +57,8 @@ class Measurer:
                     self._process.kill()
                 return
             self._ended(ledger, code)
+        if time.monotonic() < self._rests_until:
+            return
         token = secrets.token_hex(16)
         job_id = ledger.agreements.claim(token)
         if job_id is None:
@@ -76,6 +84,12 @@ class Measurer:
     def _ended(self, ledger: Ledger, code: int) -> None:
         if code == DATABASE_AWAY:
             ledger.agreements.release(self._token, delay_s=REST_S, counts=False)
+        elif code == SCHEMA_AHEAD:
+            ledger.agreements.release(self._token, counts=False)
+            self._rests_until = time.monotonic() + OLD_REST_S
+            log.warning(
+                "A later version of Loracle has upgraded the database: its workers measure agreement."
+            )
         else:
             for job_id, attempts in ledger.agreements.release(self._token):
                 failed_to_measure(job_id, f"its process died ({died(code)})", attempts, ledger=ledger)
@@ -98,6 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Transient as error:
         log.warning("Agreement can't be measured now: %s", error)
         return DATABASE_AWAY
+    except SchemaMismatch:
+        return SCHEMA_AHEAD
     return 0
 
 

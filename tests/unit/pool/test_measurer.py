@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -9,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from tests.contract.enqueued import enqueue, sql, work_off
-from worker.pool.measurer import DATABASE_AWAY, Measurer
+from worker.pool.measurer import DATABASE_AWAY, Measurer, main
 from worker.store.engine import make_engine
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
@@ -126,6 +127,24 @@ def test_a_database_that_was_away_and_a_worker_that_stops_count_nothing(stage: S
     assert stage.processes[1].code == -9
     assert stage.attempts == [0]
     assert stage.ledger.agreements.claim("next") is not None
+
+
+def test_an_old_worker_leaves_measuring_to_those_of_the_version_that_upgraded_the_schema(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, sqlite_url: str
+) -> None:
+    stage.done()
+    stage.step()
+    sql(stage.engine, "UPDATE alembic_version SET version_num = 'of a later version'")
+    monkeypatch.setenv("DATABASE_URL", sqlite_url)
+    options = ("--parent", str(os.getppid()), "--token", stage.processes[0].option("--token"), "--job", "1")
+    monkeypatch.setattr("worker.pool.measurer.die_with", lambda _: None)
+    monkeypatch.setattr("worker.pool.measurer.log_lines", lambda *_: None)
+    stage.processes[0].code = main(options)
+    for _ in range(5):
+        stage.step()
+    assert len(stage.processes) == 1
+    assert stage.attempts == [0]
+    assert stage.ledger.agreements.claim("the new worker's") is not None
 
 
 def test_a_host_without_room_for_a_process_tries_later(
