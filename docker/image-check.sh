@@ -47,13 +47,15 @@ import configparser, pathlib, subprocess, sys, urllib.parse
 
 work = pathlib.Path(sys.argv[1])
 told = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True).stdout
-settings = {}
+settings, words = {}, []
 for line in told.splitlines():
     name, _, value = line.partition("=")
     settings[name.rpartition(".")[2]] = value.strip("'")
 certificates = settings.get("cert")
 for value in settings.values():
     for word in value.split():
+        if "/" in word and word != certificates:
+            words.append(f"{word}\n")
         path = pathlib.Path(urllib.parse.unquote(word.removeprefix("file://")))
         if path.is_absolute() and path.exists() and word != certificates:
             # An index refers to its files by a path beside it.
@@ -68,6 +70,8 @@ file = configparser.RawConfigParser()
 file["global"] = settings
 with (work / "pip.conf").open("w") as out:
     file.write(out)
+# Places of this machine that must not be found in the image.
+(work / "words").write_text("".join(words))
 PYTHON
 mapfile -t mounts < "$work/mounts"
 
@@ -84,7 +88,7 @@ root=$(buildah_ mount "$container")
 echo "All of it: $(du -sm "$root" | cut -f1) MB; the stand-in for the base: $(du -sm --exclude=opt/loracle "$root" | cut -f1) MB; \
 torch: $(du -smc "$root"/opt/loracle/lib/python*/site-packages/{torch,nvidia,triton} 2> /dev/null | tail -n 1 | cut -f1) MB; \
 this project: $(du -smc "$root"/opt/loracle/lib/python*/site-packages/{worker,trainer,migrations} | tail -n 1 | cut -f1) MB"
-if grep -rqsF -e "$(sed -n 's/^find-links = //p' "$work/pip.conf" | head -n 1)" "$root/etc/pip.conf" "$root/root" 2> /dev/null; then
+if [ -s "$work/words" ] && grep -rqsF -f "$work/words" "$root/etc/pip.conf" "$root/root" 2> /dev/null; then
   echo "Error: pip's settings got into the image." >&2
   exit 1
 fi

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -50,6 +51,8 @@ class PatientConsumer(Consumer):  # type: ignore[misc]
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connects, however long it takes; the sweeper tells people about it."""
+        # What was lost holds itself in circles, with its sockets: a process that does little collects them late.
+        gc.collect()
         connected = conn.ensure_connection(
             None, None, interval_start=0.2, interval_step=0.3, interval_max=2, callback=maybe_shutdown
         )
