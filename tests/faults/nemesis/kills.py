@@ -128,7 +128,7 @@ if IS_CHILD:
         wanted, whole = os.environ["DIES"].rsplit(" ", 1)
         if point == wanted:
             try:
-                os.close(os.open(os.path.join(HOME, "tmp", "died"), os.O_CREAT | os.O_EXCL))
+                os.close(os.open(os.path.join(HOME, "tmp", "died.txt"), os.O_CREAT | os.O_EXCL))
             except FileExistsError:
                 return
             os.kill(-os.getpgrp() if whole == "all" else os.getpid(), signal.SIGKILL)
@@ -169,11 +169,10 @@ def killed_at_a_named_point(seed: int, folder: Path) -> Struck:
         site = one.site
         job_id = site.enqueue(reviews(60))
         site.start(DIES=f"{point} {whole}")
-        died = site.home / "tmp" / "died"
+        died = site.home / "tmp" / "died.txt"
         site.until(died.exists)
         recovery_s = one.until_label()
         site.wait(job_id)
-        died.unlink()
         site.assert_each_label_once(job_id)
         claims = [event.found["batch"] for event in one.history() if "batch" in event.found]
         assert max(map(claims.count, claims)) <= 2, "a batch was scored more than twice"
