@@ -41,8 +41,10 @@ def poison_is_isolated(seed: int, folder: Path) -> Struck:
             raise DidNotStrikeError
         [(error,)] = one.rows(f"SELECT error FROM reviews WHERE job_id = {job_id} AND row_no = {row_no}")
         assert error
-        # Each half of a half is a batch with attempts of its own.
-        assert deaths <= attempts * size.bit_length(), f"{deaths} children died"
+        # Each half of a half is a batch with attempts of its own. A break of the device is counted once the device is
+        # proven sound, which it is at the third in a row at the latest.
+        each = attempts if mark == KILL else attempts + OPENS_AT - 1
+        assert deaths <= each * size.bit_length(), f"{deaths} children died"
         assert mark not in site.said
         return Struck()
 
