@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self, TextIO, cast
 
 import click
+from click.utils import PacifyFlushWrapper
 
 from worker.errors import LoracleError
 
@@ -270,6 +271,11 @@ def run_command(command: click.Command, name: str, arguments: list[str] | None =
         # The reader of our output has gone (| head): nothing is left to say.
         _close_stdout()
         sys.exit(0)
+    except SystemExit:
+        # click itself ends with 1 then, which would be a review that failed.
+        if isinstance(sys.stdout, PacifyFlushWrapper):
+            sys.exit(0)
+        raise
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise

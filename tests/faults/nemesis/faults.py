@@ -52,8 +52,8 @@ class Mix:
 
     def texts(self, count: int) -> list[str]:
         """So many texts that no other job has."""
-        self._texts += count
-        return [f"{text}, good or bad" for text in reviews(count, self._texts)]
+        first, self._texts = self._texts, self._texts + count
+        return [f"{text}, good or bad" for text in reviews(count, first)]
 
     def feed(self, count: int, *, batch_size: int = 10) -> None:
         """One more adapter job."""
