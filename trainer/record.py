@@ -59,6 +59,9 @@ class RunReport:
 Report = StepReport | EpochReport | RunReport
 
 
+FEW_STEPS = 30
+"""The rate of learning has hardly risen in fewer."""
+
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 _KINDS = {StepReport: "step", EpochReport: "epoch", RunReport: "run"}
@@ -157,3 +160,8 @@ class Display(Progress):
                     f"{report.tokens_per_s:,.0f} tokens/s with validation, "
                     f"peak memory {report.peak_memory / 2**20:,.0f} MiB"
                 )
+                if report.step < FEW_STEPS:
+                    self.tell(
+                        f"{counted(report.step, 'step')} are few: the adapter has hardly learnt. Give more reviews "
+                        "or --epochs, a smaller --token-budget, or begin with an adapter: --start-from bundled."
+                    )

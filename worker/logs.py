@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self, TextIO, cast
 
 import click
-from click.utils import PacifyFlushWrapper
 
 from worker.errors import LoracleError
 
@@ -272,8 +271,8 @@ def run_command(command: click.Command, name: str, arguments: list[str] | None =
         _close_stdout()
         sys.exit(0)
     except SystemExit:
-        # click itself ends with 1 then, which would be a review that failed.
-        if isinstance(sys.stdout, PacifyFlushWrapper):
+        # click itself ends with 1 then, which would be a review that failed, and wraps what it can't write to.
+        if type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):
             sys.exit(0)
         raise
     except OSError as error:

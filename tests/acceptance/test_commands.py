@@ -155,11 +155,22 @@ def test_status_says_why_nothing_moves_and_cancel_and_retry_change_it(
     assert json.loads(loracle("status", "1", "--json").stdout)["state"] == "running"
 
 
+def test_a_reader_that_has_gone_is_no_error(environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "worker", "--help"]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(HANG_S)) == (b"", 0)
+
+
 def test_an_unreachable_redis_is_no_error_for_enqueue(loracle: Loracle, tmp_path: Path) -> None:
     (tmp_path / "reviews.txt").write_text("good\n")
     done = loracle("enqueue", "reviews.txt", "--adapter", "stub", REDIS_URL="redis://:hush@127.0.0.1:1/0")
     assert (done.returncode, done.stdout) == (0, "1\n")
-    assert "Redis can't be reached" in done.stderr
+    assert "(REDIS_URL) can't be reached" in done.stderr
     assert "hush" not in done.stderr
 
 

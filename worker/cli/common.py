@@ -113,7 +113,9 @@ class Address(click.ParamType[tuple[str, int]]):
         return host.strip("[]") or "127.0.0.1", int(port)
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs, an object a line.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON for programs, an object a line."
+)
 _POOL = [
     click.option(
         "--concurrency",

@@ -73,7 +73,8 @@ def results(
 ) -> None:
     """Show or export a job's labels: a row per review, in the order of the file, then the kept columns.
 
-    A review that has no label yet, or failed, is shown with an empty label. `source` says who gave the final label.
+    A review that has no label yet, or failed, is shown with an empty label. `source` says who gave the final label. A
+    person's correction is in `gold_label` and leaves `label` as it is.
     It is adapter_unconfirmed if the oracle should have decided and didn't. `asked` says why the oracle was asked. A
     file has the same columns for every job. `corrected` is 1 if a person gave the gold label; `labelled_at` is in
     UTC. If a kept column has the name of another column, it is called file_NAME. Filters can be combined. Memory

@@ -15,6 +15,7 @@ from worker.jobs.source import Adapter, EnqueueOptions, Source
 from worker.reviews import OVER, Job
 from worker.settings import Settings
 from worker.store.foreign import Query
+from worker.urls import without_secrets
 
 GPU_BATCH = 2048
 """Of 256 a GPU makes one micro-batch: nothing is planned by length, and it waits for the ledger more often."""
@@ -185,5 +186,10 @@ class Publisher:
         if not heard:
             self._unheard = True
             self._say(
-                "Warning: Redis can't be reached; the job is saved, and the workers publish it when Redis is back."
+                f"Warning: {self._where()} can't be reached; the job is saved, and the workers publish it when Redis "
+                "is back."
             )
+
+    def _where(self) -> str:
+        url = self._settings.redis_url
+        return "Redis" if url is None else f"{without_secrets(url.get_secret_value())} (REDIS_URL)"

@@ -15,7 +15,7 @@ from tests.faults.scenario import DidNotStrikeError, Struck
 from tests.integration.site import reviews
 from worker.scorers.stub import stub_score
 
-AWAY, BACK = "Redis can't be reached", "Redis is back."
+AWAY, BACK = "can't be reached", "Redis is back."
 SAVED = "the job is saved, and the workers publish it"
 UNKNOWN = "nobody-knows-it"
 USER, PASSWORD = "loracle", "for-the-right-server-only"

@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from tests.contract.enqueued import enqueue, work_off
 from worker.desk import host
+from worker.desk.doctor import findings
 from worker.desk.host import Found
 from worker.model.devices import Build
 from worker.store.care import clock_s, slowest_batch_s
@@ -92,3 +93,15 @@ def test_the_clock_and_the_slowest_batch_come_from_the_database(sqlite_url: str)
     assert slowest_batch_s(engine) == 2.0
     assert abs(clock_s(engine) - time.time()) < 60.0
     engine.dispose()
+
+
+def test_an_empty_database_is_named_and_the_other_findings_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORACLE_HOME", str(tmp_path))
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path / 'empty.db'}")
+    (tmp_path / "empty.db").touch()
+    found = {finding.check: finding for finding in findings()}
+    assert "loracle db upgrade" in found["database"].found
+    assert found["batch time"].state == "error"
+    assert found["disk"].state == "ok"
