@@ -35,7 +35,7 @@ def variables() -> set[str]:
     shared = {"DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL"}
     ours = {f"LORACLE_{name.upper()}" for name in Settings.model_fields}
     files = {f"{name}_FILE" for name in (*secret_variables(), "LORACLE_WEB_TOKEN")}
-    return shared | ours | files | {"HF_HOME"}
+    return shared | ours | files | {"HF_HOME", "OTEL_EXPORTER_OTLP_ENDPOINT"}
 
 
 def test_compose_runs_commands_that_there_are_with_variables_and_secrets_that_there_are() -> None:

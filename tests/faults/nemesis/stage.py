@@ -212,10 +212,12 @@ class Stage:
         self.change(f"UPDATE measurings SET due_at = 0, token = NULL WHERE token NOT IN ({kept})")
 
     def _is_drained(self) -> bool:
-        if not any(self.waiting().values()):
-            return True
-        self.restore()
-        return False
+        if any(self.waiting().values()):
+            self.restore()
+            return False
+        # A worker takes a message from one list and then writes it into the other: for a moment it is in none.
+        time.sleep(0.2)
+        return not any(self.waiting().values())
 
     def _nothing_left_behind(self) -> None:
         home = self.site.home

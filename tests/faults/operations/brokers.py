@@ -139,7 +139,7 @@ def handed_out_twice(seed: int, folder: Path) -> Struck:
         if len(delivered) == len(set(delivered)):
             raise DidNotStrikeError
         # Who ends has nothing to wait for: none of the messages that are left is of use.
-        site.start(LORACLE_STUB_DELAY_S="0")
+        site.start_ready(LORACLE_STUB_DELAY_S="0")
         site.until(lambda: one.waiting()["loracle:adapter"] == 0)
         log.unlink(missing_ok=True)
         one.end()
