@@ -17,8 +17,7 @@ import psutil
 from sqlalchemy import Engine, text
 
 from tests.benchmarks.databases import engines
-from tests.benchmarks.ledger import BATCH, WINDOW, Loaded, TimedStub, enqueue
-from worker.jobs.scoring import score_batch
+from tests.benchmarks.ledger import BATCH, WINDOW, TimedStub, enqueue, score_next
 from worker.store.engine import make_engine
 from worker.store.ledger import Ledger
 
@@ -88,17 +87,7 @@ def main() -> None:
                 break
             time.sleep(0.01)
             continue
-        batches += bool(
-            score_batch(
-                queue.popleft(),
-                ledger=ledger,
-                scorers=Loaded(scorer),
-                publish=lambda _, batch_ids: queue.extend(batch_ids),
-                window=WINDOW,
-                retry_delay_s=1.0,
-                worker="bench",
-            )
-        )
+        batches += bool(score_next(queue, ledger, scorer))
     sys.stdout.write(f"{batches} {time.process_time() - started - scorer.seconds}\n")
 
 

@@ -40,7 +40,7 @@ class TimedStub:
         return outcomes
 
 
-class Loaded:
+class _Loaded:
     """One scorer for every adapter."""
 
     def __init__(self, scorer: TimedStub) -> None:
@@ -101,14 +101,19 @@ def _work_off(engine: Engine, ledger: Ledger, scorer: TimedStub) -> int:
     queue: deque[int] = deque(ledger.publishing.choose("adapter", window=WINDOW))
     batches = 0
     while queue:
-        score_batch(
-            queue.popleft(),
-            ledger=ledger,
-            scorers=Loaded(scorer),
-            publish=lambda _, batch_ids: queue.extend(batch_ids),
-            window=WINDOW,
-            retry_delay_s=1.0,
-            worker="bench",
-        )
+        score_next(queue, ledger, scorer)
         batches += 1
     return batches
+
+
+def score_next(queue: deque[int], ledger: Ledger, scorer: TimedStub) -> int:
+    """Scores the batch of the queue's first message, and queues what is published then; how many reviews it has."""
+    return score_batch(
+        queue.popleft(),
+        ledger=ledger,
+        scorers=_Loaded(scorer),
+        publish=lambda _, batch_ids: queue.extend(batch_ids),
+        window=WINDOW,
+        retry_delay_s=1.0,
+        worker="bench",
+    )
