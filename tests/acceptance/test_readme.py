@@ -168,6 +168,9 @@ def write_files(folder: Path) -> None:
                 file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
         else:
             (folder / name).write_text("\n".join(texts) + "\n", encoding="utf-8")
+    with (folder / "shop.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = [(text, 1 + place % 5, "2026-11-01") for place, text in enumerate(models.make_reviews(40)[0])]
+        csv.writer(file).writerows([("text", "Stars", "Date"), *rows])
     with contextlib.closing(sqlite3.connect(folder / "shop.db")) as shop:
         shop.execute("CREATE TABLE reviews (id INTEGER, body TEXT)")
         shop.executemany("INSERT INTO reviews VALUES (?, ?)", enumerate(models.make_reviews(40)[0]))
