@@ -10,7 +10,7 @@ from sqlalchemy import Engine, event
 from tests.contract.asking import answers, ask, claim_all, pack, pay
 from tests.contract.enqueued import enqueue, finish, reviews, spec, sql, work_off
 from worker.agreement.columns import NONE, label_counts, wrong_by_source
-from worker.errors import AdapterUnknown, JobUnknown
+from worker.errors import AdapterUnknown, Invalid, JobUnknown
 from worker.reviews import Reject, Review
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
@@ -30,6 +30,16 @@ def scored(ledger: Ledger, *, failing: frozenset[int] = frozenset()) -> int:
         assert batch is not None
         finish(ledger, batch, failing)
     return job.id
+
+
+def test_a_number_larger_than_the_database_holds_is_refused(ledger: Ledger, queries: Queries) -> None:
+    enqueue(ledger, 1)
+    too_large = r"too large.*9,223,372,036,854,775,807"
+    with pytest.raises(Invalid, match=too_large):
+        queries.jobs.newest(limit=2**64)
+    # PostgreSQL compares it.
+    with pytest.raises(Invalid, match=rf"{too_large}|no job {2**80}"):
+        queries.jobs.progress(2**80)
 
 
 def test_progress_counts_from_batches_and_agrees_with_the_labels(

@@ -21,7 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from worker.errors import DatabaseBusy, DatabaseUnreachable, LoracleError, SettingsInvalid, Transient
+from worker.errors import DatabaseBusy, DatabaseUnreachable, Invalid, LoracleError, SettingsInvalid, Transient
 from worker.urls import ESCAPES, without_secrets
 
 
@@ -49,6 +49,7 @@ _READ_ONLY = "loracle_read_only"
 # Deadlock, serialization failure, lock_timeout: the loser of a race may simply try again.
 _RACE_LOST = frozenset({"40P01", "40001", "55P03"})
 _DISK_FULL = "53100"
+_OUT_OF_RANGE = "22003"
 
 SECRET_OPTIONS = (
     "password",
@@ -328,6 +329,11 @@ def _translate(context: ExceptionContext, engine: Engine) -> None:
         # SQLAlchemy takes Ctrl-C for a disconnect, too.
         return
     raise_if_full(original)
+    if isinstance(original, OverflowError) or getattr(original, "sqlstate", None) == _OUT_OF_RANGE:
+        raise Invalid(
+            f"a number is too large: no job, row or limit is over {2**63 - 1:,}, the largest number that the "
+            "database holds."
+        ) from original
     if engine.dialect.name == "sqlite":
         _raise_if_unusable(original, engine)
     if context.connection is None or context.is_disconnect:
