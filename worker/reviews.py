@@ -182,14 +182,23 @@ class Failure:
     state: Literal["refused", "unanswered", "failed"] = "failed"
 
 
+SortedKind = Literal["disagreements", "unsure", "random"]
+"""What labels and chance say; which gold labels are likely wrong, `worker.quality.label_errors` says."""
+TaskKind = Literal["disagreements", "unsure", "gold", "random"]
+TASK_KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
+"""The lists of reviews for people to judge."""
+
+
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """A person's word on one review of a job: its gold label from now on."""
+    """A person's word on one review of a job: its gold label from now on. `kind` is the list in which the person saw
+    it (`TASK_KINDS`); only of a "random" one does it speak for the other reviews too."""
 
     row_no: int
     label: str
     author: str | None = None
     note: str | None = None
+    kind: TaskKind | None = None
 
 
 Outcome = Score | Failure

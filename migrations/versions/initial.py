@@ -122,7 +122,7 @@ FROM (
     LEFT JOIN scorers ON scorers.id = jobs.oracle_id
 ) AS counts
 LEFT JOIN agreements AS measured ON measured.job_id = counts.job_id AND measured.raters = 'gold,final'
-    AND measured.selection = 'all' AND measured.slice = 'all'
+    AND measured.selection IN ('all', 'random') AND measured.slice = 'all'
 """
 # What a job with a guarantee may claim, once it is measured; `holds` is 1 where the target is reached.
 CERTIFICATES = """
@@ -236,7 +236,7 @@ def upgrade() -> None:
     )  # fmt: skip
     op.create_index("ix_bulks_state", "bulks", ["state"])
     _table(
-        "corrections", *_key("job_id", "row_no"), *_given(TEXT, "label"), *_maybe(TEXT, "author", "note"),
+        "corrections", *_key("job_id", "row_no"), *_given(TEXT, "label"), *_maybe(TEXT, "kind", "author", "note"),
         *_given(DOUBLE, "created_at"), _of_review("corrections"),
     )  # fmt: skip
     _table(

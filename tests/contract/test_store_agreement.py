@@ -85,6 +85,17 @@ def random_job(ledger: Ledger, engine: Engine, policy: str, seed: int, count: in
 STUB = ScorerIdentity("stub", "stub", "0" * 64)
 
 
+def only_corrected(engine: Engine, job_id: int) -> set[int]:
+    """The rows that have a correction, which nobody drew, and no gold label in the file."""
+    found = sql(
+        engine,
+        "SELECT row_no FROM corrections JOIN reviews USING (job_id, row_no) "
+        "WHERE job_id = :job AND gold_label IS NULL",
+        job=job_id,
+    )
+    return {int(str(row_no)) for (row_no,) in found}
+
+
 def named(raters: Raters, codes: np.ndarray) -> list[str | None]:
     return [None if code == NONE else raters.labels[code] for code in codes.tolist()]
 
@@ -103,7 +114,12 @@ def test_raters_say_what_the_view_says_row_by_row(
         found = queries.raters(job_id)
         rows = list(queries.results.iterate(job_id, with_text=True))
         assert found.row_no.tolist() == [row["row_no"] for row in rows]
-        assert named(found, found.gold) == [row["gold_label"] for row in rows]
+        known = np.where(found.gold == NONE, found.picked, found.gold)
+        assert named(found, known) == [row["gold_label"] for row in rows]
+        picked = [
+            row["gold_label"] if row["row_no"] in only_corrected(engine, job_id) else None for row in rows
+        ]
+        assert named(found, found.picked) == picked
         assert named(found, found.final) == [row["label"] for row in rows]
         assert numbers(found.final_score) == [row["score"] for row in rows]
         assert found.characters.tolist() == [len(row["text"]) for row in rows]
@@ -185,7 +201,12 @@ def test_a_job_that_is_done_keeps_its_agreement_and_a_correction_changes_it(
     final = next(
         row for row in before if (row.raters, row.selection, row.slice) == (("gold", "final"), "all", "all")
     )
-    rows = [row for row in queries.results.iterate(job_id) if row["gold_label"] and row["label"]]
+    picked = only_corrected(engine, job_id)
+    rows = [
+        row
+        for row in queries.results.iterate(job_id)
+        if row["gold_label"] and row["label"] and row["row_no"] not in picked
+    ]
     right = sum(row["label"] == row["gold_label"] for row in rows)
     assert final.n == len(rows)
     assert final.statistics.observed.value == pytest.approx(right / len(rows))
@@ -247,7 +268,12 @@ def test_the_summary_of_jobs_says_what_status_says_before_and_after(
         assert seen[job_id][9] == (None if at.job.oracle_id is None else "gpt")
         if at.job.state == "done":
             assert at.labelled == sum(row["label"] is not None for row in queries.results.iterate(job_id))
-    pairs = [(row["gold_label"], row["label"]) for row in queries.results.iterate(ids[0])]
+    picked = only_corrected(engine, ids[0])
+    pairs = [
+        (row["gold_label"], row["label"])
+        for row in queries.results.iterate(ids[0])
+        if row["row_no"] not in picked
+    ]
     pairs = [pair for pair in pairs if None not in pair]
     assert seen[ids[0]][6:8] == (len(pairs), sum(gold == label for gold, label in pairs))
     assert seen[waiting][6:8] == (None, None)

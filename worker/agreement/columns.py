@@ -22,7 +22,10 @@ class Raters:
     """The labels of a job's N reviews, in the order of `row_no` (N,), ascending.
 
     `gold`, `adapter`, `oracle` and `final` (N,) are places in `labels`, or `NONE`. `labels` are the adapter's, in its
-    order, then those that anybody else gave. Gold is a person's correction where there is one, else the file's.
+    order, then those that anybody else gave. Gold is the file's label or a person's correction of it. Of reviews
+    without a label in the file it is what people said of a random sample; where they picked the review, say for
+    looking doubtful, their label stands in `picked` (N,), since it says nothing of others. `gold_on` says which
+    reviews have gold: "all" that the file labels, or a "random" sample.
     `adapter_score`, `oracle_score` and `final_score` (N,) are the probability of the label given, NaN where it isn't
     known. `characters` (N,) is the length of the text. `reason` (N,) is a place in `REASONS`: why the oracle was
     asked; with a reason and without an oracle's label it gave no answer.
@@ -34,12 +37,14 @@ class Raters:
     labels: tuple[str, ...]
     row_no: NDArray[np.int64]
     gold: Codes
+    picked: Codes
     adapter: Codes
     oracle: Codes
     adapter_score: NDArray[np.float64]
     oracle_score: NDArray[np.float64]
     characters: NDArray[np.int64]
     reason: Codes
+    gold_on: Literal["all", "random"] = "all"
     final: Codes = field(init=False)
     final_score: NDArray[np.float64] = field(init=False)
 

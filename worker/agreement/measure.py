@@ -50,7 +50,8 @@ class Measurement(BaseModel, frozen=True, defer_build=True):
     final and oracle, or adapter, oracle and gold.
 
     `selection` says for which reviews the figures hold. "all": every review that can have the labels has them, and
-    figures hold for reviews like these. "audit": a uniform sample, figures hold for this job. "audit+cascade": the
+    figures hold for reviews like these. "audit" by the oracle and "random" by people: a uniform sample, figures hold
+    for this job. "picked": those that people chose to judge, which say nothing of the others. "audit+cascade": the
     audit of a cascade together with all reviews the adapter was unsure of, weighted, so that figures hold for this
     job. "escalated": only those the adapter was unsure of, which say nothing of the others. Reviews in other
     languages, where the oracle decides for these, count as unsure.
@@ -108,7 +109,11 @@ class Measurement(BaseModel, frozen=True, defer_build=True):
 
 def measure(raters: Raters, policy: Policy, job_id: int) -> list[Measurement]:
     """Every comparison that the job's labels allow; nothing where no review has two labels to compare."""
-    return [*_against_gold(raters, policy, job_id), *_against_oracle(raters, policy, job_id)]
+    return [
+        *_against_gold(raters, policy, job_id),
+        *_against_picked(raters),
+        *_against_oracle(raters, policy, job_id),
+    ]
 
 
 def _against_gold(raters: Raters, policy: Policy, job_id: int) -> list[Measurement]:
@@ -117,19 +122,20 @@ def _against_gold(raters: Raters, policy: Policy, job_id: int) -> list[Measureme
         return []
     everyone = np.ones(len(raters), dtype=bool)
     by_adapter, by_oracle = raters.adapter != NONE, raters.oracle != NONE
+    on, whole = raters.gold_on, None if raters.gold_on == "all" else raters.final != NONE
     found: list[Measurement] = []
     same = bool((raters.final == raters.adapter).all())
     if policy.kind != "oracle":
-        found += _sliced(raters, Pair("gold", "adapter", "all"), everyone, None)
+        found += _sliced(raters, Pair("gold", "adapter", on), everyone, whole)
     elif policy.audit:
         # The adapter labels the audit alone, so it is a sample of all that have gold.
         found += _sliced(raters, Pair("gold", "adapter", "audit"), by_adapter, gold)
     if same and found:
         found += [one.model_copy(update={"raters": ("gold", "final")}) for one in found]
     else:
-        found += _sliced(raters, Pair("gold", "final", "all"), everyone, None)
+        found += _sliced(raters, Pair("gold", "final", on), everyone, whole)
     if policy.kind == "oracle":
-        found += _sliced(raters, Pair("gold", "oracle", "all"), everyone, None)
+        found += _sliced(raters, Pair("gold", "oracle", on), everyone, whole)
     elif policy.has_sample:
         population = gold & _ranked(raters) if policy.guarantee is not None else gold & by_adapter
         if policy.audit and policy.kind == "cascade":
@@ -151,6 +157,14 @@ def _against_gold(raters: Raters, policy: Policy, job_id: int) -> list[Measureme
                 )
             )
     return found
+
+
+def _against_picked(raters: Raters) -> list[Measurement]:
+    if not (raters.picked != NONE).any():
+        return []
+    chosen = dataclasses.replace(raters, gold=raters.picked)
+    everyone = np.ones(len(raters), dtype=bool)
+    return _sliced(chosen, Pair("gold", "final", "picked"), everyone, None)[:1]
 
 
 def _against_oracle(raters: Raters, policy: Policy, job_id: int) -> list[Measurement]:

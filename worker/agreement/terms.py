@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable
 
 TERMS = {
-    "on": "for which reviews: all; audit, a random sample of the job; escalated, those that the adapter was unsure "
-    "of, or that are in another language; audit+cascade, the whole job estimated from both",
+    "on": "for which reviews the figures are",
+    "all": "all reviews that have both labels",
+    "audit+cascade": "the whole job, estimated from an audit and from the escalated reviews",
     "agree": "the share of reviews with equal labels",
     "equal labels": "the share of reviews to which these raters give one and the same label",
     "kappa": "agreement beyond chance: 1 is always, 0 is as often as by chance (Cohen's; of three raters Fleiss')",
@@ -31,6 +32,8 @@ TERMS = {
     "root mean square gap": "as the mean gap, but large gaps count more, and what chance adds is taken off",
     "bin": "reviews with similar scores, counted together",
     "95 % interval": "if the measurement were made again and again, 95 of 100 such ranges would hold the true figure",
+    "random": "a random sample of the job that people judged: the figures hold for the whole job",
+    "picked": "reviews that people chose to judge: they say nothing of the others",
     "audit": "a random sample of the job that adapter and oracle both label",
     "escalated": "reviews that the oracle decides: the adapter was unsure, or the language is another one",
     "trusted ones": "reviews that were left to the adapter, which was sure enough",
@@ -38,7 +41,19 @@ TERMS = {
     "the cut is the rank by score after which the oracle decides",
     "undefined": "can't be computed from these reviews; the reason is named beside it",
 }
-ONLY_IN_COMMANDS = ("on", "agree", "bias p", "RMS error", "ECE (by chance)", "agree on it", "bias")
+ONLY_IN_COMMANDS = (
+    "on",
+    "all",
+    "random",
+    "picked",
+    "audit+cascade",
+    "agree",
+    "bias p",
+    "RMS error",
+    "ECE (by chance)",
+    "agree on it",
+    "bias",
+)
 """Names of columns of `loracle agreement`; on a page they would be found in words that mean something else."""
 
 

@@ -63,7 +63,7 @@ def print_measured(job: Job, measured: Measured, by: str | None) -> None:
         shown = _print_slices([row for row in measured.rows if row.slice.startswith(f"{by} ")], by)
     else:
         shown = (*_print_pairs(whole), *_print_gold(whole))
-    print_terms(explained(shown))
+    print_terms(explained([*shown, *(row.selection for row in whole)]))
     _print_notes(whole)
 
 
@@ -158,6 +158,11 @@ def _print_notes(rows: list[Measurement]) -> None:
             note(f"{where} is undefined: {found.reason}.")
         elif row.kappa_undefined is not None:
             note(f"{where}: kappa is undefined: {row.kappa_undefined}.")
+        if row.selection == "picked":
+            note(
+                f"{where}: only reviews that people picked to judge: these figures say nothing of the others. "
+                "`loracle review JOB --kind random` lists some drawn by chance."
+            )
         if row.selection == "escalated":
             note(
                 f"{where}: only reviews that the adapter was unsure of: these figures say nothing of the others."
@@ -197,11 +202,14 @@ ON = {
 }
 
 
+GOLD_ON = {"all": "on {n:,} gold labels", "random": "of the whole job, by {n:,} reviews that people judged"}
+
+
 def agreement_lines(summary: Mapping[str, Any]) -> list[str]:
     """The agreement of `summary.Summary`, a line for each figure with its interval and its n."""
     lines = []
     if summary["accuracy"] is not None:
-        gold = f"on {summary['gold']:,} gold labels"
+        gold = GOLD_ON[summary["accuracy_on"]].format(n=summary["gold"])
         lines.append(f"accuracy     {_with_interval(summary, 'accuracy')}, {gold})")
         if summary["kappa"] is None:
             lines.append(f"Cohen's kappa undefined: {summary['kappa_undefined']}")
@@ -264,8 +272,9 @@ def agreement(
     """Show how far gold, adapter and oracle agree in a JOB, each figure with its 95 % interval.
 
     It is measured when the job is done. A line under the tables explains each term. `on` says for which reviews the
-    figures hold: all, an audit (a uniform sample; figures are of the whole job), audit+cascade (of the whole job
-    too), or escalated (only reviews the adapter was unsure of).
+    figures are: all; audit or random (a random sample that the oracle or people judged, so they hold for the whole
+    job); audit+cascade (for the whole job too); escalated (only reviews that the adapter was unsure of); or picked
+    (only reviews that people chose to judge).
 
     --against, or --adapter with --since, shows whether the adapter still agrees with the oracle as it did before. It
     compares audited reviews of similar score.

@@ -19,12 +19,11 @@ from worker.errors import Invalid
 from worker.files.corrections import FROM, label_config, write_tasks
 from worker.files.results import write_results
 from worker.jobs.corrections import import_corrections
-from worker.reviews import Job, counted
-from worker.store.corrections import TASK_KINDS, TaskKind
+from worker.reviews import TASK_KINDS, Job, TaskKind, counted
 
 COLUMNS = (
     "job_id", "row_no", "id", "text", "adapter", "adapter_score", "oracle", "oracle_score", "final", "gold",
-    "gold_wrong", "correction", "note",
+    "gold_wrong", "kind", "correction", "note",
 )  # fmt: skip
 ON_SCREEN: tuple[str, ...] = ("row_no", "adapter", "adapter_score", "oracle", "oracle_score", "final", "gold")
 EXCERPT_CHARS = 80
@@ -77,6 +76,7 @@ def review(
     \b
     --kind disagreements  adapter and oracle differ: the surest adapter first, then the surest oracle
     --kind unsure         no label of the oracle: the adapter's lowest score first
+    --kind random         drawn by chance: judge them in this order, and accuracy is known for the whole job
     --kind gold           gold labels that adapter or oracle contradict, the likeliest to be wrong first;
                           gold_wrong is the estimated chance of that
 
@@ -154,7 +154,7 @@ def _export(
     target = output if output is not None else sys.stdout
     shown = (*ON_SCREEN, "gold_wrong") if kind == "gold" else ON_SCREEN
     tasks, estimate = to_review(store, job.id, kind, limit=limit)
-    rows = (dataclasses.asdict(task) for task in tasks)
+    rows = ({**dataclasses.asdict(task), "kind": kind} for task in tasks)
     if as_json and output is None:
         count = write_results(rows, COLUMNS, format="jsonl", target=target)
     elif chosen == "label-studio":

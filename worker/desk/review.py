@@ -8,12 +8,13 @@ from worker.bootstrap import Store
 from worker.desk.options import Say
 from worker.errors import Invalid
 from worker.quality.label_errors import likely_label_errors
-from worker.reviews import Job
-from worker.store.corrections import ReviewTask, TaskKind
+from worker.reviews import Job, TaskKind
+from worker.store.corrections import ReviewTask
 
 NOTHING = {
     "disagreements": "adapter and oracle agree wherever both have labelled a review that nobody has corrected",
     "unsure": "the oracle has labelled all that the adapter has, or people have corrected the rest",
+    "random": "people have corrected all that has a label",
     "gold": "neither adapter nor oracle contradicts a gold label (--label-column) that nobody has corrected",
 }
 

@@ -19,6 +19,7 @@ from worker.files.guessing import sniff_delimiter
 from worker.files.records import unstorable
 from worker.files.results import unguarded, whole_text
 from worker.files.sources import bom_encoding
+from worker.reviews import TASK_KINDS, TaskKind
 
 NEEDED = ("job_id", "row_no", "correction")
 
@@ -39,6 +40,7 @@ class Filled:
     label: str
     author: str | None = None
     note: str | None = None
+    kind: TaskKind | None = None
 
 
 def read_filled_csv(path: Path) -> list[Filled]:
@@ -71,8 +73,23 @@ def read_filled_csv(path: Path) -> list[Filled]:
         if row["correction"]:
             job_id, row_no = (_number(path, line, name, row[name]) for name in ("job_id", "row_no"))
             note = row.get("note") or None
-            found.append(Filled(f"line {line}", job_id, row_no, row["correction"], None, note))
+            where = f"line {line}"
+            kind = _kind(path, where, row.get("kind"))
+            found.append(Filled(where, job_id, row_no, row["correction"], None, note, kind))
     return _storable(path, found)
+
+
+def _kind(path: Path, where: str, given: Any) -> TaskKind | None:
+    """In which list a person saw the review, if the file says so."""
+    if given in (None, ""):
+        return None
+    for kind in TASK_KINDS:
+        if given == kind:
+            return kind
+    raise CorrectionInvalid(
+        f"{path.name}, {where}: kind is {str(given)[:40]!r} and none of {', '.join(TASK_KINDS)}. Leave that as it "
+        "was exported. Nothing was written."
+    )
 
 
 def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -138,7 +155,7 @@ def read_text(path: Path) -> str:
 
 
 FROM, TO, NOTE = "sentiment", "text", "note"
-_DATA = ("text", "job_id", "row_no", "id", "final", "gold")
+_DATA = ("text", "job_id", "row_no", "id", "final", "gold", "kind")
 
 
 def label_config(labels: Sequence[str]) -> str:
@@ -221,7 +238,8 @@ def read_annotations(path: Path, control: str | None = None) -> tuple[list[Fille
         others.update(name for annotation in annotations for name in _controls(annotation))
         if chosen:
             annotation, label = max(chosen, key=lambda pair: _moment(pair[0]))
-            found.append(Filled(where, job_id, row_no, label, _author(annotation), _note(annotation)))
+            kind = _kind(path, where, data.get("kind"))
+            found.append(Filled(where, job_id, row_no, label, _author(annotation), _note(annotation), kind))
     if others and not found:
         raise CorrectionInvalid(
             f"{path.name} has no choice of the control '{control}' (found: {', '.join(sorted(others))}). Choose one "

@@ -116,6 +116,6 @@ def _checked(
             problem = f"row {entry.row_no} has another label in {earlier[0].where}: keep one of them"
         if problem is not None:
             raise CorrectionInvalid(f"{name}, {entry.where}: {problem}. Nothing was written.")
-        correction = Correction(entry.row_no, label or "", author or entry.author, entry.note)
+        correction = Correction(entry.row_no, label or "", author or entry.author, entry.note, entry.kind)
         found[entry.row_no] = (entry, correction)
     return [correction for _, correction in found.values()]

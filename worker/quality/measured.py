@@ -34,7 +34,7 @@ class Measured:
     def find(self, *raters: str) -> Measurement | None:
         """The comparison of these raters that holds for the most reviews: of the whole job, where there is one."""
         found = {row.selection: row for row in self.rows if (row.raters, row.slice) == (raters, WHOLE)}
-        for selection in ("all", "audit+cascade", "audit", "escalated"):
+        for selection in ("all", "random", "audit+cascade", "audit", "escalated"):
             if selection in found:
                 return found[selection]
         return None
@@ -169,7 +169,8 @@ class Summary:
     `rows` counts the file's records, rejects too; `without_text` of the `rejected` hold no text, `other_language`
     are in a language that is refused, and the others can't be read. `languages` is what the texts are in. Accuracy
     and kappa are over the labelled reviews with a gold label (`gold` of them) and None where there are none;
-    `kappa_undefined` says why kappa is None where accuracy isn't.
+    `kappa_undefined` says why kappa is None where accuracy isn't. `accuracy_on` says which: "all" that have
+    gold, or a "random" sample of the job that people judged.
     `oracle_agreement` is the share of reviews to which adapter and oracle give the same label, seen in
     `oracle_agreement_n`; `oracle_agreement_on` says which: "audit" and "audit+cascade" hold for the whole job,
     "escalated" only for reviews the adapter was unsure of. Intervals are 95 %. `reviews_per_s` is the job's speed:
@@ -197,6 +198,7 @@ class Summary:
     gold: int
     accuracy: float | None
     accuracy_interval: tuple[float, float] | None
+    accuracy_on: str | None
     kappa: float | None
     kappa_interval: tuple[float, float] | None
     kappa_undefined: str | None
@@ -249,6 +251,7 @@ def summarise_agreement(measured: Measured | None) -> dict[str, Any]:
         "gold": against_gold.n if against_gold else 0,
         "accuracy": accuracy.value,
         "accuracy_interval": accuracy.interval,
+        "accuracy_on": against_gold.selection if against_gold else None,
         "kappa": kappa.value,
         "kappa_interval": kappa.interval,
         "kappa_undefined": against_gold.kappa_undefined if against_gold else None,

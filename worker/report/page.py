@@ -157,7 +157,10 @@ def _agreement(data: ReportData) -> Table | None:
 
 def _place(one: Measurement) -> tuple[int, bool]:
     """In the order of the headlines; what is no sample comes last."""
-    return PAIRS.index(one.raters) if one.raters in PAIRS else len(PAIRS), one.selection == "escalated"
+    return PAIRS.index(one.raters) if one.raters in PAIRS else len(PAIRS), one.selection in (
+        "escalated",
+        "picked",
+    )
 
 
 def _by_label(data: ReportData) -> list[Table]:

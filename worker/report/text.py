@@ -173,9 +173,9 @@ PAIRS = (
     ("final", "oracle"),
     ("adapter", "oracle", "gold"),
 )
-SPEAKS_FOR_ALL = ("audit+cascade", "all", "audit")
+SPEAKS_FOR_ALL = ("audit+cascade", "all", "random", "audit")
 """Selections from which something follows for the whole job, the most informative first. The escalated reviews alone,
-of which the adapter was unsure, say nothing of the others."""
+of which the adapter was unsure, say nothing of the others, nor do those that people picked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +249,10 @@ def basis(one: Measurement) -> str:
     if one.selection == "audit":
         sample = f", a random sample of {count(found.finite)}" if found.finite else ""
         return f"{count(one.n, 'audited review')}{sample}"
+    if one.selection == "random":
+        return f"{count(one.n, 'review')} judged by people, a random sample of {count(found.finite or one.n)}"
+    if one.selection == "picked":
+        return f"{count(one.n, 'review')} that people picked, no sample of the others"
     if one.selection == "escalated":
         return f"{count(one.n, 'escalated review')}, no sample of the others"
     return (
@@ -303,11 +307,11 @@ def _headline(one: Measurement, total: int, *, beside: str = "") -> Headline:
 
 def _estimated(one: Measurement, total: int) -> str:
     """For which of the job's `total` reviews the figure is, and from how many it was estimated."""
-    found = one.statistics
+    found, checked = one.statistics, "judged" if one.selection == "random" else "audited"
     if found.kind == "cascade":
         return f"{_of_job(one, one.n, total)}, estimated from {_asked(found)}"
     if found.finite is not None and found.finite > one.n:
-        return f"{_of_job(one, found.finite, total)}, estimated from {count(one.n)} audited ones"
+        return f"{_of_job(one, found.finite, total)}, estimated from {count(one.n)} {checked} ones"
     if found.finite is not None:
         return f"{_of_job(one, one.n, total)}, all of them compared: nothing is left to chance"
     return f"the {count(one.n, 'review')} that {'both' if len(one.raters) == 2 else 'all of them'} labelled"
@@ -321,7 +325,7 @@ def _asked(found: CascadeStatistics) -> str:
 
 
 def _of_job(one: Measurement, number: int, total: int) -> str:
-    if "gold" in one.raters:
+    if "gold" in one.raters and one.selection != "random":
         return f"this job's {count(number, 'review')} with gold"
     everything = f"this job's {count(total, 'review')}"
     return everything if number == total else f"{count(number)} of {everything}"
@@ -352,9 +356,13 @@ def _missing(data: ReportData, chosen: Sequence[Measurement]) -> list[Headline]:
     """Why there is no figure against gold, or against the oracle."""
     found = []
     if not any("gold" in one.raters for one in chosen):
+        picked = sum(one.n for one in data.comparisons if one.selection == "picked")
         reason = (
             "No review has both a label and a gold label."
             if data.gold
+            else f"People judged {count(picked, 'review')} that they picked, which say nothing of the others. "
+            f"`loracle review {data.job.id} --kind random` lists some drawn by chance."
+            if picked
             else "The file has no gold labels, so accuracy isn't known. "
             "`--label-column` names the column that holds them."
         )

@@ -60,7 +60,7 @@ def _single(right: Estimate) -> str:
 
 def _others(data: ReportData, found: Measurement) -> str:
     """That what holds for reviews with gold needn't hold for the others."""
-    if found.n >= data.labelled:
+    if found.n >= data.labelled or found.selection == "random":
         return ""
     return (
         f". That holds for the other {count(data.labelled - found.n, 'review')} only if they are like those"
@@ -78,7 +78,7 @@ def _by_oracle(data: ReportData) -> str | None:
     if data.policy.kind == "oracle":
         return (
             "These labels are the oracle's own: they are as good as the oracle, and nothing here says how good that "
-            "is. Gold labels would (`--label-column`, or `loracle review`)."
+            f"is. Gold labels would (`--label-column`, or `loracle review {data.job.id} --kind random`)."
         )
     one = _speaking(data, ("final", "oracle")) or _speaking(data, ("adapter", "oracle"))
     if one is None:
@@ -99,7 +99,8 @@ def _by_nobody(data: ReportData) -> str:
     )
     return (
         f"Nobody knows how far these labels can be trusted: the file has no gold labels, and {checked}. Let the "
-        f"oracle check a random share (`--audit 0.05`), or judge some yourself (`loracle review {data.job.id}`)."
+        f"oracle check a random share (`--audit 0.05`), or judge some yourself "
+        f"(`loracle review {data.job.id} --kind random`)."
     )
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, func, select
 
 from worker.errors import Invalid
-from worker.reviews import LANES, Money
+from worker.reviews import LANES, Money, TaskKind
 from worker.reviews import Correction as CorrectionRow
 from worker.reviews import Job as JobRow
 from worker.store.budgets import spent_by_all
@@ -196,11 +196,15 @@ class BrowsingQueries:
     def correction(self, connection: Connection, job_id: int, row_no: int) -> CorrectionRow | None:
         """What a person said of the review, None if nobody has."""
         row = connection.execute(
-            select(Correction.row_no, Correction.label, Correction.author, Correction.note).where(
-                Correction.job_id == job_id, Correction.row_no == row_no
-            )
+            select(
+                Correction.row_no, Correction.label, Correction.author, Correction.note, Correction.kind
+            ).where(Correction.job_id == job_id, Correction.row_no == row_no)
         ).one_or_none()
-        return None if row is None else CorrectionRow(*row)
+        return (
+            None
+            if row is None
+            else CorrectionRow(row.row_no, row.label, row.author, row.note, cast(TaskKind | None, row.kind))
+        )
 
     @reads
     def corrections(self, connection: Connection, job_id: int) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
 from worker.agreement.columns import NONE, Codes, Raters
+from worker.agreement.judged import drawn, keys
 from worker.policy import REASONS
 from worker.store.adapters import adapter_labels
 from worker.store.inserts import on_postgresql
@@ -56,6 +57,7 @@ def _read_postgresql(connection: Connection, job_id: int, names: tuple[str, ...]
         labels=names,
         row_no=row_no,
         gold=reviews["gold"].astype(np.int16),
+        picked=np.full(len(row_no), NONE, dtype=np.int16),
         adapter=adapter,
         oracle=oracle,
         adapter_score=adapter_score,
@@ -158,6 +160,7 @@ def _read_sqlite(connection: Connection, job_id: int, names: tuple[str, ...]) ->
         labels=names,
         row_no=row_no,
         gold=gold,
+        picked=np.full(len(row_no), NONE, dtype=np.int16),
         adapter=adapter,
         oracle=oracle,
         adapter_score=adapter_score,
@@ -174,27 +177,35 @@ def read_raters(connection: Connection, job_id: int) -> Raters:
         select(Adapter.sha256, Adapter.manifest).where(Adapter.id == job.adapter_id)
     ).one()
     own = adapter_labels(adapter.sha256, adapter.manifest)
-    corrections = {
-        int(row_no): str(label)
-        for row_no, label in connection.execute(
-            select(Correction.row_no, Correction.label).where(Correction.job_id == job_id)
-        )
-    }
+    given = connection.execute(
+        select(Correction.row_no, Correction.label, Correction.kind).where(Correction.job_id == job_id)
+    ).all()
+    corrections = {int(row_no): str(label) for row_no, label, _ in given}
     read = _read_postgresql if on_postgresql(connection) else _read_sqlite
     names = (*own, *sorted({*corrections.values()} - {*own}))
     raters = read(connection, job_id, names)
     if any((codes == UNKNOWN).any() for codes in (raters.gold, raters.adapter, raters.oracle)):
         names = (*own, *sorted({*_labels_given(connection, job_id), *corrections.values()} - {*own}))
         raters = read(connection, job_id, names)
-    gold = raters.gold.copy()
-    gold[np.searchsorted(raters.row_no, list(corrections))] = [
+    corrected = np.full(len(raters), NONE, dtype=np.int16)
+    corrected[np.searchsorted(raters.row_no, list(corrections))] = [
         names.index(one) for one in corrections.values()
     ]
+    sample = np.zeros(len(raters), dtype=bool)
+    if any(kind == "random" for _, _, kind in given):
+        sample[np.searchsorted(raters.row_no, [row_no for row_no, _, kind in given if kind == "random"])] = (
+            True
+        )
+        sample = drawn(keys(job_id, raters.row_no), sample)
+    by_file = raters.gold != NONE
+    counts = (corrected != NONE) & (by_file | sample)
     # What it learnt by heart says nothing of the adapter: it counts as not labelled by it.
     learnt = raters.asked_for("training") & (raters.oracle != NONE)
     return replace(
         raters,
-        gold=gold,
+        gold=np.where(counts, corrected, raters.gold).astype(np.int16),
+        picked=np.where(counts, NONE, corrected).astype(np.int16),
+        gold_on="random" if sample.any() and not by_file.any() else "all",
         adapter=np.where(learnt, NONE, raters.adapter).astype(np.int16),
         adapter_score=np.where(learnt, np.nan, raters.adapter_score),
     )

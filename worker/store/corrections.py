@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, Subquery, and_, delete, exists, select
+import numpy as np
+from sqlalchemy import Connection, Engine, Select, Subquery, and_, case, delete, exists, select
 from sqlalchemy.orm import aliased
 
+from worker.agreement.judged import keys
 from worker.errors import CorrectionInvalid, JobStateInvalid
 from worker.reviews import Correction as CorrectionRow
+from worker.reviews import SortedKind
 from worker.store.agreements import measure_anew
 from worker.store.engine import now, read, reads, writes
 from worker.store.inserts import upserting
@@ -83,13 +86,20 @@ def _save(connection: Connection, job_id: int, corrections: Sequence[CorrectionR
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=["job_id", "row_no"],
-            set_={name: statement.excluded[name] for name in ("label", "author", "note", "created_at")},
+            set_={
+                **{name: statement.excluded[name] for name in ("label", "author", "note", "created_at")},
+                # Who was drawn stays drawn.
+                "kind": case(
+                    (Correction.__table__.c.kind == "random", "random"), else_=statement.excluded.kind
+                ),
+            },
         ),
         [
             {
                 "job_id": job_id,
                 "row_no": correction.row_no,
                 "label": correction.label,
+                "kind": correction.kind,
                 "author": correction.author,
                 "note": correction.note,
                 "created_at": created_at,
@@ -101,12 +111,6 @@ def _save(connection: Connection, job_id: int, corrections: Sequence[CorrectionR
     return len(replaced)
 
 
-SortedKind = Literal["disagreements", "unsure"]
-"""What the labels say by themselves; which gold labels are likely wrong, `worker.quality.label_errors` says."""
-TaskKind = Literal["disagreements", "unsure", "gold"]
-TASK_KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
-
-
 @dataclass(frozen=True, slots=True)
 class ReviewTask:
     """A review for a person to judge, with what each rater said and who they were. `gold_wrong` is the estimated
@@ -116,9 +120,9 @@ class ReviewTask:
     row_no: int
     id: str | None
     text: str
-    adapter: str
+    adapter: str | None
     adapter_score: float | None
-    adapter_scorer: str
+    adapter_scorer: str | None
     oracle: str | None
     oracle_score: float | None
     oracle_scorer: str | None
@@ -141,6 +145,7 @@ class ReviewTasks:
         `disagreements`: adapter and oracle differ. The surest adapter first, then the surest oracle: one of two that
         are sure is wrong, and knows nothing of it.
         `unsure`: the oracle has given no label. The lowest score of the adapter first.
+        `random`: whatever has a label, in the order of `worker.agreement.judged`.
         Equals come in row order; a rater without scores counts as least sure.
 
         Raises:
@@ -149,10 +154,20 @@ class ReviewTasks:
         with read(self.engine) as connection:
             if connection.scalar(select(Job.id).where(Job.id == job_id)) is None:
                 raise job_unknown(job_id)
+        if kind == "random":
+            return self.of_rows(job_id, self._drawn(job_id, limit))
         return self._rows(_tasks(job_id, kind, limit), chunk)
 
+    @reads
+    def _drawn(self, connection: Connection, job_id: int, limit: int | None) -> list[int]:
+        r = RESULTS.c
+        labelled = select(r.row_no).where(r.job_id == job_id, r.label.is_not(None), r.corrected == 0)
+        rows = np.array(connection.scalars(labelled).all(), dtype=np.int64)
+        found: list[int] = rows[np.argsort(keys(job_id, rows), kind="stable")][:limit].tolist()
+        return found
+
     def of_rows(self, job_id: int, row_nos: Sequence[int]) -> Iterator[ReviewTask]:
-        """The reviews of these rows that the adapter has labelled, in the order given."""
+        """The reviews of these rows, in the order given."""
         for part in in_parts(row_nos):
             found = {task.row_no: task for task in self._rows(_tasks_of(job_id, part), len(part))}
             yield from (found[row_no] for row_no in part if row_no in found)
@@ -200,11 +215,11 @@ def _tasks(job_id: int, kind: SortedKind, limit: int | None) -> Select[Any]:
 
 
 def _tasks_of(job_id: int, row_nos: Sequence[int]) -> Select[Any]:
-    chosen = _chosen(job_id, aliased(Label), aliased(Label)).where(Review.row_no.in_(row_nos))
+    chosen = _chosen(job_id, aliased(Label), aliased(Label), isouter=True).where(Review.row_no.in_(row_nos))
     return _looked_up(chosen.subquery("chosen"))
 
 
-def _chosen(job_id: int, adapter: Any, oracle: Any) -> Select[Any]:
+def _chosen(job_id: int, adapter: Any, oracle: Any, *, isouter: bool = False) -> Select[Any]:
     """The labels of the job's reviews: texts, names and final labels are looked up for the rows chosen only."""
     return (
         select(
@@ -218,7 +233,7 @@ def _chosen(job_id: int, adapter: Any, oracle: Any) -> Select[Any]:
             oracle.scorer_id.label("oracle_id"),
         )
         .select_from(Review)
-        .join(adapter, label_of("adapter", adapter, Review))
+        .join(adapter, label_of("adapter", adapter, Review), isouter=isouter)
         .outerjoin(oracle, label_of("oracle", oracle, Review))
         .where(Review.job_id == job_id)
     )
@@ -245,7 +260,7 @@ def _looked_up(chosen: Subquery) -> Select[Any]:
         .select_from(chosen)
         .join(review, and_(review.job_id == c.job_id, review.row_no == c.row_no))
         .join(RESULTS, and_(r.job_id == c.job_id, r.row_no == c.row_no))
-        .join(by, by.id == c.adapter_id)
+        .outerjoin(by, by.id == c.adapter_id)
         .outerjoin(asked, asked.id == c.oracle_id)
     )
 

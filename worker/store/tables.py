@@ -466,7 +466,8 @@ class Bulk(Table):
 
 class Correction(Table):
     """A person's word on a review: it counts as its gold label, before that of the file, and leaves the final label
-    as the scorers gave it. A second one replaces the first."""
+    as the scorers gave it. A second one replaces the first. `kind` is the list in which the person saw the review;
+    NULL where that isn't known."""
 
     __tablename__ = "corrections"
     __table_args__ = (
@@ -475,6 +476,7 @@ class Correction(Table):
     job_id: Mapped[int] = mapped_column(primary_key=True)
     row_no: Mapped[int] = mapped_column(primary_key=True)
     label: Mapped[str]
+    kind: Mapped[str | None]
     author: Mapped[str | None]
     note: Mapped[str | None]
     created_at: Mapped[float]

@@ -36,8 +36,7 @@ from worker.files.records import unstorable
 from worker.files.results import rows_as_text, write_results
 from worker.jobs.corrections import Imported, import_corrections, save_corrections
 from worker.quality.measured import kept_certificate
-from worker.reviews import OVER, Job
-from worker.store.corrections import TASK_KINDS, TaskKind
+from worker.reviews import OVER, TASK_KINDS, Job, TaskKind
 from worker.web.openapi import parameters
 from worker.web.problems import Refused
 from worker.web.site import Site, site_of
@@ -263,6 +262,7 @@ class OneCorrection(BaseModel):
     row_no: int = Field(ge=1, le=2**63 - 1)
     label: str = Field(max_length=200)
     note: str | None = Field(None, max_length=10_000)
+    kind: TaskKind | None = Field(None, description="The list in which the person saw it.")
 
 
 class CorrectionsGiven(BaseModel):
@@ -338,7 +338,7 @@ async def _read_corrections(request: Request) -> CorrectionsGiven:
 def _save(site: Site, job_id: int, given: CorrectionsGiven) -> Imported:
     job, labels = _to_correct(site, job_id)
     filled = [
-        Filled(f"correction {number}", job.id, one.row_no, one.label, None, one.note)
+        Filled(f"correction {number}", job.id, one.row_no, one.label, None, one.note, one.kind)
         for number, one in enumerate(given.corrections, start=1)
     ]
     for text in (given.author, *(one.note for one in given.corrections)):

@@ -41,6 +41,7 @@ def plant(
             labels=tuple(f"label {place}" for place in range(labels)),
             row_no=np.arange(1, n + 1),
             gold=gold.astype(np.int16),
+            picked=np.full(n, NONE, dtype=np.int16),
             adapter=said.argmax(axis=1).astype(np.int16),
             oracle=oracle.astype(np.int16),
             adapter_score=said.max(axis=1),

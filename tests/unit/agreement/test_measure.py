@@ -7,7 +7,7 @@ import json
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -26,12 +26,14 @@ JOB = 7
 def raters(
     *,
     gold: Sequence[str | None] | None = None,
+    picked: Sequence[str | None] | None = None,
     adapter: Sequence[str | None] | None = None,
     oracle: Sequence[str | None] | None = None,
     reason: Sequence[str | None] | None = None,
     scores: Sequence[float] | None = None,
     lengths: Sequence[int] | None = None,
     labels: tuple[str, ...] = LABELS,
+    gold_on: Literal["all", "random"] = "all",
 ) -> Raters:
     n = max(len(one) for one in (gold, adapter, oracle, reason, []) if one is not None)
 
@@ -43,12 +45,14 @@ def raters(
         labels=labels,
         row_no=np.arange(1, n + 1),
         gold=codes(gold, labels),
+        picked=codes(picked, labels),
         adapter=codes(adapter, labels),
         oracle=codes(oracle, labels),
         adapter_score=np.full(n, np.nan) if scores is None else np.array(scores),
         oracle_score=np.full(n, np.nan),
         characters=np.full(n, 10) if lengths is None else np.array(lengths),
         reason=codes(reason, REASONS),
+        gold_on=gold_on,
     )
 
 

@@ -13,8 +13,8 @@ from worker.bootstrap import adapter_of
 from worker.desk.results import whole_job
 from worker.desk.review import NOTHING, kind_of
 from worker.errors import CorrectionInvalid, Invalid
-from worker.reviews import Correction, Job
-from worker.store.corrections import TASK_KINDS, ReviewTask, TaskKind
+from worker.reviews import TASK_KINDS, Correction, Job, TaskKind
+from worker.store.corrections import ReviewTask
 from worker.web.pages.rendering import page, shared
 from worker.web.pages.worklists import Turn, Worklists
 from worker.web.site import site_of
@@ -72,9 +72,9 @@ def _task(request: Request, job: Job, row_no: int) -> ReviewTask:
         row_no=row_no,
         id=r["id"],
         text=looked.text,
-        adapter=adapter.label if adapter else "",
+        adapter=adapter.label if adapter else None,
         adapter_score=adapter.score if adapter else None,
-        adapter_scorer=adapter.scorer if adapter else "",
+        adapter_scorer=adapter.scorer if adapter else None,
         oracle=oracle.label if oracle else None,
         oracle_score=oracle.score if oracle else None,
         oracle_scorer=oracle.scorer if oracle else None,
@@ -103,7 +103,9 @@ def judge(
     verb, _, label = action.partition(":")
     if verb == "label":
         _check(label, author, adapter_of(store, job.adapter_id).labels, job_id)
-        lists.judge(person, job_id, Correction(row_no, label, author, note.strip()[:LONGEST_NOTE] or None))
+        seen_in = _kind(kind) if kind and not single else None
+        correction = Correction(row_no, label, author, note.strip()[:LONGEST_NOTE] or None, seen_in)
+        lists.judge(person, job_id, correction)
     elif verb == "skip":
         lists.skip(person, job_id, row_no)
     elif verb == "undo":

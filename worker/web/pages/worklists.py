@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from worker.desk.review import to_review
-from worker.reviews import Correction
-from worker.store.corrections import ReviewTask, TaskKind
+from worker.reviews import Correction, TaskKind
+from worker.store.corrections import ReviewTask
 from worker.web.pages.later import Later
 from worker.web.site import Site
 
