@@ -58,6 +58,9 @@ def test_gold_counts_corrections_too(engine: Engine) -> None:
             job=job_id,
             row=row_no,
         )
+    # Row 1 was picked, and has none in the file.
+    assert gold_count(Queries(engine).raters(job_id)) == 4
+    sql(engine, "UPDATE corrections SET kind = 'random' WHERE row_no = 1")
     assert gold_count(Queries(engine).raters(job_id)) == 5
 
 

@@ -86,6 +86,7 @@ def test_a_file_that_holds_no_corrections_is_refused_with_its_line(
 
 ROW: dict[str, Any] = {
     "job_id": 7,
+    "kind": "unsure",
     "row_no": 3,
     "id": "x3",
     "text": 'a "fine"\u2028film',
@@ -109,6 +110,7 @@ def test_tasks_hold_the_review_and_what_both_raters_say(as_lines: bool) -> None:
     first, second = map(json.loads, text.rstrip("\n").split("\n")) if as_lines else json.loads(text)
     assert first["data"] == {
         "text": ROW["text"], "job_id": 7, "row_no": 3, "id": "x3", "final": "pos", "gold": None,
+        "kind": "unsure",
     }  # fmt: skip
     choice = {"from_name": "sentiment", "to_name": "text", "type": "choices"}
     assert first["predictions"] == [
