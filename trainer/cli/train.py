@@ -20,12 +20,14 @@ from trainer.config import (
     run_directory,
     starting_from,
 )
+from worker.agreement.intervals import score_interval
 from worker.errors import AdapterInvalid, TrainingInvalid
 from worker.files.languages import clear_language
 from worker.files.options import NAMES, file_options, languages_option, read_options
 from worker.lifeline import like_ctrl_c
 from worker.model.encoding import Cleaning, Encoding, Truncation
 from worker.model.manifest import BUNDLED
+from worker.model.scaling import UNSCALED
 from worker.reviews import DTYPES
 
 if TYPE_CHECKING:
@@ -192,11 +194,20 @@ def train(
         )
         return
     metrics = manifest.metrics
+    accuracy, seen = metrics["validation_accuracy"], metrics["validation_reviews"]
+    low, high = score_interval(accuracy, seen)
     click.echo(
-        f"adapter '{manifest.name}' is in {out}: {metrics['validation_accuracy']:.2%} on validation, epoch "
-        f"{metrics['epoch']}"
+        f"adapter '{manifest.name}' is in {out}: {accuracy:.2%} (95 %: {low:.2%} to {high:.2%}) on {seen:,} "
+        f"validation reviews, epoch {metrics['epoch']}"
         + (f"; {metrics['test']['accuracy']:.2%} on {metrics['test']['n']:,} test reviews" if test else "")
     )
+    if manifest.scaling == UNSCALED:
+        click.echo(
+            f"its scores aren't scaled: {seen:,} validation reviews, or the few wrong ones among them, don't tell "
+            "how sure is too sure. So a score of 0.9 needn't be right nine times in ten, and a cascade's --below means "
+            f"little. With more labelled reviews: `loracle evaluate {out} MORE --fit-temperature`.",
+            err=True,
+        )
     click.echo(f"its model card is {out / 'README.md'}; the run's metrics are in {run_directory(out)}")
 
 

@@ -215,6 +215,8 @@ def agreement_lines(summary: Mapping[str, Any]) -> list[str]:
             lines.append(f"Cohen's kappa undefined: {summary['kappa_undefined']}")
         else:
             lines.append(f"Cohen's kappa{_with_interval(summary, 'kappa')}, {gold})")
+    if summary.get("worsened") is not None:
+        lines.append(f"beware       {summary['worsened']}")
     if summary["oracle_agreement_on"] is not None:
         on = ON[summary["oracle_agreement_on"]].format(n=summary["oracle_agreement_n"])
         if summary["oracle_agreement"] is None:

@@ -14,6 +14,7 @@ from worker.errors import Invalid, JobStateInvalid
 from worker.policy import Policy
 from worker.quality.guarantee import certify as make_certificate
 from worker.quality.guarantee import refutations, sentences
+from worker.quality.measured import worsened
 
 
 def certificate_lines(found: Mapping[str, Any] | None) -> list[str]:
@@ -62,6 +63,8 @@ def certify(job: int, as_json: bool) -> int:
             click.echo(f"  {line}")
         if not against:
             click.echo("  The labels bear it out: the ranks, the audit and the cut follow from them.")
+        if (harm := worsened(raters)) is not None:
+            note(f"Beware: {harm}.")
     for one in against:
         note(f"The labels don't bear it out: {one}.")
     return 0 if certificate.holds and not against else 1

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from worker.agreement.columns import label_counts
+from worker.agreement.columns import NONE, Raters, label_counts
 from worker.agreement.intervals import UNDEFINED
 from worker.agreement.measure import WHOLE, Measurement, measure
+from worker.agreement.pairs import mcnemar
 from worker.errors import Transient
 from worker.policy import Policy
 from worker.quality.guarantee import certify, take_step
@@ -21,6 +22,8 @@ from worker.store.queries import Queries
 log = logging.getLogger(__name__)
 
 RETRY_S = 10.0
+CHANCE = 0.05
+"""What is less probable by chance alone is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +173,7 @@ class Summary:
     are in a language that is refused, and the others can't be read. `languages` is what the texts are in. Accuracy
     and kappa are over the labelled reviews with a gold label (`gold` of them) and None where there are none;
     `kappa_undefined` says why kappa is None where accuracy isn't. `accuracy_on` says which: "all" that have
-    gold, or a "random" sample of the job that people judged.
+    gold, or a "random" sample of the job that people judged. `worsened` says that by gold the oracle did harm.
     `oracle_agreement` is the share of reviews to which adapter and oracle give the same label, seen in
     `oracle_agreement_n`; `oracle_agreement_on` says which: "audit" and "audit+cascade" hold for the whole job,
     "escalated" only for reviews the adapter was unsure of. Intervals are 95 %. `reviews_per_s` is the job's speed:
@@ -192,6 +195,7 @@ class Summary:
     languages: Mapping[str, Any] | None
     failed: int
     labels: dict[str, int]
+    worsened: str | None
     sources: dict[str, int]
     oracle_cost: float | None
     oracle_tokens: int
@@ -210,11 +214,26 @@ class Summary:
     certificate: Mapping[str, Any] | None
 
 
+def worsened(raters: Raters) -> str | None:
+    """That the oracle made the final labels worse, by gold and beyond chance; None where that isn't seen."""
+    known = (raters.gold != NONE) & (raters.adapter != NONE) & (raters.final != NONE)
+    overruled = known & (raters.adapter != raters.final)
+    lost = int((overruled & (raters.adapter == raters.gold)).sum())
+    won = int((overruled & (raters.final == raters.gold)).sum())
+    if lost <= won or mcnemar(lost, won).p_value >= CHANCE:
+        return None
+    return (
+        f"the oracle made these labels worse: it overruled the adapter on {overruled.sum():,} reviews with gold, "
+        f"where the adapter was right {lost:,} times and the oracle {won:,} times"
+    )
+
+
 def summarise(queries: Queries, job_id: int) -> Summary:
     """The figures of a job as it stands."""
     at = queries.jobs.progress(job_id)
     job = at.job
     measured = agreement_as_it_is(queries, job_id)
+    raters = queries.raters(job_id)
     return Summary(
         job_id=job.id,
         name=job.name,
@@ -228,7 +247,8 @@ def summarise(queries: Queries, job_id: int) -> Summary:
         other_language=job.other_language,
         languages=job.languages,
         failed=at.failed,
-        labels=label_counts(queries.raters(job_id)),
+        labels=label_counts(raters),
+        worsened=worsened(raters),
         sources=at.sources if job.oracle_id is not None else {},
         oracle_cost=job.spent if job.oracle_id is not None else None,
         oracle_tokens=sum(row.tokens for row in queries.oracle.costs(job_id))

@@ -17,6 +17,7 @@ from worker.agreement.columns import NONE, Raters, uniform_audit
 from worker.agreement.intervals import UNDEFINED, Estimate
 from worker.agreement.measure import Measurement, measure
 from worker.policy import REASONS, Policy
+from worker.quality.measured import worsened
 from worker.quality.thresholds import thresholds
 
 LABELS = ("neg", "pos")
@@ -355,3 +356,22 @@ def test_an_audit_of_everything_is_a_census() -> None:
     job = raters(adapter=["pos", "neg", "pos"], oracle=["pos", "neg", "neg"], reason=["audit"] * 3)
     one = whole(measure(job, policy, JOB))["adapter,oracle", "audit"]
     assert one.statistics.observed == Estimate(2 / 3, 2 / 3, 2 / 3)
+
+
+def test_harm_by_the_oracle_is_said_where_it_is_beyond_chance() -> None:
+    def job(wrong: int, right: int) -> Raters:
+        n = wrong + right
+        # The adapter says pos throughout, the oracle neg, and gold sides with the one or the other.
+        return raters(
+            gold=["pos"] * wrong + ["neg"] * right,
+            adapter=["pos"] * n,
+            oracle=["neg"] * n,
+            reason=["cascade"] * n,
+        )
+
+    assert worsened(job(20, 5)) == (
+        "the oracle made these labels worse: it overruled the adapter on 25 reviews with gold, where the adapter was "
+        "right 20 times and the oracle 5 times"
+    )
+    assert worsened(job(8, 5)) is None
+    assert worsened(job(5, 20)) is None
