@@ -204,8 +204,8 @@ def train(
     if manifest.scaling == UNSCALED:
         click.echo(
             f"its scores aren't scaled: {seen:,} validation reviews, or the few wrong ones among them, don't tell "
-            "how sure is too sure. So a score of 0.9 needn't be right nine times in ten, and a cascade's --below means "
-            f"little. With more labelled reviews: `loracle evaluate {out} MORE --fit-temperature`.",
+            "how sure is too sure. So a score of 0.9 needn't be right nine times in ten, and a cascade's --below "
+            f"means little. With more labelled reviews: `loracle evaluate {out} MORE --fit-temperature`.",
             err=True,
         )
     click.echo(f"its model card is {out / 'README.md'}; the run's metrics are in {run_directory(out)}")
