@@ -11,7 +11,7 @@ from tests.contract.asking import ORACLE, answer_all
 from tests.contract.enqueued import STUB, expected, in_batches, reviews, spec
 from worker.policy import Policy
 from worker.quality.drift import compare_jobs
-from worker.reviews import Job, Score, ScorerIdentity
+from worker.reviews import Correction, Job, Score, ScorerIdentity
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
 
@@ -67,11 +67,11 @@ def test_a_worse_adapter_is_said_to_drift(ledger: Ledger, queries: Queries) -> N
     assert change.first.agreeing > change.second.agreeing
     assert change.drift.p_value is not None
     assert change.drift.p_value < 0.01
-    assert "less often with the oracle in now than in then" in change.meaning
+    assert "the agreement of adapter and oracle is lower in now than in then" in change.meaning
     assert "drifting away" in change.meaning
     assert change.cautions == ()
     back = compare_jobs(queries, [now], [before], names=NAMES)
-    assert "more often" in back.meaning
+    assert "is higher in now than in then" in back.meaning
 
 
 def test_harder_reviews_alone_are_no_drift(ledger: Ledger, queries: Queries) -> None:
@@ -112,5 +112,28 @@ def test_two_jobs_that_agree_everywhere_show_no_change(ledger: Ledger, queries: 
     other = audited(ledger, queries, right=(1, 1), count=61)
     change = compare_jobs(queries, [one], [other], names=NAMES)
     assert change.drift.p_value is None
-    assert "All audited reviews of like score agree" in change.meaning
+    assert "is the same throughout in then and now" in change.meaning
     assert change.drift.difference.value == pytest.approx(0)
+
+
+def test_gold_and_the_shares_of_labels_are_compared_without_any_audit(
+    ledger: Ledger, queries: Queries
+) -> None:
+    plain = "adapter"
+    before = audited(ledger, queries, policy=plain)
+    now = audited(ledger, queries, policy=plain, right=(0.75, 0.5), count=401)
+    change = compare_jobs(queries, [before], [now], names=NAMES)
+    assert change.gold_meaning == ""
+    for job in (before, now):
+        rows = [Correction(row.row_no, str(expected(row).label), kind="random") for row in reviews(1, 400)]
+        ledger.corrections.save(job.id, rows)
+    change = compare_jobs(queries, [before], [now], names=NAMES)
+    assert (change.first.with_gold, change.second.audited) == (400, 0)
+    assert "the accuracy by gold labels is lower in now than in then" in change.gold_meaning
+    assert "Too little is audited" in change.meaning
+    share = {name: count / 400 for name, count in change.first.labels.items()}
+    later = {name: count / 401 for name, count in change.second.labels.items()}
+    for label, difference in change.shares.items():
+        assert difference.value == pytest.approx(later[label] - share[label])
+        assert difference.interval is not None
+        assert difference.interval[0] < later[label] - share[label] < difference.interval[1]

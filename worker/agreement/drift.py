@@ -110,6 +110,12 @@ def _cochran_mantel_haenszel(counts: Table) -> float | None:
     return float((counts[:, 0, 0] - expected).sum()) ** 2 / variance if variance else None
 
 
+def share_difference(first: tuple[int, int], second: tuple[int, int]) -> Estimate:
+    """The second's share of (hits, n) less the first's, with Newcombe's interval; no n is 0."""
+    counts = [[hits, n - hits] for hits, n in (first, second)]
+    return _standardised(np.array([counts], dtype=np.float64))
+
+
 def _standardised(counts: Table) -> Estimate:
     """The weighted difference; the distances to the ends of all Wilson intervals are squared and added (Newcombe
     1998 for one bin, Zou and Donner 2008 for a sum), so that a bin where all agree isn't taken to be certain."""

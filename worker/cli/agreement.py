@@ -178,19 +178,45 @@ def _print_notes(rows: list[Measurement]) -> None:
 
 def print_change(change: Change) -> None:
     """Two jobs or periods beside each other, and what follows."""
-    cells = []
-    for side in (change.first, change.second):
-        share = f"{side.agreeing / side.audited:.3f}" if side.audited else UNDEFINED
-        cells.append((side.name, f"{side.audited:,}", f"{side.agreeing:,}", share))
-    print_table(("", "audited", "agreeing", "share"), cells, width=WIDTH)
-    found = change.drift
-    if found.p_value is not None:
-        click.echo(f"  difference as it is          {figure(found.raw, signed=True)}")
-        click.echo(
-            f"  on reviews of like score     {figure(found.difference, signed=True)}  "
-            f"(Cochran-Mantel-Haenszel p = {found.p_value:.4f}, {found.compared or 0:.0%} of the reviews compared)"
+    first, second = change.first, change.second
+    cells = [
+        (
+            label,
+            *(
+                f"{side.labels.get(label, 0) / max(1, sum(side.labels.values())):.3f}"
+                for side in (first, second)
+            ),
+            figure(difference, signed=True),
         )
-    click.echo(change.meaning)
+        for label, difference in change.shares.items()
+    ]
+    if cells:
+        print_table(("share of all labels", first.name, second.name, "difference"), cells, width=WIDTH)
+    compared = (
+        ("labels that gold gives too", change.by_gold, change.gold_meaning, "with_gold", "right"),
+        ("adapter's labels that the oracle gives too", change.drift, change.meaning, "audited", "agreeing"),
+    )
+    for title, found, meaning, n, hits in compared:
+        if not meaning:
+            continue
+        cells = [
+            (
+                side.name,
+                f"{getattr(side, n):,}",
+                f"{getattr(side, hits):,}",
+                f"{getattr(side, hits) / getattr(side, n):.3f}" if getattr(side, n) else UNDEFINED,
+            )
+            for side in (first, second)
+        ]
+        print_table((title, n.replace("_", " "), "the same", "share"), cells, width=WIDTH)
+        if found.p_value is not None:
+            click.echo(f"  difference as it is          {figure(found.raw, signed=True)}")
+            click.echo(
+                f"  on reviews of like score     {figure(found.difference, signed=True)}  "
+                f"(Cochran-Mantel-Haenszel p = {found.p_value:.4f}, {found.compared or 0:.0%} of the reviews "
+                "compared)"
+            )
+        click.echo(meaning)
     for caution in change.cautions:
         note(caution)
 
@@ -278,8 +304,8 @@ def agreement(
     job); audit+cascade (for the whole job too); escalated (only reviews that the adapter was unsure of); or picked
     (only reviews that people chose to judge).
 
-    --against, or --adapter with --since, shows whether the adapter still agrees with the oracle as it did before. It
-    compares audited reviews of similar score.
+    --against, or --adapter with --since, shows whether labels are as they were: how often each is given, how many are
+    right by gold, and how often the oracle agrees in an audit. The last two compare reviews of similar score.
 
     \b
     Example:
