@@ -20,7 +20,8 @@ TERMS = {
     "gold": "the label that came with the file, or that a person gave as a correction",
     "macro F1": "precision and recall in one figure, the mean over the labels: rare labels count as much as others",
     "AUROC": "how often a review of a label scores higher for it than a review of another label: 0.5 is guessing",
-    "RMS error": "how far scores are from the share that is right (root mean square, without what chance adds)",
+    "RMS error": "how far scores are from the share that is right (root mean square, without what chance adds: "
+    "0 is no more than chance)",
     "ECE (by chance)": "the mean gap between score and accuracy; in brackets what perfect scores show by chance",
     "agree on it": "of the times that a rater gave this label, how often the other gave it too (specific agreement)",
     "bias": "the share of reviews to which the first rater gives this label, less that of the second",

@@ -208,7 +208,8 @@ def print_change(change: Change) -> None:
             )
             for side in (first, second)
         ]
-        print_table((title, n.replace("_", " "), "the same", "share"), cells, width=WIDTH)
+        if getattr(first, n) or getattr(second, n):
+            print_table((title, n.replace("_", " "), "the same", "share"), cells, width=WIDTH)
         if found.p_value is not None:
             click.echo(f"  difference as it is          {figure(found.raw, signed=True)}")
             click.echo(
