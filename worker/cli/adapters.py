@@ -201,7 +201,7 @@ def verify(name: str, device: str | None, dtype: str | None, backend: str | None
         said = {"name": manifest.name, "directory": str(directory), "sound": True}
         echo_json({**said, **scorer.identity.details})
         return
-    from worker.model.classifier import PROBE_LOGIT_TOLERANCE, PROBE_PROBABILITY_TOLERANCE
+    from worker.model.probes import LOGIT_TOLERANCE, PROBABILITY_TOLERANCE
 
     where = scorer.computed_by
     click.echo(f"Adapter '{manifest.name}' {manifest.sha256[:12]} is sound in {where}.")
@@ -209,8 +209,8 @@ def verify(name: str, device: str | None, dtype: str | None, backend: str | None
     click.echo(f"  base    {manifest.base.id}, weights {manifest.base.weights_sha256[:12]}")
     click.echo(f"  head    {'/'.join(manifest.labels)}")
     click.echo(
-        f"  probes  {len(manifest.probes)}: logits in fp32 before the merge within {PROBE_LOGIT_TOLERANCE:g}, "
-        f"probabilities after merge and cast within {PROBE_PROBABILITY_TOLERANCE:g}"
+        f"  probes  {len(manifest.probes)}: logits in fp32 before the merge within {LOGIT_TOLERANCE:g}, "
+        f"probabilities after merge and cast within {PROBABILITY_TOLERANCE:g}"
     )
 
 

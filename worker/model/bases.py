@@ -209,3 +209,25 @@ def check_adapter(directory: Path) -> None:
             f"adapter '{manifest.name}' was trained on {base.id} with weights sha256 "
             f"{base.weights_sha256[:12]}…, but the weights of that name here have {found[:12]}…."
         )
+
+
+def compared(directory: Path, base_id: str | None) -> tuple[Manifest, Path]:
+    """The manifest of an adapter and the directory of its base, after a look at the hashes of both.
+
+    Raises:
+        AdapterInvalid: one of its subclasses names what is wrong with the adapter.
+        BaseNotFound, BaseMismatch: this host lacks its base.
+    """
+    manifest = Manifest.read(directory)
+    manifest.verify_files(directory)
+    if not manifest.probes:
+        raise AdapterInvalid(f"adapter '{manifest.name}' has no probes, so it can't be verified.")
+    base_directory = find_base(base_id or manifest.base.id, "" if base_id else manifest.base.revision)
+    found = weights_sha256(base_directory)
+    if found != manifest.base.weights_sha256:
+        raise BaseMismatch(
+            f"adapter '{manifest.name}' was trained on {manifest.base.id} with weights sha256 "
+            f"{manifest.base.weights_sha256[:12]}…, but {base_directory} has {found[:12]}…. "
+            "Provide the base it was trained on, if need be with LORACLE_BASE_MODEL."
+        )
+    return manifest, base_directory

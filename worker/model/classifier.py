@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from worker.errors import AdapterInvalid, AdapterUnsaved, BackendUnfit, BaseMismatch, ProbesDiffer
-from worker.model import openvino
-from worker.model.bases import find_base, weights_sha256
-from worker.model.devices import dtype_name, out_of_memory
+from worker.errors import AdapterInvalid, AdapterUnsaved, BackendUnfit, DeviceBroken, ProbesDiffer
+from worker.model.bases import compared, find_base, weights_sha256
+from worker.model.devices import device_title, dtype_name
 from worker.model.encoding import Encoding, encode, flat_ids
 from worker.model.manifest import MANIFEST, Base, Manifest, Probe, file_sha256
 from worker.model.pretrained import (
@@ -27,26 +29,14 @@ from worker.model.pretrained import (
     padding_id,
     position_limit,
 )
+from worker.model.probes import PROBES, check_together, difference
 from worker.model.scaling import UNSCALED, Scaling
 from worker.reviews import Backend
 
-# PEFT and transformers take longer to import than a kept conversion takes to load, which needs neither.
 if TYPE_CHECKING:
     from peft import LoraConfig
 
     from worker.model.packed import PackedClassifier
-
-PROBES = (
-    "An absolute delight from the first minute to the last.",
-    "Two hours of my life that I will never get back.",
-    "The story drags in places, but the ending makes up for all of it.",
-    "Broke after a week, and nobody answered my letters.",
-    "It is what it is.",
-)
-PROBE_LOGIT_TOLERANCE = 1e-3
-PROBE_PROBABILITY_TOLERANCE = 0.02
-
-CHOICE = "LORACLE_BACKEND, or --backend where a command has it"
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +44,11 @@ log = logging.getLogger(__name__)
 class Classifier:
     """A sequence classifier with its tokenizer and encoding, on one device.
 
-    `manifest` is None while an adapter is being trained. `backend` computes it, and `why_torch` says why that isn't
-    OpenVINO, where it was tried. `packed` is how it computes without padding, where it does.
+    `manifest` is None while an adapter is being trained. `why_torch` says why OpenVINO doesn't compute it, where that
+    was tried. `packed` is how it computes without padding, where it does.
     """
+
+    backend: Backend = "torch"
 
     def __init__(
         self, model: Any, tokenizer: Any, labels: Sequence[str], encoding: Encoding, base: Base
@@ -69,12 +61,8 @@ class Classifier:
         self.manifest: Manifest | None = None
         self.device = torch.device("cpu")
         self.dtype = torch.float32
-        self.backend: Backend = "torch"
         self.why_torch = ""
         self.packed: PackedClassifier | None = None
-        if isinstance(model, openvino.CompiledClassifier):
-            self.padding_id = model.padding_id
-            return
         limit = position_limit(model)
         if limit is not None and encoding.max_length > limit:
             raise AdapterInvalid(f"{base.id} reads at most {limit} tokens, not {encoding.max_length}.")
@@ -120,65 +108,44 @@ class Classifier:
 
     @classmethod
     def load(
-        cls,
-        directory: Path,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        base_id: str | None = None,
-        backend: Backend = "torch",
-        converted: Path | None = None,
+        cls, directory: Path, *, device: torch.device, dtype: torch.dtype, base_id: str | None = None
     ) -> Classifier:
         """A verified adapter, merged into its base and ready to score.
 
         The hashes of all files and of the base are compared with the manifest, then the probes: in fp32
         before merging (logits within 1e-3) and on the device after merging and the cast (probabilities within
-        0.02; OpenVINO's logits in fp32 within 1e-3). On CUDA reviews aren't padded where the model's family and the
-        number format allow it and the probes get their scores that way. `base_id` names another place for the same
-        base, say a local directory. The `backend` auto is OpenVINO on a CPU where it can be had and gives the probes
-        their scores, else torch. The folder `converted` keeps what OpenVINO makes of the model; what is kept there is
-        loaded without the base, whose hash is compared all the same, and need only give the probes their scores.
+        0.02). On CUDA reviews aren't padded where the model's family and the number format allow it and the
+        probes get their scores that way. `base_id` names another place for the same base, say a local directory.
 
         Raises:
             AdapterInvalid: one of its subclasses names what is wrong with the adapter.
             HostUnfit: one of its subclasses names what this host lacks.
         """
-        if backend == "auto" and device.type != "cpu":
-            backend = "torch"
-        why_torch = "" if backend == "torch" else openvino.why_not(device, dtype)
-        if backend == "openvino" and why_torch:
-            raise BackendUnfit(f"{why_torch}. Mend that, or choose the back end torch ({CHOICE}).")
-        kept = None
-        if backend != "torch" and not why_torch and converted is not None:
-            kept = openvino.Kept.of(Manifest.read(directory), dtype, converted)
-            if (found := cls._restored(directory, base_id, dtype, kept)) is not None:
-                return found
+        classifier = cls.merged(directory, base_id)
+        classifier.place(device, dtype)
+        return classifier
+
+    @classmethod
+    def merged(cls, directory: Path, base_id: str | None) -> Classifier:
+        """A verified adapter, merged into its base in fp32 on the CPU. Raises as `load` does."""
         classifier = cls._verified(directory, base_id)
         classifier.model = classifier.model.merge_and_unload()
         classifier.model.eval()
-        if backend != "torch" and not why_torch:
-            merged = classifier.model
-            try:
-                backend_tokenizer = classifier.tokenizer.backend_tokenizer
-                converted_model = openvino.convert(merged, dtype, backend_tokenizer, classifier.padding_id)
-                classifier._use_openvino(converted_model, dtype)
-                if kept is not None:
-                    kept.write(classifier.model.export())
-                return classifier
-            except BackendUnfit as error:
-                if backend == "openvino":
-                    raise BackendUnfit(f"{error}. The back end torch may do ({CHOICE}).") from error
-                why_torch = str(error)
-            classifier.model, classifier.backend = merged, "torch"
-        classifier.why_torch = why_torch
-        classifier._cast(device, dtype)
+        return classifier
+
+    def place(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Moves a merged model to where it scores, and checks its probes there.
+
+        Raises:
+            ProbesDiffer: they get other scores.
+        """
+        self._cast(device, dtype)
         if device.type == "cuda":
             from worker.model.packed import FLASH_DTYPES
 
             if dtype in FLASH_DTYPES:
-                classifier.use_packed()
-        classifier._check_probes(merged=True)
-        return classifier
+                self.use_packed()
+        self._check_probes(merged=True)
 
     @classmethod
     def resume(cls, directory: Path) -> Classifier:
@@ -191,30 +158,11 @@ class Classifier:
         return cls._verified(directory, None, is_trainable=True)
 
     @classmethod
-    def _restored(
-        cls, directory: Path, base_id: str | None, dtype: torch.dtype, kept: openvino.Kept
-    ) -> Classifier | None:
-        """The adapter as OpenVINO's kept conversion computes it; None where there is none that is sound."""
-        exported = kept.read()
-        if exported is None:
-            return None
-        manifest, _ = _compared(directory, base_id)
-        try:
-            model = openvino.restore(exported, dtype)
-            classifier = cls(model, model.tokenizer, manifest.labels, manifest.encoding, manifest.base)
-            classifier.manifest = manifest
-            classifier._use_openvino(model, dtype)
-        except (RuntimeError, BackendUnfit) as error:
-            log.warning("The converted model of adapter '%s' is made anew: %s", manifest.name, error)
-            return None
-        return classifier
-
-    @classmethod
     def _verified(cls, directory: Path, base_id: str | None, *, is_trainable: bool = False) -> Classifier:
         """The adapter on its base, not merged: its files, its base and its probes are as its manifest says."""
         from worker.model.lora import check_weights, with_adapter
 
-        manifest, base_directory = _compared(directory, base_id)
+        manifest, base_directory = compared(directory, base_id)
         pretrained = load_pretrained(base_directory, manifest.labels)
         check_weights(directory, manifest.labels, pretrained.fresh)
         tokenizer = load_tokenizer(directory)
@@ -257,7 +205,7 @@ class Classifier:
                 files={path.name: file_sha256(path) for path in sorted(partial.iterdir())},
                 probes=tuple(
                     Probe(text, tuple(round(value, 6) for value in row))
-                    for text, row in zip(PROBES, self._probe_logits(PROBES), strict=True)
+                    for text, row in zip(PROBES, self.probe_logits(PROBES), strict=True)
                 ),
                 created_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 temperature=scaling.temperature,
@@ -278,6 +226,26 @@ class Classifier:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         return manifest
+
+    @property
+    def device_type(self) -> str:
+        """ "cpu" or "cuda"."""
+        return self.device.type
+
+    @property
+    def device_title(self) -> str:
+        """The device for people."""
+        return device_title(self.device)
+
+    @property
+    def number_format(self) -> str:
+        """What it computes in: "bf16", "fp16" or "fp32"."""
+        return dtype_name(self.dtype)
+
+    @property
+    def padded(self) -> bool:
+        """Whether the reviews of a forward pass are padded to the longest."""
+        return self.packed is None
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, in input order."""
@@ -301,6 +269,45 @@ class Classifier:
         )
         return output.logits.float()  # type: ignore[no-any-return]
 
+    def forward(self, token_ids: Sequence[Sequence[int]]) -> torch.Tensor | None:
+        """As `logits`, to score with: None where the device's memory doesn't suffice.
+
+        Raises:
+            DeviceBroken: the device fails.
+        """
+        try:
+            with torch.inference_mode(), self._breaking():
+                return self.logits(token_ids)
+        except torch.OutOfMemoryError:
+            # Nothing can be freed here: the exception's frames still hold the tensors.
+            pass
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    def fetch(self, computed: Sequence[torch.Tensor]) -> NDArray[np.float64]:
+        """All logits (N, labels) of these forward passes, on the host. This one copy waits for the device.
+
+        Raises:
+            DeviceBroken: the device has failed; it shows here at the latest.
+        """
+        with self._breaking():
+            found: NDArray[np.float64] = torch.cat(list(computed)).cpu().double().numpy()
+        return found
+
+    @contextmanager
+    def _breaking(self) -> Iterator[None]:
+        # What the device does wrong is DeviceBroken, but for its memory.
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if breaks_device(self.device, error):
+                reason = str(error).partition("\n")[0]
+                raise DeviceBroken(f"{self.device} failed: {reason}") from error
+            raise
+
     def use_packed(self) -> None:
         """Computes without padding from now on, if the model's family is known and its probes get their scores.
 
@@ -313,7 +320,9 @@ class Classifier:
         for fused in (True, False) if self.device.type == "cuda" else (False,):
             self.packed = PackedClassifier(self.model, fused=fused)
             try:
-                self._check_together(f"packed in {dtype_name(self.dtype)}")
+                assert self.manifest is not None
+                way = f"packed in {self.number_format}"
+                check_together(self, self.manifest, way, exact=self.dtype == torch.float32)
                 return
             except BackendUnfit as error:
                 lost = "Layers aren't fused" if fused else "Reviews are padded"
@@ -335,67 +344,26 @@ class Classifier:
         self.tokenizer.save_pretrained(directory)
         (directory / "README.md").unlink(missing_ok=True)
 
-    def _probe_logits(self, texts: Sequence[str], *, together: bool = False) -> list[list[float]]:
-        # One by one, unless padding is to have a part in what a probe says.
+    def probe_logits(self, texts: Sequence[str], *, together: bool = False) -> list[list[float]]:
+        """Logits of these texts: one by one, or together."""
         ids = self.encode(texts)
         with torch.inference_mode():
             if together:
                 return self.logits(ids).tolist()
             return [self.logits([each])[0].tolist() for each in ids]
 
-    def _probe_difference(self, *, exact: bool, together: bool = False) -> tuple[float, float]:
-        """How far the probes' logits, or else probabilities, are from the manifest's at most; how far they may be."""
-        assert self.manifest is not None
-        probes = self.manifest.probes
-        found = torch.tensor(self._probe_logits([probe.text for probe in probes], together=together))
-        expected = torch.tensor([probe.logits for probe in probes])
-        if not exact:
-            found, expected = found.softmax(-1), expected.softmax(-1)
-        limit = PROBE_LOGIT_TOLERANCE if exact else PROBE_PROBABILITY_TOLERANCE
-        return (found - expected).abs().max().item(), limit
-
     def _check_probes(self, *, merged: bool) -> None:
         assert self.manifest is not None
         manifest = self.manifest
-        difference, limit = self._probe_difference(exact=not merged)
-        if not difference <= limit:
+        found, limit = difference(self, manifest, exact=not merged)
+        if not found <= limit:
             what = f"probabilities in {self.dtype} on {self.device}" if merged else "logits in fp32"
             raise ProbesDiffer(
                 f"adapter '{manifest.name}' gives its probe sentences other {what} than when it was made "
-                f"(by {difference:.2g}, allowed {limit:g}): tokenizer, base or library don't fit it. "
+                f"(by {found:.2g}, allowed {limit:g}): tokenizer, base or library don't fit it. "
                 f"Train it again "
                 f"with the versions installed here, or install those it was trained with."
             )
-
-    def _use_openvino(self, model: openvino.CompiledClassifier, dtype: torch.dtype) -> None:
-        """Computes with this model from now on.
-
-        Raises:
-            BackendUnfit: it gives the probes other scores. It is then of no use.
-        """
-        self.model, self.backend, self.dtype = model, "openvino", dtype
-        self._check_together(f"openvino in {dtype_name(dtype)}")
-
-    def _check_together(self, way: str) -> None:
-        """The probes alone and as a batch: a traced model may have taken a shape or an empty mask for a constant, and
-        what is packed may look at its neighbours.
-
-        Raises:
-            BackendUnfit: they get other scores in this `way`.
-        """
-        for together in (False, True):
-            try:
-                difference, limit = self._probe_difference(
-                    exact=self.dtype == torch.float32, together=together
-                )
-            except (RuntimeError, OSError) as error:
-                if out_of_memory(error):
-                    raise
-                raise BackendUnfit(f"{way} fails with the probe sentences: {error}") from error
-            if not difference <= limit:
-                raise BackendUnfit(
-                    f"{way} gives the probe sentences other scores (by {difference:.2g}, allowed {limit:g})"
-                )
 
     def _cast(self, device: torch.device, dtype: torch.dtype) -> None:
         self.model.to(device=device, dtype=dtype)
@@ -409,21 +377,9 @@ class Classifier:
         self.model.eval()
 
 
-def _compared(directory: Path, base_id: str | None) -> tuple[Manifest, Path]:
-    """The manifest of an adapter and the directory of its base, after a look at the hashes of both."""
-    manifest = Manifest.read(directory)
-    manifest.verify_files(directory)
-    if not manifest.probes:
-        raise AdapterInvalid(f"adapter '{manifest.name}' has no probes, so it can't be verified.")
-    base_directory = find_base(base_id or manifest.base.id, "" if base_id else manifest.base.revision)
-    found = weights_sha256(base_directory)
-    if found != manifest.base.weights_sha256:
-        raise BaseMismatch(
-            f"adapter '{manifest.name}' was trained on {manifest.base.id} with weights sha256 "
-            f"{manifest.base.weights_sha256[:12]}…, but {base_directory} has {found[:12]}…. "
-            "Provide the base it was trained on, if need be with LORACLE_BASE_MODEL."
-        )
-    return manifest, base_directory
+def breaks_device(device: torch.device, error: BaseException) -> bool:
+    """Whether this error is the device's."""
+    return device.type == "cuda" or isinstance(error, torch.AcceleratorError)
 
 
 def _replace(directory: Path, partial: Path) -> None:

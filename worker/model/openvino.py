@@ -1,4 +1,5 @@
-"""OpenVINO in place of torch on a CPU: a merged model is converted once, kept on disk, and checked at every load."""
+"""OpenVINO in place of torch on a CPU: what was converted once, kept on disk, and is checked at every load. Nothing
+here imports torch, PEFT or transformers: they take seconds."""
 
 from __future__ import annotations
 
@@ -11,23 +12,23 @@ import os
 import struct
 import sys
 import time
-import warnings
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from torch.jit._trace import TracerWarning
 
-from worker.errors import BackendUnfit
-from worker.model.devices import dtype_name, out_of_memory
+from worker.model.devices import cpu_flags, cpu_title
+from worker.model.encoding import encode, flat_ids
 from worker.model.manifest import Manifest
-from worker.model.pretrained import HEADS, head_of
+from worker.model.probes import check_together
+from worker.reviews import Backend
 
-PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 """What OpenVINO calls the number formats that it computes in here."""
 
 _HEADER = struct.Struct("<qqq")
@@ -41,28 +42,21 @@ ABANDONED_S = 600.0
 log = logging.getLogger(__name__)
 
 
-def why_not(device: torch.device, dtype: torch.dtype) -> str:
+def why_not(device: str, number_format: str) -> str:
     """Why OpenVINO can't compute on this device in this number format; "" if it can. Loads nothing large."""
-    if device.type != "cpu":
+    if device != "cpu":
         return f"openvino computes on a CPU, not on {device}"
     if importlib.util.find_spec("openvino") is None:
         return "openvino isn't installed (pip install 'loracle[openvino]')"
-    if dtype not in PRECISIONS:
-        return f"openvino computes in fp32 or bf16 here, not in {dtype_name(dtype)}"
-    if dtype == torch.bfloat16 and "BF16" not in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if number_format not in PRECISIONS:
+        return f"openvino computes in fp32 or bf16 here, not in {number_format}"
+    if number_format == "bf16" and "BF16" not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return "this processor has no bf16 that openvino could use"
     return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Logits:
-    """What a model answers: (B, labels)."""
-
-    logits: torch.Tensor
-
-
-class CompiledClassifier:
-    """A sequence classifier that runs in OpenVINO, with its tokenizer; it is called like the torch model.
+class Compiled:
+    """A model that OpenVINO has compiled, with its tokenizer.
 
     The head computes in fp32 whatever the layers before it do: rounded logits would move scores near 0.5.
     `padding_id` is what fills rows.
@@ -74,11 +68,16 @@ class CompiledClassifier:
         self.tokenizer = tokenizer
         self.padding_id = padding_id
 
-    def __call__(self, *, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Logits:
+    @property
+    def threads(self) -> int:
+        """How many compute it."""
+        return int(self._trunk.get_property("INFERENCE_NUM_THREADS"))
+
+    def __call__(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits (B, labels) for token ids (B, T) and their mask, which has 0 where there is no token."""
         # A list: a traced model doesn't keep the names of its inputs under every architecture.
-        found = self._trunk([input_ids.numpy(), attention_mask.numpy()])[0]
-        return Logits(torch.from_numpy(self._head([found])[0]))
+        found: NDArray[np.float32] = self._head([self._trunk([ids, mask])[0]])[0]
+        return found
 
     def export(self) -> bytes:
         """All of it, as `restore` reads it."""
@@ -87,44 +86,56 @@ class CompiledClassifier:
         return _HEADER.pack(self.padding_id, len(tokenizer), len(trunk)) + tokenizer + trunk + head
 
 
-def convert(model: Any, dtype: torch.dtype, tokenizer: Tokenizer, padding_id: int) -> CompiledClassifier:
-    """A merged torch model in fp32, converted. It stays as it was.
+class OpenVINOClassifier:
+    """A verified adapter as OpenVINO computes it, on the CPU.
 
     Raises:
-        BackendUnfit: OpenVINO can't take this architecture.
+        BackendUnfit: it gives the probes other scores. It is then of no use.
     """
-    openvino = _openvino()
-    # Two rows of which one is padded: what a tracer sees only once, it takes for a constant.
-    ids = torch.tensor([[3, 4, 5], [3, 4, 0]])
-    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
-    try:
-        with _quiet(), _without_head(model) as torch_head, torch.no_grad():
-            torch_trunk = _Trunk(model)
-            parts = [
-                openvino.convert_model(_traced(part, example), example_input=example)
-                for part, example in ((torch_trunk, (ids, mask)), (torch_head, (torch_trunk(ids, mask),)))
-            ]
-        trunk, head = (
-            _core().compile_model(part, "CPU", _properties(precision))
-            for part, precision in zip(parts, (dtype, torch.float32), strict=True)
-        )
-    except Exception as error:
-        # The tracer and the converter raise whatever the architecture makes them raise.
-        if out_of_memory(error):
-            raise
-        raise BackendUnfit(f"openvino can't convert {type(model).__name__}: {_first_line(error)}") from error
-    return CompiledClassifier(trunk, head, tokenizer, padding_id)
+
+    backend: Backend = "openvino"
+    why_torch = ""
+    device_type = "cpu"
+    padded = True
+
+    def __init__(self, compiled: Compiled, manifest: Manifest, number_format: str) -> None:
+        self.manifest = manifest
+        self.number_format = number_format
+        self.padding_id = compiled.padding_id
+        self._compiled = compiled
+        check_together(self, manifest, f"openvino in {number_format}", exact=number_format == "fp32")
+
+    @property
+    def device_title(self) -> str:
+        """The CPU, and how many threads compute."""
+        return cpu_title(self._compiled.threads)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, in input order."""
+        return encode(self._compiled.tokenizer, texts, self.manifest.encoding)
+
+    def forward(self, token_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """One forward pass: logits (B, labels) before temperature."""
+        lengths = np.array([len(ids) for ids in token_ids])
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        rows = np.full(mask.shape, self.padding_id, dtype=np.int64)
+        rows[mask] = flat_ids(token_ids)
+        return self._compiled(rows, mask.astype(np.int64))
+
+    def fetch(self, computed: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+        """All logits (N, labels) of these forward passes."""
+        return np.concatenate(computed).astype(np.float64)
+
+    def probe_logits(self, texts: Sequence[str], *, together: bool = False) -> list[list[float]]:
+        """Logits of these texts: one by one, or together."""
+        ids = self.encode(texts)
+        parts = [ids] if together else [[each] for each in ids]
+        found: list[list[float]] = self.fetch([self.forward(part) for part in parts]).tolist()
+        return found
 
 
-def _traced(part: torch.nn.Module, example: tuple[torch.Tensor, ...]) -> Any:
-    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
-
-    # torch would trace a second time to see whether that gives the same; here the probes say so.
-    return TorchScriptPythonDecoder(part, example_input=example, trace_kwargs={"check_trace": False})
-
-
-def restore(exported: bytes, dtype: torch.dtype) -> CompiledClassifier:
-    """What `CompiledClassifier.export` gave. Neither the base nor PEFT nor transformers is needed for it.
+def restore(exported: bytes, number_format: str, *, threads: int | None = None) -> Compiled:
+    """What `Compiled.export` gave; the base isn't needed for it.
 
     Raises:
         RuntimeError: OpenVINO or the tokenizer's library doesn't read it.
@@ -137,12 +148,12 @@ def restore(exported: bytes, dtype: torch.dtype) -> CompiledClassifier:
         tokenizer = Tokenizer.from_str(parts.read(of_tokenizer).decode())
     except Exception as error:
         # The library raises a bare Exception.
-        raise RuntimeError(f"its tokenizer can't be read: {_first_line(error)}") from error
+        raise RuntimeError(f"its tokenizer can't be read: {first_line(error)}") from error
     trunk, head = (
-        _core().import_model(io.BytesIO(part), "CPU", _properties(precision))
-        for part, precision in ((parts.read(of_trunk), dtype), (parts.read(), torch.float32))
+        core().import_model(io.BytesIO(part), "CPU", properties(precision, threads))
+        for part, precision in ((parts.read(of_trunk), number_format), (parts.read(), "fp32"))
     )
-    return CompiledClassifier(trunk, head, tokenizer, padding_id)
+    return Compiled(trunk, head, tokenizer, padding_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +163,13 @@ class Kept:
     path: Path
 
     @classmethod
-    def of(cls, manifest: Manifest, dtype: torch.dtype, folder: Path) -> Kept:
+    def of(cls, manifest: Manifest, number_format: str, folder: Path) -> Kept:
         """Where it is, or will be. The manifest's hash covers the base's weights."""
         made_by = [
             *(version(name) for name in ("openvino", "torch", "transformers", "tokenizers")),
-            dtype_name(dtype),
-            _core().get_property("CPU", "FULL_DEVICE_NAME"),
-            *(f"{name} {value}" for name, value in sorted(torch.cpu.get_capabilities().items())),
+            number_format,
+            core().get_property("CPU", "FULL_DEVICE_NAME"),
+            *sorted(cpu_flags()),
         ]
         key = hashlib.sha256("\n".join(made_by).encode()).hexdigest()
         return cls(folder / f"{manifest.sha256[:16]}-{key[:16]}.openvino")
@@ -209,48 +220,8 @@ class Kept:
                     other.unlink()
 
 
-class _Trunk(torch.nn.Module):
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits  # type: ignore[no-any-return]
-
-
-@contextlib.contextmanager
-def _without_head(model: Any) -> Iterator[torch.nn.Module]:
-    """While entered, the model's logits are what its head would get. Yields the head."""
-    head = head_of(model)
-    name = next(name for name in HEADS if getattr(model, name, None) is head)
-    setattr(model, name, torch.nn.Identity())
-    try:
-        yield head
-    finally:
-        setattr(model, name, head)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps what is known to be said while a model is traced, and means nothing here, from the user."""
-    from transformers import logging as transformers_logging
-
-    verbosity = transformers_logging.get_verbosity()
-    # The tracer looks at every property of the model, and one of them announces a loss that nobody asked for.
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    try:
-        with warnings.catch_warnings():
-            # OpenVINO traces, which torch would like to be exported; its own way through torch.export takes longer.
-            warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=DeprecationWarning)
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-            # Branches that are fixed by tracing show in the probes, which are scored alone and as a batch.
-            warnings.filterwarnings("ignore", category=TracerWarning)
-            yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-
-
-def _openvino() -> Any:
+def library() -> Any:
+    """OpenVINO's module."""
     # It reports its use to its makers as soon as it is imported, unless the package for that is missing.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
@@ -258,19 +229,25 @@ def _openvino() -> Any:
     return openvino
 
 
-def _core() -> Any:
-    return _openvino().Core()
+def core() -> Any:
+    """What compiles models."""
+    return library().Core()
 
 
-def _properties(dtype: torch.dtype) -> dict[str, Any]:
+def properties(number_format: str, threads: int | None) -> dict[str, Any]:
+    """How a model is compiled; without `threads` as many compute as OMP_NUM_THREADS says, else one per core."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if threads is None and given.isdecimal() and int(given):
+        threads = int(given)
     return {
-        "INFERENCE_PRECISION_HINT": PRECISIONS[dtype],
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": PRECISIONS[number_format],
+        **({} if threads is None else {"INFERENCE_NUM_THREADS": threads}),
         "NUM_STREAMS": 1,
         # Several children would all be pinned to the first cores.
         "ENABLE_CPU_PINNING": False,
     }
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What it says, for a sentence."""
     return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
-from worker.errors import AdapterInvalid, DeviceBroken, HostUnfit
-from worker.model.classifier import Classifier
-from worker.model.devices import choose_device, choose_dtype, device_title, dtype_name, out_of_memory
+from worker.errors import AdapterInvalid
 from worker.model.encoding import plan_micro_batches
+from worker.model.loading import load_classifier
 from worker.model.scaling import softmax
 from worker.reviews import Backend, Failure, Outcome, Review, Score, ScorerIdentity
+
+if TYPE_CHECKING:
+    from worker.model.classifier import Classifier
+    from worker.model.openvino import OpenVINOClassifier
 
 TOKEN_BUDGETS = {"cpu": 2048, "cuda": 65_536}
 """Tokens of a micro-batch, padding included. On a CPU more leaves the caches (MiniLM in bf16: 2048 scored 1.3 times
@@ -35,12 +38,14 @@ ENCODED_AT_ONCE = 512
 class AdapterScorer:
     """Scores reviews with one adapter on one device."""
 
-    def __init__(self, classifier: Classifier, *, token_budget: int | None = None) -> None:
+    def __init__(
+        self, classifier: Classifier | OpenVINOClassifier, *, token_budget: int | None = None
+    ) -> None:
         if classifier.manifest is None:
             raise AdapterInvalid("the adapter isn't saved yet, so nothing says who gives these labels.")
         self._classifier = classifier
         self._manifest = classifier.manifest
-        self._token_budget = token_budget or TOKEN_BUDGETS[classifier.device.type]
+        self._token_budget = token_budget or TOKEN_BUDGETS[classifier.device_type]
         # What is left of a review that has no words: special tokens only.
         self._nothing = classifier.encode([""])[0]
         self._identity = _identity(classifier)
@@ -60,9 +65,8 @@ class AdapterScorer:
         """Number format, device and back end for people, and why that isn't OpenVINO where it was tried."""
         classifier = self._classifier
         why = f", since {classifier.why_torch}" if classifier.why_torch else ""
-        how = "" if self._padded else " without padding"
-        device = device_title(classifier.device)
-        return f"{dtype_name(classifier.dtype)} on {device} by {classifier.backend}{how}{why}"
+        how = "" if classifier.padded else " without padding"
+        return f"{classifier.number_format} on {classifier.device_title} by {classifier.backend}{how}{why}"
 
     def describe(self) -> str:
         """One line for the worker's log."""
@@ -81,11 +85,12 @@ class AdapterScorer:
         """
         token = self._nothing[0] if self._nothing else self._classifier.padding_id
         row = [token] * self._manifest.encoding.max_length
-        while (found := self._forward([row] * max(1, self._token_budget // len(row)))) is None:
+        while (found := self._classifier.forward([row] * max(1, self._token_budget // len(row)))) is None:
             if self._token_budget <= len(row):
                 return
             self._token_budget //= 2
-        self._fetch([found])
+        computed: list[Any] = [found]
+        self._classifier.fetch(computed)
 
     def score(self, reviews: Sequence[Review]) -> list[Outcome]:
         """One outcome per review, in the order of `reviews`.
@@ -97,7 +102,7 @@ class AdapterScorer:
         """
         outcomes: dict[int, Outcome] = {}
         rows: list[int] = []
-        computed: list[torch.Tensor] = []
+        computed: list[Any] = []
         for start in range(0, len(reviews), ENCODED_AT_ONCE):
             part = reviews[start : start + ENCODED_AT_ONCE]
             ids = dict(enumerate(self._classifier.encode([review.text for review in part]), start))
@@ -107,28 +112,24 @@ class AdapterScorer:
             waiting = self._plan(ids, list(ids))
             while waiting:
                 micro_batch = waiting.popleft()
-                logits = self._forward([ids[row] for row in micro_batch])
+                logits = self._classifier.forward([ids[row] for row in micro_batch])
                 if logits is not None:
                     rows += micro_batch
                     computed.append(logits)
                 elif len(micro_batch) == 1:
                     outcomes[micro_batch[0]] = Failure(
-                        f"out of memory on {self._classifier.device} with this review alone"
+                        f"out of memory on {self._classifier.device_type} with this review alone"
                     )
                 else:
                     self._token_budget = min(self._token_budget, self._cost(ids, micro_batch)) // 2
                     waiting = self._plan(ids, [*micro_batch, *chain.from_iterable(waiting)])
         if computed:
-            outcomes.update(zip(rows, self._outcomes(self._fetch(computed)), strict=True))
+            outcomes.update(zip(rows, self._outcomes(self._classifier.fetch(computed)), strict=True))
         return [outcomes[row] for row in range(len(reviews))]
 
     def _cost(self, ids: Mapping[int, Sequence[int]], micro_batch: Sequence[int]) -> int:
         lengths = [len(ids[row]) for row in micro_batch]
-        return max(lengths) * len(lengths) if self._padded else sum(lengths)
-
-    @property
-    def _padded(self) -> bool:
-        return self._classifier.packed is None
+        return max(lengths) * len(lengths) if self._classifier.padded else sum(lengths)
 
     def _plan(self, ids: Mapping[int, Sequence[int]], rows: Sequence[int]) -> deque[list[int]]:
         # Micro-batches of keys of `ids`. The longest review always fits: alone, if need be.
@@ -136,46 +137,18 @@ class AdapterScorer:
         planned = plan_micro_batches(
             lengths,
             token_budget=max([self._token_budget, *lengths]),
-            padded=self._padded,
-            most_padding=MOST_PADDING.get(self._classifier.device.type),
+            padded=self._classifier.padded,
+            most_padding=MOST_PADDING.get(self._classifier.device_type),
         )
         return deque([rows[index] for index in micro_batch] for micro_batch in planned)
 
-    def _forward(self, token_ids: Sequence[Sequence[int]]) -> torch.Tensor | None:
-        # (B, labels) on the device; None when its memory doesn't suffice.
-        try:
-            with torch.inference_mode(), self._breaking():
-                return self._classifier.logits(token_ids)
-        except torch.OutOfMemoryError:
-            # Nothing can be freed here: the exception's frames still hold the tensors.
-            pass
-        if self._classifier.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return None
-
-    def _fetch(self, computed: Sequence[torch.Tensor]) -> torch.Tensor:
-        # In fp64 on the host. This one copy waits for the device; what failed there shows here at the latest.
-        with self._breaking():
-            return torch.cat(list(computed)).cpu().double()
-
-    @contextmanager
-    def _breaking(self) -> Iterator[None]:
-        # What the device does wrong is DeviceBroken, but for its memory.
-        try:
-            yield
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            if self._classifier.device.type == "cuda" or isinstance(error, torch.AcceleratorError):
-                reason = str(error).partition("\n")[0]
-                raise DeviceBroken(f"{self._classifier.device} failed: {reason}") from error
-            raise
-
-    def _outcomes(self, logits: torch.Tensor) -> list[Outcome]:
-        finite = logits.isfinite().all(-1)
-        rows = softmax(logits.where(finite[:, None], 0.0).numpy(), self._manifest.scaling).tolist()
+    def _outcomes(self, logits: NDArray[np.float64]) -> list[Outcome]:
+        finite = np.all(np.isfinite(logits), axis=1)
+        rows = softmax(np.where(finite[:, None], logits, 0.0), self._manifest.scaling).tolist()
         return [
-            self._score(row) if sound else Failure(f"the logits are not finite in {self._classifier.dtype}")
+            self._score(row)
+            if sound
+            else Failure(f"the logits are not finite in {self._classifier.number_format}")
             for row, sound in zip(rows, finite.tolist(), strict=True)
         ]
 
@@ -206,45 +179,26 @@ def load_adapter_scorer(
         HostUnfit: this host has no such device, back end or base, or no memory for the model.
         DeviceBroken: the device fails.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
-        os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
-    # Unset, the tokenizer warns in every child process. It reads this in native code, so it is set before
-    # first use.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    chosen = choose_device(device)
-    try:
-        classifier = Classifier.load(
-            directory,
-            device=chosen,
-            dtype=choose_dtype(chosen, dtype),
-            base_id=base_model,
-            backend=backend,
-            converted=converted,
-        )
-    except (MemoryError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        if out_of_memory(error):
-            raise HostUnfit(
-                f"there is no memory on {chosen} for the adapter in {directory}: {reason}. End other programs "
-                "that use it, or start the worker with fewer --children."
-            ) from error
-        if chosen.type == "cuda" or isinstance(error, torch.AcceleratorError):
-            raise DeviceBroken(
-                f"{chosen} failed while loading the adapter in {directory}: {reason}"
-            ) from error
-        raise
+    classifier = load_classifier(
+        directory,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        base_id=base_model,
+        backend=backend,
+        converted=converted,
+    )
     scorer = AdapterScorer(classifier, token_budget=token_budget)
-    if chosen.type == "cuda":
+    if classifier.device_type == "cuda":
         scorer.warm_up()
     return scorer
 
 
-def _identity(classifier: Classifier) -> ScorerIdentity:
+def _identity(classifier: Classifier | OpenVINOClassifier) -> ScorerIdentity:
     manifest = classifier.manifest
     assert manifest is not None
-    number_format = dtype_name(classifier.dtype)
-    back_end = f"{manifest.sha256} {classifier.device.type} {number_format} {classifier.backend}"
+    number_format = classifier.number_format
+    back_end = f"{manifest.sha256} {classifier.device_type} {number_format} {classifier.backend}"
     return ScorerIdentity(
         kind="adapter",
         name=manifest.name,
@@ -256,7 +210,7 @@ def _identity(classifier: Classifier) -> ScorerIdentity:
             "encoding": dataclasses.asdict(manifest.encoding),
             "temperature": manifest.temperature,
             "exponent": manifest.exponent,
-            "device": device_title(classifier.device),
+            "device": classifier.device_title,
             "dtype": number_format,
             "backend": classifier.backend,
         },

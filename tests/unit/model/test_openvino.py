@@ -7,23 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tests.unit import models
 from worker.errors import BackendUnfit
-from worker.model import openvino
-from worker.model.classifier import Classifier
+from worker.model import converting, openvino
+from worker.model.loading import load_classifier
 from worker.scorers.adapter import load_adapter_scorer
 
-CPU = torch.device("cpu")
 TEXTS = [
     "awful",
     "the film was wonderful",
     "a story of an absolute delight and it was boring to the hours",
     "",
 ]
-NO_BF16 = "BF16" not in openvino._core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+NO_BF16 = "BF16" not in openvino.core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +41,12 @@ def converted(adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def load(
-    adapter: Path, dtype: torch.dtype = torch.float32, backend: Any = "openvino", **more: Any
-) -> Classifier:
-    return Classifier.load(adapter, device=CPU, dtype=dtype, backend=backend, **more)
+def load(adapter: Path, dtype: str = "fp32", backend: Any = "openvino", **more: Any) -> Any:
+    return load_classifier(adapter, device="cpu", dtype=dtype, backend=backend, **more)
 
 
-def logits(classifier: Classifier, texts: list[str]) -> torch.Tensor:
-    with torch.inference_mode():
-        return classifier.logits(classifier.encode(texts))
+def logits(classifier: Any, texts: list[str]) -> torch.Tensor:
+    return torch.from_numpy(classifier.fetch([classifier.forward(classifier.encode(texts))])).float()
 
 
 def never(*_: object) -> Any:
@@ -69,9 +66,9 @@ def test_openvino_gives_the_logits_of_torch_for_every_shape(tmp_path: Path, arch
 def test_in_bf16_the_head_keeps_to_fp32_and_a_processor_without_it_is_named(adapter: Path) -> None:
     if NO_BF16:
         with pytest.raises(BackendUnfit, match="this processor has no bf16"):
-            load(adapter, torch.bfloat16)
+            load(adapter, "bf16")
         return
-    half = logits(load(adapter, torch.bfloat16), TEXTS)
+    half = logits(load(adapter, "bf16"), TEXTS)
     torch.testing.assert_close(
         half.softmax(-1), logits(load(adapter, backend="torch"), TEXTS).softmax(-1), atol=0.02, rtol=0
     )
@@ -82,21 +79,25 @@ def test_a_converted_model_is_used_again(
     adapter: Path, converted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = logits(load(adapter, backend="torch"), TEXTS)
-    monkeypatch.setattr(openvino, "convert", never)
+    monkeypatch.setattr(converting, "convert", never)
     found = logits(load(adapter, converted=converted), TEXTS)
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
 
 
-def test_what_is_kept_is_loaded_without_peft_and_without_transformers(adapter: Path, converted: Path) -> None:
+def test_what_is_kept_is_loaded_without_torch(adapter: Path, converted: Path) -> None:
     program = (
-        "import sys, torch; from pathlib import Path; from worker.model.classifier import Classifier\n"
-        "found = Classifier.load(Path(sys.argv[1]), device=torch.device('cpu'), dtype=torch.float32, "
-        "backend='openvino', converted=Path(sys.argv[2]))\n"
-        "print([name for name in ('peft', 'transformers') if name in sys.modules], found.backend)"
+        "import sys; from pathlib import Path; from worker.scorers.adapter import load_adapter_scorer\n"
+        "from worker.reviews import Review\n"
+        "found = load_adapter_scorer(Path(sys.argv[1]), device='cpu', dtype='fp32', backend='auto', "
+        "converted=Path(sys.argv[2]))\n"
+        "found.score([Review(1, 'a fine film')])\n"
+        "print([name for name in ('torch', 'peft', 'transformers') if name in sys.modules], found.computed_by)"
     )
     command = [sys.executable, "-c", program, str(adapter), str(converted)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == "[] openvino\n"
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.stdout == "[] fp32 on cpu (1 threads) by openvino\n"
 
 
 def flipped(content: bytes) -> bytes:
@@ -138,7 +139,7 @@ def test_a_kept_model_that_fails_the_probes_is_made_anew(
     models.make_adapter(other, models.make_base(tmp_path / "base", seed=7))
     swapped = tmp_path / "converted" / next(converted.iterdir()).name
     wrong = load(other)
-    openvino.Kept(swapped).write(wrong.model.export())
+    openvino.Kept(swapped).write(wrong._compiled.export())
     with caplog.at_level(logging.WARNING):
         found = logits(load(adapter, converted=swapped.parent), TEXTS)
     assert "made anew: openvino in fp32 gives the probe sentences other scores" in caplog.text
@@ -166,20 +167,32 @@ def test_without_a_place_to_keep_it_the_model_is_scored_with_all_the_same(
     assert "can't be kept in" in caplog.text
 
 
-def spoiled(model: Any, dtype: torch.dtype, tokenizer: Any, padding_id: int) -> Any:
-    return lambda **inputs: model(
-        input_ids=inputs["input_ids"].flip(-1), attention_mask=inputs["attention_mask"]
-    )
+class Wrong:
+    """A converted model that gives what `change` makes of its inputs."""
+
+    padding_id = 0
+
+    def __init__(
+        self, model: Any, tokenizer: Any, change: Callable[..., tuple[np.ndarray, np.ndarray]]
+    ) -> None:
+        self.model, self.tokenizer, self.change = model, tokenizer, change
+
+    def __call__(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        ids, mask = (torch.from_numpy(one.copy()) for one in self.change(ids, mask))
+        with torch.inference_mode():
+            return self.model(input_ids=ids, attention_mask=mask).logits.numpy()
 
 
-def unconvertible(model: Any, dtype: torch.dtype, tokenizer: Any, padding_id: int) -> Any:
+def spoiled(model: Any, number_format: str, tokenizer: Any, padding_id: int, **_: Any) -> Any:
+    return Wrong(model, tokenizer, lambda ids, mask: (ids[:, ::-1], mask))
+
+
+def unconvertible(*_: Any, **__: Any) -> Any:
     raise BackendUnfit("openvino can't convert TinyModel: no such operator")
 
 
-def blind_to_padding(model: Any, dtype: torch.dtype, tokenizer: Any, padding_id: int) -> Any:
-    return lambda **inputs: model(
-        input_ids=inputs["input_ids"], attention_mask=torch.ones_like(inputs["attention_mask"])
-    )
+def blind_to_padding(model: Any, number_format: str, tokenizer: Any, padding_id: int, **_: Any) -> Any:
+    return Wrong(model, tokenizer, lambda ids, mask: (ids, np.ones_like(mask)))
 
 
 @pytest.mark.parametrize(
@@ -193,7 +206,7 @@ def blind_to_padding(model: Any, dtype: torch.dtype, tokenizer: Any, padding_id:
 def test_where_openvino_fails_auto_is_torch_and_says_why(
     adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, convert: Any, why: str
 ) -> None:
-    monkeypatch.setattr(openvino, "convert", convert)
+    monkeypatch.setattr(converting, "convert", convert)
     scorer = load_adapter_scorer(adapter, device="cpu", dtype="fp32", backend="auto", converted=tmp_path)
     assert f" by torch, since {why}" in scorer.describe()
     assert scorer.identity == load_adapter_scorer(adapter, device="cpu", dtype="fp32").identity
@@ -215,9 +228,9 @@ def test_where_it_is_not_installed_auto_is_torch_and_openvino_an_error(
 
 def test_openvino_is_refused_where_it_cannot_compute(adapter: Path) -> None:
     with pytest.raises(BackendUnfit, match="on a CPU, not on cuda:0"):
-        Classifier.load(adapter, device=torch.device("cuda:0"), dtype=torch.float32, backend="openvino")
+        raise BackendUnfit(openvino.why_not("cuda:0", "fp32"))
     with pytest.raises(BackendUnfit, match="not in fp16"):
-        load(adapter, torch.float16)
+        load(adapter, "fp16")
 
 
 def test_the_identity_tells_back_ends_apart(adapter: Path, converted: Path) -> None:

@@ -265,7 +265,7 @@ def test_a_load_without_memory_is_the_hosts_fault_and_a_broken_device_its_own(
     def load(*_: object, **__: object) -> Classifier:
         raise error
 
-    monkeypatch.setattr(Classifier, "load", load)
+    monkeypatch.setattr(Classifier, "merged", load)
     with pytest.raises(kind):
         load_adapter_scorer(adapter, device="cpu")
 
