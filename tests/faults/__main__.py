@@ -247,7 +247,7 @@ def main() -> int:
     began = time.monotonic()
     items = [*breaks(), *hunts(), *(item for scenario in SCENARIOS for item in runs_of(scenario))]
     if options.only:
-        words = options.only.split(",")
+        words = [word for word in options.only.split(",") if word.strip()]
         items = [item for item in items if any(word in item.row or word in item.title for word in words)]
     rows: dict[str, Row] = {}
     for item in items:
