@@ -101,7 +101,7 @@ def _print(report: dict[str, Any]) -> None:
     if report["waiting_for"]:
         click.echo(f"  waiting: {report['waiting_for']}.")
     for unfit in report["unfit_workers"]:
-        if unfit["reason"] not in (report["waiting_for"] or ""):
+        if unfit["reason"] not in f"{report['waiting_for']} {report['oracle_waiting_for']}":
             click.echo(f"  unfit    {unfit['worker']}: {unfit['reason']}.")
     if report["last_error"] and report["state"] != "done":
         click.echo(f"  last failed attempt: {report['last_error']}")

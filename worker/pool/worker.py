@@ -141,7 +141,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = [read_breaker(redis(), base_url=url, model=model) for url, model in oracles().models()]
         return [one for one in found if one is not None]
 
+    @cache
+    def take_over() -> None:
+        store().ledger.faults.take_over(
+            worker_name(settings), gone=lambda other: _was_here(worker_name(settings), other)
+        )
+
     def prepare(ledger: Ledger) -> None:
+        take_over()
         # A job that waits for nobody is told apart from one whose workers are slow by their claims.
         handed = ledger.batches.hand_over_waiting(
             after_s=settings.fallback_after_s, room=2 * settings.publish_window * settings.batch_size
