@@ -289,7 +289,9 @@ def test_run_says_that_the_server_refuses_every_request_and_goes_on_after_retry(
         assert found["error"] == sentence
         assert len(server.calls) <= 10
         assert {text for call in server.calls[1:] for text in call.texts} == {PROBE_TEXT}
-        assert sentence in loracle(site, "status", "1", code=1)
+        assert f"{sentence}. Once that is mended, `loracle retry 1` goes on." in loracle(
+            site, "status", "1", code=1
+        )
         server.poison.clear()
         assert "100 reviews of job 1 will be scored again" in loracle(site, "retry", "1")
         assert json.loads(loracle(site, *command))["labelled"] == 100

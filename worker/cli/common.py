@@ -16,7 +16,7 @@ import click
 from worker.bootstrap import Store, open_store
 from worker.desk.enqueue import Publisher
 from worker.desk.options import Command, with_options
-from worker.desk.status import bulk_words
+from worker.desk.status import bulk_words, with_way_out
 from worker.errors import Invalid
 from worker.files.results import BINARY
 from worker.logs import Progress, log_to_stderr
@@ -81,7 +81,7 @@ def wait_for_jobs(
                 time.sleep(POLL_S)
         at = store.queries.jobs.progress(job_id)
         if at.job.state == "stopped":
-            note(f"Job {job_id} stopped: {at.job.error}")
+            note(f"Job {job_id} stopped: {with_way_out(str(at.job.error), job_id)}")
         if at.job.state != "done" or at.failed:
             code = 1
     return code

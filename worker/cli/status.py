@@ -11,7 +11,7 @@ import click
 from worker.cli.agreement import agreement_lines
 from worker.cli.certify import certificate_lines
 from worker.cli.common import echo_json, json_option, left_out, open_all
-from worker.desk.status import figure_sentences, job_report
+from worker.desk.status import figure_sentences, job_report, with_way_out
 from worker.files.languages import Languages
 from worker.reviews import OVER, dollars, duration
 
@@ -59,7 +59,7 @@ def _print(report: dict[str, Any]) -> None:
     share = f" ({report['labelled'] / total:.0%})" if total else ""
     click.echo(f"Job {report['job_id']} '{report['name']}' is {report['state']}.")
     if report["error"]:
-        click.echo(f"  {report['error']}")
+        click.echo(f"  {with_way_out(report['error'], report['job_id'])}")
     if report["state"] == "deleting":
         click.echo(f"  A part of it is gone: `loracle delete {report['job_id']}` goes on.")
     elif report["texts"] != "kept":
@@ -96,6 +96,9 @@ def _print(report: dict[str, Any]) -> None:
         click.echo(f"  guarantee {report['guarantee']}")
     if report["oracle"]:
         print_oracle(report["oracle"], report["policy"])
+        stopped = report["oracle"]["error"]
+        if stopped and stopped != report["error"]:
+            click.echo(f"  the oracle isn't asked any more: {with_way_out(stopped, report['job_id'])}")
     if report["oracle_waiting_for"]:
         click.echo(f"  the oracle waits: {report['oracle_waiting_for']}.")
     if report["waiting_for"]:
@@ -131,5 +134,3 @@ def print_oracle(oracle: dict[str, Any], policy: str) -> None:
     click.echo(f"  spent    {dollars(oracle['spent'])} {budget}{lost}")
     if oracle["handed_over"]:
         click.echo(f"  {oracle['handed_over']}")
-    if oracle["error"]:
-        click.echo(f"  the oracle isn't asked any more: {oracle['error']}")

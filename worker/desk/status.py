@@ -55,6 +55,13 @@ def job_report(settings: Settings, store: Store, job_id: int) -> dict[str, Any]:
     return report
 
 
+def with_way_out(reason: str, job_id: int) -> str:
+    """Why a job or its oracle stopped, and the command that goes on."""
+    if "loracle retry" in reason:
+        return reason
+    return f"{reason.rstrip('.')}. Once that is mended, `loracle retry {job_id}` goes on."
+
+
 def stage_words(at: Distilled, progress: Progress) -> str:
     """How far a job is whose adapter is trained first."""
     if at.stage == "labelling":

@@ -145,9 +145,7 @@ def _ask(
         ledger.prompts.park(prompt, str(error), delay_s=PARKED_S)
         return "parked"
     except OracleInvalid as error:
-        log.error(
-            "The oracle isn't asked any more for jobs %s: %s", ", ".join(map(str, prompt.job_ids)), error
-        )
+        _say_stopped(prompt, error)
         _stop(ledger, prompt, prompt.job_ids, str(error), in_bulk=in_bulk)
         return "job_stopped"
     except OracleUnavailable as error:
@@ -188,6 +186,14 @@ def _stop(ledger: Ledger, prompt: Prompt, job_ids: Sequence[int], reason: str, *
     ledger.jobs.stop_oracle(job_ids, reason)
     if not in_bulk:
         ledger.prompts.release(prompt, reason, delay_s=0.0, counts=False)
+
+
+def _say_stopped(prompt: Prompt, reason: object) -> None:
+    log.error(
+        "The oracle isn't asked any more for jobs %s: %s. Once that is mended, `loracle retry JOB` goes on.",
+        ", ".join(map(str, prompt.job_ids)),
+        str(reason).rstrip("."),
+    )
 
 
 TOKEN_LIMIT = "token_limit_exceeded"
@@ -294,8 +300,7 @@ def _collect(
         answers, error = {}, refusal
     again = ledger.bulks.collect(prompt, answers, charges=charges, error=error)
     if refusal is not None:
-        job_ids = ", ".join(map(str, prompt.job_ids))
-        log.error("The oracle isn't asked any more for jobs %s: %s", job_ids, refusal)
+        _say_stopped(prompt, refusal)
         ledger.jobs.stop_oracle(prompt.job_ids, refusal)
     scorer.forget(batch.input_file_id)
     log.info(
