@@ -41,6 +41,7 @@ from worker.desk.options import (
     reading_options,
 )
 from worker.desk.plan import check_guarantee
+from worker.desk.presence import check_queue
 from worker.desk.status import figure_sentences, oracle_waiting_for, why_unscored
 from worker.errors import Invalid, JobStateInvalid, OptionInvalid
 from worker.jobs import distillation
@@ -124,6 +125,7 @@ def distill(
       loracle distill reviews.csv --out my-adapter --answers 2000 --max-cost 5
     """
     settings, store = open_all()
+    check_queue(settings)
     plan = plan_workers(gpus, children, device=settings.device)
     check_devices(plan)
     on_cpu = all(one.gpu is None for one in plan)

@@ -22,6 +22,19 @@ def has_no_queue(settings: Settings) -> bool:
     return settings.embedded and running_pid(settings.home) is None
 
 
+def check_queue(settings: Settings) -> None:
+    """Returns if the configured Redis, where one is, answers and is new enough.
+
+    Raises:
+        BrokerUnreachable: it doesn't answer.
+        SettingsInvalid: it is too old.
+    """
+    from worker.pool import app
+
+    if not settings.embedded:
+        app.ping(app.make_app(settings))
+
+
 def workers_online(settings: Settings, lane: Lane = "adapter") -> list[str]:
     """The names of the lane's workers that live.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -247,7 +248,10 @@ def ping(app: Celery) -> Broker:
 
 
 def _unreachable(app: Celery, error: Exception) -> BrokerUnreachable:
+    # Of other errors the type alone: an old server's answer may quote a password.
+    found = re.match(r"Error -?\d+ connecting to \S+ (.+?)\.?$", str(error))
     return BrokerUnreachable(
-        f"Redis at {without_secrets(app.conf.broker_url)} can't be reached ({type(error).__name__}). "
+        f"Redis at {without_secrets(app.conf.broker_url)} can't be reached "
+        f"({found[1] if found else type(error).__name__}). "
         "Check REDIS_URL and whether the server is up."
     )
