@@ -47,7 +47,8 @@ class Sweeper(threading.Thread):
 
     It opens the ledger itself, on its own thread, and survives every error: with the database away it rests
     longer and longer, up to ten seconds, and goes on. `child_died` is told the task of a child that is lost,
-    `before_publishing` does what must come before it, `after_round` what comes after every round, failed ones too.
+    `before_publishing` does what must come before it, `after_round` what comes after every round, failed ones too,
+    `at_end` what comes when it was stopped.
     Jobs that are over are left to the `measurer`, after it.
     """
 
@@ -64,6 +65,7 @@ class Sweeper(threading.Thread):
         before_publishing: Callable[[Ledger], None] | None = None,
         measurer: Measurer | None = None,
         after_round: Callable[[], None] = lambda: None,
+        at_end: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(name="sweeper", daemon=True)
         self._open_ledger = open_ledger
@@ -77,6 +79,7 @@ class Sweeper(threading.Thread):
         self._child_died = child_died
         self._measurer = measurer
         self._after_round = after_round
+        self._at_end = at_end
         self._wake = threading.Event()
         self._stopping = False
         self._lost: deque[str] = deque()
@@ -111,6 +114,7 @@ class Sweeper(threading.Thread):
                 rest_s = min(2 * rest_s, LONGEST_BACKOFF_S)
             self._after_round()
             self._wake.wait(rest_s)
+        self._at_end()
         if self._measurer is not None and self._ledger is not None:
             self._measurer.stop(self._ledger)
 

@@ -26,7 +26,7 @@ from worker.lifeline import die_with, has_ended
 from worker.logs import log_lines
 from worker.metrics.host import BREAKER, FOLDER_VARIABLE
 from worker.oracle.throttle import CONCURRENCY, BreakerState, connect, read_breaker
-from worker.pool.app import announce, broker_url, make_app, publisher, queue_length
+from worker.pool.app import announce, broker_url, make_app, publisher, queue_length, say_stopping
 from worker.pool.breaker import Breaker, LaneConsumer, start_probe
 from worker.pool.health import Vigil
 from worker.pool.measurer import Measurer
@@ -200,6 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         before_publishing=before_publishing,
         measurer=Measurer(),
         after_round=vigil.sign if vigil is not None else lambda: None,
+        # Before the pool waits for the batches in flight.
+        at_end=lambda: say_stopping(app, worker_name(settings), options.lane),
     )
     worker = app.Worker(
         hostname=name,
@@ -214,6 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sweeper=sweeper,
     )
     worker.start()
+    say_stopping(app, worker_name(settings), options.lane, ended=True)
     return worker.exitcode or 0
 
 

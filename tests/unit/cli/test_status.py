@@ -66,6 +66,7 @@ def test_batches_of_a_worker_that_was_killed_dont_move_and_promise_no_end(
     # A worker that lives moves them.
     monkeypatch.setattr(valkey, "running_pid", lambda home: 1)
     monkeypatch.setattr("worker.pool.app.workers_online", lambda app, lane, host: ["a worker"])
+    monkeypatch.setattr("worker.pool.app.last_seen", lambda app, lane: ("a worker", 1.0))
     report = job_report(settings, store, 1)
     assert report["waiting_for"] is None
     assert report["seconds_left"] > 0
