@@ -90,6 +90,8 @@ def wait_for_jobs(
 def progress_words(at: JobProgress, *, moving: bool) -> str:
     """A running job's speed so far and what is left, or what it waits for; no time is left while nothing moves."""
     words = [f"{at.speed:,.1f} reviews/s so far"] if at.speed is not None else []
+    if at.undecided:
+        words.append(f"the oracle still decides {at.undecided:,} of them")
     if at.bulks:
         others = len(at.bulks) - 1
         words.append(bulk_words(at.bulks[0]) + (f" and {others:,} more" if others else ""))

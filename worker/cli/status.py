@@ -70,7 +70,8 @@ def _print(report: dict[str, Any]) -> None:
         click.echo(f"  distilled {line}")
     where = f" on {report['adapter_on']}" if report["adapter_on"] else ""
     click.echo(f"  adapter  {report['adapter']} {report['adapter_sha256'][:12]}{where}")
-    click.echo(f"  labelled {report['labelled']:,} of {total:,} reviews{share}")
+    undecided = f"; the oracle still decides {report['undecided']:,} of them" if report["undecided"] else ""
+    click.echo(f"  labelled {report['labelled']:,} of {total:,} reviews{share}{undecided}")
     click.echo(f"  failed   {report['failed']:,}{_what_failed(report)}")
     aside = left_out(report["without_text"], report["other_language"])
     click.echo(f"  rejected {report['rejected']:,} of {report['rows']:,} records ({aside})")

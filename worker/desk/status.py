@@ -118,6 +118,7 @@ def _adapter_report(at: Progress, adapter: str, sha256: str) -> dict[str, Any]:
         "rows": job.records_read,
         "reviews": at.reviews,
         "labelled": at.labelled,
+        "undecided": at.undecided,
         "failed": at.failed,
         "rejected": at.rejected,
         "without_text": job.without_text,
