@@ -115,6 +115,19 @@ class Address(click.ParamType[tuple[str, int]]):
         return host.strip("[]") or "127.0.0.1", int(port)
 
 
+class _JobNumber(click.ParamType[int]):
+    name = "integer"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return int(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no job's number: `loracle jobs` lists the jobs.", param, ctx)
+
+
+JOB = _JobNumber()
+"""The type of an argument that names a job."""
+
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON for programs, an object a line."
 )

@@ -10,14 +10,14 @@ import click
 
 from worker.cli.agreement import agreement_lines
 from worker.cli.certify import certificate_lines
-from worker.cli.common import echo_json, json_option, left_out, open_all
+from worker.cli.common import JOB, echo_json, json_option, left_out, open_all
 from worker.desk.status import figure_sentences, job_report, with_way_out
 from worker.files.languages import Languages
 from worker.reviews import OVER, dollars, duration
 
 
 @click.command()
-@click.argument("job", type=int)
+@click.argument("job", type=JOB)
 @click.option("--watch", is_flag=True, help="Show it anew every second until the job is over.")
 @click.option(
     "--rejects", "show_rejects", is_flag=True, help="List the unreadable records with their reasons."
@@ -67,7 +67,7 @@ def _print(report: dict[str, Any]) -> None:
     if report["stage_words"]:
         click.echo(f"  stage    {report['stage_words']}")
     for line in figure_sentences(report["distilled"]):
-        click.echo(f"  distilled {line}")
+        click.echo(f"  distilled: {line}")
     where = f" on {report['adapter_on']}" if report["adapter_on"] else ""
     click.echo(f"  adapter  {report['adapter']} {report['adapter_sha256'][:12]}{where}")
     undecided = f"; the oracle still decides {report['undecided']:,} of them" if report["undecided"] else ""
@@ -94,7 +94,7 @@ def _print(report: dict[str, Any]) -> None:
     for line in (*agreement_lines(report), *certificate_lines(report["certificate"])):
         click.echo(f"  {line}")
     if report["guarantee"]:
-        click.echo(f"  guarantee {report['guarantee']}")
+        click.echo(f"  guarantee: {report['guarantee']}")
     if report["oracle"]:
         print_oracle(report["oracle"], report["policy"])
         stopped = report["oracle"]["error"]
@@ -129,9 +129,9 @@ def print_oracle(oracle: dict[str, Any], policy: str) -> None:
     click.echo(f"  asked    {states or 'nothing yet'}{f' ({reasons})' if reasons else ''}")
     sources = ", ".join(f"{count:,} {source}" for source, count in oracle["sources"].items())
     click.echo(f"  labels   {f'by {sources}' if sources else 'none yet'}")
-    budget = "no budget set" if oracle["max_cost"] is None else f"of {dollars(oracle['max_cost'])}"
+    budget = ", without a budget" if oracle["max_cost"] is None else f" of {dollars(oracle['max_cost'])}"
     aside = f", {dollars(oracle['lost'])} of it set aside for calls nobody heard the end of"
     lost = aside if oracle["lost"] else ""
-    click.echo(f"  spent    {dollars(oracle['spent'])} {budget}{lost}")
+    click.echo(f"  spent    {dollars(oracle['spent'])}{budget}{lost}")
     if oracle["handed_over"]:
         click.echo(f"  {oracle['handed_over']}")

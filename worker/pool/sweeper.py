@@ -11,7 +11,7 @@ from worker.errors import LoracleError
 from worker.jobs.scoring import Publish, publish_waiting
 from worker.metrics.host import SWEPT
 from worker.pool.measurer import Measurer
-from worker.reviews import Lane
+from worker.reviews import Lane, counted
 from worker.store.ledger import Ledger
 from worker.store.publishing import Swept
 
@@ -147,13 +147,13 @@ class Sweeper(threading.Thread):
 def _say(lane: Lane, swept: Swept) -> None:
     for what in ("requeued", "split", "failed", "published_again"):
         SWEPT.labels(lane, what).inc(getattr(swept, what))
-    done = [
-        (swept.requeued, "to be tried again"),
-        (swept.split, "split to isolate a review"),
-        (swept.failed, "given up"),
-        (swept.published_again, "published again"),
-        (len(swept.completed_jobs), "jobs done"),
+    found = [
+        (swept.requeued, "batch", "batches", "whose worker died or hung, queued again"),
+        (swept.split, "batch", "batches", "that failed too often, halved"),
+        (swept.failed, "review", "reviews", "that failed too often, given up"),
+        (swept.published_again, "message", "messages", "that got lost, published again"),
+        (len(swept.completed_jobs), "job", "jobs", "with nothing left to do, done"),
     ]
-    told = ", ".join(f"{what}: {count}" for count, what in done if count)
+    told = "; ".join(f"{counted(n, one, many)} {what}" for n, one, many, what in found if n)
     if told:
-        log.info("Sweep of the batches: %s.", told)
+        log.info("The sweeper found: %s.", told)
