@@ -18,7 +18,7 @@ from worker.errors import (
     AdapterUnknown,
     HostUnfit,
     LoracleError,
-    OracleInvalid,
+    OracleUnfit,
     SettingsInvalid,
 )
 from worker.jobs.source import Adapter
@@ -355,7 +355,7 @@ class Oracles:
         """The scorer, ready to ask.
 
         Raises:
-            OracleInvalid: no key, no price, or it is to be asked elsewhere than this worker may.
+            OracleUnfit: no key, no price, or it is to be asked elsewhere than this worker may.
         """
         spec = self.spec(scorer_id)
         with self._lock:
@@ -376,7 +376,7 @@ def make_oracle(spec: OracleSpec, settings: Settings, learnt: Learnt) -> OracleS
     """The scorer of a spec, with what is known of its model and server.
 
     Raises:
-        OracleInvalid: no key, no price, or it is to be asked elsewhere than OPENAI_BASE_URL says: the key is for
+        OracleUnfit: no key, no price, or it is to be asked elsewhere than OPENAI_BASE_URL says: the key is for
             that address alone.
     """
     from worker.oracle.asking import OracleScorer
@@ -385,14 +385,14 @@ def make_oracle(spec: OracleSpec, settings: Settings, learnt: Learnt) -> OracleS
     from worker.oracle.routes import ChatRoute, DecisionsRoute
 
     if spec.base_url != settings.oracle_url:
-        raise OracleInvalid(
-            f"this job's oracle is at {spec.base_url}, but this worker asks {settings.oracle_url}. "
-            "Set OPENAI_BASE_URL for the worker as it was when the job was enqueued."
+        raise OracleUnfit(
+            f"the job's oracle is at {spec.base_url}, and OPENAI_BASE_URL of this worker is "
+            f"{settings.oracle_url}. Start a worker with the job's address"
         )
     try:
         price = price_of(spec.model, parse_prices(settings.prices))
     except SettingsInvalid as error:
-        raise OracleInvalid(str(error)) from error
+        raise OracleUnfit(str(error)) from error
     key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else None
     client = make_client(key, spec.base_url, timeout_s=settings.oracle_timeout_s)
     if spec.route == "bulk":

@@ -25,7 +25,7 @@ class Transient(LoracleError):
 
 
 class HostUnfit(LoracleError):
-    """This host can't load the adapter; another one may."""
+    """This host isn't set up for the job; another one may be."""
 
     exit_code = 2
 
@@ -181,6 +181,10 @@ class DeviceBroken(Transient):
 
 class OracleInvalid(Invalid):
     """The oracle can't be asked: its key, address, model or route is wrong, or it refuses every request."""
+
+
+class OracleUnfit(HostUnfit):
+    """This host isn't set up to ask the job's oracle."""
 
 
 class BulkTooLarge(Invalid):

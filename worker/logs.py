@@ -164,7 +164,8 @@ def _without_foreign_tracebacks(record: logging.LogRecord) -> bool:
 
 
 class Progress:
-    """How far a piece of work is, while it is entered: a bar on a terminal, a line every five seconds elsewhere.
+    """How far a piece of work is, while it is entered: a bar on a terminal, elsewhere a line every five seconds if it
+    is a new one.
 
     With `time_left` the bar guesses from its own speed how long it takes; else the details say it.
     """
@@ -174,7 +175,7 @@ class Progress:
         self._time_left = time_left
         self._bar: Bar | None = None
         self._unsaid: str | None = None
-        self._has_said = False
+        self._last = ""
 
     def __enter__(self) -> Self:
         self._said = time.monotonic()
@@ -212,10 +213,12 @@ class Progress:
             return
         share = f" {done / self._total:.0%}" if self._total else ""
         line = f"{self._title}{share} {detail}".rstrip()
-        if time.monotonic() - self._said > PLAIN_INTERVAL_S:
-            self._said, self._has_said, self._unsaid = time.monotonic(), True, None
+        if line == self._last:
+            self._unsaid = None
+        elif time.monotonic() - self._said > PLAIN_INTERVAL_S:
+            self._said, self._last, self._unsaid = time.monotonic(), line, None
             click.echo(line, err=True)
-        elif self._has_said:
+        elif self._last:
             self._unsaid = line
 
     def tell(self, line: str) -> None:

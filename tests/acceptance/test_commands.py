@@ -174,6 +174,17 @@ def test_an_unreachable_redis_is_no_error_for_enqueue(loracle: Loracle, tmp_path
     assert "hush" not in done.stderr
 
 
+def test_run_with_an_unreachable_redis_says_so_at_once_and_leaves_nothing(
+    loracle: Loracle, tmp_path: Path
+) -> None:
+    (tmp_path / "reviews.txt").write_text("good\n")
+    done = loracle("run", "reviews.txt", "--adapter", "stub", REDIS_URL="redis://:hush@127.0.0.1:1/0")
+    assert done.returncode == 2
+    assert "127.0.0.1:1/0 can't be reached (Connection refused). Check REDIS_URL and" in done.stderr
+    assert "hush" not in done.stderr
+    assert json.loads(loracle("jobs", "--json").stdout or "[]") == []
+
+
 def test_an_unreachable_database_is_named_without_its_password(loracle: Loracle) -> None:
     done = loracle(
         "jobs", DATABASE_URL="postgresql://me:hush@127.0.0.1:1/db", REDIS_URL="redis://127.0.0.1:1/0"

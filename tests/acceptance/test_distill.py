@@ -85,3 +85,25 @@ def test_stopped_and_killed_in_its_training_it_goes_on_and_pays_for_no_answer_tw
     assert not (tmp_path / "home" / "distill" / "job-1").exists()
     again = loracle(*command)
     assert again.returncode == 0, again.stderr
+
+
+def test_what_is_refused_before_the_oracle_is_asked_leaves_no_job(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "reviews.txt").write_text("\n".join(TEXTS))
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notes.txt").touch()
+    with FakeOpenAI() as server:
+        environment |= {"LORACLE_ADAPTER": "stub", "OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "any"}
+        loracle: Loracle = loracle_in(tmp_path, environment)
+        for out, said in (
+            ("mine", "the file has 120 reviews, and the oracle"),
+            ("taken", "taken already exists"),
+        ):
+            refused = loracle("distill", "reviews.txt", "--out", out)
+            assert refused.returncode == 2
+            assert said in refused.stderr
+            assert "is deleted again" in refused.stderr
+            # A job in the state `reading` was left for ever.
+            assert loracle("jobs", "--json").stdout == ""
+        assert server.calls == []

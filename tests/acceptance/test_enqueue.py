@@ -59,6 +59,7 @@ def test_bad_input_is_named_and_leaves_no_job(loracle: Loracle, tmp_path: Path) 
         ("reviews.csv", plain, ("--keep-columns", "price"), "price"),
         ("reviews.csv", plain, ("--adapter", "nonesuch"), "nonesuch"),
         ("reviews.csv", plain, ("--encoding", "klingon"), "klingon"),
+        ("https://shop.test/reviews.csv?key=hush", None, (), "https://… addresses. Download the file first"),
     ):
         if content is not None:
             (tmp_path / name).write_bytes(content)
@@ -66,8 +67,30 @@ def test_bad_input_is_named_and_leaves_no_job(loracle: Loracle, tmp_path: Path) 
         assert done.returncode == 2, (name, options, done.stderr)
         assert message in done.stderr
         assert "Traceback" not in done.stderr
+        assert "hush" not in done.stderr
         assert done.stdout == ""
     assert _jobs(loracle) == []
+
+
+def test_ctrl_c_ends_the_waiting_and_says_how_to_look_at_the_job_and_how_to_end_it(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "reviews.csv").write_text(REVIEWS)
+    command = [sys.executable, "-m", "worker", "enqueue", "reviews.csv", "--adapter", "stub", "--wait"]
+    with subprocess.Popen(
+        command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as waiting:
+        assert waiting.stdout is not None
+        assert waiting.stderr is not None
+        assert waiting.stdout.readline() == "1\n"
+        said = ""
+        while not said.startswith("Job 1 waits: no worker runs"):
+            said = waiting.stderr.readline()
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.stderr.read() == (
+            "No longer waiting. Job 1 goes on: `loracle status 1` shows how far it is, `loracle cancel 1` ends it.\n"
+        )
+        assert waiting.wait() == 130
 
 
 def test_a_broken_adapter_is_refused_and_leaves_no_job(loracle: Loracle, tmp_path: Path) -> None:

@@ -100,6 +100,8 @@ def test_from_a_file_without_labels_to_a_certificate(
     job = queries.jobs.get(job_id)
     ledger.distillations.label(at, adapter_id=job.adapter_id, figures={"chosen": "trained"})
     ledger.distillations.label(at, adapter_id=job.adapter_id, figures={"chosen": "again"})
+    # The progress went back to 0 %.
+    assert queries.jobs.progress(job_id).labelled == 90
     assert at_now(queries, job_id).figures == {"chosen": "trained"}
     for batch_id in ledger.publishing.choose("adapter", window=8):
         batch = ledger.batches.claim(batch_id)

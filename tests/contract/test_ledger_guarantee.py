@@ -88,8 +88,14 @@ def state(queries: Queries, job_id: int) -> str:
 def test_a_job_ends_with_a_certificate_that_its_labels_bear_out(
     ledger: Ledger, queries: Queries, engine: Engine
 ) -> None:
+    def far() -> tuple[int, int]:
+        at = queries.jobs.progress(job_id)
+        assert sum(at.sources.values()) == at.labelled - at.undecided
+        return at.labelled, at.undecided
+
     job_id = score_all(ledger, "cascade --guarantee 0.9 --delta 0.05 --audit-seed 4")
     assert state(queries, job_id) == "running"
+    assert far() == (COUNT, 0)
     assert queries.guarantees.of(job_id) is None
     # No label is final before the cut is chosen.
     assert queries.jobs.decided_until(job_id) == 0
@@ -98,7 +104,10 @@ def test_a_job_ends_with_a_certificate_that_its_labels_bear_out(
     drawn = queries.guarantees.of(job_id)
     assert drawn is not None
     assert (drawn.terms.reviews, drawn.terms.sample, drawn.cut) == (COUNT, 68, None)
+    # The progress went back to 77 %.
+    assert far() == (COUNT, 68)
     assert answer_all(ledger) == 68
+    assert far() == (COUNT, 0)
     assert state(queries, job_id) == "running"
     step(ledger, queries)
     drawn = queries.guarantees.of(job_id)

@@ -117,6 +117,8 @@ def test_hostile_bodies_are_refused_and_leave_nothing(client: TestClient, tmp_pa
     ):
         answer = client.post("/api/jobs", content=body, headers=headers)
         assert (answer.status_code, answer.json()["status"]) == (status, status), answer.text
+    for kind_taken in ("multipart/form-data", "text/csv", "application/x-ndjson", "application/octet-stream"):
+        assert kind_taken in answer.json()["detail"]
     assert left(tmp_path) == []
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from sqlalchemy import Engine
 
+from tests.contract.asking import ORACLE, ask, pack
 from tests.contract.enqueued import STUB as SCORER
 from tests.contract.enqueued import batch_states, enqueue, finish, outcomes, sql
 from worker.reviews import Batch
@@ -65,6 +68,33 @@ def test_a_batch_of_an_unfit_host_goes_back_as_if_nobody_had_claimed_it(
     assert not ledger.faults.fit(HERE, batch.adapter_id)
     assert queries.faults.all() == []
     finish(ledger, claimed(ledger))
+
+
+def test_a_worker_leaves_the_prompts_of_an_oracle_that_it_cant_ask_to_others_until_it_starts_anew(
+    ledger: Ledger, queries: Queries
+) -> None:
+    theirs, ours = ask(ledger, 4), ask(ledger, 4, oracle=dataclasses.replace(ORACLE, sha256="2" * 64))
+    pack(ledger)
+    message, other = ledger.publishing.choose("openai", window=64)
+    prompt = ledger.prompts.claim(message)
+    assert prompt is not None
+    assert prompt.job_ids == (theirs.id,)
+    assert ledger.faults.unfit(prompt, HERE, "another address")
+    assert not ledger.faults.unfit(prompt, HERE, "another address")
+    [fault] = queries.faults.all()
+    assert (fault.oracle_id, fault.adapter_id, fault.is_device) == (prompt.scorer_id, None, False)
+    without = ledger.faults.unasked(HERE)
+    assert without == {prompt.scorer_id}
+    taken = ledger.prompts.claim_next(message, without=without)
+    assert taken is not None
+    assert taken.job_ids == (ours.id,)
+    assert ledger.prompts.claim_next(other, without=without) is None
+    assert ledger.faults.unasked(ELSEWHERE) == set()
+    again = ledger.prompts.claim_next(message)
+    assert again is not None
+    assert (again.id, again.attempts) == (prompt.id, 1)
+    ledger.faults.take_over("here CPU (pid 7)", gone=lambda name: name == HERE)
+    assert ledger.faults.unasked(HERE) == set()
 
 
 def test_a_cancelled_jobs_batch_doesnt_come_back(ledger: Ledger, engine: Engine) -> None:

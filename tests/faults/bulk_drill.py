@@ -109,6 +109,8 @@ class BulkDrill:
                         ledger=self.ledger,
                         oracle_for=lambda scorer_id: scorer,
                         gate_for=lambda scorer: FreePass(),
+                        publish=lambda lane, batch_ids: None,
+                        window=1,
                         retry_delay_s=0.05,
                         poll_s=0.02,
                     )

@@ -190,6 +190,8 @@ class Drill:
                         ledger=self.ledger,
                         oracle_for=lambda scorer_id: scorer,
                         gate_for=lambda scorer: gate,
+                        publish=lambda lane, batch_ids: None,
+                        window=1,
                         retry_delay_s=0.05,
                     )
                 except Killed:

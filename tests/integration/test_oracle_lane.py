@@ -198,6 +198,26 @@ def test_status_says_what_the_oracle_waits_for(tmp_path: Path, valkey_url: str, 
         assert "tried again in" in said
 
 
+def test_a_worker_with_another_address_leaves_the_job_to_others_and_status_says_why(
+    tmp_path: Path, valkey_url: str, sqlite_url: str
+) -> None:
+    write_reviews(tmp_path / "reviews.csv", 100)
+    with (
+        FakeOpenAI() as server,
+        oracle_site(tmp_path, server, REDIS_URL=valkey_url, DATABASE_URL=sqlite_url) as site,
+    ):
+        job_id = enqueue(site, tmp_path / "reviews.csv", "--policy", "oracle")
+        site.start("--lane", "openai", OPENAI_BASE_URL="http://other.test/v1")
+        site.until(lambda: "no worker can ask its oracle" in loracle(site, "status", str(job_id)))
+        said = str(status(site, job_id)["oracle_waiting_for"])
+        assert (
+            f"the job's oracle is at {server.url}, and OPENAI_BASE_URL of this worker is http://other" in said
+        )
+        site.start("--lane", "openai")
+        site.wait(job_id)
+        assert site.said.count("can't ask the oracle of jobs") == 1
+
+
 def test_both_lanes_in_one_worker_and_memory_stays(tmp_path: Path) -> None:
     write_reviews(tmp_path / "reviews.csv", 600)
     with FakeOpenAI() as server, oracle_site(tmp_path, server) as site:
@@ -269,7 +289,9 @@ def test_run_says_that_the_server_refuses_every_request_and_goes_on_after_retry(
         assert found["error"] == sentence
         assert len(server.calls) <= 10
         assert {text for call in server.calls[1:] for text in call.texts} == {PROBE_TEXT}
-        assert sentence in loracle(site, "status", "1", code=1)
+        assert f"{sentence}. Once that is mended, `loracle retry 1` goes on." in loracle(
+            site, "status", "1", code=1
+        )
         server.poison.clear()
         assert "100 reviews of job 1 will be scored again" in loracle(site, "retry", "1")
         assert json.loads(loracle(site, *command))["labelled"] == 100

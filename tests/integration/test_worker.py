@@ -18,6 +18,7 @@ from tests.integration.site import (
     run_first,
     stop,
 )
+from worker.desk.presence import nobody
 from worker.jobs.scoring import publish_waiting
 from worker.pool.app import publisher, workers_online
 
@@ -79,6 +80,7 @@ def test_sigterm_finishes_the_batch_in_flight_and_takes_no_other(site: Site) -> 
     running = family(worker.pid)
     worker.send_signal(signal.SIGTERM)
     site.until((site.home / "stops").exists)
+    site.until(lambda: "is stopping: it finishes the batches" in str(nobody(site.settings, "adapter")))
     site.gate.touch()
     assert worker.wait(HANG_S) == 0
     assert_gone(running)

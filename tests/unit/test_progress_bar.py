@@ -75,6 +75,13 @@ def test_a_count_is_told_to_its_end(
         monkeypatch.setattr(logs, "PLAIN_INTERVAL_S", 5.0)
         shown.update(6, "6 reviews")
     assert capsys.readouterr().err == "enqueue - 5 reviews\nenqueue - 6 reviews\n"
+    # While an adapter is loaded the same line came every five seconds.
+    monkeypatch.setattr(logs, "PLAIN_INTERVAL_S", -1.0)
+    with Progress("score job 1", 4) as shown:
+        for done in (0, 0, 0, 1):
+            shown.update(done, "no label yet")
+    assert capsys.readouterr().err == "score job 1 0% no label yet\nscore job 1 25% no label yet\n"
+    monkeypatch.setattr(logs, "PLAIN_INTERVAL_S", 5.0)
     with Progress("enqueue -") as shown:
         shown.update(6, "6 reviews")
     assert capsys.readouterr().err == ""

@@ -15,6 +15,7 @@ from worker.agreement.measure import WHOLE, Measurement
 from worker.agreement.terms import explained
 from worker.bootstrap import find_registered
 from worker.cli.common import (
+    JOB,
     echo_json,
     json_option,
     minute,
@@ -274,12 +275,12 @@ def _number(value: float | None) -> str:
 
 
 @click.command()
-@click.argument("job", type=int, required=False)
+@click.argument("job", type=JOB, required=False)
 @click.option(
     "--by", type=click.Choice(["length", "score", "class"]), help="In parts of the reviews, or by label."
 )
 @click.option("--now", "measure_now", is_flag=True, help="Measure from the labels as they are.")
-@click.option("--against", type=int, metavar="OTHER", help="Is JOB different from the job OTHER?")
+@click.option("--against", type=JOB, metavar="OTHER", help="Is JOB different from the job OTHER?")
 @click.option(
     "--adapter", metavar="NAME", help="Is this adapter drifting away from the oracle? With --since."
 )

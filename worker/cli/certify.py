@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from worker.cli.common import echo_json, json_option, note, open_all
+from worker.cli.common import JOB, echo_json, json_option, note, open_all
 from worker.desk.results import whole_job
 from worker.desk.status import where_it_stands
 from worker.errors import Invalid, JobStateInvalid
@@ -26,7 +26,7 @@ def certificate_lines(found: Mapping[str, Any] | None) -> list[str]:
 
 
 @click.command()
-@click.argument("job", type=int)
+@click.argument("job", type=JOB)
 @json_option
 def certify(job: int, as_json: bool) -> int:
     """Work out the guarantee of a JOB again, from its labels alone, and say what it promises.

@@ -16,7 +16,7 @@ import click
 from worker.bootstrap import Store, open_store
 from worker.desk.enqueue import Publisher
 from worker.desk.options import Command, with_options
-from worker.desk.status import bulk_words
+from worker.desk.status import bulk_words, with_way_out
 from worker.errors import Invalid
 from worker.files.results import BINARY
 from worker.logs import Progress, log_to_stderr
@@ -81,7 +81,7 @@ def wait_for_jobs(
                 time.sleep(POLL_S)
         at = store.queries.jobs.progress(job_id)
         if at.job.state == "stopped":
-            note(f"Job {job_id} stopped: {at.job.error}")
+            note(f"Job {job_id} stopped: {with_way_out(str(at.job.error), job_id)}")
         if at.job.state != "done" or at.failed:
             code = 1
     return code
@@ -90,6 +90,8 @@ def wait_for_jobs(
 def progress_words(at: JobProgress, *, moving: bool) -> str:
     """A running job's speed so far and what is left, or what it waits for; no time is left while nothing moves."""
     words = [f"{at.speed:,.1f} reviews/s so far"] if at.speed is not None else []
+    if at.undecided:
+        words.append(f"the oracle still decides {at.undecided:,} of them")
     if at.bulks:
         others = len(at.bulks) - 1
         words.append(bulk_words(at.bulks[0]) + (f" and {others:,} more" if others else ""))
@@ -112,6 +114,19 @@ class Address(click.ParamType[tuple[str, int]]):
             self.fail("write PORT or HOST:PORT, such as 9464 or 0.0.0.0:9464.", param, ctx)
         return host.strip("[]") or "127.0.0.1", int(port)
 
+
+class _JobNumber(click.ParamType[int]):
+    name = "integer"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return int(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no job's number: `loracle jobs` lists the jobs.", param, ctx)
+
+
+JOB = _JobNumber()
+"""The type of an argument that names a job."""
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON for programs, an object a line."

@@ -56,7 +56,13 @@ def current() -> None:
     """
     settings = read_settings()
     engine = make_engine(settings.database)
-    click.echo(f"database {current_revision(engine) or 'empty'}, this version needs {head_revision()}")
+    found, needed = current_revision(engine), head_revision()
+    name = without_secrets(settings.database)
+    has = "no schema yet" if found is None else f"schema version '{found}'"
+    if found == needed:
+        click.echo(f"{name} has {has}, the one that this program needs.")
+    else:
+        click.echo(f"{name} has {has}; this program needs '{needed}': see `loracle db upgrade --help`.")
 
 
 @db.command("check")

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store
-from worker.cli.common import echo_json, json_option, minute, note, open_all, print_table
+from worker.cli.common import JOB, echo_json, json_option, minute, note, open_all, print_table
 from worker.desk.deletion import forgetting
 from worker.errors import Invalid, JobStateInvalid
 from worker.jobs import deletion
@@ -21,7 +21,7 @@ from worker.store.deletion import Deletable
 
 
 @click.command()
-@click.argument("job", type=int)
+@click.argument("job", type=JOB)
 @click.option("--texts-only", is_flag=True, help="Keep labels, statistics, agreement and costs.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @json_option

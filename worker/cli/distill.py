@@ -41,9 +41,10 @@ from worker.desk.options import (
     reading_options,
 )
 from worker.desk.plan import check_guarantee
+from worker.desk.presence import check_queue
 from worker.desk.status import figure_sentences, oracle_waiting_for, why_unscored
 from worker.errors import Invalid, JobStateInvalid, OptionInvalid
-from worker.jobs import distillation
+from worker.jobs import deletion, distillation
 from worker.jobs.source import Adapter
 from worker.lifeline import NEEDS_PIPE, like_ctrl_c, tied
 from worker.logs import Progress
@@ -124,6 +125,7 @@ def distill(
       loracle distill reviews.csv --out my-adapter --answers 2000 --max-cost 5
     """
     settings, store = open_all()
+    check_queue(settings)
     plan = plan_workers(gpus, children, device=settings.device)
     check_devices(plan)
     on_cpu = all(one.gpu is None for one in plan)
@@ -156,6 +158,8 @@ def distill(
             job.id, rounds=rounds, answers=answers, held_out=held_out, seed=options.seed
         )
         if at.stage == "reading" and out.exists() and (not out.is_dir() or any(out.iterdir())):
+            if not job.records_read:
+                _leave_nothing(store, job.id)
             raise OptionInvalid(f"{out} already exists; name another directory with --out.")
 
     try:
@@ -164,7 +168,11 @@ def distill(
             steps = _Steps(settings, store, job.id, labels, folder, out, training)
             while (at := steps.at()).stage != "labelling":
                 if at.stage == "reading":
-                    asked_first = distillation.first_rows(store.queries.raters(job.id), at)
+                    try:
+                        asked_first = distillation.first_rows(store.queries.raters(job.id), at)
+                    except Invalid:
+                        _leave_nothing(store, job.id)
+                        raise
                     store.ledger.distillations.ask(at, asked_first)
                 elif at.stage == "asking":
                     with LocalPool(for_own_workers(settings), [openai], may_wait=True) as pool:
@@ -195,6 +203,13 @@ def distill(
                 note(f"The oracle wasn't asked anything. `loracle cancel {job_id}` gives job {job_id} up.")
         raise
     return finish(store, settings, job.id, code, as_json=as_json)
+
+
+def _leave_nothing(store: Store, job_id: int) -> None:
+    """Deletes a job that is refused before the oracle was asked: nobody would go on with it."""
+    store.ledger.jobs.cancel(job_id)
+    deletion.delete_job(job_id, texts_only=False, ledger=store.ledger, forget=lambda uploads: uploads)
+    note(f"The oracle wasn't asked anything, and job {job_id} is deleted again.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,5 +228,9 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
             why=lambda at: why_it_waits(settings, store, at),
         )
     except KeyboardInterrupt:
-        note("No longer waiting; the jobs go on.")
+        for job in jobs:
+            note(
+                f"No longer waiting. Job {job.id} goes on: `loracle status {job.id}` shows how far it is, `loracle "
+                f"cancel {job.id}` ends it."
+            )
         return 130

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from worker.cli.common import (
+    JOB,
     echo_json,
     json_option,
     minute,
@@ -66,7 +67,7 @@ def jobs(limit: int, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("job", type=int)
+@click.argument("job", type=JOB)
 @json_option
 def cancel(job: int, as_json: bool) -> None:
     """Stop a job. Batches that are being scored finish; labels are kept.
@@ -84,7 +85,7 @@ def cancel(job: int, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("job", type=int)
+@click.argument("job", type=JOB)
 @click.option("--max-cost", type=DOLLARS, help="The job's new budget.")
 @json_option
 def retry(job: int, max_cost: Money | None, as_json: bool) -> None:

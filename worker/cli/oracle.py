@@ -10,6 +10,7 @@ import click
 
 from worker.bootstrap import Oracles, Store
 from worker.cli.common import (
+    JOB,
     echo_json,
     json_option,
     minute,
@@ -128,7 +129,7 @@ def plan(
 
 
 @click.command()
-@click.argument("job", type=int)
+@click.argument("job", type=JOB)
 @json_option
 def threshold(job: int, as_json: bool) -> int:
     """Show what each --below of a cascade would ask, cost and give, measured on a JOB with gold labels or an --audit.

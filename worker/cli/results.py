@@ -11,7 +11,7 @@ import click
 
 from worker.bootstrap import Store
 from worker.cli.certify import certificate_lines
-from worker.cli.common import format_of, may_write, note, open_all
+from worker.cli.common import JOB, format_of, may_write, note, open_all
 from worker.desk.results import (
     COLUMNS,
     check_filters,
@@ -35,7 +35,7 @@ NONE = ": none matches"
 
 
 @click.command()
-@click.argument("job", type=int)
+@click.argument("job", type=JOB)
 @click.option("--format", "format_", type=click.Choice(RESULT_FORMATS), help="Else by -o's name.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl.")
 @click.option(
@@ -161,7 +161,7 @@ HEAD = 4096
 
 
 @click.command()
-@click.argument("job", type=int)
+@click.argument("job", type=JOB)
 @click.option(
     "-o",
     "--output",

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from worker.bootstrap import Store, adapter_of
-from worker.cli.common import echo_json, format_of, may_write, note, open_all
+from worker.cli.common import JOB, echo_json, format_of, may_write, note, open_all
 from worker.desk.results import whole_job
 from worker.desk.review import NOTHING, kind_of, to_review
 from worker.errors import Invalid
@@ -31,7 +31,7 @@ FORMATS = {".csv": "csv", ".json": "label-studio", ".jsonl": "label-studio"}
 
 
 @click.command()
-@click.argument("job", type=int)
+@click.argument("job", type=JOB)
 @click.option(
     "--kind",
     type=click.Choice(TASK_KINDS),

@@ -38,6 +38,7 @@ from worker.desk.options import (
     reading_options,
 )
 from worker.desk.plan import check_guarantee
+from worker.desk.presence import check_queue
 from worker.desk.status import oracle_waiting_for, why_it_waits, why_unscored
 from worker.errors import Invalid
 from worker.lifeline import like_ctrl_c
@@ -75,6 +76,7 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
     from worker.pool.supervisor import LocalPool, WorkerPlan, check_devices, plan_workers, spawn_beside_a_bar
 
     settings, store = open_all()
+    check_queue(settings)
     plan = plan_workers(gpus, children, device=settings.device)
     on_cpu = all(one.gpu is None for one in plan)
     options = enqueue_options(settings, values, usual_batch=lambda: CPU_BATCH if on_cpu else GPU_BATCH)

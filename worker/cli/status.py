@@ -10,14 +10,14 @@ import click
 
 from worker.cli.agreement import agreement_lines
 from worker.cli.certify import certificate_lines
-from worker.cli.common import echo_json, json_option, left_out, open_all
-from worker.desk.status import figure_sentences, job_report
+from worker.cli.common import JOB, echo_json, json_option, left_out, open_all
+from worker.desk.status import figure_sentences, job_report, with_way_out
 from worker.files.languages import Languages
 from worker.reviews import OVER, dollars, duration
 
 
 @click.command()
-@click.argument("job", type=int)
+@click.argument("job", type=JOB)
 @click.option("--watch", is_flag=True, help="Show it anew every second until the job is over.")
 @click.option(
     "--rejects", "show_rejects", is_flag=True, help="List the unreadable records with their reasons."
@@ -59,7 +59,7 @@ def _print(report: dict[str, Any]) -> None:
     share = f" ({report['labelled'] / total:.0%})" if total else ""
     click.echo(f"Job {report['job_id']} '{report['name']}' is {report['state']}.")
     if report["error"]:
-        click.echo(f"  {report['error']}")
+        click.echo(f"  {with_way_out(report['error'], report['job_id'])}")
     if report["state"] == "deleting":
         click.echo(f"  A part of it is gone: `loracle delete {report['job_id']}` goes on.")
     elif report["texts"] != "kept":
@@ -67,10 +67,11 @@ def _print(report: dict[str, Any]) -> None:
     if report["stage_words"]:
         click.echo(f"  stage    {report['stage_words']}")
     for line in figure_sentences(report["distilled"]):
-        click.echo(f"  distilled {line}")
+        click.echo(f"  distilled: {line}")
     where = f" on {report['adapter_on']}" if report["adapter_on"] else ""
     click.echo(f"  adapter  {report['adapter']} {report['adapter_sha256'][:12]}{where}")
-    click.echo(f"  labelled {report['labelled']:,} of {total:,} reviews{share}")
+    undecided = f"; the oracle still decides {report['undecided']:,} of them" if report["undecided"] else ""
+    click.echo(f"  labelled {report['labelled']:,} of {total:,} reviews{share}{undecided}")
     click.echo(f"  failed   {report['failed']:,}{_what_failed(report)}")
     aside = left_out(report["without_text"], report["other_language"])
     click.echo(f"  rejected {report['rejected']:,} of {report['rows']:,} records ({aside})")
@@ -93,15 +94,18 @@ def _print(report: dict[str, Any]) -> None:
     for line in (*agreement_lines(report), *certificate_lines(report["certificate"])):
         click.echo(f"  {line}")
     if report["guarantee"]:
-        click.echo(f"  guarantee {report['guarantee']}")
+        click.echo(f"  guarantee: {report['guarantee']}")
     if report["oracle"]:
         print_oracle(report["oracle"], report["policy"])
+        stopped = report["oracle"]["error"]
+        if stopped and stopped != report["error"]:
+            click.echo(f"  the oracle isn't asked any more: {with_way_out(stopped, report['job_id'])}")
     if report["oracle_waiting_for"]:
         click.echo(f"  the oracle waits: {report['oracle_waiting_for']}.")
     if report["waiting_for"]:
         click.echo(f"  waiting: {report['waiting_for']}.")
     for unfit in report["unfit_workers"]:
-        if unfit["reason"] not in (report["waiting_for"] or ""):
+        if unfit["reason"] not in f"{report['waiting_for']} {report['oracle_waiting_for']}":
             click.echo(f"  unfit    {unfit['worker']}: {unfit['reason']}.")
     if report["last_error"] and report["state"] != "done":
         click.echo(f"  last failed attempt: {report['last_error']}")
@@ -125,11 +129,9 @@ def print_oracle(oracle: dict[str, Any], policy: str) -> None:
     click.echo(f"  asked    {states or 'nothing yet'}{f' ({reasons})' if reasons else ''}")
     sources = ", ".join(f"{count:,} {source}" for source, count in oracle["sources"].items())
     click.echo(f"  labels   {f'by {sources}' if sources else 'none yet'}")
-    budget = "no budget set" if oracle["max_cost"] is None else f"of {dollars(oracle['max_cost'])}"
+    budget = ", without a budget" if oracle["max_cost"] is None else f" of {dollars(oracle['max_cost'])}"
     aside = f", {dollars(oracle['lost'])} of it set aside for calls nobody heard the end of"
     lost = aside if oracle["lost"] else ""
-    click.echo(f"  spent    {dollars(oracle['spent'])} {budget}{lost}")
+    click.echo(f"  spent    {dollars(oracle['spent'])}{budget}{lost}")
     if oracle["handed_over"]:
         click.echo(f"  {oracle['handed_over']}")
-    if oracle["error"]:
-        click.echo(f"  the oracle isn't asked any more: {oracle['error']}")

@@ -62,11 +62,11 @@ def worker(
     After the first signal it finishes the batches that it works on. A second signal ends them at once, and the next
     worker scores their reviews. Without REDIS_URL it starts its own queue, and works for this machine alone.
 
-    If a host can't load a job's adapter, it gives the batches back and tries again after five minutes. This doesn't
-    count as an attempt. If a worker's device breaks three times in a row, the worker takes no batches until it has
-    scored a test text on that device. The other workers do the job: no review fails, and no job stops because of it.
-    `loracle status JOB` and `loracle doctor` say why. A supervisor must signal the main process alone (systemd:
-    KillMode=mixed).
+    If a host can't load a job's adapter, or has another OPENAI_BASE_URL than the job, it gives the batches back and
+    tries again after five minutes. This doesn't count as an attempt. If a worker's device breaks three times in a
+    row, the worker takes no batches until it has scored a test text on that device. The other workers do the job:
+    no review fails, and no job stops because of it. `loracle status JOB` and `loracle doctor` say why. A supervisor
+    must signal the main process alone (systemd: KillMode=mixed).
 
     \b
     Example:

@@ -151,7 +151,7 @@ def _workers(settings: Settings) -> Found:
     return (
         "warning",
         "; ".join(f"{fault.worker}: {reason(fault)}" for fault in faults),
-        "They take no batches, or none of one adapter, until it is mended; the others do their work.",
+        "They take no batches, or none of one adapter or oracle, until it is mended; the others do their work.",
         "Mend on those hosts what the reason says.",
     )
 

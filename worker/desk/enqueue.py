@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -25,8 +26,15 @@ def open_source(path: str, options: EnqueueOptions, adapter: Adapter, *, say: Sa
     """A file, a directory or a database, opened; what was guessed is announced.
 
     Raises:
-        OptionInvalid: a database without --query, or --query without a database.
+        OptionInvalid: a database without --query, --query without a database, or an address on the web.
     """
+    web = re.match(r"(https?|ftp|s3|gs)://", path, re.IGNORECASE)
+    if web is not None:
+        # The rest may be a secret: who has a signed address may read the file.
+        raise OptionInvalid(
+            f"Loracle doesn't read from {web[0]}… addresses. Download the file first, with `curl -O ADDRESS`, and "
+            "name the file."
+        )
     # A URL that is mistyped may hold a password: it is never shown as a file's name.
     if ":/" in path and not Path(path).exists():
         if options.query is None:

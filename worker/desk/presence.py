@@ -15,11 +15,28 @@ STARTS: dict[Lane, str] = {"adapter": "loracle worker", "openai": "loracle worke
 """The command that starts a worker of a lane."""
 
 
+QUIET_S = 15.0
+"""A worker that lives leaves a sign every second, or every ten where its database is away."""
+
+
 def has_no_queue(settings: Settings) -> bool:
     """Whether the queue is this machine's own, and no worker has started it."""
     from worker.pool.valkey import running_pid
 
     return settings.embedded and running_pid(settings.home) is None
+
+
+def check_queue(settings: Settings) -> None:
+    """Returns if the configured Redis, where one is, answers and is new enough.
+
+    Raises:
+        BrokerUnreachable: it doesn't answer.
+        SettingsInvalid: it is too old.
+    """
+    from worker.pool import app
+
+    if not settings.embedded:
+        app.ping(app.make_app(settings))
 
 
 def workers_online(settings: Settings, lane: Lane = "adapter") -> list[str]:
@@ -34,7 +51,8 @@ def workers_online(settings: Settings, lane: Lane = "adapter") -> list[str]:
 
 
 def nobody(settings: Settings, lane: Lane, *, held: str = "") -> str | None:
-    """That no worker of the lane is there, since when, and the command that starts one; None if there is one.
+    """That no worker of the lane is there, since when, and the command that starts one; None if there is one that
+    left a sign lately.
 
     `held` says what of the job a worker that ended still has.
 
@@ -46,14 +64,27 @@ def nobody(settings: Settings, lane: Lane, *, held: str = "") -> str | None:
 
     if has_no_queue(settings):
         return f"no worker runs on this machine{held}: start `{STARTS[lane]}`"
-    if workers_online(settings, lane):
+    celery = app.make_app(settings)
+    seen = app.last_seen(celery, lane)
+    online = workers_online(settings, lane)
+    if online and (seen is None or seen[1] <= QUIET_S):
         return None
-    seen = app.last_seen(app.make_app(settings), lane)
-    since = "yet" if seen is None else f"for {duration(seen)}"
+    if not online and (stopping := app.workers_stopping(celery, lane, host=worker_name(settings))):
+        return (
+            f"{stopping[0]} is stopping: it finishes the batches that it holds and takes no more. Then start "
+            f"`{STARTS[lane]}`"
+        )
+    pid = running_pid(settings.home) if settings.embedded else None
+    if seen is not None and (online or (pid is not None and seen[0].endswith(f"(pid {pid})"))):
+        return (
+            f"{seen[0]} has given no sign for {duration(seen[1])}: it was halted (SIGSTOP), or its machine or "
+            f"database hangs. Let it go on (`kill -CONT`), or start it anew"
+        )
+    since = "yet" if seen is None else f"for {duration(seen[1])}"
     none = f"no worker of the {lane} lane has been seen {since}{held}"
     if settings.embedded:
         return (
-            f"{none}. The one with pid {running_pid(settings.home)} may still be starting; if it serves another "
+            f"{none}. The one with pid {pid} may still be starting; if it serves another "
             "lane, stop it and start `loracle worker --lane adapter --lane openai`"
         )
     return f"{none}: start `{STARTS[lane]}` on a host that reaches this Redis"

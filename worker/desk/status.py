@@ -16,7 +16,7 @@ from worker.quality.measured import (
     kept_certificate,
     summarise_agreement,
 )
-from worker.reviews import OVER, Job, counted, duration
+from worker.reviews import LANES, OVER, Job, counted, duration
 from worker.settings import Settings
 from worker.store.distillations import Distilled
 from worker.store.faults import WITHDRAWN_S, Fault
@@ -43,13 +43,23 @@ def job_report(settings: Settings, store: Store, job_id: int) -> dict[str, Any]:
     report["stage_words"] = None if distilled is None or over else stage_words(distilled, at)
     report["certificate"] = kept_certificate(store.queries, job.id)
     faults = [] if over else faults_online(settings, store, job.adapter_id)
-    report["unfit_workers"] = [{"worker": fault.worker, "reason": reason(fault)} for fault in faults]
+    unfit = [] if over or job.oracle_id is None else faults_online(settings, store, oracle_id=job.oracle_id)
+    report["unfit_workers"] = [
+        {"worker": fault.worker, "reason": reason(fault)} for fault in (*faults, *unfit)
+    ]
     waits = None if over or report["stage"] not in (None, "labelling") else _waiting_for(settings, at, faults)
     report["waiting_for"] = waits
     report["oracle_waiting_for"] = None if over else oracle_waiting_for(settings, store, at)
     if waits or report["oracle_waiting_for"]:
         report["seconds_left"] = None
     return report
+
+
+def with_way_out(reason: str, job_id: int) -> str:
+    """Why a job or its oracle stopped, and the command that goes on."""
+    if "loracle retry" in reason:
+        return reason
+    return f"{reason.rstrip('.')}. Once that is mended, `loracle retry {job_id}` goes on."
 
 
 def stage_words(at: Distilled, progress: Progress) -> str:
@@ -108,6 +118,7 @@ def _adapter_report(at: Progress, adapter: str, sha256: str) -> dict[str, Any]:
         "rows": job.records_read,
         "reviews": at.reviews,
         "labelled": at.labelled,
+        "undecided": at.undecided,
         "failed": at.failed,
         "rejected": at.rejected,
         "without_text": job.without_text,
@@ -242,10 +253,12 @@ def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | 
         )
     try:
         missing = nobody(settings, "openai")
+        online = 0 if missing else len(workers_online(settings, "openai"))
     except BrokerUnreachable:
         return None
-    if missing is not None:
-        return missing
+    why = missing or why_nobody_can(faults_online(settings, store, oracle_id=at.job.oracle_id), online)
+    if why is not None:
+        return why
     prompts = store.queries.oracle.prompt_counts(at.job.oracle_id)
     if prompts.get("parked"):
         return (
@@ -274,20 +287,23 @@ def _fallback_hint(settings: Settings, store: Store, at: Progress) -> str | None
     return "it would take over, but no openai worker answers either: start `loracle worker --lane openai`"
 
 
-def faults_online(settings: Settings, store: Store, adapter_id: int | None = None) -> list[Fault]:
-    """The faults of the workers that are online, one per worker: of its device, else of an adapter.
+def faults_online(
+    settings: Settings, store: Store, adapter_id: int | None = None, *, oracle_id: int | None = None
+) -> list[Fault]:
+    """The faults of the workers that are online, one per worker: of its device, else of an adapter or oracle.
 
-    With `adapter_id` of that adapter alone. Without any in the database the broker isn't asked.
+    With `adapter_id` of that adapter and devices alone, with `oracle_id` of that scorer alone. Without any in the
+    database the broker isn't asked.
     """
-    faults = [
-        fault
-        for fault in store.queries.faults.all()
-        if adapter_id is None or fault.adapter_id in (None, adapter_id)
-    ]
+    faults = store.queries.faults.all()
+    if adapter_id is not None:
+        faults = [fault for fault in faults if fault.is_device or fault.adapter_id == adapter_id]
+    elif oracle_id is not None:
+        faults = [fault for fault in faults if fault.oracle_id == oracle_id]
     if not faults:
         return []
     try:
-        online = workers_online(settings)
+        online = {name for lane in LANES for name in workers_online(settings, lane)}
     except BrokerUnreachable:
         return []
     first: dict[str, Fault] = {}
@@ -298,11 +314,15 @@ def faults_online(settings: Settings, store: Store, adapter_id: int | None = Non
 
 
 def why_nobody_can(faults: Sequence[Fault], online: int) -> str | None:
-    """Why none of so many workers can score a job; None if one of them can."""
+    """Why none of so many workers can score a job, or ask its oracle; None if one of them can."""
     if not faults or len(faults) < online:
         return None
-    cant = "score" if any(fault.adapter_id is None for fault in faults) else "load"
-    return f"no worker can {cant} it: {'; '.join(f'{fault.worker}: {reason(fault)}' for fault in faults)}"
+    cant = "load it"
+    if any(fault.is_device for fault in faults):
+        cant = "score it"
+    elif faults[0].oracle_id is not None:
+        cant = "ask its oracle"
+    return f"no worker can {cant}: {'; '.join(f'{fault.worker}: {reason(fault)}' for fault in faults)}"
 
 
 def why_unscored(settings: Settings, store: Store, at: Progress) -> str | None:
@@ -327,6 +347,6 @@ def why_unscored(settings: Settings, store: Store, at: Progress) -> str | None:
 def reason(fault: Fault) -> str:
     """What is wrong, and how it ends."""
     said = fault.reason.rstrip(".")
-    if fault.adapter_id is None:
+    if fault.is_device:
         return f"its device is broken ({said}); it is probed until it works"
     return f"{said} (tried again every {WITHDRAWN_S / 60:g} min, and at a restart of the worker)"

@@ -11,6 +11,7 @@ from functools import partial
 from worker.errors import (
     BudgetSpent,
     BulkTooLarge,
+    HostUnfit,
     LeaseLost,
     LoracleError,
     OracleInvalid,
@@ -19,6 +20,7 @@ from worker.errors import (
     Transient,
 )
 from worker.jobs.holding import LeaseKeeper, PromptAccount, Saved
+from worker.jobs.scoring import Publish, hand_on
 from worker.logs import BatchLine
 from worker.oracle.asking import OracleScorer
 from worker.oracle.bulk import OVER, BulkScorer, Collected, Line, how_far
@@ -26,6 +28,7 @@ from worker.oracle.client import plain_code
 from worker.oracle.prices import NOTHING
 from worker.oracle.throttle import Throttle
 from worker.reviews import Money, Prompt
+from worker.store.faults import WITHDRAWN_S
 from worker.store.ledger import Ledger
 from worker.store.prompts import BulkRow
 
@@ -42,20 +45,26 @@ def ask_prompt(
     ledger: Ledger,
     oracle_for: Callable[[int], OracleScorer | BulkScorer],
     gate_for: Callable[[OracleScorer], Throttle],
+    publish: Publish,
+    window: int,
     retry_delay_s: float,
     poll_s: float = 60.0,
     max_total: Money | None = None,
+    worker: str = "",
     task_id: str = "",
     saved: Saved = lambda *_: None,
 ) -> int:
     """Claims a Prompt or Bulk, asks the oracle and saves what it answers; how many requests got an answer.
 
     That is the one of the message, unless one of a higher priority waits or this one is not to be had. If none waits,
-    that is no error; a failure gives it back to the ledger.
+    that is no error; a failure gives it back to the ledger. `worker` leaves oracles that it can't ask to others.
     """
     began = time.monotonic()
-    prompt = ledger.prompts.claim_next(batch_id, task_id=task_id)
+    unasked = ledger.faults.unasked(worker)
+    prompt = ledger.prompts.claim_next(batch_id, task_id=task_id, without=unasked)
     if prompt is None:
+        if unasked:
+            hand_on(ledger, publish, "openai", window=window)
         return 0
     line = BatchLine(
         {
@@ -73,6 +82,15 @@ def ask_prompt(
     account = PromptAccount(ledger, prompt, max_total=max_total, saved=saved)
     try:
         line.outcome = _ask(ledger, prompt, account, oracle_for, gate_for, retry_delay_s, poll_s)
+    except HostUnfit as error:
+        line.outcome = "host_unfit"
+        if ledger.faults.unfit(prompt, worker, str(error)):
+            log.warning(
+                "This worker can't ask the oracle of jobs %s and leaves it to others; it tries again in %g min: %s.",
+                ", ".join(map(str, prompt.job_ids)),
+                WITHDRAWN_S / 60,
+                error,
+            )
     except LeaseLost:
         line.outcome = "lease_lost"
         log.warning("Lease of Prompt %s lost; its unsaved answers are dropped.", prompt.id)
@@ -93,7 +111,12 @@ def _ask(
     retry_delay_s: float,
     poll_s: float,
 ) -> str:
-    """Asks; what goes wrong is the ledger's from here. How it ended, as `BatchLine` has it. Raises LeaseLost."""
+    """Asks; what goes wrong is the ledger's from here. How it ended, as `BatchLine` has it.
+
+    Raises:
+        LeaseLost: another worker has it.
+        HostUnfit: this worker can't ask this oracle; the lease is still held.
+    """
     in_bulk = False
     try:
         with LeaseKeeper(
@@ -109,7 +132,7 @@ def _ask(
                     scorer.ask(texts, account, throttle=gate_for(scorer), heartbeat=keeper.beat)
                 finally:
                     account.flush()
-    except LeaseLost:
+    except (LeaseLost, HostUnfit):
         raise
     except BulkTooLarge as error:
         ledger.bulks.split(prompt, str(error))
@@ -122,9 +145,7 @@ def _ask(
         ledger.prompts.park(prompt, str(error), delay_s=PARKED_S)
         return "parked"
     except OracleInvalid as error:
-        log.error(
-            "The oracle isn't asked any more for jobs %s: %s", ", ".join(map(str, prompt.job_ids)), error
-        )
+        _say_stopped(prompt, error)
         _stop(ledger, prompt, prompt.job_ids, str(error), in_bulk=in_bulk)
         return "job_stopped"
     except OracleUnavailable as error:
@@ -165,6 +186,14 @@ def _stop(ledger: Ledger, prompt: Prompt, job_ids: Sequence[int], reason: str, *
     ledger.jobs.stop_oracle(job_ids, reason)
     if not in_bulk:
         ledger.prompts.release(prompt, reason, delay_s=0.0, counts=False)
+
+
+def _say_stopped(prompt: Prompt, reason: object) -> None:
+    log.error(
+        "The oracle isn't asked any more for jobs %s: %s. Once that is mended, `loracle retry JOB` goes on.",
+        ", ".join(map(str, prompt.job_ids)),
+        str(reason).rstrip("."),
+    )
 
 
 TOKEN_LIMIT = "token_limit_exceeded"
@@ -271,8 +300,7 @@ def _collect(
         answers, error = {}, refusal
     again = ledger.bulks.collect(prompt, answers, charges=charges, error=error)
     if refusal is not None:
-        job_ids = ", ".join(map(str, prompt.job_ids))
-        log.error("The oracle isn't asked any more for jobs %s: %s", job_ids, refusal)
+        _say_stopped(prompt, refusal)
         ledger.jobs.stop_oracle(prompt.job_ids, refusal)
     scorer.forget(batch.input_file_id)
     log.info(
@@ -313,7 +341,8 @@ def advance_bulks(
     """Brings these Bulks a step further, without a worker; how many requests got an answer.
 
     Raises:
-        OracleInvalid, OracleUnavailable, BudgetSpent: the first that can't get on; it goes back to the ledger.
+        OracleInvalid, OracleUnfit, OracleUnavailable, BudgetSpent: the first that can't get on; it goes back to the
+            ledger.
     """
     answered = 0
     for batch_id in batch_ids:

@@ -66,6 +66,14 @@ def publish_waiting(ledger: Ledger, publish: Publish, lane: Lane, *, window: int
     return True
 
 
+def hand_on(ledger: Ledger, publish: Publish, lane: Lane, *, window: int) -> None:
+    """Leaves the message that was taken, and was of no use here, to other workers."""
+    ledger.publishing.give_message_back(lane)
+    publish_waiting(ledger, publish, lane, window=window)
+    # Its own message is still held, so it takes no other: one that is fit has the next one.
+    time.sleep(HAND_ON_PAUSE_S)
+
+
 def score_batch(
     batch_id: int,
     *,
@@ -91,10 +99,7 @@ def score_batch(
     batch, standing = ledger.faults.claim_next(worker, batch_id, task_id=task_id)
     if batch is None:
         if standing.broken or standing.without:
-            ledger.publishing.give_message_back("adapter")
-            publish_waiting(ledger, publish, "adapter", window=window)
-            # Its own message is still held, so it takes no other: one that is sound has the next one.
-            time.sleep(HAND_ON_PAUSE_S)
+            hand_on(ledger, publish, "adapter", window=window)
         return 0
     keeper = LeaseKeeper(
         lambda: ledger.batches.renew(batch),

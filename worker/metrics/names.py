@@ -65,7 +65,7 @@ JOB_BUDGET_LEFT = Metric(
 )
 WORKER_FAULTS = Metric(
     "loracle_worker_faults",
-    "Workers that can't load an adapter, or whose device breaks, in the last hour.",
+    "Workers that can't load an adapter or ask an oracle, or whose device breaks, in the last hour.",
     ("worker", "kind"),
 )
 

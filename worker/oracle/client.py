@@ -12,7 +12,7 @@ from typing import Literal
 import openai
 from openai import OpenAI
 
-from worker.errors import OracleInvalid, OracleQuotaSpent, OracleUnavailable
+from worker.errors import OracleInvalid, OracleQuotaSpent, OracleUnavailable, OracleUnfit
 from worker.logs import hush
 from worker.oracle.prices import Charge, Price
 from worker.oracle.prompts import CAPS, PARAMETERS
@@ -69,10 +69,10 @@ def make_client(api_key: str | None, base_url: str, *, timeout_s: float = TIMEOU
     """A client that never retries by itself: retries are ours, so that each is paid for and counted.
 
     Raises:
-        OracleInvalid: there is no key.
+        OracleUnfit: there is no key.
     """
     if not api_key:
-        raise OracleInvalid(
+        raise OracleUnfit(
             "OPENAI_API_KEY is not set: the oracle can't be asked. Set it for the worker; a server of your own "
             "takes any text as key."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ OLDEST_SERVER = (6, 2)
 PUBLISH_BATCH = 500
 PRESENT = "workers"
 PRESENT_FOR_S = 30
+STOPPING_FOR_S = 300
+"""For so long a worker that said it stops may take: then it was killed meanwhile."""
 REMEMBERED_S = 86_400
 """For so long it is known when a worker was last seen."""
 BROKER_ERRORS = (OperationalError, RedisError, OSError)
@@ -148,6 +151,20 @@ def announce(app: Celery, name: str, lane: Lane = "adapter") -> None:
         client.zadd(_present(lane), {name: client.time()[0]})
 
 
+def say_stopping(app: Celery, name: str, lane: Lane, *, ended: bool = False) -> None:
+    """Leaves word that this worker takes no more batches, or with `ended` that it is gone."""
+    with suppress(*BROKER_ERRORS), app.connection_or_acquire() as connection:
+        client = connection.default_channel.client
+        if ended:
+            client.zrem(_stopping(lane), name)
+        else:
+            client.zadd(_stopping(lane), {name: client.time()[0]})
+
+
+def _stopping(lane: Lane) -> str:
+    return f"{_present(lane)}-stopping"
+
+
 def _present(lane: Lane) -> str:
     return PRESENT if lane == "adapter" else f"{PRESENT}-{lane}"
 
@@ -155,8 +172,8 @@ def _present(lane: Lane) -> str:
 def workers_online(app: Celery, lane: Lane = "adapter", *, host: str) -> list[str]:
     """The names of the lane's Celery workers that left word lately.
 
-    Their names begin with their host's. Of `host`, this one, those are left out that have ended: their word stands a
-    while longer.
+    Their names begin with their host's. Those that stop are left out, and of `host`, this one, those that have ended:
+    their word stands a while longer.
 
     Raises:
         BrokerUnreachable: the broker is away.
@@ -165,22 +182,21 @@ def workers_online(app: Celery, lane: Lane = "adapter", *, host: str) -> list[st
         with app.connection_or_acquire() as connection:
             client = connection.default_channel.client
             clock = client.time()[0]
-            seen = _seen(client, lane)
+            seen, stopping = _seen(client, _present(lane)), _seen(client, _stopping(lane))
             forgotten = [name for name, at in seen.items() if at < clock - REMEMBERED_S]
             if forgotten:
                 client.zrem(_present(lane), *forgotten)
-            here = f"{host} "
             return sorted(
                 name
                 for name, at in seen.items()
-                if at >= clock - PRESENT_FOR_S and not (name.startswith(here) and has_ended(name))
+                if at >= clock - PRESENT_FOR_S and at > stopping.get(name, 0) and not _has_ended(name, host)
             )
     except BROKER_ERRORS as error:
         raise _unreachable(app, error) from error
 
 
-def last_seen(app: Celery, lane: Lane) -> float | None:
-    """How many seconds ago a worker of the lane last left word; None: not within a day.
+def workers_stopping(app: Celery, lane: Lane, *, host: str) -> list[str]:
+    """The names of the lane's Celery workers that finish their batches and take no more.
 
     Raises:
         BrokerUnreachable: the broker is away.
@@ -188,15 +204,36 @@ def last_seen(app: Celery, lane: Lane) -> float | None:
     try:
         with app.connection_or_acquire() as connection:
             client = connection.default_channel.client
-            seen = _seen(client, lane).values()
-            return max(0.0, client.time()[0] - max(seen)) if seen else None
+            since = client.time()[0] - STOPPING_FOR_S
+            stopping = _seen(client, _stopping(lane))
+            return sorted(name for name, at in stopping.items() if at >= since and not _has_ended(name, host))
     except BROKER_ERRORS as error:
         raise _unreachable(app, error) from error
 
 
-def _seen(client: Any, lane: Lane) -> dict[str, float]:
+def _has_ended(name: str, host: str) -> bool:
+    return name.startswith(f"{host} ") and has_ended(name)
+
+
+def last_seen(app: Celery, lane: Lane) -> tuple[str, float] | None:
+    """The worker of the lane that left word last, and how many seconds ago; None: not within a day.
+
+    Raises:
+        BrokerUnreachable: the broker is away.
+    """
+    try:
+        with app.connection_or_acquire() as connection:
+            client = connection.default_channel.client
+            seen = _seen(client, _present(lane))
+            latest = max(seen, key=lambda name: seen[name], default=None)
+            return None if latest is None else (latest, max(0.0, client.time()[0] - seen[latest]))
+    except BROKER_ERRORS as error:
+        raise _unreachable(app, error) from error
+
+
+def _seen(client: Any, key: str) -> dict[str, float]:
     # ZRANGE, and ZREM for what it finds: kombu's client prefixes no other command that would do.
-    found = client.zrange(_present(lane), 0, -1, withscores=True)
+    found = client.zrange(key, 0, -1, withscores=True)
     return {name.decode(): at for name, at in found}
 
 
@@ -247,7 +284,10 @@ def ping(app: Celery) -> Broker:
 
 
 def _unreachable(app: Celery, error: Exception) -> BrokerUnreachable:
+    # Of other errors the type alone: an old server's answer may quote a password.
+    found = re.match(r"Error -?\d+ connecting to \S+ (.+?)\.?$", str(error))
     return BrokerUnreachable(
-        f"Redis at {without_secrets(app.conf.broker_url)} can't be reached ({type(error).__name__}). "
+        f"Redis at {without_secrets(app.conf.broker_url)} can't be reached "
+        f"({found[1] if found else type(error).__name__}). "
         "Check REDIS_URL and whether the server is up."
     )

@@ -11,7 +11,7 @@ from worker.errors import LoracleError
 from worker.jobs.scoring import Publish, publish_waiting
 from worker.metrics.host import SWEPT
 from worker.pool.measurer import Measurer
-from worker.reviews import Lane
+from worker.reviews import Lane, counted
 from worker.store.ledger import Ledger
 from worker.store.publishing import Swept
 
@@ -47,7 +47,8 @@ class Sweeper(threading.Thread):
 
     It opens the ledger itself, on its own thread, and survives every error: with the database away it rests
     longer and longer, up to ten seconds, and goes on. `child_died` is told the task of a child that is lost,
-    `before_publishing` does what must come before it, `after_round` what comes after every round, failed ones too.
+    `before_publishing` does what must come before it, `after_round` what comes after every round, failed ones too,
+    `at_end` what comes when it was stopped.
     Jobs that are over are left to the `measurer`, after it.
     """
 
@@ -64,6 +65,7 @@ class Sweeper(threading.Thread):
         before_publishing: Callable[[Ledger], None] | None = None,
         measurer: Measurer | None = None,
         after_round: Callable[[], None] = lambda: None,
+        at_end: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(name="sweeper", daemon=True)
         self._open_ledger = open_ledger
@@ -77,6 +79,7 @@ class Sweeper(threading.Thread):
         self._child_died = child_died
         self._measurer = measurer
         self._after_round = after_round
+        self._at_end = at_end
         self._wake = threading.Event()
         self._stopping = False
         self._lost: deque[str] = deque()
@@ -111,6 +114,7 @@ class Sweeper(threading.Thread):
                 rest_s = min(2 * rest_s, LONGEST_BACKOFF_S)
             self._after_round()
             self._wake.wait(rest_s)
+        self._at_end()
         if self._measurer is not None and self._ledger is not None:
             self._measurer.stop(self._ledger)
 
@@ -143,13 +147,13 @@ class Sweeper(threading.Thread):
 def _say(lane: Lane, swept: Swept) -> None:
     for what in ("requeued", "split", "failed", "published_again"):
         SWEPT.labels(lane, what).inc(getattr(swept, what))
-    done = [
-        (swept.requeued, "to be tried again"),
-        (swept.split, "split to isolate a review"),
-        (swept.failed, "given up"),
-        (swept.published_again, "published again"),
-        (len(swept.completed_jobs), "jobs done"),
+    found = [
+        (swept.requeued, "batch", "batches", "whose worker died or hung, queued again"),
+        (swept.split, "batch", "batches", "that failed too often, halved"),
+        (swept.failed, "review", "reviews", "that failed too often, given up"),
+        (swept.published_again, "message", "messages", "that got lost, published again"),
+        (len(swept.completed_jobs), "job", "jobs", "with nothing left to do, done"),
     ]
-    told = ", ".join(f"{what}: {count}" for count, what in done if count)
+    told = "; ".join(f"{counted(n, one, many)} {what}" for n, one, many, what in found if n)
     if told:
-        log.info("Sweep of the batches: %s.", told)
+        log.info("The sweeper found: %s.", told)

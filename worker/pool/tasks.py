@@ -208,9 +208,12 @@ def ask_prompt(self: Any, batch_id: int) -> None:
                 ledger=parts.store.ledger,
                 oracle_for=_oracle_parts.oracles(),
                 gate_for=_oracle_parts.gate,
+                publish=parts.publish,
+                window=parts.settings.publish_window,
                 retry_delay_s=parts.settings.retry_delay_s,
                 poll_s=parts.settings.bulk_poll_s,
                 max_total=parts.settings.most_spent,
+                worker=worker_name(parts.settings),
                 task_id=self.request.id,
                 saved=count_answers,
             )

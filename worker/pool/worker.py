@@ -26,7 +26,7 @@ from worker.lifeline import die_with, has_ended
 from worker.logs import log_lines
 from worker.metrics.host import BREAKER, FOLDER_VARIABLE
 from worker.oracle.throttle import CONCURRENCY, BreakerState, connect, read_breaker
-from worker.pool.app import announce, broker_url, make_app, publisher, queue_length
+from worker.pool.app import announce, broker_url, make_app, publisher, queue_length, say_stopping
 from worker.pool.breaker import Breaker, LaneConsumer, start_probe
 from worker.pool.health import Vigil
 from worker.pool.measurer import Measurer
@@ -141,7 +141,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = [read_breaker(redis(), base_url=url, model=model) for url, model in oracles().models()]
         return [one for one in found if one is not None]
 
+    @cache
+    def take_over() -> None:
+        store().ledger.faults.take_over(
+            worker_name(settings), gone=lambda other: _was_here(worker_name(settings), other)
+        )
+
     def prepare(ledger: Ledger) -> None:
+        take_over()
         # A job that waits for nobody is told apart from one whose workers are slow by their claims.
         handed = ledger.batches.hand_over_waiting(
             after_s=settings.fallback_after_s, room=2 * settings.publish_window * settings.batch_size
@@ -193,6 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         before_publishing=before_publishing,
         measurer=Measurer(),
         after_round=vigil.sign if vigil is not None else lambda: None,
+        # Before the pool waits for the batches in flight.
+        at_end=lambda: say_stopping(app, worker_name(settings), options.lane),
     )
     worker = app.Worker(
         hostname=name,
@@ -207,6 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sweeper=sweeper,
     )
     worker.start()
+    say_stopping(app, worker_name(settings), options.lane, ended=True)
     return worker.exitcode or 0
 
 

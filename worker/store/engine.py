@@ -154,6 +154,7 @@ def _sqlite(url: str, database: str) -> Engine:
         raise DatabaseUnreachable(
             f"the folder of {without_secrets(url)} can't be made: {error.strerror}. {_ANOTHER_PLACE}"
         ) from error
+    known: list[tuple[int, int] | None] = []
     engine = create_engine(
         url,
         json_serializer=to_json,
@@ -172,6 +173,21 @@ def _sqlite(url: str, database: str) -> Engine:
         # What is deleted or replaced is overwritten, or its text would stay in the free space of the file.
         connection.execute("PRAGMA secure_delete = ON")
         connection.create_function("casefold", 1, str.casefold, deterministic=True)
+        if not known:
+            known.append(_identity(database))
+
+    def _same_file(*_: Any) -> None:
+        # Who holds the old file would write labels where nobody looks for them.
+        if known and _identity(database) != known[0]:
+            raise DatabaseUnreachable(
+                f"the database file {database} was replaced or deleted while this process used it. Put it back, or "
+                "stop this process and start it anew; until then it writes nothing"
+            )
+
+    # Before a connection is made, which would make a new file in its place, and before each use.
+    event.listen(engine, "do_connect", _same_file)
+    event.listen(engine, "checkout", _same_file)
+    event.listen(engine, "engine_disposed", lambda _: known.clear())
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -180,6 +196,14 @@ def _sqlite(url: str, database: str) -> Engine:
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _identity(file: str) -> tuple[int, int] | None:
+    try:
+        found = Path(file).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 @contextmanager

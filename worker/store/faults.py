@@ -1,4 +1,5 @@
-"""What is wrong with a worker: adapters it can't load, a device that breaks. Never a review's fault by itself."""
+"""What is wrong with a worker: adapters it can't load, oracles it can't ask, a device that breaks. Never a review's
+fault by itself."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, bindparam, delete, select, update
 
 from worker.reviews import Batch as BatchRow
+from worker.reviews import Prompt
 from worker.store.engine import now, read, reads, write, writes
 from worker.store.inserts import upserting
 from worker.store.leases import LOADING, Leases, give_back, is_held, put_back
@@ -30,21 +32,30 @@ LONGEST_PROBE_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a worker must leave alone now: the adapters it can't load, or everything while its device is broken."""
+    """What a worker must leave alone now: the adapters it can't load, the scorers of oracles that it can't ask, or
+    everything while its device is broken."""
 
     without: frozenset[int] = frozenset()
     broken: bool = False
+    unasked: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A worker's fault: `adapter_id` None is its device. In `again_in_s` seconds it tries again."""
+    """A worker's fault: an adapter, an oracle's scorer or, with neither, its device. In `again_in_s` seconds it tries
+    again."""
 
     worker: str
     adapter_id: int | None
     reason: str
     last_adapter_id: int | None
     again_in_s: float
+    oracle_id: int | None = None
+
+    @property
+    def is_device(self) -> bool:
+        """Whether its device is broken."""
+        return self.adapter_id is None and self.oracle_id is None
 
 
 def read_faults(connection: Connection, *, worker: str | None = None) -> list[Fault]:
@@ -53,10 +64,11 @@ def read_faults(connection: Connection, *, worker: str | None = None) -> list[Fa
     return [
         Fault(
             row.worker,
-            None if row.adapter_id == DEVICE else row.adapter_id,
+            row.adapter_id if row.adapter_id > DEVICE else None,
             row.reason,
             row.last_adapter_id,
             max(0.0, row.again_in_s),
+            -row.adapter_id if row.adapter_id < DEVICE else None,
         )
         for row in rows
         if (row.times >= OPENS_AT if row.adapter_id == DEVICE else row.again_in_s > 0)
@@ -75,7 +87,8 @@ def _faults(of_one: bool) -> Any:
             WorkerFault.times,
         )
         .where(*([WorkerFault.worker == bindparam("worker")] if of_one else []))
-        .order_by(WorkerFault.worker, WorkerFault.adapter_id)  # The device first.
+        # The device before adapters; a worker that asks has none.
+        .order_by(WorkerFault.worker, WorkerFault.adapter_id)
     )
 
 
@@ -117,7 +130,8 @@ def standing_of(connection: Connection, worker: str) -> Standing:
     faults = read_faults(connection, worker=worker)
     return Standing(
         frozenset(fault.adapter_id for fault in faults if fault.adapter_id is not None),
-        any(fault.adapter_id is None for fault in faults),
+        any(fault.is_device for fault in faults),
+        frozenset(fault.oracle_id for fault in faults if fault.oracle_id is not None),
     )
 
 
@@ -150,17 +164,24 @@ class WorkerFaults:
     def broken_device(self, connection: Connection, worker: str) -> Fault | None:
         """What is wrong with this worker's device while it must not take batches; None: it may."""
         faults = read_faults(connection, worker=worker)
-        return next((fault for fault in faults if fault.adapter_id is None), None)
+        return next((fault for fault in faults if fault.is_device), None)
+
+    @reads
+    def unasked(self, connection: Connection, worker: str) -> frozenset[int]:
+        """The scorers whose Prompts this worker must leave to others now."""
+        return standing_of(connection, worker).unasked
 
     @writes
-    def unfit(self, connection: Connection, batch: BatchRow, worker: str, reason: str) -> bool:
-        """The worker can't load the batch's adapter: the batch goes back uncounted, and the worker leaves the adapter
-        alone for some minutes. Whether this is news.
+    def unfit(self, connection: Connection, batch: BatchRow | Prompt, worker: str, reason: str) -> bool:
+        """The worker can't load the batch's adapter or ask the Prompt's oracle: it goes back uncounted.
+
+        For some minutes the worker leaves the adapter or oracle alone. Whether this is news.
         """
-        row = _locked(connection, worker, batch.adapter_id)
+        subject = -batch.scorer_id if isinstance(batch, Prompt) else batch.adapter_id
+        row = _locked(connection, worker, subject)
         connection.execute(
             update(WorkerFault)
-            .where(*at(worker, batch.adapter_id))
+            .where(*at(worker, subject))
             .values(reason=reason, times=row.times + 1, seen_at=now(), until=now() + WITHDRAWN_S)
         )
         if is_held(connection, batch):

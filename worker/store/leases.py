@@ -71,8 +71,8 @@ class Leases(ABC, Generic[Held]):
     def claim_next(self, batch_id: int, *, task_id: str = "", without: Collection[int] = ()) -> Held | None:
         """Claims the batch that the message of this one is used for; None if none waits.
 
-        That is this one itself, unless one of a higher priority waits or this one isn't waiting any more. On the
-        adapter lane, batches of the adapters in `without` are left to other workers.
+        That is this one itself, unless one of a higher priority waits or this one isn't waiting any more. Batches of
+        the adapters (on the openai lane: scorers) in `without` are left to other workers.
         """
         again = True
         while again:

@@ -108,7 +108,7 @@ class MetricQueries:
                 select(func.min(left)).where(Job.state.in_(ACTIVE_JOBS), Job.max_cost_nanos > 0)
             ),
             faults={
-                (row.worker, "device" if row.adapter_id == 0 else "adapter"): 1
+                (row.worker, "oracle" if row.adapter_id < 0 else "adapter" if row.adapter_id else "device"): 1
                 for row in connection.execute(
                     select(WorkerFault.worker, WorkerFault.adapter_id)
                     .where(WorkerFault.seen_at > clock - FAULTS_S)

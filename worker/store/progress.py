@@ -26,7 +26,7 @@ from sqlalchemy import (
     true,
 )
 
-from worker.policy import DEFERRED
+from worker.policy import DEFERRED, Policy
 from worker.reviews import Job as JobRow
 from worker.reviews import Money
 from worker.store.distillations import is_distilling
@@ -75,11 +75,15 @@ class Progress:
 
     `batches` counts those of the adapter lane by state. `requests` counts what the oracle is asked by (reason,
     state), `open_requests` what it hasn't answered; `bulks` are the Bulks among them.
+
+    `undecided` of the labelled reviews of a guarantee have the adapter's label so far, and the oracle decides. It
+    is asked after the adapter is through, and what counted as labelled stays so.
     """
 
     job: JobRow
     reviews: int
     labelled: int
+    undecided: int
     failed: int
     rejected: int
     batches: Mapping[str, int]
@@ -108,7 +112,7 @@ class Progress:
             if reason in DEFERRED and state not in ("labelled", *waiting)
         )
         found = {
-            "adapter": self.labelled - by_oracle - unconfirmed,
+            "adapter": self.labelled - by_oracle - unconfirmed - self.undecided,
             "adapter_unconfirmed": unconfirmed,
             "oracle": by_oracle,
         }
@@ -164,13 +168,17 @@ def read_progress(connection: Connection, job_id: int) -> Progress:
     # Under the policy `oracle` batches only audit. What the adapter deferred has a label meanwhile, but no final one.
     if job.policy.startswith("oracle"):
         sizes = {}
-    reasons = (*DECISIVE, *DEFERRED) if job.state in ACTIVE_JOBS else DECISIVE
-    asked_now = sum(requests.get((reason, state), 0) for reason in reasons for state in OPEN_REQUESTS)
-    waiting = sum(sizes.get(state, 0) for state in (*OPEN_BATCHES, "cancelled")) + asked_now
+    deferred = _open(requests, DEFERRED) if job.state in ACTIVE_JOBS else 0
+    asked_now = _open(requests, DECISIVE) + deferred
+    undecided = deferred if Policy.parse(job.policy).guarantee is not None else 0
+    waiting = sum(sizes.get(state, 0) for state in (*OPEN_BATCHES, "cancelled")) + asked_now - undecided
     left = sum(sizes.get(state, 0) for state in OPEN_BATCHES) + asked_now
     if is_distilling(connection, job_id):
         # Its batches aren't queued yet: what the oracle hasn't labelled waits for the adapter.
         waiting = job.reviews_read - sum(n for (_, state), n in requests.items() if state == "labelled")
+    elif ("held_out", "labelled") in requests:
+        # They had their label before the batches were queued.
+        waiting -= _known_in_open_batches(connection, job_id)
     pace = 0.0
     if asked_now == left > 0:
         # Only the oracle is at work: its pace is the job's.
@@ -192,6 +200,7 @@ def read_progress(connection: Connection, job_id: int) -> Progress:
         job=job,
         reviews=job.reviews_read,
         labelled=labelled,
+        undecided=undecided,
         failed=int(failed or 0),
         rejected=job.rejected,
         batches=counts,
@@ -204,6 +213,30 @@ def read_progress(connection: Connection, job_id: int) -> Progress:
         seconds_left=left / pace if pace > 0 and not bulks else None,
         last_error=last_error,
     )
+
+
+def _known_in_open_batches(connection: Connection, job_id: int) -> int:
+    """How many reviews of open batches have the label by which an adapter was trained or measured."""
+    count = connection.scalar(
+        select(func.count())
+        .select_from(Batch)
+        .join(
+            Request,
+            (Request.job_id == Batch.job_id) & Request.row_no.between(Batch.first_row, Batch.last_row),
+        )
+        .where(
+            Batch.job_id == job_id,
+            Batch.lane == "adapter",
+            Batch.state.in_(OPEN_BATCHES),
+            Request.reason.in_(("training", "held_out")),
+            Request.state == "labelled",
+        )
+    )
+    return int(count or 0)
+
+
+def _open(requests: Mapping[tuple[str, str], int], reasons: Sequence[str]) -> int:
+    return sum(requests.get((reason, state), 0) for reason in reasons for state in OPEN_REQUESTS)
 
 
 def _last_answer(connection: Connection, job_id: int) -> float | None:

@@ -18,7 +18,7 @@ def next_batch(
     """The batch that the message of batch `named` is used for; None if none waits.
 
     It is `named` itself, unless that one isn't waiting or one of a higher priority is, published or not. Batches of
-    the adapters in `without` are left to other workers.
+    the adapters (on the openai lane: scorers) in `without` are left to other workers.
     """
     first = connection.execute(
         _in_order(lane, _waiting(lane, without).add_columns(Batch.rank)).limit(1)
@@ -79,7 +79,7 @@ def is_waiting(lane: Lane, without: Collection[int] = ()) -> list[Any]:
     ]
     if lane == "openai":
         # A Prompt may hold requests of several jobs: whether one of them is over is seen at the claim.
-        return waiting
+        return [*waiting, Batch.scorer_id.not_in(without)] if without else waiting
     active = select(Job.id).where(Job.state.in_(ACTIVE_JOBS))
     if without:
         active = active.where(Job.adapter_id.not_in(without))

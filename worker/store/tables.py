@@ -229,7 +229,7 @@ class Batch(Table):
 
 
 class WorkerFault(Table):
-    """What a worker can't do: load an adapter, or (adapter_id 0) use its device.
+    """What a worker can't do: load an adapter, use its device (adapter_id 0), ask an oracle (minus its scorer's id).
 
     `until` is when it tries again. Of a device: `times` breaks without a finished batch since, `batch_ids` those that
     were being scored (one id per break), `last_adapter_id` the adapter of the last one, `probes` that failed since.

@@ -150,7 +150,9 @@ async def enqueue(request: Request) -> Response:
     elif kind == "application/x-www-form-urlencoded":
         raise Refused(
             415,
-            "Send a form as multipart/form-data, or the reviews themselves as text/csv or application/x-ndjson.",
+            f"The content type {kind} isn't taken. Send a form with the file as multipart/form-data (curl -F "
+            "file=@reviews.csv), or the reviews themselves as text/csv, application/x-ndjson or "
+            "application/octet-stream (curl --data-binary @reviews.csv -H 'Content-Type: text/csv').",
         )
     else:
         with uploads.reading():

@@ -42,7 +42,7 @@ MASKS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r'("reviews_per_s":)[\d.]+', r"\1N"),
     (r"(pid|Worker|Child) \d+", r"\1 N"),
     # How many of them there are follows from how long it takes.
-    (r"TIME (INFO Child N: .* in the last|INFO Sweep|ERROR Batch) .*\n", ""),
+    (r"TIME (INFO Child N: .* in the last|INFO The sweeper found:|ERROR Batch) .*\n", ""),
     (r"\n  left     about .*", ""),
 ]
 

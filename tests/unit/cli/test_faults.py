@@ -47,6 +47,8 @@ def online(monkeypatch: pytest.MonkeyPatch) -> Online:
 
     def say(*names: str) -> None:
         monkeypatch.setattr(celery_app, "workers_online", lambda app, lane, host: list(names))
+        monkeypatch.setattr(celery_app, "last_seen", lambda app, lane: None)
+        monkeypatch.setattr(celery_app, "workers_stopping", lambda app, lane, host: [])
 
     return say
 

@@ -44,7 +44,8 @@ def test_a_worker_of_one_lane_is_none_of_the_other(
     monkeypatch.setattr(
         celery_app, "workers_online", lambda app, lane, host: ["a"] if lane == "openai" else []
     )
-    monkeypatch.setattr(celery_app, "last_seen", lambda app, lane: 95.0)
+    monkeypatch.setattr(celery_app, "last_seen", lambda app, lane: ("a", 95.0 if lane == "adapter" else 1.0))
+    monkeypatch.setattr(celery_app, "workers_stopping", lambda app, lane, host: [])
     monkeypatch.setattr(celery_app, "make_app", lambda settings: None)
     assert nobody(servers, "openai") is None
     said = (
@@ -53,8 +54,22 @@ def test_a_worker_of_one_lane_is_none_of_the_other(
     )
     assert nobody(servers, "adapter") == said
     assert who_is_missing(servers, ["adapter", "oracle"]) == {"adapter": said}
-    # The private queue serves one worker: a second one is no way out.
+    # One that was halted counts as there for a while longer; of one that stops nothing more is to be had.
+    monkeypatch.setattr(celery_app, "last_seen", lambda app, lane: ("b CPU (pid 77)", 20.0))
+    assert str(nobody(servers, "openai")).startswith(
+        "b CPU (pid 77) has given no sign for 20 s: it was halted"
+    )
     monkeypatch.setattr(valkey, "running_pid", lambda home: 77)
+    assert str(nobody(settings, "adapter")).startswith(
+        "b CPU (pid 77) has given no sign for 20 s: it was halted"
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(celery_app, "workers_stopping", lambda app, lane, host: ["b CPU (pid 77)"])
+        assert nobody(servers, "adapter") == (
+            "b CPU (pid 77) is stopping: it finishes the batches that it holds and takes no more. Then start "
+            "`loracle worker`"
+        )
+    # The private queue serves one worker: a second one is no way out.
     monkeypatch.setattr(celery_app, "last_seen", lambda app, lane: None)
     assert "has been seen yet. The one with pid 77" in str(nobody(settings, "adapter"))
     assert "start `loracle worker --lane adapter --lane openai`" in str(nobody(settings, "adapter"))

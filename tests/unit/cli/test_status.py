@@ -7,9 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from worker.bootstrap import Store, open_store
+from worker.cli.agreement import agreement
+from worker.cli.certify import certify
 from worker.cli.common import progress_words
+from worker.cli.db import db
+from worker.cli.jobs import cancel
+from worker.cli.results import results
+from worker.cli.status import print_oracle, status
 from worker.desk.status import bulk_words, job_report
 from worker.pool import valkey
 from worker.reviews import JobSpec, Review, Score, ScorerIdentity
@@ -66,6 +73,7 @@ def test_batches_of_a_worker_that_was_killed_dont_move_and_promise_no_end(
     # A worker that lives moves them.
     monkeypatch.setattr(valkey, "running_pid", lambda home: 1)
     monkeypatch.setattr("worker.pool.app.workers_online", lambda app, lane, host: ["a worker"])
+    monkeypatch.setattr("worker.pool.app.last_seen", lambda app, lane: ("a worker", 1.0))
     report = job_report(settings, store, 1)
     assert report["waiting_for"] is None
     assert report["seconds_left"] > 0
@@ -85,3 +93,38 @@ def test_a_bulk_says_since_when_it_is_out_and_how_far_it_is(store: Store) -> Non
     at = progress(store, speed=None, bulks=(bulk, WaitingBulk(8, 5, None, None)))
     assert progress_words(at, moving=True) == f"{words} and 1 more"
     assert bulk_words(WaitingBulk(8, 5, None, None)) == "Bulk 8: not submitted yet"
+
+
+def test_a_job_is_named_by_its_number_and_a_file_in_its_place_is_told_apart() -> None:
+    for command in (status, cancel, results, certify, agreement):
+        refused = CliRunner().invoke(command, ["x.xlsx"])
+        assert refused.exit_code == 2
+        assert "'x.xlsx' is no job's number: `loracle jobs` lists the jobs." in refused.output
+
+
+def test_the_words_of_a_line_dont_run_into_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    oracle: dict[str, Any] = {
+        "scorer": "gpt", "route": "chat", "base_url": "http://x", "requests": {}, "reasons": {}, "sources": {},
+        "spent": 0.5, "max_cost": None, "lost": 0.0, "handed_over": None, "error": None,
+    }  # fmt: skip
+    print_oracle(oracle, "oracle")
+    print_oracle({**oracle, "max_cost": 2.0, "lost": 0.1}, "oracle")
+    said = [line.strip() for line in capsys.readouterr().out.splitlines() if "spent" in line]
+    assert said == [
+        "spent    $0.50, without a budget",
+        "spent    $0.50 of $2.00, $0.10 of it set aside for calls nobody heard the end of",
+    ]
+
+
+def test_the_schema_of_a_database_is_told_in_a_sentence(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORACLE_HOME", str(settings.home))
+    empty = CliRunner().invoke(db, ["current"]).output
+    assert (
+        "loracle.db has no schema yet; this program needs 'initial': see `loracle db upgrade --help`."
+        in empty
+    )
+    open_store(settings)
+    now = CliRunner().invoke(db, ["current"]).output
+    assert "loracle.db has schema version 'initial', the one that this program needs." in now

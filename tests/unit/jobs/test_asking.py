@@ -13,15 +13,18 @@ from tests.contract.asking import ask, pack
 from tests.contract.enqueued import sql
 from tests.fake_openai import VOICES, BatchPlan, FakeOpenAI, Fault, Voice, rule_label
 from tests.unit import oracles
-from worker.errors import DatabaseBusy, OracleInvalid, OracleUnavailable
+from worker.bootstrap import make_oracle
+from worker.desk.status import why_nobody_can
+from worker.errors import DatabaseBusy, OracleUnavailable
 from worker.jobs import asking as story
-from worker.jobs import holding
+from worker.jobs import holding, scoring
 from worker.jobs.asking import advance_bulks, ask_prompt
 from worker.oracle import asking, bulk
 from worker.oracle.asking import OracleScorer
 from worker.oracle.bulk import BulkScorer
 from worker.oracle.prompts import Learnt
 from worker.reviews import Money
+from worker.settings import Settings
 from worker.store.engine import make_engine
 from worker.store.ledger import Ledger
 from worker.store.prompts import Bulks, Prompts
@@ -52,6 +55,7 @@ class Site:
         self.ledger = Ledger(self.engine, max_attempts=3, lease_s=3600)
         self.queries = Queries(self.engine)
         self.gate = Gate()
+        self.worker = "here openai (pid 1)"
         self.scorer: OracleScorer | BulkScorer | None = None
 
     def oracle_for(self, scorer_id: int) -> OracleScorer | BulkScorer:
@@ -77,6 +81,9 @@ class Site:
                     ledger=self.ledger,
                     oracle_for=self.oracle_for,
                     gate_for=lambda scorer: self.gate,
+                    publish=lambda lane, batch_ids: self.ledger.publishing.publish_again(batch_ids),
+                    window=1000,
+                    worker=self.worker,
                     retry_delay_s=0.0,
                     poll_s=0.0,
                     max_total=max_total,
@@ -187,16 +194,39 @@ def test_a_wrong_key_stops_the_job_with_a_clear_error(site: Site) -> None:
         assert all("not asked" in str(error) for error in site.errors(job_id))
 
 
-def test_a_scorer_that_cannot_be_made_stops_the_job(site: Site) -> None:
+@pytest.mark.parametrize("as_bulk", [False, True])
+def test_a_worker_that_is_set_up_for_another_oracle_leaves_the_job_to_others_and_says_so_once(
+    site: Site, as_bulk: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "HAND_ON_PAUSE_S", 0.0)
     with FakeOpenAI() as server:
-        job_id = site.ask(3, oracles.oracle(server))
+        made = oracles.bulk(server) if as_bulk else oracles.oracle(server)
+        job_id = site.ask(25, made)
+        other = Settings(openai_base_url="http://other.test/v1", openai_api_key="any", _env_file=None)  # type: ignore[call-arg, arg-type]
+        site.oracle_for = lambda scorer_id: make_oracle(made.spec, other, Learnt())  # type: ignore[method-assign]
+        assert site.step() == 0
+        assert server.calls == []
+        assert site.queries.jobs.state(job_id) == "running"
+        rows = sql(
+            site.engine, "SELECT DISTINCT state, attempts, lease_token FROM batches WHERE lane = 'openai'"
+        )
+        assert rows == [("queued", 0, None)]
+        [said] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert f"can't ask the oracle of jobs {job_id}" in said
+        assert f"is at {server.url}, and OPENAI_BASE_URL of this worker is http://other.test/v1." in said
+        [fault] = site.queries.faults.all()
+        assert (fault.worker, fault.is_device, fault.adapter_id) == (site.worker, False, None)
+        why = str(why_nobody_can([fault], 1))
+        assert why.startswith(
+            f"no worker can ask its oracle: {site.worker}: the job's oracle is at {server.url}"
+        )
+        assert why_nobody_can([fault], 2) is None
 
-        def nobody(scorer_id: int) -> OracleScorer:
-            raise OracleInvalid("OPENAI_API_KEY is not set")
-
-        site.oracle_for = nobody  # type: ignore[method-assign]
+        # Started anew with the job's address it is another worker, as any other host's is.
+        site.worker = "here openai (pid 2)"
+        site.oracle_for = lambda scorer_id: made  # type: ignore[method-assign]
         site.step()
-        assert "OPENAI_API_KEY is not set" in str(site.queries.jobs.get(job_id).error)
+        assert site.labels(job_id) == site.expected(job_id)
 
 
 def test_a_review_that_breaks_the_server_stands_alone_at_last(site: Site) -> None:
@@ -511,6 +541,8 @@ def test_a_lease_is_kept_while_a_call_takes_longer(site: Site) -> None:
             ledger=site.ledger,
             oracle_for=site.oracle_for,
             gate_for=lambda scorer: site.gate,
+            publish=lambda lane, batch_ids: None,
+            window=1000,
             retry_delay_s=0.0,
         )
         assert len(server.calls) == 1

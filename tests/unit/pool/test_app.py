@@ -28,11 +28,14 @@ from worker.pool.app import (
     SCORE_BATCH,
     announce,
     broker_url,
+    last_seen,
     make_app,
     ping,
     publisher,
     queue_length,
+    say_stopping,
     workers_online,
+    workers_stopping,
 )
 from worker.reviews import Lane
 from worker.settings import Settings
@@ -170,6 +173,15 @@ def test_a_worker_of_this_host_that_has_ended_is_not_online_though_its_word_stil
     for name in (*living, f"here CPU (pid {ended.pid})"):
         announce(app, name)
     assert workers_online(app, host="here") == sorted(living)
+    # One that takes no more batches isn't there for new ones, until it is started anew or is gone.
+    say_stopping(app, living[0], "adapter")
+    found = last_seen(app, "adapter")
+    assert found is not None
+    assert 0 <= found[1] < 60
+    assert workers_online(app, host="here") == living[1:]
+    assert workers_stopping(app, "adapter", host="here") == living[:1]
+    say_stopping(app, living[0], "adapter", ended=True)
+    assert workers_stopping(app, "adapter", host="here") == []
     app.close()
 
 

@@ -105,6 +105,20 @@ def test_an_outage_is_told_once_and_its_end_once(caplog: pytest.LogCaptureFixtur
     ]
 
 
+def test_what_a_sweep_found_is_a_sentence(caplog: pytest.LogCaptureFixture) -> None:
+    # "Sweep of the batches: to be tried again: 1." was a riddle.
+    caplog.set_level(logging.INFO)
+    ledger = FakeLedger()
+    ledger.result = Swept(requeued=1, published_again=3)
+    sweeper(ledger, FakeBroker()).sweep()
+    ledger.result = Swept()
+    sweeper(ledger, FakeBroker()).sweep()
+    assert [record.message for record in caplog.records] == [
+        "The sweeper found: 1 batch whose worker died or hung, queued again; 3 messages that got lost, published "
+        "again."
+    ]
+
+
 class FakeMeasurer:
     def __init__(self, broker: FakeBroker) -> None:
         self.broker = broker

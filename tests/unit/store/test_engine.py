@@ -205,6 +205,43 @@ def test_who_may_not_write_is_told_of_the_folder_and_not_of_a_server(tmp_path: P
     engine.dispose()
 
 
+def test_a_sqlite_file_that_is_deleted_or_replaced_in_use_is_neither_written_nor_made_anew(
+    tmp_path: Path,
+) -> None:
+    # What was written to the deleted file was lost, and nobody heard of it.
+    file = tmp_path / "x.db"
+    engine, other = make_engine(f"sqlite:///{file}"), make_engine(f"sqlite:///{tmp_path}/other.db")
+    for one in (engine, other):
+        write(one, lambda connection: connection.execute(text("CREATE TABLE t (a)")))
+
+    def count() -> object:
+        with read(engine) as connection:
+            return connection.scalar(text("SELECT count(*) FROM t"))
+
+    def insert() -> None:
+        write(engine, lambda connection: connection.execute(text("INSERT INTO t VALUES (1)")))
+
+    insert()
+    file.rename(tmp_path / "kept.db")
+    for _ in range(2):
+        with pytest.raises(DatabaseUnreachable, match=r"x\.db was replaced or deleted while this process"):
+            insert()
+    assert not file.exists()
+    other.dispose()
+    (tmp_path / "other.db").rename(file)
+    with pytest.raises(DatabaseUnreachable, match=r"x\.db was replaced or deleted while this process"):
+        count()
+    file.rename(tmp_path / "other.db")
+    (tmp_path / "kept.db").rename(file)
+    insert()
+    assert count() == 2
+    # Who lets go of the file first may restore a backup.
+    engine.dispose()
+    (tmp_path / "other.db").rename(file)
+    assert count() == 0
+    engine.dispose()
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [("bad value 'hush%' in the URL", "OperationalError"), ("no such host\nhush", "no such host")],
