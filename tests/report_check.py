@@ -96,7 +96,7 @@ class Check:
                 "Reviews by score and label",
                 "Calibration, bin by bin",
                 "Agreement by length, in brackets",
-                "Good for shares, trends and sorting",
+                "You can count, compare and sort by these labels",
             ):
                 if wanted not in text:
                     self.problems.append(f"'{wanted}' isn't on paper")

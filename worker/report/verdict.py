@@ -47,10 +47,10 @@ def _by_gold(data: ReportData) -> str | None:
 def _fit_for(right: Estimate) -> str:
     low = right.low if right.low is not None else right.value or 0.0
     if low >= FOR_MUCH:
-        return "Good for shares, trends and sorting"
+        return "You can count, compare and sort by these labels"
     if low >= FOR_SOME:
-        return "Good for rough shares and a first sorting, not for decisions on single reviews"
-    return "Not to be counted on without a check"
+        return "Use these labels for rough counts and a first sorting, not to decide on single reviews"
+    return "Check these labels before you use them"
 
 
 def _single(right: Estimate) -> str:

@@ -307,7 +307,7 @@ def one_sided(rows: list[Row]) -> list[Row]:
     [
         (
             {"policy": "adapter", "change": right},
-            "Good for shares, trends and sorting: 100.0 % (95 %: 99.0–100.0) of the labels are right, by 400 gold "
+            "You can count, compare and sort by these labels: 100.0 % (95 %: 99.0–100.0) of the labels are right, by 400 gold "
             "labels.",
         ),
         ({"policy": "adapter", "change": alternating}, "Don't trust these labels: 50.0 % "),
