@@ -307,8 +307,8 @@ def one_sided(rows: list[Row]) -> list[Row]:
     [
         (
             {"policy": "adapter", "change": right},
-            "You can count, compare and sort by these labels: 100.0 % (95 %: 99.0–100.0) of the labels are right, by 400 gold "
-            "labels.",
+            "You can count, compare and sort by these labels: 100.0 % (95 %: 99.0–100.0) of the labels are right, by "
+            "400 gold labels.",
         ),
         ({"policy": "adapter", "change": alternating}, "Don't trust these labels: 50.0 % "),
         ({"policy": "adapter", "change": one_sided}, "These labels are checked on one side only: 100.0 % "),
