@@ -32,6 +32,7 @@ from worker.desk.options import (
 from worker.desk.plan import check_guarantee
 from worker.desk.presence import say_who_is_missing
 from worker.desk.status import why_it_waits
+from worker.errors import QueryEmpty
 from worker.jobs.enqueue import ADAPTER_ALONE, Asked
 from worker.jobs.source import Adapter, EnqueueOptions, Source, preview
 from worker.logs import Progress
@@ -163,7 +164,12 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
     adapter = pinned_adapter(store, settings, values["adapter"], say=note)
     asked = choose_oracle(store, settings, adapter, values, say=note)
     # Everything is opened before anything is written: a wrong name among the files leaves nothing half-done.
-    sources = [open_source(path, options, adapter) for path in files]
+    sources = []
+    for path in files:
+        try:
+            sources.append(open_source(path, options, adapter))
+        except QueryEmpty as error:
+            note(str(error))
     for source in sources:
         check_guarantee(settings, source, adapter.labels, asked, values)
     if dry_run:

@@ -53,7 +53,7 @@ NONE = ": none matches"
     "--to", metavar="URL", help="Write to a database: sqlite:///shop.db, postgresql://user@host/db."
 )
 @click.option("--table", metavar="NAME", help="Of --to: a new table.")
-@click.option("--append", is_flag=True, help="Of --to: the table may be there, with these columns.")
+@click.option("--append", is_flag=True, help="Of --to: the table may be there, without rows of this job.")
 @filter_options
 @click.option("--with-text", is_flag=True, help="The review's text too.")
 @click.option("--follow", is_flag=True, help="Go on while the job runs; rows in order, as they are labelled.")
@@ -82,7 +82,7 @@ def results(
     rows, and 32,767 characters in a cell. Loracle refuses what is larger, and cuts nothing. It writes the certificate
     of a guarantee to stderr, and into the metadata of a parquet file.
 
-    --to and --table write the same rows into another database, all of them or none.
+    --to and --table write the same rows and the job's id into another database, all of them or none.
 
     \b
     Example:
@@ -129,7 +129,7 @@ def results(
         *kept_columns(found).values(),
     ]
     if to is not None and table:
-        count, place = write_table(to, table, rows, columns, append=append)
+        count, place = write_table(to, table, job, rows, columns, append=append)
         note(f"{counted(count, 'row')} of job {job} in table {table} of {place}{'' if count else NONE}.")
         return
     if chosen == "table":
