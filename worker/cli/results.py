@@ -73,14 +73,15 @@ def results(
 ) -> None:
     """Show or export a job's labels: a row per review, in the order of the file, then the kept columns.
 
-    A review that has no label yet, or failed, is shown with an empty label. `source` says who gave the final label. A
-    person's correction is in `gold_label` and leaves `label` as it is.
-    It is adapter_unconfirmed if the oracle should have decided and didn't. `asked` says why the oracle was asked. A
-    file has the same columns for every job. `corrected` is 1 if a person gave the gold label; `labelled_at` is in
-    UTC. If a kept column has the name of another column, it is called file_NAME. Filters can be combined. Memory
-    stays flat for any number of rows, and no cell becomes a formula in a spreadsheet. A sheet of Excel has 1,048,576
-    rows, and 32,767 characters in a cell. Loracle refuses what is larger, and cuts nothing. It writes the certificate
-    of a guarantee to stderr, and into the metadata of a parquet file.
+    A review that has no label yet, or failed, is shown with an empty label. A person's correction leaves `label` as
+    it is: it is in `gold_label`. In a file `corrected_label` is the correction, or `label` where there is none.
+    `source` says who gave `label`: adapter_unconfirmed means that the oracle should have decided and didn't. `asked`
+    says why the oracle was asked. A file has the same columns for every job. `corrected` is 1 if a person gave the
+    gold label; `labelled_at` is in UTC. If a kept column has the name of another column, it is called file_NAME.
+
+    Filters can be combined. Memory stays flat for any number of rows, and no cell becomes a formula in a spreadsheet.
+    A sheet of Excel has 1,048,576 rows, and 32,767 characters in a cell. Loracle refuses what is larger, and cuts
+    nothing. It writes the certificate of a guarantee to stderr, and into the metadata of a parquet file.
 
     --to and --table write the same rows and the job's id into another database, all of them or none.
 

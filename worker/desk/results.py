@@ -141,8 +141,8 @@ def _check_follow(filters: Mapping[str, Any]) -> None:
 
 
 COLUMNS = (
-    "row_no", "id", "label", "score", "source", "scorer", "gold_label", "corrected", "labelled_at", "error",
-    "asked", "cost",
+    "row_no", "id", "label", "score", "source", "scorer", "gold_label", "corrected", "corrected_label",
+    "labelled_at", "error", "asked", "cost",
 )  # fmt: skip
 """Of a file, whatever the job and the filters: exports of several jobs fit together."""
 
