@@ -125,8 +125,8 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
     oracle it checks each text. A text that is too short or unclear counts as one of the adapter's languages.
 
     Gold labels are found by name, in upper or lower case. Numbers are labels only if the whole column holds 0, 1 …,
-    one number for each label. If not, say what they mean: --labels 1-2=negative,4-5=positive. Other values are then
-    left out, and counted.
+    one number for each label. If not, say what they mean: --labels 1-2=negative,4-5=positive. Then a column named
+    stars or rating is found too. Other values are left out, and counted. If no value is mapped, no job is made.
 
     How a table is written is guessed from its first lines, and announced: --delimiter, --quote. Without a header:
     --columns label,text, or --no-header and places (--text-column 2). --text-column title,text joins columns, and
