@@ -22,6 +22,7 @@ from worker.desk.results import (
     whole_job,
 )
 from worker.errors import Invalid, ReportImpossible
+from worker.files import ReadOptions
 from worker.files.results import ENDINGS, PACKED, RESULT_FORMATS, whole, write_results
 from worker.quality.measured import kept_certificate
 from worker.reviews import counted, dollars, file_size
@@ -50,6 +51,11 @@ NONE = ": none matches"
     "--excel", is_flag=True, help="With csv: a byte-order mark, so that Excel reads the letters right."
 )
 @click.option(
+    "--delimiter",
+    metavar="CHAR",
+    help="Of csv: tab, semicolon, pipe or a character (else comma). With --excel and semicolon, decimal commas too.",
+)
+@click.option(
     "--to", metavar="URL", help="Write to a database: sqlite:///shop.db, postgresql://user@host/db."
 )
 @click.option("--table", metavar="NAME", help="Of --to: a new table.")
@@ -64,6 +70,7 @@ def results(
     output: Path | None,
     force: bool,
     excel: bool,
+    delimiter: str | None,
     to: str | None,
     table: str | None,
     append: bool,
@@ -94,8 +101,10 @@ def results(
         raise Invalid(
             "--table and --append are for a database: name it with --to, such as --to sqlite:///shop.db."
         )
-    if to is not None and (output or format_ or as_json or follow or excel):
-        raise Invalid("--to writes into a database: leave -o, --format, --json, --excel and --follow out.")
+    if to is not None and (output or format_ or as_json or follow or excel or delimiter):
+        raise Invalid(
+            "--to writes into a database: leave -o, --format, --json, --excel, --delimiter and --follow out."
+        )
     if to is not None and not (table or "").strip(". "):
         raise Invalid("--to needs a new table's name, for example --table labels.")
     _, store = open_all()
@@ -115,10 +124,11 @@ def results(
         if format_ or output:
             raise Invalid(f"--follow writes row by row: use csv, tsv or jsonl, not {chosen}.")
         chosen = "csv"
-    if excel and chosen != "csv":
-        raise Invalid(
-            f"--excel is for csv, not {chosen}: name a file that ends in .csv or .xlsx, or add --format csv."
-        )
+    for option, given in (("--excel", excel), ("--delimiter", delimiter)):
+        if given and chosen != "csv":
+            raise Invalid(
+                f"{option} is for csv, not {chosen}: name a file that ends in .csv or .xlsx, or add --format csv."
+            )
     if output is not None and not may_write(output, force=force):
         return
     limit = filters["limit"]
@@ -138,7 +148,16 @@ def results(
     target = output if output is not None else sys.stdout
     certificate = kept_certificate(store.queries, job)
     about = {"job_id": job, "name": found.name, "policy": found.policy, "certificate": certificate}
-    count = write_results(rows, columns, format=chosen, target=target, mark=excel, about=about)
+    count = write_results(
+        rows,
+        columns,
+        format=chosen,
+        target=target,
+        mark=excel,
+        delimiter=ReadOptions(delimiter=delimiter).delimiter or ",",
+        numbers=kept_columns(found).values(),
+        about=about,
+    )
     if output is not None:
         note(f"{counted(count, 'row')} of job {job} in {output}{'' if count else NONE}.")
     elif not count:

@@ -65,7 +65,7 @@ class WorkbookReader(TableReader):
             )
         return []
 
-    def _rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[Row]:
         rows = self._printed(str(self._place))
         total = max(1, next(rows)["rows"])
         for line_no, cells in enumerate(rows, 1):
