@@ -202,8 +202,10 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
                 click.echo(f"  row {review.row_no}: {review.text[:70]!r}")
         return 0
     waiting: list[int] = []
+    new: list[bool] = []
 
     def told(job: Job) -> None:
+        new.append(job.is_new)
         if job.state in OVER:
             return
         if not waiting:
@@ -217,9 +219,9 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
         if waiting and "-" not in files:
             note(f"Job {waiting[-1]} keeps what was read of it: the same command goes on where it stopped.")
         raise
-    for job in jobs:
+    for job, is_new in zip(jobs, new, strict=True):
         if as_json:
-            echo_json({"job_id": job.id, "name": job.name})
+            echo_json({"job_id": job.id, "name": job.name, "new": is_new})
         else:
             click.echo(job.id)
     if not wait:
