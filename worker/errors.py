@@ -76,6 +76,12 @@ class FileUnreadable(Invalid):
     """The review file can't be read."""
 
 
+class QueryEmpty(FileUnreadable):
+    """The query gives no rows. After a night without new rows that is no mistake."""
+
+    exit_code = 0
+
+
 class ColumnMissing(Invalid):
     """The review file has no such column. `names` are those that it has, as far as they are known."""
 

@@ -264,7 +264,10 @@ def run_command(command: click.Command, name: str, arguments: list[str] | None =
         error.show()
         sys.exit(error.exit_code)
     except LoracleError as error:
-        _say_error(str(error))
+        if error.exit_code:
+            _say_error(str(error))
+        else:
+            click.echo(error, err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)

@@ -291,6 +291,11 @@ class Job:
     other_language: int = 0
     languages: Mapping[str, Any] | None = None
 
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was read into it: one that was interrupted before its first record is as good as new."""
+        return self.state == "reading" and self.records_read == 0
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:

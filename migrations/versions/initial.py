@@ -19,7 +19,7 @@ JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 TEXT, BYTES = sa.Text(), sa.LargeBinary()
 DOUBLE: sa.Double[float] = sa.Double()
 
-# A correction is the better gold label; which label is final it doesn't touch.
+# A correction is the better gold label; which label is final it doesn't touch, so that figures of `label` hold.
 RESULTS = """
 CREATE VIEW results AS
 SELECT reviews.job_id, reviews.row_no, reviews.external_id AS id,
@@ -33,6 +33,7 @@ SELECT reviews.job_id, reviews.row_no, reviews.external_id AS id,
        scorers.name AS scorer, coalesce(correction.label, reviews.gold_label) AS gold_label, reviews.error,
        asked.reason AS asked, CAST(oracle.cost_nanos AS DOUBLE PRECISION) / 1e9 AS cost,
        CASE WHEN correction.label IS NULL THEN 0 ELSE 1 END AS corrected,
+       coalesce(correction.label, oracle.label, adapter.label) AS corrected_label,
        coalesce(oracle.created_at, adapter.created_at) AS labelled_at
 FROM reviews
 LEFT JOIN requests AS asked ON asked.job_id = reviews.job_id AND asked.row_no = reviews.row_no

@@ -40,6 +40,15 @@ CASES: list[tuple[str, Any, list[str], int, int, int, str]] = [
         0,
         "'3' (1)",
     ),
+    (
+        "commas.csv",
+        "Stars;text\n5,0;Fine.\n1,5;Bad.\n",
+        ["--labels", "1-2=negative,4-5=positive"],
+        2,
+        2,
+        0,
+        "label column: 'Stars'",
+    ),
     ("sorted.csv", SORTED, [], 120, 0, 0, "--labels 1=negative,2=positive"),
     ("sorted.csv", SORTED, ["--labels", "1=negative,2=positive"], 120, 120, 0, "label column"),
     ("markers.csv", MARKERS, [], 2, 2, 5, "5 rows have no text"),
@@ -171,5 +180,17 @@ def test_a_database_is_read_as_a_file_and_results_go_back_into_it(loracle: Lorac
     written = loracle("results", "1", "--to", "sqlite:///shop.db", "--table", "labels")
     assert written.returncode == 0, written.stderr
     with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as shop:
-        rows = shop.execute("SELECT row_no, id, gold_label, label IS NULL FROM labels ORDER BY id").fetchall()
-    assert rows == [(1, "7", "positive", 0), (3, "9", "negative", 0)]
+        rows = shop.execute("SELECT job_id, row_no, id, gold_label FROM labels ORDER BY id").fetchall()
+    assert rows == [(1, 1, "7", "positive"), (1, 3, "9", "negative")]
+    again = loracle("results", "1", "--to", "sqlite:///shop.db", "--table", "labels", "--append")
+    assert (again.returncode, "DELETE FROM labels WHERE job_id = 1" in again.stderr) == (2, True)
+
+
+def test_a_night_without_new_rows_ends_well_and_makes_no_job(loracle: Loracle, tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as shop:
+        shop.execute("CREATE TABLE reviews (id INTEGER, body TEXT)")
+    for command in ("enqueue", "run"):
+        night = loracle(command, "sqlite:///shop.db", "--query", "SELECT id, body AS text FROM reviews")
+        assert (night.returncode, night.stdout) == (0, "")
+        assert night.stderr.endswith("sqlite:///shop.db: the query gives 0 rows; no job was made.\n")
+    assert json.loads(loracle("stats", "--json").stdout)["jobs"] == 0

@@ -52,8 +52,8 @@ def scored(done_once: Path, loracle: Loracle, tmp_path: Path) -> Loracle:
 
 def test_results_come_in_every_format_with_the_same_columns(scored: Loracle, tmp_path: Path) -> None:
     columns = [
-        "row_no", "id", "label", "score", "source", "scorer", "gold_label", "corrected", "labelled_at", "error",
-        "asked", "cost", "text", "shop",
+        "row_no", "id", "label", "score", "source", "scorer", "gold_label", "corrected", "corrected_label",
+        "labelled_at", "error", "asked", "cost", "text", "shop",
     ]  # fmt: skip
     as_csv = list(
         csv.DictReader(

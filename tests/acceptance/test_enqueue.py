@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 import signal
 import sqlite3
@@ -30,7 +31,13 @@ def test_an_enqueued_file_is_a_job_whose_id_is_printed(loracle: Loracle, tmp_pat
     assert "text column: 'body'" in done.stderr
     assert "no worker runs" in done.stderr
     (job,) = _jobs(loracle)
-    assert (job["state"], job["reviews_read"], job["rejected"]) == ("running", 2, 0)
+    assert (job["state"], job["reviews"], job["rejected"]) == ("running", 2, 0)
+    status = json.loads(loracle("status", "1", "--json").stdout)
+    same = ("job_id", "name", "state", "rows", "reviews", "rejected", "texts", "waiting_for")
+    assert {name: job[name] for name in same} == {name: status[name] for name in same}
+    times = [value for name, value in job.items() if name.endswith("_at") and value is not None]
+    assert times
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", str(one)) for one in times)
 
 
 def test_the_same_file_is_the_same_job_until_an_option_differs(loracle: Loracle, tmp_path: Path) -> None:
@@ -44,6 +51,11 @@ def test_the_same_file_is_the_same_job_until_an_option_differs(loracle: Loracle,
         loracle("enqueue", "reviews.csv", *stub, "--again").stdout,
     ]
     assert ids == ["1\n", "1\n", "2\n", "3\n"]
+    said = loracle("enqueue", "copy.csv", "reviews.csv", *stub, "--sample", "1", "--json").stdout.splitlines()
+    assert [json.loads(line) for line in said] == [
+        {"job_id": 4, "name": "copy.csv", "new": True},
+        {"job_id": 4, "name": "copy.csv", "new": False},
+    ]
 
 
 def test_bad_input_is_named_and_leaves_no_job(loracle: Loracle, tmp_path: Path) -> None:

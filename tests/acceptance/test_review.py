@@ -22,7 +22,7 @@ TEXTS = [f"{WORDS[n % 6]} and {WORDS[5 - n % 6]}, =number {n}" for n in range(30
 TEXTS += [f"@{word}\u2028 all alone;\n{n}" for n, word in enumerate(WORDS)]
 COLUMNS = [
     "job_id", "row_no", "id", "text", "adapter", "adapter_score", "oracle", "oracle_score", "final", "gold",
-    "gold_wrong", "correction", "note",
+    "gold_wrong", "kind", "correction", "note",
 ]  # fmt: skip
 
 
@@ -89,6 +89,8 @@ def test_disagreements_are_filled_in_imported_and_trained_on(audited: Loracle, t
     assert all(row["adapter"] != row["oracle"] and row["final"] == row["adapter"] for row in work)
     assert {row["correction"] for row in work} == {""}
 
+    assert "work.xlsx" in audited("review", "1", "-o", "work.xlsx").stderr
+    assert "work.xlsx has no correction yet" in audited("review", "1", "--import", "work.xlsx").stderr
     nothing = audited("review", "1", "--import", "work.csv")
     assert nothing.returncode == 0
     assert "no correction yet" in nothing.stderr
@@ -159,7 +161,7 @@ def test_a_bad_file_is_named_with_its_line_and_nothing_is_written(audited: Lorac
         ("latin.csv", "isn't UTF-8 (line 2)"),
         ("column.csv", "no column 'correction' (found: job_id, row_no, label)"),
         ("empty.csv", "empty.csv is empty"),
-        ("work.xlsx", "doesn't say what it is"),
+        ("work.xlsx", "no workbook"),
         ("nowhere.csv", "does not exist"),
         ("reviews.csv", "no column 'job_id'"),
     ):

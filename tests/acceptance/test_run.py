@@ -25,6 +25,7 @@ def test_the_sample_file_is_scored_well_and_each_row_once(loracle: Loracle, tmp_
     assert (summary["rejected"], summary["failed"]) == (0, 0)
     assert summary["accuracy"] >= 0.85
     assert summary["kappa"] == pytest.approx(2 * summary["accuracy"] - 1, abs=0.03)  # both classes are half
+    assert summary["sources"] == {"adapter": 260}
     assert summary["reviews_per_s"] > 0
     assert summary["database"].endswith("loracle.db")
     assert left_behind(tmp_path / "home") == []

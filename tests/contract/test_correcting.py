@@ -204,8 +204,8 @@ def test_the_same_correction_twice_is_one(ledger: Ledger, queries: Queries, tmp_
 
 
 def test_a_file_of_unknown_kind_is_refused_by_name(ledger: Ledger, queries: Queries, tmp_path: Path) -> None:
-    with pytest.raises(OptionInvalid, match=r"work\.xlsx doesn't say what it is"):
-        take(1, tmp_path / "work.xlsx", ledger, queries)
+    with pytest.raises(OptionInvalid, match=r"work\.docx doesn't say what it is"):
+        take(1, tmp_path / "work.docx", ledger, queries)
 
 
 def test_every_column_of_work_has_a_place_in_the_csv(ledger: Ledger, queries: Queries) -> None:

@@ -35,6 +35,7 @@ TYPES = {
     "scorer": pa.string(),
     "gold_label": pa.string(),
     "corrected": pa.int64(),
+    "corrected_label": pa.string(),
     "labelled_at": pa.timestamp("us", tz="UTC"),
     "error": pa.string(),
     "asked": pa.string(),
@@ -87,6 +88,9 @@ def test_every_format_says_the_same(ledger: Ledger, export: Export) -> None:
     as_json = read_lines(export(job_id, *options, to="out.jsonl"))
     with export(job_id, *options, to="out.csv").open(newline="", encoding="utf-8") as file:
         as_csv = list(csv.DictReader(file))
+    (first,) = (row for row in as_json if row["corrected"])
+    assert (first["label"], first["corrected_label"]) == ("pos", "neg")
+    assert all(row["corrected_label"] == row["label"] for row in as_json if not row["corrected"])
     assert [row["row_no"] for row in as_json] == [5, 9, 1, 4, 2, 3, 6, 7, 8, 10]
     for row, line, cells in zip(as_parquet, as_json, as_csv, strict=True):
         at = row.pop("labelled_at")

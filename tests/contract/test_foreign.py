@@ -10,7 +10,14 @@ import pytest
 from sqlalchemy import Engine, create_engine
 
 from worker.bootstrap import adapter_of
-from worker.errors import ColumnMissing, FileUnreadable, JobStateInvalid, LoracleError, OptionInvalid
+from worker.errors import (
+    ColumnMissing,
+    FileUnreadable,
+    JobStateInvalid,
+    LoracleError,
+    OptionInvalid,
+    QueryEmpty,
+)
 from worker.files import ReadOptions, open_query
 from worker.jobs.enqueue import enqueue_file, open_job
 from worker.jobs.source import EnqueueOptions, Source
@@ -112,7 +119,6 @@ def test_what_is_no_select_that_gives_rows_is_refused_and_changes_nothing(
             "WITH gone AS (DELETE FROM reviews RETURNING body AS text) SELECT * FROM gone",
             "can't run the query",
         ),
-        ("SELECT body AS text FROM reviews WHERE id > 9", "no rows"),
         ("SELECT body AS text, body AS text FROM reviews", "2 columns|no column 'text'"),
     ):
         with pytest.raises(LoracleError, match=way) as caught:
@@ -121,6 +127,12 @@ def test_what_is_no_select_that_gives_rows_is_refused_and_changes_nothing(
     assert rows_of(shop, "reviews") == before
     with pytest.raises(OptionInvalid, match="--delimiter is for files"):
         read(empty_database_url, ALL, delimiter=";")
+
+
+def test_a_query_without_rows_is_no_mistake(shop: Engine, empty_database_url: str) -> None:
+    with pytest.raises(QueryEmpty, match="0 rows") as caught:
+        read(empty_database_url, f"{ALL} WHERE id > 9")
+    assert caught.value.exit_code == 0
 
 
 @pytest.mark.services
@@ -196,10 +208,10 @@ def test_an_interrupted_query_goes_on_only_in_the_same_order(
     assert [row[1] for row in ours.jobs.stored(job_id)] == [str(number) for number in range(5000)]
 
 
-def labels(count: int, *, broken: bool = False) -> Iterator[dict[str, Any]]:
+def labels(count: int, *, job_id: int = 1, broken: bool = False) -> Iterator[dict[str, Any]]:
     for number in range(1, count + 1):
         yield {
-            "row_no": number, "id": str(number), "label": "pos", "score": 0.5,
+            "job_id": job_id, "row_no": number, "id": str(number), "label": "pos", "score": 0.5,
             "labelled_at": "2026-11-27T10:00:00.500Z", "kept": {"a": "ü"} if number == 1 else None,
         }  # fmt: skip
     if broken:
@@ -208,21 +220,25 @@ def labels(count: int, *, broken: bool = False) -> Iterator[dict[str, Any]]:
 
 def test_results_are_written_whole_or_not_at_all(shop: Engine, empty_database_url: str) -> None:
     with pytest.raises(KeyboardInterrupt):
-        write_table(empty_database_url, "labels", labels(5000, broken=True), COLUMNS, append=False)
-    count, place = write_table(empty_database_url, "labels", labels(5000), COLUMNS, append=False)
+        write_table(empty_database_url, "labels", 1, labels(5000, broken=True), COLUMNS, append=False)
+    count, place = write_table(empty_database_url, "labels", 1, labels(5000), COLUMNS, append=False)
     assert count == 5000
     assert place.startswith(("sqlite:///", "postgresql://"))
     with pytest.raises(OptionInvalid, match="--append"):
-        write_table(empty_database_url, "labels", labels(1), COLUMNS, append=False)
+        write_table(empty_database_url, "labels", 1, labels(1), COLUMNS, append=False)
     with pytest.raises(KeyboardInterrupt):
-        write_table(empty_database_url, "labels", labels(10, broken=True), COLUMNS, append=True)
-    write_table(empty_database_url, "labels", labels(1), COLUMNS, append=True)
+        write_table(empty_database_url, "labels", 2, labels(10, job_id=2, broken=True), COLUMNS, append=True)
+    write_table(empty_database_url, "labels", 2, labels(1, job_id=2), COLUMNS, append=True)
+    for job_id in (1, 2):
+        with pytest.raises(OptionInvalid, match=f"DELETE FROM labels WHERE job_id = {job_id}"):
+            write_table(empty_database_url, "labels", job_id, labels(1), COLUMNS, append=True)
     with pytest.raises(OptionInvalid, match="only here: text"):
-        write_table(empty_database_url, "labels", labels(1), (*COLUMNS, "text"), append=True)
+        write_table(empty_database_url, "labels", 3, labels(1), (*COLUMNS, "text"), append=True)
     rows = rows_of(shop, "labels")
     assert len(rows) == 5001
     row = next(row for row in rows if row.kept)
     assert (row.id, row.score, row.kept) == ("1", 0.5, '{"a": "ü"}')
+    assert sum(row.job_id == 2 for row in rows) == 1
     assert str(row.labelled_at).startswith("2026-11-27 10:00:00.5")
 
 
@@ -230,17 +246,17 @@ def test_a_table_of_loracle_is_never_written_to(database_url: str) -> None:
     for name in ("labels", "results", "alembic_version"):
         for append in (False, True):
             with pytest.raises(OptionInvalid, match="another --table"):
-                write_table(database_url, name, labels(1), COLUMNS, append=append)
-    assert write_table(database_url, "my_labels", labels(1), COLUMNS, append=False)[0] == 1
+                write_table(database_url, name, 1, labels(1), COLUMNS, append=append)
+    assert write_table(database_url, "my_labels", 1, labels(1), COLUMNS, append=False)[0] == 1
 
 
 def test_a_new_sqlite_file_of_a_failed_export_is_gone_again(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'new.db'}"
     with pytest.raises(KeyboardInterrupt):
-        write_table(url, "labels", labels(1, broken=True), COLUMNS, append=False)
+        write_table(url, "labels", 1, labels(1, broken=True), COLUMNS, append=False)
     assert not (tmp_path / "new.db").exists()
     with pytest.raises(OptionInvalid, match="can't be written"):
-        write_table(url, "labels", [{"row_no": "no number"}], ("row_no", "id", "row_no"), append=False)
+        write_table(url, "labels", 1, [{"row_no": "no number"}], ("row_no", "id", "row_no"), append=False)
     assert not (tmp_path / "new.db").exists()
 
 

@@ -172,7 +172,7 @@ def test_results_has_a_row_per_review_and_says_whose_label_is_final(engine: Engi
     ]
     assert [column["name"] for column in inspect(engine).get_columns("results")] == [
         "job_id", "row_no", "id", "label", "score", "source", "scorer", "gold_label", "error", "asked", "cost",
-        "corrected", "labelled_at",
+        "corrected", "corrected_label", "labelled_at",
     ]  # fmt: skip
 
 
@@ -192,10 +192,13 @@ def test_a_correction_is_gold_and_leaves_the_final_label_as_it_is(engine: Engine
         ):
             connection.execute(text(statement))
         rows = connection.execute(
-            text("SELECT row_no, label, gold_label, corrected, labelled_at FROM results ORDER BY row_no")
+            text(
+                "SELECT row_no, label, gold_label, corrected, corrected_label, labelled_at FROM results "
+                "ORDER BY row_no"
+            )
         ).all()
     assert [tuple(row) for row in rows] == [
-        (1, "pos", "neg", 1, 7.5),
-        (2, "pos", "pos", 1, 8.5),
-        (3, None, "neg", 0, None),
+        (1, "pos", "neg", 1, "neg", 7.5),
+        (2, "pos", "pos", 1, "pos", 8.5),
+        (3, None, "neg", 0, None, None),
     ]

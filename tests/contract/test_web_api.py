@@ -51,10 +51,10 @@ def test_a_file_a_path_and_a_stream_become_jobs(client: TestClient, tmp_path: Pa
     form = {"name": "stars", "keep_columns": "stars", "text_column": "text"}
     files = {"file": ("reviews.csv", REVIEWS)}
     made = client.post("/api/jobs?id_column=id", data=form, files=files)
-    assert (made.status_code, made.headers["location"]) == (201, "/api/jobs/1")
+    assert (made.status_code, made.headers["location"], made.json()["new"]) == (201, "/api/jobs/1", True)
     assert any("labels neg/pos" in one or "negative/positive" in one for one in made.json()["said"])
     again = client.post("/api/jobs?id_column=id", data=form, files=files)
-    assert (again.status_code, again.json()["job_id"]) == (200, 1)
+    assert (again.status_code, again.json()["job_id"], again.json()["new"]) == (200, 1, False)
     assert any("has these reviews" in one for one in again.json()["said"])
     by_path = client.post("/api/jobs", data={"path": "more.csv"}, files={"x": (None, "")})
     assert by_path.status_code == 422  # `x` is no option
@@ -67,7 +67,9 @@ def test_a_file_a_path_and_a_stream_become_jobs(client: TestClient, tmp_path: Pa
     assert streamed.json()["name"] == "live"
     job = client.get("/api/jobs/1").json()
     assert (job["reviews"], job["rejected"], job["state"]) == (2, 1, "running")
-    assert [one["id"] for one in client.get("/api/jobs?limit=2").json()] == [3, 2]
+    listed = client.get("/api/jobs?limit=2").json()
+    assert [one["job_id"] for one in listed] == [3, 2]
+    assert all(one["created_at"].endswith("Z") for one in listed)
     assert left(tmp_path) == []
 
 

@@ -28,6 +28,7 @@ from worker.cli.common import (
 )
 from worker.desk.adapters import Listed, check_directory, list_adapters, outranked
 from worker.desk.adapters import activate as make_active
+from worker.desk.results import for_programs
 from worker.errors import AdapterInvalid
 from worker.files.options import languages_option
 from worker.logs import log_to_stderr
@@ -136,7 +137,7 @@ def list_command(as_json: bool) -> None:
     found = list(list_adapters(store, active))
     if as_json:
         for one in found:
-            echo_json(dataclasses.asdict(one))
+            echo_json(for_programs(one))
         return
     print_adapters(found)
     if activation is not None:

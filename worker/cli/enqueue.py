@@ -32,6 +32,7 @@ from worker.desk.options import (
 from worker.desk.plan import check_guarantee
 from worker.desk.presence import say_who_is_missing
 from worker.desk.status import why_it_waits
+from worker.errors import QueryEmpty
 from worker.jobs.enqueue import ADAPTER_ALONE, Asked
 from worker.jobs.source import Adapter, EnqueueOptions, Source, preview
 from worker.logs import Progress
@@ -124,8 +125,8 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
     oracle it checks each text. A text that is too short or unclear counts as one of the adapter's languages.
 
     Gold labels are found by name, in upper or lower case. Numbers are labels only if the whole column holds 0, 1 …,
-    one number for each label. If not, say what they mean: --labels 1-2=negative,4-5=positive. Other values are then
-    left out, and counted.
+    one number for each label. If not, say what they mean: --labels 1-2=negative,4-5=positive. Then a column named
+    stars or rating is found too. Other values are left out, and counted. If no value is mapped, no job is made.
 
     How a table is written is guessed from its first lines, and announced: --delimiter, --quote. Without a header:
     --columns label,text, or --no-header and places (--text-column 2). --text-column title,text joins columns, and
@@ -163,7 +164,12 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
     adapter = pinned_adapter(store, settings, values["adapter"], say=note)
     asked = choose_oracle(store, settings, adapter, values, say=note)
     # Everything is opened before anything is written: a wrong name among the files leaves nothing half-done.
-    sources = [open_source(path, options, adapter) for path in files]
+    sources = []
+    for path in files:
+        try:
+            sources.append(open_source(path, options, adapter))
+        except QueryEmpty as error:
+            note(str(error))
     for source in sources:
         check_guarantee(settings, source, adapter.labels, asked, values)
     if dry_run:
@@ -196,8 +202,10 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
                 click.echo(f"  row {review.row_no}: {review.text[:70]!r}")
         return 0
     waiting: list[int] = []
+    new: list[bool] = []
 
     def told(job: Job) -> None:
+        new.append(job.is_new)
         if job.state in OVER:
             return
         if not waiting:
@@ -211,9 +219,9 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
         if waiting and "-" not in files:
             note(f"Job {waiting[-1]} keeps what was read of it: the same command goes on where it stopped.")
         raise
-    for job in jobs:
+    for job, is_new in zip(jobs, new, strict=True):
         if as_json:
-            echo_json({"job_id": job.id, "name": job.name})
+            echo_json({"job_id": job.id, "name": job.name, "new": is_new})
         else:
             click.echo(job.id)
     if not wait:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -22,7 +21,7 @@ from worker.cli.common import (
 )
 from worker.desk.options import DOLLARS
 from worker.desk.presence import lanes_of, say_who_is_missing, who_is_missing
-from worker.desk.results import DAY
+from worker.desk.results import DAY, for_programs
 from worker.errors import Invalid
 from worker.reviews import OVER, Money, counted, dollars
 from worker.store.progress import DayStats
@@ -49,7 +48,7 @@ def jobs(limit: int, as_json: bool) -> None:
     idle = {job.id: [missing[lane] for lane in lanes_of(job.policy) if lane in missing] for job in active}
     if as_json:
         for job in found:
-            echo_json({**dataclasses.asdict(job), "waiting_for": "; ".join(idle.get(job.id, ())) or None})
+            echo_json({**for_programs(job), "waiting_for": "; ".join(idle.get(job.id, ())) or None})
         return
     if not found:
         note(NO_JOBS)

@@ -30,7 +30,7 @@ from worker.desk.options import (
     reading_options,
 )
 from worker.desk.plan import make_plan
-from worker.desk.results import whole_job
+from worker.desk.results import for_programs, whole_job
 from worker.errors import Invalid
 from worker.policy import Policy
 from worker.quality.measured import measure_due
@@ -236,7 +236,7 @@ def status(as_json: bool) -> None:
     found = store.ledger.bulks.all()
     if as_json:
         for one in found:
-            echo_json(dataclasses.asdict(one))
+            echo_json(for_programs(one))
         return
     if not found:
         note("No Bulk yet. `loracle enqueue FILE --policy oracle --bulk` makes one.")
@@ -327,7 +327,7 @@ def _advance(
             {
                 "packed": packed,
                 "answered": answered,
-                "bulks": [dataclasses.asdict(one) for one in after if one],
+                "bulks": [for_programs(one) for one in after if one],
             }
         )
         return

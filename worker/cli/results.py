@@ -22,6 +22,7 @@ from worker.desk.results import (
     whole_job,
 )
 from worker.errors import Invalid, ReportImpossible
+from worker.files import ReadOptions
 from worker.files.results import ENDINGS, PACKED, RESULT_FORMATS, whole, write_results
 from worker.quality.measured import kept_certificate
 from worker.reviews import counted, dollars, file_size
@@ -50,10 +51,15 @@ NONE = ": none matches"
     "--excel", is_flag=True, help="With csv: a byte-order mark, so that Excel reads the letters right."
 )
 @click.option(
+    "--delimiter",
+    metavar="CHAR",
+    help="Of csv: tab, semicolon, pipe or a character (else comma). With --excel and semicolon, decimal commas too.",
+)
+@click.option(
     "--to", metavar="URL", help="Write to a database: sqlite:///shop.db, postgresql://user@host/db."
 )
 @click.option("--table", metavar="NAME", help="Of --to: a new table.")
-@click.option("--append", is_flag=True, help="Of --to: the table may be there, with these columns.")
+@click.option("--append", is_flag=True, help="Of --to: the table may be there, without rows of this job.")
 @filter_options
 @click.option("--with-text", is_flag=True, help="The review's text too.")
 @click.option("--follow", is_flag=True, help="Go on while the job runs; rows in order, as they are labelled.")
@@ -64,6 +70,7 @@ def results(
     output: Path | None,
     force: bool,
     excel: bool,
+    delimiter: str | None,
     to: str | None,
     table: str | None,
     append: bool,
@@ -73,16 +80,17 @@ def results(
 ) -> None:
     """Show or export a job's labels: a row per review, in the order of the file, then the kept columns.
 
-    A review that has no label yet, or failed, is shown with an empty label. `source` says who gave the final label. A
-    person's correction is in `gold_label` and leaves `label` as it is.
-    It is adapter_unconfirmed if the oracle should have decided and didn't. `asked` says why the oracle was asked. A
-    file has the same columns for every job. `corrected` is 1 if a person gave the gold label; `labelled_at` is in
-    UTC. If a kept column has the name of another column, it is called file_NAME. Filters can be combined. Memory
-    stays flat for any number of rows, and no cell becomes a formula in a spreadsheet. A sheet of Excel has 1,048,576
-    rows, and 32,767 characters in a cell. Loracle refuses what is larger, and cuts nothing. It writes the certificate
-    of a guarantee to stderr, and into the metadata of a parquet file.
+    A review that has no label yet, or failed, is shown with an empty label. A person's correction leaves `label` as
+    it is: it is in `gold_label`. In a file `corrected_label` is the correction, or `label` where there is none.
+    `source` says who gave `label`: adapter_unconfirmed means that the oracle should have decided and didn't. `asked`
+    says why the oracle was asked. A file has the same columns for every job. `corrected` is 1 if a person gave the
+    gold label; `labelled_at` is in UTC. If a kept column has the name of another column, it is called file_NAME.
 
-    --to and --table write the same rows into another database, all of them or none.
+    Filters can be combined. Memory stays flat for any number of rows, and no cell becomes a formula in a spreadsheet.
+    A sheet of Excel has 1,048,576 rows, and 32,767 characters in a cell. Loracle refuses what is larger, and cuts
+    nothing. It writes the certificate of a guarantee to stderr, and into the metadata of a parquet file.
+
+    --to and --table write the same rows and the job's id into another database, all of them or none.
 
     \b
     Example:
@@ -93,8 +101,10 @@ def results(
         raise Invalid(
             "--table and --append are for a database: name it with --to, such as --to sqlite:///shop.db."
         )
-    if to is not None and (output or format_ or as_json or follow or excel):
-        raise Invalid("--to writes into a database: leave -o, --format, --json, --excel and --follow out.")
+    if to is not None and (output or format_ or as_json or follow or excel or delimiter):
+        raise Invalid(
+            "--to writes into a database: leave -o, --format, --json, --excel, --delimiter and --follow out."
+        )
     if to is not None and not (table or "").strip(". "):
         raise Invalid("--to needs a new table's name, for example --table labels.")
     _, store = open_all()
@@ -114,10 +124,11 @@ def results(
         if format_ or output:
             raise Invalid(f"--follow writes row by row: use csv, tsv or jsonl, not {chosen}.")
         chosen = "csv"
-    if excel and chosen != "csv":
-        raise Invalid(
-            f"--excel is for csv, not {chosen}: name a file that ends in .csv or .xlsx, or add --format csv."
-        )
+    for option, given in (("--excel", excel), ("--delimiter", delimiter)):
+        if given and chosen != "csv":
+            raise Invalid(
+                f"{option} is for csv, not {chosen}: name a file that ends in .csv or .xlsx, or add --format csv."
+            )
     if output is not None and not may_write(output, force=force):
         return
     limit = filters["limit"]
@@ -129,7 +140,7 @@ def results(
         *kept_columns(found).values(),
     ]
     if to is not None and table:
-        count, place = write_table(to, table, rows, columns, append=append)
+        count, place = write_table(to, table, job, rows, columns, append=append)
         note(f"{counted(count, 'row')} of job {job} in table {table} of {place}{'' if count else NONE}.")
         return
     if chosen == "table":
@@ -137,7 +148,16 @@ def results(
     target = output if output is not None else sys.stdout
     certificate = kept_certificate(store.queries, job)
     about = {"job_id": job, "name": found.name, "policy": found.policy, "certificate": certificate}
-    count = write_results(rows, columns, format=chosen, target=target, mark=excel, about=about)
+    count = write_results(
+        rows,
+        columns,
+        format=chosen,
+        target=target,
+        mark=excel,
+        delimiter=ReadOptions(delimiter=delimiter).delimiter or ",",
+        numbers=kept_columns(found).values(),
+        about=about,
+    )
     if output is not None:
         note(f"{counted(count, 'row')} of job {job} in {output}{'' if count else NONE}.")
     elif not count:

@@ -27,7 +27,7 @@ COLUMNS = (
 )  # fmt: skip
 ON_SCREEN: tuple[str, ...] = ("row_no", "adapter", "adapter_score", "oracle", "oracle_score", "final", "gold")
 EXCERPT_CHARS = 80
-FORMATS = {".csv": "csv", ".json": "label-studio", ".jsonl": "label-studio"}
+FORMATS = {".csv": "csv", ".xlsx": "xlsx", ".json": "label-studio", ".jsonl": "label-studio"}
 
 
 @click.command()
@@ -41,16 +41,21 @@ FORMATS = {".csv": "csv", ".json": "label-studio", ".jsonl": "label-studio"}
     "--limit", type=click.IntRange(min=1), default=100, show_default=True, metavar="N", help="The first N."
 )
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write work to FILE.csv or .json."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write work to FILE.csv, .xlsx or .json.",
 )
 @click.option("--force", is_flag=True, help="Replace FILE if it is there.")
-@click.option("--format", "format_", type=click.Choice(["csv", "label-studio"]), help="Else by -o's name.")
+@click.option(
+    "--format", "format_", type=click.Choice(["csv", "xlsx", "label-studio"]), help="Else by -o's name."
+)
 @click.option(
     "--import",
     "filled",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     metavar="FILE",
-    help="Take corrections from a filled csv or a Label Studio export.",
+    help="Take corrections from a filled csv or xlsx, or a Label Studio export.",
 )
 @click.option("--author", metavar="NAME", help="With --import: who corrected.")
 @click.option(
@@ -87,9 +92,9 @@ def review(
     adapter's score and the oracle's label it computes the chance for each review. This works only if the adapter was
     not trained on these labels.
 
-    A csv has an empty column `correction`: fill it in, and give the file to --import. Records without a correction
-    are left alone. Label Studio takes -o FILE.json, with both raters' labels as predictions; import its export as
-    JSON. From then on the correction is the review's gold label, in results and in agreement.
+    A csv or xlsx has an empty column `correction`: fill it in, and give the file to --import. Records without a
+    correction are left alone. Label Studio takes -o FILE.json, with both raters' labels as predictions; import its
+    export as JSON. From then on the correction is the review's gold label, in results and in agreement.
 
     \b
     Example:
@@ -160,8 +165,8 @@ def _export(
     elif chosen == "label-studio":
         lines = output is not None and output.suffix == ".jsonl"
         count = write_tasks(rows, target, as_lines=lines)
-    elif chosen == "csv":
-        count = write_results(rows, COLUMNS, format="csv", target=target, mark=output is not None)
+    elif chosen in ("csv", "xlsx"):
+        count = write_results(rows, COLUMNS, format=chosen, target=target, mark=output is not None)
     else:
         count = write_results(_excerpts(rows), (*shown, "excerpt"), format="table", target=target)
     if not count:
@@ -171,10 +176,10 @@ def _export(
     if count and output is not None:
         what = (
             f"fill in the column `correction` ({' or '.join(labels)})"
-            if chosen == "csv"
+            if chosen != "label-studio"
             else f"`loracle review {job.id} --label-config` prints the project's labelling configuration"
         )
-        back = shlex.quote(str(output)) if chosen == "csv" else "EXPORT.json"
+        back = shlex.quote(str(output)) if chosen != "label-studio" else "EXPORT.json"
         note(
             f"{counted(count, 'review')} in {output}: {what}, then `loracle review {job.id} "
             f"--import {back}` brings the corrections back."

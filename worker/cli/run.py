@@ -178,9 +178,9 @@ def _print(summary: Summary, settings: Settings) -> None:
     click.echo(f"Job {summary.job_id}: {summary.labelled:,} of {summary.rows:,} records labelled.")
     for label, count in summary.labels.items():
         click.echo(f"  {label:<12} {count:>9,}  ({count / max(1, summary.labelled):.1%})")
-    for source, count in summary.sources.items():
-        click.echo(f"  by {source:<19} {count:>6,}")
     if summary.oracle_cost is not None:
+        for source, count in summary.sources.items():
+            click.echo(f"  by {source:<19} {count:>6,}")
         click.echo(f"  oracle cost  {dollars(summary.oracle_cost)}, {summary.oracle_tokens:,} tokens")
     click.echo(f"  no text      {summary.without_text:>9,}")
     if summary.other_language:

@@ -6,6 +6,7 @@ from typing import Any
 
 from worker.agreement.measure import WHOLE
 from worker.bootstrap import Store
+from worker.desk.results import iso
 from worker.errors import JobStateInvalid
 from worker.quality.measured import Measured, agreement_as_it_is, refresh_agreement
 from worker.reviews import OVER, Job
@@ -35,7 +36,7 @@ def agreement_report(job: Job, measured: Measured, by: str | None) -> dict[str, 
         "name": job.name,
         "state": job.state,
         "policy": job.policy,
-        "measured_at": measured.at,
+        "measured_at": iso(measured.at),
         "agreements": [
             {**row.model_dump(mode="json"), "kappa_undefined": row.kappa_undefined}
             for row in measured.rows

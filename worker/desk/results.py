@@ -1,7 +1,8 @@
-"""A job's rows: filters checked, kept columns beside ours, followed while they are labelled."""
+"""A job's rows: filters checked, kept columns beside ours, followed while they are labelled; jobs for programs."""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -141,8 +142,8 @@ def _check_follow(filters: Mapping[str, Any]) -> None:
 
 
 COLUMNS = (
-    "row_no", "id", "label", "score", "source", "scorer", "gold_label", "corrected", "labelled_at", "error",
-    "asked", "cost",
+    "row_no", "id", "label", "score", "source", "scorer", "gold_label", "corrected", "corrected_label",
+    "labelled_at", "error", "asked", "cost",
 )  # fmt: skip
 """Of a file, whatever the job and the filters: exports of several jobs fit together."""
 
@@ -208,6 +209,16 @@ def iso(seconds: float | None) -> str | None:
         return None
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def for_programs(record: Any) -> dict[str, Any]:
+    """A row of the database (a dataclass) as JSON has it: a job's `id` is its `job_id`, times are in ISO 8601."""
+    given = dataclasses.asdict(record)
+    if isinstance(record, Job):
+        # As `loracle status` calls them.
+        given = {"job_id": given.pop("id"), **given}
+        given["rows"], given["reviews"] = given.pop("records_read"), given.pop("reviews_read")
+    return {name: iso(value) if name.endswith("_at") else value for name, value in given.items()}
 
 
 def whole_job(store: Store, job_id: int, *, texts_for: str | None = None) -> Job:

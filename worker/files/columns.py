@@ -20,6 +20,9 @@ TEXT_NAMES = (
 LABEL_NAMES = ("label", "sentiment", "gold", "gold_label", "class", "polarity")
 """Never rating, stars or score: 3 of 5 stars is no label, and agreement with it would mean nothing."""
 
+RATING_NAMES = ("rating", "stars", "star_rating", "score")
+"""Guessed too where --labels says what their values mean."""
+
 ID_NAMES = ("id", "review_id", "reviewid", "uuid", "key")
 
 MAX_GUESSED_LABELS = 10
@@ -134,7 +137,8 @@ def _chosen(header: Header, options: ReadOptions) -> tuple[Columns, list[str]]:
         joined = (_guess_text(header, taken={*told.values(), *kept}),)
         announcements.append(f"text column: {shown(joined[0])} (guessed; --text-column chooses another)")
     label = told["label"]
-    if label is None and (guess := _first_named(header, LABEL_NAMES, but=joined)) is not None:
+    names = LABEL_NAMES if options.labels is None else (*LABEL_NAMES, *RATING_NAMES)
+    if label is None and (guess := _first_named(header, names, but=joined)) is not None:
         doubt = None if options.labels is not None else _doubt_label(header.first_values.get(guess, ()))
         if doubt is None:
             label = guess

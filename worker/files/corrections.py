@@ -1,4 +1,4 @@
-"""People's corrections from a file: csv, jsonl, parquet, or an export of Label Studio."""
+"""People's corrections from a file: csv, a workbook, or an export of Label Studio."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from typing import Any, TextIO
 from xml.sax.saxutils import quoteattr
 
 from worker.errors import ColumnMissing, CorrectionInvalid, FileUnreadable
-from worker.files.guessing import sniff_delimiter
-from worker.files.records import unstorable
+from worker.files.guessing import format_by_name, sniff_delimiter
+from worker.files.records import ReadOptions, unstorable
 from worker.files.results import unguarded, whole_text
-from worker.files.sources import bom_encoding
+from worker.files.sources import FileSource, bom_encoding
+from worker.files.workbook import WorkbookReader
 from worker.reviews import TASK_KINDS, TaskKind
 
 NEEDED = ("job_id", "row_no", "correction")
@@ -43,15 +44,16 @@ class Filled:
     kind: TaskKind | None = None
 
 
-def read_filled_csv(path: Path) -> list[Filled]:
-    """The records with a correction, in the file's order; comma, semicolon or tab between the cells.
+def read_filled_table(path: Path) -> list[Filled]:
+    """The records with a correction of a csv (comma, semicolon or tab between the cells) or of a workbook's first
+    sheet, in order.
 
     Raises:
-        FileUnreadable: it is empty, neither UTF-8 nor UTF-16, or no csv.
+        FileUnreadable: it is empty, neither UTF-8 nor UTF-16, or neither csv nor workbook.
         ColumnMissing: it lacks job_id, row_no or correction.
         CorrectionInvalid: a record is broken, or its job_id or row_no is no number.
     """
-    records = _records(path)
+    records = _sheet(path) if format_by_name(path.name) == "workbook" else _records(path)
     _, header = next(records, (0, []))
     names = [name.strip() for name in header]
     missing = [name for name in NEEDED if name not in names]
@@ -109,6 +111,17 @@ def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
             raise CorrectionInvalid(f"{path.name}, line {line}: {error}. Save it as csv again.") from error
         yield line, cells
         line = reader.line_num + 1
+
+
+def _sheet(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The number of each row that isn't blank, and its cells as a person sees them."""
+    options = ReadOptions(text_column="correction")
+    try:
+        sheet = WorkbookReader(FileSource(path, options), options, packed=False)
+    except ColumnMissing as error:
+        yield 1, list(error.names)
+    else:
+        yield from ((line, cells) for line, cells, _ in sheet.rows())
 
 
 def _number(path: Path, line: int, name: str, cell: str) -> int:

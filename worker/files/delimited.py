@@ -69,7 +69,7 @@ class DelimitedReader(TableReader):
         self._doubtful = []
         return super()._data_rows()
 
-    def _rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[Row]:
         """All records but blank lines, the header first."""
         dialect = self._dialect
         lines = _Lines(

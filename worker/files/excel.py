@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -18,14 +19,24 @@ MOST_ROWS = 1_048_576
 MOST_CHARS = 32_767
 OTHERWISE = "Write .csv or .parquet instead"
 
+_EXACT_DIGITS = 15
+"""Of a number; a spreadsheet makes zeros of what is behind them."""
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
+
 TIMES = "yyyy-mm-dd hh:mm:ss"
 
 
 def write_excel(
-    rows: Iterable[Mapping[str, Any]], columns: Sequence[str], file: IO[bytes], *, times: Sequence[str]
+    rows: Iterable[Mapping[str, Any]],
+    columns: Sequence[str],
+    file: IO[bytes],
+    *,
+    times: Sequence[str],
+    numbers: Collection[str] = (),
 ) -> None:
-    """Writes a sheet with a header. Numbers are numbers, the columns `times` (ISO 8601 in UTC) are dates, and all
-    else is text: no cell is a formula or a link. Memory stays flat.
+    """Writes a sheet with a header. Numbers are numbers, in the columns `numbers` those that came as text too; the
+    columns `times` (ISO 8601 in UTC) are dates, and all else is text: no cell is a formula or a link. Memory stays
+    flat.
 
     Raises:
         OptionInvalid: there are more rows than a sheet has, or a text is longer than a cell.
@@ -58,7 +69,10 @@ def write_excel(
                         sheet.write_datetime(
                             number, at, datetime.fromisoformat(value).replace(tzinfo=None), moment
                         )
-                    elif isinstance(value, int | float) and math.isfinite(value):
+                        continue
+                    if name in numbers and isinstance(value, str) and _is_number(value):
+                        value = float(value)
+                    if isinstance(value, int | float) and math.isfinite(value):
                         sheet.write_number(number, at, value)
                     else:
                         sheet.write_string(number, at, _fitting(value, number, name))
@@ -72,6 +86,11 @@ def write_excel(
             sheet.row_data_fh.close()
         with whole.open("rb") as written:
             shutil.copyfileobj(written, file)
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is a number that a spreadsheet shows with the same digits: 4, -2.5, but not 007 or 16 digits."""
+    return _NUMBER.fullmatch(text) is not None and sum(map(str.isdigit, text)) <= _EXACT_DIGITS
 
 
 def _fitting(value: Any, number: int, name: str) -> str:

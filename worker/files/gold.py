@@ -21,6 +21,7 @@ FASTTEXT = "__label__"
 """What stands before a label in fastText's files, and what such a label's column is called."""
 
 NUMBER = re.compile(r"\s*[+-]?(\d+(?:\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*")
+_DECIMAL_COMMA = re.compile(r"([+-]?\d+),(\d+)")
 
 _SHOWN_VALUES = 12
 _MOST_VALUES = 1000
@@ -37,11 +38,13 @@ _LIST_OF_ONE = re.compile(r"""\[\s*+(["']?)([^,"'\[\]]*+)\1\s*\]""")
 
 @lru_cache(maxsize=4096)
 def word_of(cell: str) -> str:
-    """A gold cell as it is compared: numbers by value, `['x']` and fastText's `__label__x` as x."""
+    """A gold cell as it is compared: numbers by value, 5,0 too; `['x']` and fastText's `__label__x` as x."""
     text = cell.strip()
     if one := _LIST_OF_ONE.fullmatch(text):
         text = one[2].strip()
     text = text.removeprefix(FASTTEXT).casefold()
+    if comma := _DECIMAL_COMMA.fullmatch(text):
+        text = f"{comma[1]}.{comma[2]}"
     if NUMBER.fullmatch(text):
         number = float(text)
         return str(int(number)) if number.is_integer() else repr(number)
@@ -80,7 +83,7 @@ class Meanings:
             if not (value and equals and label):
                 raise OptionInvalid(
                     f"--labels {text!r} has a part {part!r} without a value and a label. "
-                    "Write it as in --labels 1=negative,2=positive."
+                    "Write it as in --labels 1=negative,4.5=positive, with a point in numbers."
                 )
             names.append(label)
             if between := _RANGE.fullmatch(value):
@@ -191,6 +194,18 @@ class GoldColumn:
         elif not self.growing and len(self._known) < _MOST_VALUES:
             self._known[cell] = label
         return label
+
+    def none_means(self, cells: Iterable[str | None]) -> str | None:
+        """What these cells hold, if none of them means a label; None, and no further look, if one does."""
+        values: dict[str, int] = {}
+        for cell in map(_shortened, cells):
+            word = self.word(cell)
+            if word and self._label(word) is not None:
+                return None
+            shown = (cell or "").strip()[:30]
+            if word and (shown in values or len(values) < _SHOWN_VALUES):
+                values[shown] = values.get(shown, 0) + 1
+        return ", ".join(f"'{value}' ({count:,})" for value, count in values.items()) or "nothing"
 
     @property
     def taken_back(self) -> bool:

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
@@ -141,13 +141,17 @@ def write_results(
     format: str,
     target: TextIO | Path,
     mark: bool = False,
+    delimiter: str = ",",
+    numbers: Collection[str] = (),
     about: Mapping[str, Any] | None = None,
 ) -> int:
     """Writes the rows' `columns` and returns how many rows there were. Memory stays flat.
 
     A file gets its name only when it is whole. A column that a row lacks is empty. With `mark` a csv begins with a
-    byte-order mark: Excel takes a csv without one for an encoding of the country, and not for UTF-8. A parquet file
-    says in its metadata, under `loracle` as JSON, what the rows are `about`.
+    byte-order mark: Excel takes a csv without one for an encoding of the country, and not for UTF-8. Its cells have
+    the `delimiter` between them; with a mark and semicolons numbers have a decimal comma, as Excel writes them in the
+    countries where it wants semicolons. In a workbook a text in the columns `numbers` that is a number is one. A
+    parquet file says in its metadata, under `loracle` as JSON, what the rows are `about`.
 
     Raises:
         OptionInvalid: an unknown format, a binary one to a terminal, more than Excel has room for, or a full disk.
@@ -161,12 +165,16 @@ def write_results(
                 _write_parquet(counted, columns, file, about or {})
             else:
                 times = [name for name in columns if TYPES.get(name) == "timestamp"]
-                write_excel(counted, columns, file, times=times)
+                write_excel(counted, columns, file, times=times, numbers=numbers)
     else:
         with whole_text(target) as text:
             if mark:
                 text.write("\ufeff")
-            _WRITE[format](counted, columns, text)
+            if format == "csv":
+                decimal = "," if mark and delimiter == ";" else "."
+                _write_csv(counted, columns, text, delimiter=delimiter, decimal=decimal)
+            else:
+                _WRITE[format](counted, columns, text)
     return counted.count
 
 
@@ -195,12 +203,24 @@ def rows_as_text(rows: Iterable[Row], columns: Sequence[str], *, format: str, he
 
 
 def _write_csv(
-    rows: Iterable[Row], columns: Sequence[str], target: TextIO, *, delimiter: str = ",", header: bool = True
+    rows: Iterable[Row],
+    columns: Sequence[str],
+    target: TextIO,
+    *,
+    delimiter: str = ",",
+    decimal: str = ".",
+    header: bool = True,
 ) -> None:
     writer = csv.writer(_UnixLines(target), delimiter=delimiter, lineterminator="\r\n")
     if header:
         writer.writerow([_safe_cell(name) for name in columns])
-    writer.writerows([_safe_cell(row.get(name)) for name in columns] for row in rows)
+    cells = ([_safe_cell(row.get(name)) for name in columns] for row in rows)
+    if decimal != ".":
+        cells = (
+            [f"{one}".replace(".", decimal) if isinstance(one, float) else one for one in row]
+            for row in cells
+        )
+    writer.writerows(cells)
 
 
 class _UnixLines:
@@ -326,7 +346,6 @@ def _one_line(text: str) -> str:
 
 _WRITE: dict[str, Callable[[Iterable[Row], Sequence[str], TextIO], None]] = {
     "table": _write_table,
-    "csv": _write_csv,
     "tsv": partial(_write_csv, delimiter="\t"),
     "jsonl": _write_jsonl,
     "json": _write_json,

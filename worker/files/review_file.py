@@ -182,7 +182,7 @@ def open_query(rows: Rows, options: ReadOptions | None = None) -> ReviewFile:
     """The rows of a query as a review file; closing it closes them.
 
     Raises:
-        FileUnreadable: there are no rows; ColumnMissing: a column isn't there or no text column can be guessed.
+        QueryEmpty: there are no rows; ColumnMissing: a column isn't there or no text column can be guessed.
         OptionInvalid: an option says how a file is read.
     """
     try:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from hashlib import sha256
 from typing import Any, Protocol
 
-from worker.errors import ColumnMissing, FileUnreadable, OptionInvalid
+from worker.errors import ColumnMissing, FileUnreadable, OptionInvalid, QueryEmpty
 from worker.files.columns import Header, choose_columns, listed, review_of_cells, shown
 from worker.files.records import (
     GUESS_RECORDS,
@@ -66,7 +66,7 @@ class RowReader:
         self.notes: list[str] = []
         first = list(itertools.islice(rows.read(), GUESS_RECORDS))
         if not first:
-            raise FileUnreadable(f"the query gives no rows of {rows.name}.")
+            raise QueryEmpty(f"{rows.name}: the query gives 0 rows; no job was made.")
         names = list(rows.names)
         values = {
             name: [cells[at] for cells in first] for at, name in enumerate(names) if names.count(name) == 1

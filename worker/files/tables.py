@@ -37,7 +37,7 @@ class TableReader(LineReader):
         self._options = options
         self._repeatable = repeatable
         self._names: list[str] = []
-        rows = self._rows()
+        rows = self.rows()
         header = next(rows, None)
         if header is None:
             raise FileUnreadable(f"{source.name} is empty.")
@@ -71,7 +71,7 @@ class TableReader(LineReader):
         self.announcements = [*announced, *announcements]
 
     @abstractmethod
-    def _rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[Row]:
         """All records but blank ones, the header first."""
 
     def _widen(self, rows: Sequence[Sequence[str]]) -> list[str]:
@@ -126,7 +126,7 @@ class TableReader(LineReader):
 
     def _data_rows(self) -> Iterator[Row]:
         if self._repeatable:
-            return itertools.islice(self._rows(), 0 if self._options.headless else 1, None)
+            return itertools.islice(self.rows(), 0 if self._options.headless else 1, None)
         rows, self._pending = self._pending, None
         if rows is None:
             raise FileUnreadable(f"{self._source.name} is a stream: it can be read only once.")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from worker.errors import FileUnreadable, OptionInvalid
+from worker.errors import ColumnMissing, FileUnreadable, OptionInvalid
 from worker.files.columns import listed, looks_like_text_column, shown
 from worker.files.guessing import ZIP_MAGIC
 from worker.files.records import NUL, ReadOptions
@@ -37,10 +37,17 @@ class WorkbookReader(TableReader):
         self._options = options
         self._position = 0
         self._spool: IO[bytes] | None = spooled(source) if packed else None
+        self._others: list[str] = []
         try:
             self._check_archive()
             self._place, announced = self._choose()
             super().__init__(source, options, announced, repeatable=True)
+        except (FileUnreadable, ColumnMissing) as error:
+            self.close()
+            if self._others:
+                # The first sheet may be a cover.
+                error.args = (f"{error} Or choose another sheet with --sheet: {listed(self._others)}.",)
+            raise
         except BaseException:
             self.close()
             raise
@@ -65,7 +72,7 @@ class WorkbookReader(TableReader):
             )
         return []
 
-    def _rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[Row]:
         rows = self._printed(str(self._place))
         total = max(1, next(rows)["rows"])
         for line_no, cells in enumerate(rows, 1):
@@ -100,6 +107,7 @@ class WorkbookReader(TableReader):
         first, *others = visible
         if not others:
             return first["place"], []
+        self._others = [sheet["name"] for sheet in others if sheet["height"] > 1]
         return first["place"], [
             f"sheet: {shown(first['name'])} (the first; --sheet chooses another: "
             f"{listed([sheet['name'] for sheet in others])})"

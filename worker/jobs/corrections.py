@@ -8,7 +8,8 @@ from pathlib import Path
 
 from worker.errors import CorrectionInvalid, OptionInvalid
 from worker.files import GoldColumn
-from worker.files.corrections import Filled, read_annotations, read_filled_csv
+from worker.files.corrections import Filled, read_annotations, read_filled_table
+from worker.files.guessing import format_by_name
 from worker.quality.measured import record_agreement
 from worker.reviews import Correction
 from worker.store.ledger import Ledger
@@ -35,14 +36,14 @@ def import_corrections(
     queries: Queries,
     control: str | None = None,
 ) -> Imported:
-    """Writes the corrections of a filled csv or a Label Studio export, all or none; `author` stands over the file's.
-    `control` is the export's that holds the labels; without it ours, or the only one.
+    """Writes the corrections of a filled table or a Label Studio export, all or none; `author` stands over the
+    file's. `control` is the export's that holds the labels; without it ours, or the only one.
 
     `labels` are the job's; their synonyms, numbers and cases are understood as in gold columns. What was imported
     before may be imported again. Afterwards the job's agreement is stored anew.
 
     Raises:
-        OptionInvalid: the file's name doesn't say what it is, or a csv was given a `control`.
+        OptionInvalid: the file's name doesn't say what it is, or a table was given a `control`.
         FileUnreadable, ColumnMissing: it can't be read, or lacks a column.
         CorrectionInvalid: of another job, of a row that isn't there, or a label that the job hasn't.
     """
@@ -84,15 +85,16 @@ def save_corrections(
 
 
 def _read(path: Path, control: str | None) -> tuple[list[Filled], str | None]:
-    if path.suffix in (".csv", ".tsv", ".txt"):  # Excel calls its "Unicode text", with tabs, .txt
+    # Excel calls its "Unicode text", with tabs, .txt.
+    if path.suffix in (".csv", ".tsv", ".txt") or format_by_name(path.name) == "workbook":
         if control is not None:
-            raise OptionInvalid("--control names a control of a Label Studio export; a csv has none.")
-        return read_filled_csv(path), None
+            raise OptionInvalid("--control names a control of a Label Studio export; a table has none.")
+        return read_filled_table(path), None
     if path.suffix in (".json", ".jsonl", ".ndjson"):
         return read_annotations(path, control)
     raise OptionInvalid(
-        f"the name {path.name} doesn't say what it is: end it with .csv (as `loracle review` writes it, "
-        "with its column `correction` filled in), .json or .jsonl (an export of Label Studio)."
+        f"the name {path.name} doesn't say what it is: end it with .csv or .xlsx (as `loracle review` writes "
+        "it, with its column `correction` filled in), .json or .jsonl (an export of Label Studio)."
     )
 
 

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal, get_args
 
-from worker.errors import Invalid, OptionInvalid
+from worker.errors import ColumnMissing, Invalid, OptionInvalid
 from worker.files import GoldColumn, ReadOptions, ReviewFile, open_query, open_reviews, sample
+from worker.files.columns import listed, shown
 from worker.files.languages import Languages, LanguageWatch, named
 from worker.reviews import Reject, Review
 from worker.store.foreign import Query
@@ -74,7 +75,8 @@ class Source:
     of times (a stream once). `labels` and `languages` are the adapter's.
 
     Raises:
-        Invalid: the options don't fit a stream, or an adapter whose languages aren't known; and what `open_reviews`
+        Invalid: the options don't fit a stream, or an adapter whose languages aren't known, or --labels gives no
+            gold; and what `open_reviews`
             raises.
     """
 
@@ -101,10 +103,35 @@ class Source:
         self._expected = languages
         self._watch = self._new_watch()
         if self.file.columns.label is not None and not self.is_stream:
-            self.gold.look(record.gold_label for record in self.file.read() if isinstance(record, Review))
+            self.gold.look(self._gold_cells())
+        if options.read.labels is not None:
+            self._check_labels()
         self._chosen: frozenset[int] | None = None
         if options.sample is not None and self.is_stream:
             raise Invalid("--sample needs a file: a stream on stdin can be read only once.")
+
+    def _gold_cells(self) -> Iterator[str | None]:
+        return (record.gold_label for record in self.file.read() if isinstance(record, Review))
+
+    def _check_labels(self) -> None:
+        """Refuses --labels that give no review a gold label: who names them wants to measure.
+
+        Raises:
+            Invalid: there is no column of gold labels, or none of its values is mapped.
+        """
+        name, columns = self.file.name, self.file.columns
+        if columns.label is None:
+            raise ColumnMissing(
+                f"{name} has no column of gold labels for --labels (found: {listed(columns.names)}). Choose it with "
+                "--label-column, or leave --labels out."
+            )
+        found = None if self.is_stream else self.gold.none_means(self._gold_cells())
+        if found is not None:
+            raise OptionInvalid(
+                f"--labels {self.options.read.labels} maps no value of column {shown(columns.label)} in {name} "
+                f"(found: {found}), so no review would have a gold label. Say what these values mean, or leave "
+                "--labels out."
+            )
 
     def _new_watch(self) -> LanguageWatch:
         return LanguageWatch(self._expected, each=self.options.other_languages != "keep")

@@ -249,7 +249,7 @@ def summarise(queries: Queries, job_id: int) -> Summary:
         failed=at.failed,
         labels=label_counts(raters),
         worsened=worsened(raters),
-        sources=at.sources if job.oracle_id is not None else {},
+        sources=at.sources,
         oracle_cost=job.spent if job.oracle_id is not None else None,
         oracle_tokens=sum(row.tokens for row in queries.oracle.costs(job_id))
         if job.oracle_id is not None

@@ -27,6 +27,7 @@ from sqlalchemy import (
     event,
     insert,
     inspect,
+    select,
 )
 from sqlalchemy import Table as AnyTable
 from sqlalchemy.engine import URL, make_url
@@ -117,12 +118,19 @@ class Query:
 
 
 def write_table(
-    url: str, table: str, rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, append: bool
+    url: str,
+    table: str,
+    job_id: int,
+    rows: Iterable[Mapping[str, Any]],
+    columns: Sequence[str],
+    *,
+    append: bool,
 ) -> tuple[int, str]:
-    """Writes the rows' `columns` into a table, all or nothing; how many there were, and the database's name.
+    """Writes a job's rows into a table, all or nothing: its id and their `columns`; how many there were, and the
+    database's name.
 
     The table (`labels` or `schema.labels`) is made, with text for ids and kept columns. One that is there must have
-    exactly these columns, and is only written to if `append`.
+    exactly these columns and no row of the job, and is only written to if `append`.
 
     Raises:
         OptionInvalid: the table can't be written; nothing was.
@@ -133,6 +141,7 @@ def write_table(
     file = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
     existed = file is None or file.exists()
     made = None
+    columns = ("job_id", *columns)
     try:
         with _connect(engine, parsed, read_only=False) as connection:
             schema, _, bare = table.rpartition(".")
@@ -141,7 +150,7 @@ def write_table(
                 MetaData(schema=schema or None),
                 *(Column(column, _SQL_TYPES.get(TYPES.get(column, ""), Text())) for column in columns),
             )
-            if not _may_append(connection, target, name, append=append):
+            if not _may_append(connection, target, name, job_id, append=append):
                 target.create(connection)
                 made = target
             count = 0
@@ -166,7 +175,7 @@ def write_table(
         ) from None
 
 
-def _may_append(connection: Connection, target: AnyTable, name: str, *, append: bool) -> bool:
+def _may_append(connection: Connection, target: AnyTable, name: str, job_id: int, *, append: bool) -> bool:
     """Whether the table is there and takes the rows.
 
     Raises:
@@ -189,6 +198,12 @@ def _may_append(connection: Connection, target: AnyTable, name: str, *, append: 
         raise OptionInvalid(
             f"table {target.name} of {name} has other columns than the rows (only there: {_listed(there - wanted)}, "
             f"only here: {_listed(wanted - there)}). Choose another --table."
+        )
+    of_job = target.c.job_id == job_id
+    if connection.execute(select(target.c.job_id).where(of_job).limit(1)).first() is not None:
+        raise OptionInvalid(
+            f"table {target.name} of {name} has rows of job {job_id} already. To write them anew, delete them first "
+            f"(DELETE FROM {target.fullname} WHERE job_id = {job_id}), or choose another --table."
         )
     return True
 

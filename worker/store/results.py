@@ -124,6 +124,7 @@ RESULTS = table(
     column("asked", Text),
     column("cost", Double),
     column("corrected", Integer),
+    column("corrected_label", Text),
     column("labelled_at", Double),
 )
 """The view `results`, made by the migrations: one row per review of all jobs."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import queue
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -25,6 +24,7 @@ from worker.desk.options import (
     pinned_adapter,
 )
 from worker.desk.plan import check_guarantee
+from worker.desk.results import for_programs
 from worker.desk.status import job_report
 from worker.errors import FileUnreadable, LoracleError, OptionInvalid, TooManyRejects
 from worker.jobs.source import Source
@@ -47,8 +47,8 @@ BLOCKS = 16
 def jobs(
     site: ThisSite, limit: Annotated[int, Query(ge=1, le=1000, description="The newest N.")] = 50
 ) -> list[dict[str, Any]]:
-    """All that `loracle jobs --json` says of each."""
-    return [dataclasses.asdict(job) for job in site.store.queries.jobs.newest(limit=limit)]
+    """What `loracle jobs --json` says of each, but for who works on it."""
+    return [for_programs(job) for job in site.store.queries.jobs.newest(limit=limit)]
 
 
 @router.get("/api/jobs/{job_id}", summary="How far a job is, and why nothing moves")
@@ -98,10 +98,11 @@ _ENQUEUED = {
         "application/json": {
             "schema": {
                 "type": "object",
-                "required": ["job_id", "name", "state", "said"],
+                "required": ["job_id", "name", "new", "state", "said"],
                 "properties": {
                     "job_id": {"type": "integer"},
                     "name": {"type": "string"},
+                    "new": {"type": "boolean"},
                     "state": {"type": "string"},
                     "said": {"type": "array", "items": {"type": "string"}},
                 },
@@ -109,6 +110,7 @@ _ENQUEUED = {
             "example": {
                 "job_id": 1,
                 "name": "reviews.csv",
+                "new": True,
                 "state": "running",
                 "said": ["reviews.csv: texts: column 'text'"],
             },
@@ -158,7 +160,7 @@ async def enqueue(request: Request) -> Response:
         with uploads.reading():
             job, new, said = await _from_stream(request, site, given)
     return JSONResponse(
-        {"job_id": job.id, "name": job.name, "state": job.state, "said": said},
+        {"job_id": job.id, "name": job.name, "new": new, "state": job.state, "said": said},
         201 if new else 200,
         {"Location": f"/api/jobs/{job.id}"},
     )
@@ -234,8 +236,7 @@ def make_job(
         )
     finally:
         source.file.close()
-    # A job that was interrupted before its first record is as good as new.
-    return store.queries.jobs.get(job.id), made[0].records_read == 0 and made[0].state == "reading", said
+    return store.queries.jobs.get(job.id), made[0].is_new, said
 
 
 class TooManyRecords(TooManyRejects):

@@ -57,8 +57,8 @@ MEDIA = {
 }
 ROW_EXAMPLE = (
     '{"row_no": 1, "id": null, "label": "positive", "score": 0.98, "source": "adapter", "scorer": "minilm-imdb", '
-    '"gold_label": null, "corrected": 0, "labelled_at": "2026-11-27T19:00:00.000Z", "error": null, "asked": null, '
-    '"cost": null}\n'
+    '"gold_label": null, "corrected": 0, "corrected_label": "positive", "labelled_at": "2026-11-27T19:00:00.000Z", '
+    '"error": null, "asked": null, "cost": null}\n'
 )
 
 

@@ -18,7 +18,7 @@ from tests.faults.fuzz.properties import check_count, check_storable
 from worker.bootstrap import adapter_of, choose_adapter, open_store
 from worker.errors import LoracleError
 from worker.files import ReadOptions
-from worker.files.corrections import read_annotations, read_filled_csv
+from worker.files.corrections import read_annotations, read_filled_table
 from worker.jobs.enqueue import enqueue_file, open_job
 from worker.jobs.source import Adapter, EnqueueOptions, Source, preview
 from worker.model.bases import find_base
@@ -174,7 +174,7 @@ def _harmless(content: bytes) -> bytes:
 
 def _corrections(path: Path, options: Mapping[str, Any]) -> str:
     if path.suffix == ".csv":
-        found = read_filled_csv(path)
+        found = read_filled_table(path)
     else:
         found, _ = read_annotations(path, options.get("control"))
     check_storable(

@@ -13,7 +13,7 @@ import pytest
 
 from worker.errors import ColumnMissing, CorrectionInvalid, FileUnreadable
 from worker.files import write_results
-from worker.files.corrections import Filled, label_config, read_annotations, read_filled_csv, write_tasks
+from worker.files.corrections import Filled, label_config, read_annotations, read_filled_table, write_tasks
 
 HEADER = "job_id,row_no,id,text,correction,note"
 
@@ -25,7 +25,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_only_filled_records_count_with_the_line_they_begin_at(path: Path) -> None:
     path.write_text(f'{HEADER}\n7,1,a,"two\nlines\u2028",,\n\n7,2,b,"x, y", pos ,sure\n7,3,c,z,neg,\n')
-    assert read_filled_csv(path) == [
+    assert read_filled_table(path) == [
         Filled("line 5", 7, 2, "pos", None, "sure"),
         Filled("line 6", 7, 3, "neg", None, None),
     ]
@@ -38,7 +38,7 @@ def test_a_spreadsheets_own_way_of_saving_is_understood(path: Path, delimiter: s
     out = io.StringIO()
     csv.writer(out, delimiter=delimiter, lineterminator="\r\n").writerows(rows)
     path.write_bytes(out.getvalue().encode(encoding))
-    assert read_filled_csv(path) == [Filled("line 2", 7, 2, "pos")]
+    assert read_filled_table(path) == [Filled("line 2", 7, 2, "pos")]
 
 
 def test_what_was_made_safe_for_spreadsheets_is_read_back_as_it_was(path: Path) -> None:
@@ -46,7 +46,26 @@ def test_what_was_made_safe_for_spreadsheets_is_read_back_as_it_was(path: Path) 
     write_results([row], HEADER.split(","), format="csv", target=path, mark=True)
     assert path.read_text().startswith("\ufeffjob_id")
     assert "'=1+1" in path.read_text()
-    assert read_filled_csv(path) == [Filled("line 2", 7, 1, "-minus", None, "@home")]
+    assert read_filled_table(path) == [Filled("line 2", 7, 1, "-minus", None, "@home")]
+
+
+def test_a_workbook_is_read_back_with_the_rows_of_its_sheet(path: Path) -> None:
+    book = path.with_suffix(".xlsx")
+    rows = [
+        {"job_id": 7, "row_no": row_no, "text": "x, y", "correction": label, "note": "=sure"}
+        for row_no, label in ((1, None), (2, "pos"), (3, " "), (4, "neg"))
+    ]
+    write_results(rows, HEADER.split(","), format="xlsx", target=book)
+    assert read_filled_table(book) == [
+        Filled("line 3", 7, 2, "pos", None, "=sure"),
+        Filled("line 5", 7, 4, "neg", None, "=sure"),
+    ]
+    write_results(rows, ("job_id", "text"), format="xlsx", target=book)
+    with pytest.raises(ColumnMissing, match=r"no column 'row_no' \(found: job_id, text\)"):
+        read_filled_table(book)
+    book.write_bytes(b"job_id,row_no,correction\n")
+    with pytest.raises(FileUnreadable, match="no workbook"):
+        read_filled_table(book)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +100,7 @@ def test_a_file_that_holds_no_corrections_is_refused_with_its_line(
 ) -> None:
     path.write_bytes(content)
     with pytest.raises(error, match=says):
-        read_filled_csv(path)
+        read_filled_table(path)
 
 
 ROW: dict[str, Any] = {

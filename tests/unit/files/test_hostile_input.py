@@ -21,7 +21,7 @@ import zstandard
 from tests.workbooks import write_ods
 from worker.errors import CorrectionInvalid, FileUnreadable, OptionInvalid
 from worker.files import ReadOptions, ReviewFile, open_reviews, sources
-from worker.files.corrections import read_annotations, read_filled_csv
+from worker.files.corrections import read_annotations, read_filled_table
 from worker.files.gold import NUMBER, GoldColumn, word_of
 from worker.files.records import split_fasttext
 from worker.reviews import Reject, Review
@@ -268,6 +268,6 @@ def test_corrections_too_large_for_memory_are_refused(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(5 * 1024**3)
     with pytest.raises(FileUnreadable, match="larger than 32 MB"):
-        read_filled_csv(path)
+        read_filled_table(path)
     with pytest.raises(FileUnreadable, match="larger than 32 MB"):
         read_annotations(path)

@@ -227,6 +227,25 @@ def test_no_cell_of_a_workbook_is_a_formula_a_link_or_another_number(tmp_path):
     assert b"hyperlink" not in xml
 
 
+def test_kept_numbers_are_numbers_in_a_workbook_and_what_a_number_would_change_stays_text(tmp_path):
+    path = tmp_path / "r.xlsx"
+    kept = ["5", "-2.50", "0.5", "0", 7, "007", "+1", "1e5", "1,5", "1234567890123456", "5 stars", "", "٣"]
+    rows = [{"id": "5", "Stars": one} for one in kept]
+    write_results(rows, ("id", "Stars"), format="xlsx", target=path, numbers=["Stars"])
+    sheet = CalamineWorkbook.from_path(path).get_sheet_by_index(0).to_python()[1:]
+    assert [row[1] for row in sheet] == [5.0, -2.5, 0.5, 0.0, 7.0, *kept[5:]]
+    assert {row[0] for row in sheet} == {"5"}
+
+
+def test_a_csv_for_an_excel_that_wants_semicolons_has_decimal_commas(tmp_path):
+    path = tmp_path / "r.csv"
+    rows = [{"id": "1.5", "score": 0.25, "text": "a; b"}]
+    write_results(rows, ("id", "score", "text"), format="csv", target=path, mark=True, delimiter=";")
+    assert path.read_text() == '\ufeffid;score;text\n1.5;0,25;"a; b"\n'
+    write_results(rows, ("id", "score"), format="csv", target=path, delimiter=";")
+    assert path.read_text() == "id;score\n1.5;0.25\n"
+
+
 def test_what_excel_has_no_room_for_is_refused_and_nothing_is_cut(tmp_path, monkeypatch):
     path = tmp_path / "r.xlsx"
     write_results([{"text": "🙂" * 16_383}], ("text",), format="xlsx", target=path)

@@ -98,6 +98,21 @@ def test_the_first_sheet_with_cells_is_taken_or_the_one_that_is_named(tmp_path):
     assert "--delimiter is for csv and tsv" in refusal(path, OptionInvalid, delimiter=";")
 
 
+@pytest.mark.parametrize(
+    ("cover", "error"),
+    [
+        ([["Reviews of March"]], FileUnreadable),
+        ([["Reviews of March"], ["by the shop"]], ColumnMissing),
+        ([["Report", "March"], ["of", "the shop"]], ColumnMissing),
+    ],
+)
+def test_of_a_cover_sheet_the_sheets_that_hold_tables_are_named(tmp_path, cover, error):
+    path = write_xlsx(tmp_path / "r.xlsx", {"Title": cover, "March": ROWS, "Note": [["end"]], "April": ROWS})
+    assert "another sheet with --sheet: March, April." in refusal(path, error)
+    assert "another sheet" not in refusal(path, error, sheet="Title")
+    assert len(read(path, sheet="March")[1]) == 2
+
+
 def test_what_is_no_whole_workbook_is_refused_with_the_way(tmp_path, monkeypatch):
     path = write_xlsx(tmp_path / "r.xlsx", {"S": [["text"], *([os.urandom(20).hex()] for _ in range(400))]})
     whole = path.read_bytes()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.contract.enqueued import sql
-from worker.errors import FileUnreadable, LoracleError, OptionInvalid, TooManyRejects
+from worker.errors import FileUnreadable, Invalid, LoracleError, OptionInvalid, TooManyRejects
 from worker.files import ReadOptions
 from worker.jobs.enqueue import enqueue_file, open_job
 from worker.jobs.source import OTHER_LANGUAGES, Adapter, EnqueueOptions, Source, preview
@@ -69,6 +69,29 @@ def test_a_file_and_a_stream_of_it_have_the_same_gold(tmp_path: Path, data: str,
 
 ENGLISH, GERMAN = "We liked the food and the service.", "Das Essen war kalt und der Service unfreundlich."
 MIXED = f"text\n{ENGLISH}\n{GERMAN}\nok\nnan\n{GERMAN}\n{ENGLISH}\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "labels", "found"),
+    [
+        (
+            "text,stars\na,5 stars\nb,1 star\nc,5 stars\n",
+            "1=negative,5=positive",
+            r"'5 stars' \(2\), '1 star'",
+        ),
+        ("text,label\na,3\nb,4\n", "negative,positive", r"'3' \(1\), '4' \(1\)"),
+        ("text,stars\na,\nb,\n", "1=negative,5=positive", "found: nothing"),
+        ("text,date\na,3\n", "1=negative,5=positive", "found: text, date"),
+        ("a review\nand another\n", "1=negative,5=positive", "--label-column"),
+    ],
+)
+def test_labels_that_give_no_review_gold_are_refused(
+    tmp_path: Path, data: str, labels: str, found: str
+) -> None:
+    path = tmp_path / ("r.csv" if "," in data else "r.txt")
+    path.write_text(data)
+    with pytest.raises(Invalid, match=found):
+        Source(path, EnqueueOptions(ReadOptions(labels=labels)), LABELS)
 
 
 def mixed(tmp_path: Path, **options: Any) -> Source:
