@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import Loracle
+from worker.agreement import wilson
 from worker.model.manifest import BUNDLED, MANIFEST, Manifest
 
 
@@ -84,10 +85,13 @@ def test_an_adapter_is_added_once_and_shown(loracle: Loracle, tmp_path: Path) ->
 
     one = listed(loracle)["mine"]
     assert (one["adapter_id"], one["sha256"], one["active"]) == (1, manifest.sha256, True)
-    assert (one["accuracy"], one["accuracy_on"]) == (0.9, "imdb_test")
+    assert (one["accuracy"], one["accuracy_on"], one["accuracy_n"]) == (0.9, "imdb_test", 9)
+    assert one["accuracy_interval"] == pytest.approx(wilson(8, 9))
     assert listed(loracle)["minilm-imdb"]["adapter_id"] is None
     table = loracle("adapters", "list", LORACLE_ADAPTER="bundled")
     assert f"*  1   mine         {manifest.sha256[:12]}" in table.stdout
+    assert "0.9000 (0.5650-0.9801) imdb_test" in table.stdout
+    assert "of the data named beside it" in table.stderr
     assert "outranks it" in table.stderr
 
     assert json.loads(loracle("adapters", "show", "1", "--json").stdout) == json.loads(manifest.to_json())

@@ -43,6 +43,13 @@ INSTEAD = {
     "export REDIS_URL=rediss://:secret@redis:6379/0": "",
     "tail -f reviews.txt | loracle enqueue -": "cat reviews.txt | loracle enqueue -",
     "export OPENAI_API_KEY=…": "export OPENAI_API_KEY=fake OPENAI_BASE_URL=$FAKE",
+    # Here these are the fifth and the sixth.
+    "loracle results JOB --to sqlite:///shop.db --table labels": (
+        "loracle results 5 --to sqlite:///shop.db --table labels"
+    ),
+    "loracle results JOB --with-text -o shop-labels.xlsx": (
+        "loracle results 6 --with-text -o shop-labels.xlsx"
+    ),
     # The corrections are a person's part.
     "loracle review 2 --import work.csv --author ann": (
         "fill in work.csv; loracle review 2 --import work.csv --author ann"

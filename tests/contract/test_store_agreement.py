@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine
 
-from tests.contract.asking import ORACLE, answer_all
+from tests.contract.asking import ORACLE, answer_all, ask
 from tests.contract.enqueued import enqueue, in_batches, outcomes, spec, sql, work_off
 from tests.unit.agreement_tables import pair_of
 from worker.agreement.columns import NONE, Raters
 from worker.agreement.intervals import Estimate
 from worker.agreement.measure import Measurement
+from worker.bootstrap import Store
+from worker.desk.agreement import why_unmeasured
 from worker.errors import JobUnknown
 from worker.policy import REASONS
 from worker.quality.measured import kept_agreement, record_agreement, refresh_agreement
@@ -292,3 +294,17 @@ def test_a_failure_to_measure_is_logged_by_its_type_and_goes_no_further(
     record_agreement(job.id, ledger=ledger, queries=queries)
     assert f"agreement of job {job.id} couldn't be measured: ValueError" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_of_an_audit_that_failed_it_is_said_that_it_did(ledger: Ledger, queries: Queries) -> None:
+    audited = ask(ledger, 6, policy="adapter --audit 0.5 --audit-seed 3")
+    alone = enqueue(ledger, 3)
+    work_off(ledger)
+    count = sum(queries.jobs.progress(audited.id).requests.values())
+    assert 0 < count < 6
+    answer_all(ledger, frozenset(range(1, 7)))
+    store = Store(ledger, queries)
+    assert f"of {count} reviews for the audit the oracle has labelled none" in why_unmeasured(
+        store, audited.id
+    )
+    assert "(--audit SHARE)" in why_unmeasured(store, alone.id)

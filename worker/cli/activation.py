@@ -28,10 +28,10 @@ def why_worse(new: Mapping[str, Any], old: Mapping[str, Any]) -> str | None:
         if first is not None and second is not None:
             said = f"{new[name]['accuracy']:.2%} against {old[name]['accuracy']:.2%} on {name}"
             return said if (first.high or 1) < (second.low or 0) else None
-    (first_value, first_on), (second_value, second_on) = recorded_accuracy(new), recorded_accuracy(old)
-    if first_value is None or second_value is None or second_value - first_value <= WORSE_BY:
+    ours, theirs = recorded_accuracy(new), recorded_accuracy(old)
+    if ours is None or theirs is None or theirs.value - ours.value <= WORSE_BY:
         return None
-    return f"{first_value:.2%} on {first_on} against {second_value:.2%} on {second_on}"
+    return f"{ours.value:.2%} on {ours.on} against {theirs.value:.2%} on {theirs.on}"
 
 
 def _accuracy(found: Any) -> Estimate | None:

@@ -46,16 +46,19 @@ def print_adapters(listed: Sequence[Listed]) -> None:
     """A line per adapter; * marks the active one."""
     from rich.markup import escape
 
-    columns = ("", "id", "name", "sha256", "base", "labels", "accuracy", "MB", "jobs", "added")
+    # Without the base, which `show` has: with it they are too wide for many terminals.
+    columns = ("", "id", "name", "sha256", "labels", "accuracy", "MB", "jobs", "added")
     rows = []
     for one in listed:
         measured = "-" if one.accuracy is None else f"{one.accuracy:.4f} {one.accuracy_on}"
+        if one.accuracy_interval is not None:
+            low, high = one.accuracy_interval
+            measured = f"{one.accuracy:.4f} ({low:.4f}-{high:.4f}) {one.accuracy_on}"
         cells = (
             "*" if one.active else "",
             "-" if one.adapter_id is None else str(one.adapter_id),
             one.name,
             one.sha256[:12],
-            (one.base or "-").rpartition("/")[2],
             "/".join(one.labels),
             measured,
             f"{one.size_bytes / 1e6:.1f}",
@@ -64,6 +67,11 @@ def print_adapters(listed: Sequence[Listed]) -> None:
         )
         rows.append([escape(cell) for cell in cells])
     print_table(columns, rows, width=PIPE_WIDTH)
+    if sum(one.accuracy is not None for one in listed) > 1:
+        note(
+            "Each accuracy, with its 95 % interval, is of the data named beside it. Only the same file shows which "
+            "adapter is better: `loracle evaluate ADAPTER FILE`."
+        )
 
 
 def print_manifest(manifest: Manifest, *, title: str, sha256: str) -> None:

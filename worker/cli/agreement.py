@@ -24,7 +24,7 @@ from worker.cli.common import (
     print_table,
     print_terms,
 )
-from worker.desk.agreement import agreement_report, measured_job
+from worker.desk.agreement import agreement_report, measured_job, why_unmeasured
 from worker.desk.results import DATE, whole_job
 from worker.errors import Invalid
 from worker.quality.measured import Measured
@@ -333,10 +333,7 @@ def agreement(
     if as_json:
         echo_json(agreement_report(found, measured, by))
     elif not measured.rows:
-        note(
-            f"Job {job} has nothing to compare: no gold labels (--label-column), and the oracle saw none of its "
-            "reviews (--audit SHARE)."
-        )
+        note(f"Job {job} has nothing to compare: {why_unmeasured(store, job)}.")
     else:
         print_measured(found, measured, by)
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,10 @@ from worker.store.adapters import STUB
 from worker.store.distillations import Answered, Distilled
 from worker.store.tables import OPEN_REQUESTS
 
+LABELS = (
+    "The labels that the oracle gives: a,b,c (else those of your adapter). Or, as in `loracle enqueue`, what gold "
+    "labels of FILE mean: 1=a,2=b."
+)
 HELD_OUT_NAME = "held out, labels by the oracle"
 
 
@@ -87,7 +92,7 @@ HELD_OUT_NAME = "held out, labels by the oracle"
 @click.option("--recipe", metavar="NAME", help="Recipe of the training; see `loracle train --help`.")
 @click.option("--start-from", metavar="ADAPTER", help="Train this adapter on: a directory, or bundled.")
 @click.option("--max-length", type=click.IntRange(min=8), help="Tokens of a review that are read.")
-@reading_options
+@partial(reading_options, labels=LABELS)
 @guarantee_options
 @pool_options
 @json_option
@@ -118,7 +123,8 @@ def distill(
     All this is one job, and `loracle status JOB` shows its stage. After any interruption the same command goes on,
     and no answer is paid for twice. The trained adapter is in OUT and in the database (`loracle adapters list`), and
     its model card says who gave its labels. If the forecast is higher than --max-cost, the oracle is not asked at
-    all. --labels a,b,c names the labels (else those of the adapter that you have).
+    all. --labels a,b,c names the labels (else those of the adapter that you have); --labels 1=a,2=b says what gold
+    labels of FILE mean.
 
     \b
     Example:

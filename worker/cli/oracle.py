@@ -21,6 +21,7 @@ from worker.cli.common import (
 from worker.cli.enqueue import (
     open_source,
 )
+from worker.desk.agreement import why_unmeasured
 from worker.desk.options import (
     enqueue_options,
     oracle_options,
@@ -150,8 +151,8 @@ def threshold(job: int, as_json: bool) -> int:
     known = max(max(row.kept_accuracy.n, row.kept_agreement.n, row.accuracy.n) for row in rows)
     if not known:
         raise Invalid(
-            f"job {job} has neither gold labels (--label-column) nor audited ones (--audit SHARE): what a "
-            "threshold gives can't be known. Enqueue a sample with one of them."
+            f"what a threshold gives job {job} can't be known: {why_unmeasured(store, job)}. A sample with either "
+            "would show it."
         )
     paid = [row for row in store.queries.oracle.costs(job) if row.paid_labels]
     each = sum(row.cost for row in paid) / sum(row.paid_labels for row in paid) if paid else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from worker.agreement import wilson
 from worker.bootstrap import (
     BUNDLED_NAME,
     Store,
@@ -31,6 +32,8 @@ class Listed:
     labels: tuple[str, ...]
     accuracy: float | None
     accuracy_on: str | None
+    accuracy_n: int | None
+    accuracy_interval: tuple[float, float] | None
     size_bytes: int
     jobs: int
     added_at: float | None
@@ -66,32 +69,49 @@ def list_adapters(store: Store, active: int | None) -> Iterator[Listed]:
 
 
 def _listed(manifest: Mapping[str, Any], **known: Any) -> Listed:
-    accuracy, measured_on = recorded_accuracy(manifest.get("metrics", {}))
+    found = recorded_accuracy(manifest.get("metrics", {}))
     return Listed(
         base=manifest.get("base", {}).get("id"),
         labels=tuple(manifest["labels"]),
-        accuracy=accuracy,
-        accuracy_on=measured_on,
+        accuracy=None if found is None else found.value,
+        accuracy_on=None if found is None else found.on,
+        accuracy_n=None if found is None else found.n,
+        accuracy_interval=None if found is None else found.interval,
         **known,
     )
 
 
-def recorded_accuracy(metrics: Mapping[str, Any]) -> tuple[float | None, str | None]:
-    """The accuracy in a manifest's metrics and what it was measured on.
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An accuracy that a manifest tells, what it was measured `on`, and on how many reviews, if that is known."""
+
+    value: float
+    on: str
+    n: int | None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Of 95 % (Wilson)."""
+        return wilson(round(self.value * self.n), self.n) if self.n else None
+
+
+def recorded_accuracy(metrics: Mapping[str, Any]) -> Recorded | None:
+    """The accuracy in a manifest's metrics.
 
     Of several tests the one with most reviews counts; validation, which chose the weights, only where there is none.
     """
     tests = [
-        (found.get("n", 0), name, found["accuracy"])
+        Recorded(float(found["accuracy"]), name, found.get("n"))
         for name, found in metrics.items()
         if isinstance(found, Mapping) and "accuracy" in found
     ]
     if tests:
-        _, name, accuracy = max(tests)
-        return float(accuracy), name
+        return max(tests, key=lambda one: (one.n or 0, one.on))
     if "validation_accuracy" in metrics:
-        return float(metrics["validation_accuracy"]), "validation"
-    return None, None
+        return Recorded(
+            float(metrics["validation_accuracy"]), "validation", metrics.get("validation_reviews")
+        )
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from worker.bootstrap import Store
 from worker.desk.results import iso
 from worker.errors import JobStateInvalid
 from worker.quality.measured import Measured, agreement_as_it_is, refresh_agreement
-from worker.reviews import OVER, Job
+from worker.reviews import OVER, Job, counted
 
 
 def measured_job(store: Store, job: Job, *, measure_now: bool) -> Measured:
@@ -43,3 +43,15 @@ def agreement_report(job: Job, measured: Measured, by: str | None) -> dict[str, 
             if (row.slice.startswith(f"{by} ") if sliced else row.slice == WHOLE)
         ],
     }
+
+
+def why_unmeasured(store: Store, job_id: int) -> str:
+    """Why neither gold labels nor the oracle say anything of a job."""
+    requests = store.queries.jobs.progress(job_id).requests
+    audits = sum(count for (reason, _), count in requests.items() if reason == "audit")
+    if not audits:
+        return "no gold labels (--label-column), and the oracle saw none of its reviews (--audit SHARE)"
+    return (
+        f"no gold labels (--label-column), and of {counted(audits, 'review')} for the audit the oracle has labelled "
+        f"none: `loracle status {job_id}` says why, `loracle retry {job_id}` asks again"
+    )

@@ -18,7 +18,7 @@ from worker.bootstrap import (
     oracle_spec,
 )
 from worker.errors import Invalid, OptionInvalid, OracleInvalid
-from worker.files.options import file_options, read_options
+from worker.files.options import LABELS, file_options, read_options
 from worker.jobs.enqueue import Asked
 from worker.jobs.source import OTHER_LANGUAGES, Adapter, EnqueueOptions
 from worker.oracle.spec import ROUTES, OracleSpec, built_in_names
@@ -84,9 +84,9 @@ _JOB = [
 ]
 
 
-def reading_options(command: Command) -> Command:
-    """Adds the options that say how files are read and what the job is."""
-    return file_options(with_options(_JOB, command))
+def reading_options(command: Command, *, labels: str = LABELS) -> Command:
+    """Adds the options that say how files are read and what the job is; `labels` is the help of --labels."""
+    return file_options(with_options(_JOB, command), labels=labels)
 
 
 _POLICY = [

@@ -24,14 +24,15 @@ def _columns(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
     return () if value is None else tuple(name.strip() for name in value.split(","))
 
 
-_OPTIONS = [
+_COLUMNS = [
     click.option(
         "--text-column",
         metavar="NAME",
         help="Column of the texts (else guessed); title,body joins two.",
     ),
     click.option("--label-column", metavar="NAME", help="Column of gold labels (else guessed)."),
-    click.option("--labels", metavar="VALUE=LABEL,…", help=LABELS),
+]
+_OPTIONS = [
     click.option("--id-column", metavar="NAME", help="Column of your own ids, back in every result."),
     click.option(
         "--keep-columns", metavar="A,B", multiple=True, callback=_comma_list, help="Columns to carry along."
@@ -75,9 +76,10 @@ NAMES = (
 )  # fmt: skip
 
 
-def file_options(command: Command) -> Command:
-    """Adds the options that say how files are read."""
-    for option in reversed(_OPTIONS):
+def file_options(command: Command, *, labels: str = LABELS) -> Command:
+    """Adds the options that say how files are read; `labels` is the help of --labels."""
+    meanings = click.option("--labels", metavar="VALUE=LABEL,…", help=labels)
+    for option in reversed([*_COLUMNS, meanings, *_OPTIONS]):
         command = option(command)
     return command
 

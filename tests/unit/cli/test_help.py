@@ -77,3 +77,9 @@ def test_commands_are_completed_without_importing_them() -> None:
     asked = {**os.environ, VARIABLE: "bash_complete", "COMP_WORDS": "loracle pu", "COMP_CWORD": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=asked, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("plain,purge\n", "")
+
+
+def test_distill_says_whose_labels_its_option_names() -> None:
+    for command, whose in (("distill", "that the oracle gives"), ("run", "Which label a value means")):
+        shown = CliRunner().invoke(cli, [command, "--help"], prog_name="loracle").output
+        assert whose in " ".join(shown.split())
