@@ -125,6 +125,37 @@ def test_only_reviews_drawn_by_chance_say_how_many_labels_of_the_job_are_right(
     assert high - low == pytest.approx((400 - found.gold) / 400)
 
 
+def test_a_random_sample_with_holes_claims_nothing_for_the_job(ledger: Ledger, queries: Queries) -> None:
+    job_id = rate(ledger, [WRONG if n % 4 == 0 else RIGHT for n in range(60)], audited=False)
+    tasks = list(queries.to_review.iterate(job_id, "random", limit=20))
+    # Whoever fills in a column "correction" may write down the mistakes alone.
+    mistakes = [task.row_no for task in tasks if task.text == "wrong"]
+    ledger.corrections.save(job_id, [Correction(row_no, "neg", kind="random") for row_no in mistakes])
+    refresh_agreement(job_id, ledger=ledger, queries=queries)
+    found = summarise(queries, job_id)
+    last = [task.row_no for task in tasks].index(mistakes[-1]) + 1
+    assert (found.accuracy, found.gold, found.unjudged) == (0.0, len(mistakes), last - len(mistakes))
+    ledger.corrections.save(
+        job_id, [Correction(t.row_no, "pos", kind="random") for t in tasks if t.row_no not in mistakes]
+    )
+    refresh_agreement(job_id, ledger=ledger, queries=queries)
+    found = summarise(queries, job_id)
+    assert (found.accuracy, found.unjudged) == ((20 - len(mistakes)) / 20, 0)
+
+
+def test_a_random_sample_stands_beside_the_files_gold_labels(ledger: Ledger, queries: Queries) -> None:
+    rows = [replace(WRONG, gold="pos") if n % 5 == 0 else RIGHT for n in range(40)]
+    job_id = rate(ledger, rows, audited=False)
+    judge(ledger, queries, job_id, "random", 15)
+    found = {row.selection: row for row in queries.agreements.of(job_id) if row.slice == "all"}
+    # The file says that all of its eight are right; people say otherwise of those that were drawn.
+    assert (found["random"].n, found["random"].statistics.finite) == (15, 40)  # type: ignore[union-attr]
+    assert found["all"].n == 8
+    assert found["all"].share.value is not None
+    assert found["random"].raters == ("gold", "final")
+    assert summarise(queries, job_id).accuracy_on == "all"
+
+
 def test_labels_of_the_oracle_alone_can_be_drawn_too(ledger: Ledger, queries: Queries) -> None:
     job_id = rate(ledger, [Rated("right", None, None, ("pos", 0.9)) for _ in range(6)])
     # An audit never decides: here nothing has a final label.

@@ -116,6 +116,15 @@ def test_two_jobs_that_agree_everywhere_show_no_change(ledger: Ledger, queries: 
     assert change.drift.difference.value == pytest.approx(0)
 
 
+def test_jobs_of_other_adapters_arent_compared_by_score(ledger: Ledger, queries: Queries) -> None:
+    one, other = audited(ledger, queries), audited(ledger, queries, count=401)
+    change = compare_jobs(
+        queries, [one], [dataclasses.replace(other, adapter_id=one.adapter_id + 1)], names=NAMES
+    )
+    assert change.meaning.startswith("The adapters differ")
+    assert "`loracle compare --jobs`" in change.meaning
+
+
 def test_gold_and_the_shares_of_labels_are_compared_without_any_audit(
     ledger: Ledger, queries: Queries
 ) -> None:

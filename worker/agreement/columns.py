@@ -22,10 +22,10 @@ class Raters:
     """The labels of a job's N reviews, in the order of `row_no` (N,), ascending.
 
     `gold`, `adapter`, `oracle` and `final` (N,) are places in `labels`, or `NONE`. `labels` are the adapter's, in its
-    order, then those that anybody else gave. Gold is the file's label or a person's correction of it. Of reviews
-    without a label in the file it is what people said of a random sample; where they picked the review, say for
-    looking doubtful, their label stands in `picked` (N,), since it says nothing of others. `gold_on` says which
-    reviews have gold: "all" that the file labels, or a "random" sample.
+    order, then those that anybody else gave. Gold is the file's label or a person's correction of it. What people
+    said of a random sample, `drawn` (N,), stands in `judged` (N,), and is gold too where the file has none at all:
+    `gold_on` is "random" then, else "all". Where they picked a review without a label in the file, say for looking
+    doubtful, their label stands in `picked` (N,): it says nothing of others.
     `adapter_score`, `oracle_score` and `final_score` (N,) are the probability of the label given, NaN where it isn't
     known. `characters` (N,) is the length of the text. `reason` (N,) is a place in `REASONS`: why the oracle was
     asked; with a reason and without an oracle's label it gave no answer.
@@ -38,6 +38,8 @@ class Raters:
     row_no: NDArray[np.int64]
     gold: Codes
     picked: Codes
+    judged: Codes
+    drawn: Rows
     adapter: Codes
     oracle: Codes
     adapter_score: NDArray[np.float64]

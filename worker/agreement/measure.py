@@ -111,7 +111,7 @@ def measure(raters: Raters, policy: Policy, job_id: int) -> list[Measurement]:
     """Every comparison that the job's labels allow; nothing where no review has two labels to compare."""
     return [
         *_against_gold(raters, policy, job_id),
-        *_against_picked(raters),
+        *_against_people(raters),
         *_against_oracle(raters, policy, job_id),
     ]
 
@@ -159,12 +159,15 @@ def _against_gold(raters: Raters, policy: Policy, job_id: int) -> list[Measureme
     return found
 
 
-def _against_picked(raters: Raters) -> list[Measurement]:
-    if not (raters.picked != NONE).any():
-        return []
-    chosen = dataclasses.replace(raters, gold=raters.picked)
+def _against_people(raters: Raters) -> list[Measurement]:
+    """The final labels on what people judged beside the file's gold labels."""
     everyone = np.ones(len(raters), dtype=bool)
-    return _sliced(chosen, Pair("gold", "final", "picked"), everyone, None)[:1]
+    picked = dataclasses.replace(raters, gold=raters.picked)
+    found = _sliced(picked, Pair("gold", "final", "picked"), everyone, None)[:1]
+    if raters.gold_on != "random":
+        judged = dataclasses.replace(raters, gold=raters.judged)
+        found += _sliced(judged, Pair("gold", "final", "random"), everyone, raters.final != NONE)[:1]
+    return found
 
 
 def _against_oracle(raters: Raters, policy: Policy, job_id: int) -> list[Measurement]:
@@ -214,7 +217,11 @@ def pair(
     finite = None if population is None else max(int(population.sum()), int(counts.sum()))
     return dataclasses.replace(
         pair_statistics(counts, raters.labels, finite=finite),
-        unanswered=_unanswered(raters, rows & (first != NONE)) if what.second == "oracle" else 0,
+        unanswered=_unjudged(raters, rows)
+        if what.selection == "random"
+        else _unanswered(raters, rows & (first != NONE))
+        if what.second == "oracle"
+        else 0,
         gold=_gold(raters, what, rows, calibrated=calibrated) if what.first == "gold" else None,
     )
 
@@ -268,6 +275,11 @@ def many(raters: Raters, rows: Rows, population: Rows) -> ManyStatistics:
 def _unanswered(raters: Raters, rows: Rows) -> int:
     """Reviews that the oracle was asked about and gave no answer to."""
     return int((rows & (raters.reason != NONE) & (raters.oracle == NONE)).sum())
+
+
+def _unjudged(raters: Raters, rows: Rows) -> int:
+    """Labelled reviews of the random sample that nobody has judged, though a later one was."""
+    return int((rows & raters.drawn & (raters.final != NONE) & (raters.judged == NONE)).sum())
 
 
 def _sliced(raters: Raters, what: Pair, chosen: Rows, population: Rows | None) -> list[Measurement]:

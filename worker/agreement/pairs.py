@@ -72,6 +72,7 @@ class PairStatistics:
     by_label: tuple[LabelAgreement, ...]
     marginal: MarginalTest
     unanswered: int = 0
+    """Reviews that the oracle, or of a random sample people, were asked about and gave no answer to."""
     gold: GoldStatistics | None = None
     kind: Literal["pair"] = "pair"
 

@@ -33,7 +33,7 @@ TERMS = {
     "root mean square gap": "as the mean gap, but large gaps count more, and what chance adds is taken off",
     "bin": "reviews with similar scores, counted together",
     "95 % interval": "if the measurement were made again and again, 95 of 100 such ranges would hold the true figure",
-    "random": "a random sample of the job that people judged: the figures hold for the whole job",
+    "random": "a random sample of the job that people judged: the figures hold for the job if all of it is judged",
     "picked": "reviews that people chose to judge: they say nothing of the others",
     "audit": "a random sample of the job that adapter and oracle both label",
     "escalated": "reviews that the oracle decides: the adapter was unsure, or the language is another one",

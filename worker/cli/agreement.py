@@ -99,7 +99,7 @@ def _print_gold(rows: list[Measurement]) -> Columns:
             row.selection,
             f"{gold.n:,}",
             f"{gold.labelled:,}",
-            figure(gold.accuracy),
+            figure(gold.accuracy if row.selection == "all" else row.share),
             _number(gold.macro_f1),
             _number(gold.auroc),
             *_calibration(gold.calibration),
@@ -151,7 +151,13 @@ def _print_labels(row: Measurement) -> Columns:
 def _print_notes(rows: list[Measurement]) -> None:
     for row in rows:
         found, where = row.statistics, f"{','.join(row.raters)} on {row.selection}"
-        if found.unanswered:
+        if found.unanswered and row.selection == "random":
+            note(
+                f"{where}: {found.unanswered:,} of the random sample aren't judged, so these figures don't hold for "
+                "the job: whoever fills in mistakes alone, or leaves the hard ones out, gets others. Judge them too: "
+                "`loracle review JOB --kind random`."
+            )
+        elif found.unanswered:
             note(
                 f"{where}: the oracle gave no answer to {found.unanswered:,} more reviews, which are left out."
             )
@@ -198,7 +204,10 @@ def print_change(change: Change) -> None:
         ("adapter's labels that the oracle gives too", change.drift, change.meaning, "audited", "agreeing"),
     )
     for title, found, meaning, n, hits in compared:
-        if not meaning:
+        # What nobody asked for isn't told beside what is known.
+        if not meaning or (
+            found is change.drift and change.gold_meaning and not (first.audited or second.audited)
+        ):
             continue
         cells = [
             (
@@ -224,9 +233,9 @@ def print_change(change: Change) -> None:
 
 
 ON = {
-    "audit": "of the whole job, by an audit of {n:,}",
-    "audit+cascade": "of all {n:,}, by audit and cascade",
-    "escalated": "of the {n:,} that it was unsure of alone",
+    "audit": "the adapter's own labels of the whole job, by an audit of {n:,}",
+    "audit+cascade": "the adapter's own labels of all {n:,}, by audit and cascade",
+    "escalated": "the adapter's own labels of the {n:,} that it was unsure of alone",
 }
 
 
@@ -238,6 +247,11 @@ def agreement_lines(summary: Mapping[str, Any]) -> list[str]:
     lines = []
     if summary["accuracy"] is not None:
         gold = GOLD_ON[summary["accuracy_on"]].format(n=summary["gold"])
+        if summary["unjudged"]:
+            gold = (
+                f"on {summary['gold']:,} judged reviews; {summary['unjudged']:,} of the random sample aren't, so it "
+                "doesn't hold for the job"
+            )
         lines.append(f"accuracy     {_with_interval(summary, 'accuracy')}, {gold})")
         if summary["kappa"] is None:
             lines.append(f"Cohen's kappa undefined: {summary['kappa_undefined']}")

@@ -174,8 +174,9 @@ def _export(
     elif estimate:
         note(estimate)
     if count and output is not None:
+        every = " in EVERY row, where the label is right too" if kind == "random" else ""
         what = (
-            f"fill in the column `correction` ({' or '.join(labels)})"
+            f"fill in the column `correction` ({' or '.join(labels)}){every}"
             if chosen != "label-studio"
             else f"`loracle review {job.id} --label-config` prints the project's labelling configuration"
         )

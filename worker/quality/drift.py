@@ -20,6 +20,12 @@ CHANCE = 0.05
 """A change less probable than this by chance alone is called one."""
 
 
+OTHER_ADAPTERS = (
+    "The adapters differ, and so may the meaning of their scores: reviews of like score can't be told. `loracle "
+    "compare --jobs` compares jobs on the reviews that all of them have."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Side:
     """Jobs taken together: `audited` reviews are a uniform sample that adapter and oracle both labelled, of which
@@ -77,6 +83,8 @@ def compare_jobs(
                 labels=dict(labels.most_common()),
             )
         )
+    adapters = [{job.adapter_id for job in jobs} for jobs in (first, second)]
+    differ = OTHER_ADAPTERS if first and second and adapters[0] != adapters[1] else ""
     by_oracle, by_gold = (drift(*bins_of_scores(*one, *other)) for one, other in (oracle, gold))
     return Change(
         first=sides[0],
@@ -84,8 +92,9 @@ def compare_jobs(
         drift=by_oracle,
         by_gold=by_gold,
         shares=_shares(sides[0].labels, sides[1].labels),
-        meaning=_by_oracle(sides[0], sides[1], by_oracle),
-        gold_meaning=_by_gold(sides[0], sides[1], by_gold),
+        meaning=differ or _by_oracle(sides[0], sides[1], by_oracle),
+        gold_meaning=_by_gold(sides[0], sides[1], by_gold)
+        and (differ or _by_gold(sides[0], sides[1], by_gold)),
         cautions=_cautions(first, second),
     )
 
@@ -178,10 +187,6 @@ def _meaning(first: Side, second: Side, found: Drift, what: str) -> str:
 
 def _cautions(first: Sequence[Job], second: Sequence[Job]) -> tuple[str, ...]:
     found = []
-    if {job.adapter_id for job in first} != {job.adapter_id for job in second} and first and second:
-        found.append(
-            "The adapters differ: their scores may not mean the same, and the bins are made of scores."
-        )
     oracles = {job.oracle_id for job in (*first, *second) if Policy.parse(job.policy).has_sample}
     if len(oracles) > 1:
         found.append("The oracles differ: a change may be theirs and not the adapter's.")

@@ -15,7 +15,7 @@ from worker.agreement import guarantee
 from worker.agreement.columns import NONE, Raters, Rows
 from worker.agreement.guarantee import Terms
 from worker.policy import Policy
-from worker.reviews import Job, dollars
+from worker.reviews import Job, counted, dollars
 from worker.store.guarantees import Claim, Drawn
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
@@ -199,8 +199,8 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     said = [
         f"With a chance of {100 * (1 - found['delta']):.6g}%, at least {certified:.2%} of {found['reviews']:,} "
         f"labels are the oracle's: the target of {found['target']:.2%} {end}.",
-        f"The audit of {found['sample']:,} found {found['found']:,} disagreements; the oracle was asked about "
-        f"{found['asked']:,} reviews, and {found['trusted']:,} labels are the adapter's alone.",
+        f"The audit of {found['sample']:,} found {counted(found['found'], 'disagreement')}; the oracle was asked "
+        f"about {found['asked']:,} reviews, and {found['trusted']:,} labels are the adapter's alone.",
     ]
     if found["unconfirmed"]:
         said.append(

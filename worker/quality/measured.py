@@ -173,7 +173,8 @@ class Summary:
     are in a language that is refused, and the others can't be read. `languages` is what the texts are in. Accuracy
     and kappa are over the labelled reviews with a gold label (`gold` of them) and None where there are none;
     `kappa_undefined` says why kappa is None where accuracy isn't. `accuracy_on` says which: "all" that have
-    gold, or a "random" sample of the job that people judged. `worsened` says that by gold the oracle did harm.
+    gold, or a "random" sample of the job that people judged. `unjudged` of that sample aren't judged: where there
+    are any, the figures don't hold for the job. `worsened` says that by gold the oracle did harm.
     `oracle_agreement` is the share of reviews to which adapter and oracle give the same label, seen in
     `oracle_agreement_n`; `oracle_agreement_on` says which: "audit" and "audit+cascade" hold for the whole job,
     "escalated" only for reviews the adapter was unsure of. Intervals are 95 %. `reviews_per_s` is the job's speed:
@@ -203,6 +204,7 @@ class Summary:
     accuracy: float | None
     accuracy_interval: tuple[float, float] | None
     accuracy_on: str | None
+    unjudged: int
     kappa: float | None
     kappa_interval: tuple[float, float] | None
     kappa_undefined: str | None
@@ -272,6 +274,9 @@ def summarise_agreement(measured: Measured | None) -> dict[str, Any]:
         "accuracy": accuracy.value,
         "accuracy_interval": accuracy.interval,
         "accuracy_on": against_gold.selection if against_gold else None,
+        "unjudged": against_gold.statistics.unanswered
+        if against_gold and against_gold.selection == "random"
+        else 0,
         "kappa": kappa.value,
         "kappa_interval": kappa.interval,
         "kappa_undefined": against_gold.kappa_undefined if against_gold else None,

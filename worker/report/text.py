@@ -250,7 +250,8 @@ def basis(one: Measurement) -> str:
         sample = f", a random sample of {count(found.finite)}" if found.finite else ""
         return f"{count(one.n, 'audited review')}{sample}"
     if one.selection == "random":
-        return f"{count(one.n, 'review')} judged by people, a random sample of {count(found.finite or one.n)}"
+        holes = f", {count(found.unanswered)} of which aren't judged" if found.unanswered else ""
+        return f"{count(one.n, 'review')} judged by people, a random sample of {count(found.finite or one.n)}{holes}"
     if one.selection == "picked":
         return f"{count(one.n, 'review')} that people picked, no sample of the others"
     if one.selection == "escalated":

@@ -38,8 +38,15 @@ def _by_gold(data: ReportData) -> str | None:
     commonest = _commonest(found)
     if commonest is not None and (found.share.low or 0) <= commonest:
         return (
-            f"Don't trust these labels: {basis}, and one label given to all of these reviews would be right as often "
+            f"Don't trust these labels: {basis}, and one label given to all of these reviews would be right as "
+            "often, or more often "
             f"({share(commonest)})."
+        )
+    if found.selection == "random" and found.statistics.unanswered:
+        return (
+            f"Nothing follows for the whole job yet: {basis}, but {count(found.statistics.unanswered, 'review')} of "
+            f"the random sample {'is' if found.statistics.unanswered == 1 else 'are'} not judged. Judge them too "
+            f"(`loracle review {data.job.id} --kind random`)."
         )
     return f"{_fit_for(found.share)}: {basis}.{_single(found.share)}{_others(data, found)}"
 
@@ -62,9 +69,7 @@ def _others(data: ReportData, found: Measurement) -> str:
     """That what holds for reviews with gold needn't hold for the others."""
     if found.n >= data.labelled or found.selection == "random":
         return ""
-    return (
-        f". That holds for the other {count(data.labelled - found.n, 'review')} only if they are like those"
-    )
+    return f" That holds for the other {count(data.labelled - found.n, 'review')} only if they are like those"
 
 
 def _by_oracle(data: ReportData) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,8 @@ def _read_postgresql(connection: Connection, job_id: int, names: tuple[str, ...]
         row_no=row_no,
         gold=reviews["gold"].astype(np.int16),
         picked=np.full(len(row_no), NONE, dtype=np.int16),
+        judged=np.full(len(row_no), NONE, dtype=np.int16),
+        drawn=np.zeros(len(row_no), dtype=bool),
         adapter=adapter,
         oracle=oracle,
         adapter_score=adapter_score,
@@ -161,6 +163,8 @@ def _read_sqlite(connection: Connection, job_id: int, names: tuple[str, ...]) ->
         row_no=row_no,
         gold=gold,
         picked=np.full(len(row_no), NONE, dtype=np.int16),
+        judged=np.full(len(row_no), NONE, dtype=np.int16),
+        drawn=np.zeros(len(row_no), dtype=bool),
         adapter=adapter,
         oracle=oracle,
         adapter_score=adapter_score,
@@ -198,14 +202,18 @@ def read_raters(connection: Connection, job_id: int) -> Raters:
         )
         sample = drawn(keys(job_id, raters.row_no), sample)
     by_file = raters.gold != NONE
-    counts = (corrected != NONE) & (by_file | sample)
+    judged = np.where(sample, corrected, NONE).astype(np.int16)
+    gold_on: Literal["all", "random"] = "random" if (judged != NONE).any() and not by_file.any() else "all"
+    better = by_file if gold_on == "all" else sample
     # What it learnt by heart says nothing of the adapter: it counts as not labelled by it.
     learnt = raters.asked_for("training") & (raters.oracle != NONE)
     return replace(
         raters,
-        gold=np.where(counts, corrected, raters.gold).astype(np.int16),
-        picked=np.where(counts, NONE, corrected).astype(np.int16),
-        gold_on="random" if sample.any() and not by_file.any() else "all",
+        gold=np.where(better & (corrected != NONE), corrected, raters.gold).astype(np.int16),
+        picked=np.where(by_file | sample, NONE, corrected).astype(np.int16),
+        judged=judged,
+        drawn=sample,
+        gold_on=gold_on,
         adapter=np.where(learnt, NONE, raters.adapter).astype(np.int16),
         adapter_score=np.where(learnt, np.nan, raters.adapter_score),
     )

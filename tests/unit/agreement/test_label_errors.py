@@ -42,6 +42,8 @@ def plant(
             row_no=np.arange(1, n + 1),
             gold=gold.astype(np.int16),
             picked=np.full(n, NONE, dtype=np.int16),
+            judged=np.full(n, NONE, dtype=np.int16),
+            drawn=np.zeros(n, dtype=bool),
             adapter=said.argmax(axis=1).astype(np.int16),
             oracle=oracle.astype(np.int16),
             adapter_score=said.max(axis=1),

@@ -51,6 +51,8 @@ def raters(reviews: Sequence[Known]) -> Raters:
         row_no=np.arange(1, len(reviews) + 1),
         gold=codes([one.gold for one in reviews]),
         picked=codes([None for _ in reviews]),
+        judged=codes([None for _ in reviews]),
+        drawn=np.zeros(len(reviews), dtype=bool),
         adapter=codes([one.label for one in reviews]),
         oracle=codes([one.oracle for one in reviews]),
         adapter_score=np.array(scores),
