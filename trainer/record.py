@@ -134,10 +134,12 @@ def read_events(path: Path) -> list[Mapping[str, Any]]:
 
 
 class Display(Progress):
-    """Shows the reports of a run while it is entered."""
+    """Shows the reports of a run of at most so many `epochs` while it is entered. One that doesn't begin `anew`
+    needs few steps."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, epochs: int = 0, anew: bool = True) -> None:
         super().__init__("train")
+        self._epochs, self._anew = epochs, anew
 
     def __call__(self, report: Report) -> None:
         """Takes one report."""
@@ -156,11 +158,16 @@ class Display(Progress):
                 )
             case RunReport():
                 self.tell(
-                    f"trained {counted(report.epoch, 'epoch')} in {duration(report.seconds)}: "
+                    (
+                        "stopped early, since no epoch was better any more: "
+                        if report.epoch < self._epochs
+                        else ""
+                    )
+                    + f"trained {counted(report.epoch, 'epoch')} in {duration(report.seconds)}: "
                     f"{report.tokens_per_s:,.0f} tokens/s with validation, "
                     f"peak memory {report.peak_memory / 2**20:,.0f} MiB"
                 )
-                if report.step < FEW_STEPS:
+                if self._anew and report.step < FEW_STEPS:
                     self.tell(
                         f"{counted(report.step, 'step')} are few: the adapter has hardly learnt. Give more reviews "
                         "or --epochs, a smaller --token-budget, or begin with an adapter: --start-from bundled."

@@ -272,7 +272,7 @@ def _run(
     from trainer.record import Display
     from trainer.train import train as run
 
-    with Display() as display:
+    with Display(epochs=config.epochs, anew=config.start_from is None) as display:
         run(
             config,
             reviews.texts,

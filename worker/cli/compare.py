@@ -135,6 +135,8 @@ def headline(found: ComparedJobs) -> str:
 
 
 Rows = list[tuple[str, ...]]
+MOST_SAID = 6
+"""So many pairs are put into words."""
 
 
 def tables(found: ComparedJobs, *, intervals: bool = False) -> list[tuple[str, tuple[str, ...], Rows]]:
@@ -148,6 +150,7 @@ def tables(found: ComparedJobs, *, intervals: bool = False) -> list[tuple[str, t
         "text",
         "on",
         "n",
+        "with gold",
         "accuracy",
         "cost",
         "per 1,000",
@@ -162,7 +165,7 @@ def tables(found: ComparedJobs, *, intervals: bool = False) -> list[tuple[str, t
 def _rater(one: ComparedRater) -> tuple[str, ...]:
     return (
         one.name, str(one.job_id), one.rater, one.model, one.prompt or "", one.window or "", one.on,
-        f"{one.labelled:,}", figure(one.accuracy) if one.gold else "",
+        f"{one.labelled:,}", f"{one.gold:,}", figure(one.accuracy) if one.gold else "",
         "" if one.cost is None else dollars(one.cost),
         "" if one.cost_per_1000 is None else dollars(one.cost_per_1000),
         "" if one.tokens is None else f"{one.tokens:,}",
@@ -221,7 +224,23 @@ def _closing(found: ComparedJobs) -> list[str]:
             f"{', '.join(found.together_raters)} on {of.n:,} reviews: all give one label to {figure(of.unanimous)}, "
             f"Fleiss' kappa {figure(of.kappa)}, Gwet's AC1 {figure(of.ac1)}."
         )
-    return [*lines, *NOTES, *found.notes]
+    return [*lines, *_better(found), *NOTES, *found.notes]
+
+
+def _better(found: ComparedJobs) -> list[str]:
+    """Which of two raters is right more often, on the reviews that both have labelled; of many, the table has it."""
+    said = []
+    for pair in found.pairs if len(found.pairs) <= MOST_SAID else ():
+        if pair.difference.interval is None:
+            continue
+        low, high = pair.difference.interval
+        better = pair.first if low > 0 else pair.second if high < 0 else None
+        verdict = "no difference is shown" if better is None else f"{better} is right more often"
+        said.append(
+            f"Accuracy of {pair.first} less that of {pair.second}, on the same reviews: "
+            f"{figure(pair.difference, signed=True)}: {verdict}."
+        )
+    return said
 
 
 def _as_dict(found: ComparedJobs) -> dict[str, Any]:

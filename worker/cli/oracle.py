@@ -80,7 +80,9 @@ def plan(
     settings, store = open_all()
     policy = read_policy(values)
     if not policy.names_oracle:
-        raise Invalid("--policy adapter asks no oracle: it costs nothing. Choose another policy, or --audit.")
+        raise Invalid(
+            "a plan is of what the oracle costs, and --policy adapter asks none. Choose another policy, or --audit."
+        )
     adapter = pinned_adapter(store, settings, values["adapter"], say=note)
     spec = read_spec(settings, adapter.labels, values)
     source = open_source(file, enqueue_options(settings, values), adapter)

@@ -123,7 +123,8 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
         if job_id is None:
             note("Interrupted before there was a job: nothing was enqueued.")
         else:
-            note(f"Interrupted. Job {job_id} keeps its labels; the same command or `loracle worker` goes on.")
+            same = "the same command without --again" if values["again"] else "the same command"
+            note(f"Interrupted. Job {job_id} keeps its labels; {same} or `loracle worker` goes on.")
         return 130
     return finish(store, settings, job.id, code, as_json=as_json)
 

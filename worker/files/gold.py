@@ -280,10 +280,15 @@ def _shortened(cell: str | None) -> str | None:
 
 
 def suggestion(numbers: Sequence[str], labels: Sequence[str]) -> str:
-    """A value of `--labels` for sorted numbers: of two labels the lower and the upper half, the middle left out."""
+    """A value of `--labels` for sorted numbers: of two labels the lower and the upper third of their range, since
+    what lies in the middle is neither."""
     if len(labels) == 2 and len(numbers) > 1:
-        half = len(numbers) // 2
-        parts = [(numbers[:half], labels[0]), (numbers[-half:], labels[1])]
+        low, high = float(numbers[0]), float(numbers[-1])
+        third = (high - low) / 3
+        parts = [
+            ([one for one in numbers if float(one) <= low + third], labels[0]),
+            ([one for one in numbers if float(one) >= high - third], labels[1]),
+        ]
     else:
         parts = [([number], label) for number, label in zip(numbers, labels, strict=False)]
     return ",".join(

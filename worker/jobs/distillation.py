@@ -37,10 +37,11 @@ def first_rows(raters: Raters, at: Distilled) -> list[tuple[int, RequestReason]]
         Invalid: the job has no more reviews than that.
     """
     if at.answers + at.held_out >= len(raters):
+        some = max(1, len(raters) // 5)
         raise Invalid(
             f"the file has {len(raters):,} reviews, and the oracle would be asked about {at.answers:,} to train on "
-            f"and {at.held_out:,} to measure by: none is left for the adapter. Choose fewer (--answers, --held-out), "
-            "or let the oracle label all: loracle run FILE --policy oracle."
+            f"and {at.held_out:,} to measure by: none is left for the adapter. Choose fewer, say --answers {some} "
+            f"--held-out {some}, or let the oracle label all: loracle run FILE --policy oracle."
         )
     chance = np.random.default_rng([at.seed, at.job_id, 0])
     places = chance.permutation(len(raters))
