@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 LOOK_FOR_DEAD_S = 0.5
 REFUSED_REST_S = 2.0
+KOMBU_REDIS = "kombu.transport.redis"
 
 
 class PatientConsumer(Consumer):  # type: ignore[misc]
@@ -51,7 +52,12 @@ class PatientConsumer(Consumer):  # type: ignore[misc]
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connects, however long it takes; the sweeper tells people about it."""
-        # What was lost holds itself in circles, with its sockets: a process that does little collects them late.
+        # Of a connection that breaks while nothing is polled, kombu leaves a call in the event loop, which holds its
+        # channels and sockets for ever.
+        for call in list(self.hub.on_tick) if self.hub is not None else ():
+            if call.__module__ == KOMBU_REDIS:
+                self.hub.on_tick.discard(call)
+        # And what was lost holds itself in circles: a process that does little collects them late.
         gc.collect()
         connected = conn.ensure_connection(
             None, None, interval_start=0.2, interval_step=0.3, interval_max=2, callback=maybe_shutdown
