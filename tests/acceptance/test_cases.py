@@ -186,6 +186,20 @@ def test_a_database_is_read_as_a_file_and_results_go_back_into_it(loracle: Lorac
     assert (again.returncode, "DELETE FROM labels WHERE job_id = 1" in again.stderr) == (2, True)
 
 
+def test_a_table_gets_no_row_whose_label_is_still_to_come(loracle: Loracle, tmp_path: Path) -> None:
+    (tmp_path / "reviews.csv").write_text("text\nGood.\nBad.\n")
+    assert loracle("enqueue", "reviews.csv", "--adapter", "stub").stdout == "1\n"
+    to = ("results", "1", "--to", "sqlite:///shop.db", "--table", "done")
+    for more in ((), ("--labelled",)):
+        early = loracle(*to, *more)
+        assert (early.returncode, "job 1 is running: 0 of 2 reviews have a label. Wait" in early.stderr) == (2, True)
+    assert loracle("cancel", "1").returncode == 0
+    cancelled = loracle(*to)
+    assert (cancelled.returncode, "--labelled" in cancelled.stderr) == (2, True)
+    assert not (tmp_path / "shop.db").exists()
+    assert "0 rows" in loracle(*to, "--labelled").stderr
+
+
 def test_a_night_without_new_rows_ends_well_and_makes_no_job(loracle: Loracle, tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as shop:
         shop.execute("CREATE TABLE reviews (id INTEGER, body TEXT)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ from worker.desk.results import (
     rows_of,
     whole_job,
 )
-from worker.errors import Invalid, ReportImpossible
+from worker.errors import Invalid, JobStateInvalid, ReportImpossible
 from worker.files import ReadOptions
 from worker.files.results import ENDINGS, PACKED, RESULT_FORMATS, whole, write_results
 from worker.quality.measured import kept_certificate
-from worker.reviews import counted, dollars, file_size
+from worker.reviews import OVER, Job, counted, dollars, file_size
 from worker.store.foreign import write_table
 
 Command = Callable[..., Any]
@@ -90,7 +90,8 @@ def results(
     A sheet of Excel has 1,048,576 rows, and 32,767 characters in a cell. Loracle refuses what is larger, and cuts
     nothing. It writes the certificate of a guarantee to stderr, and into the metadata of a parquet file.
 
-    --to and --table write the same rows and the job's id into another database, all of them or none.
+    --to and --table write the same rows and the job's id into another database, all of them or none, once the job is
+    done. Of a job that stopped or was cancelled they write the rows with --labelled.
 
     \b
     Example:
@@ -111,6 +112,8 @@ def results(
     wants_texts = "results --with-text" * with_text or "results --search" * (filters["search"] is not None)
     found = whole_job(store, job, texts_for=wants_texts or None)
     check_filters(store, found, filters, follow=follow, say=note)
+    if to is not None:
+        _check_labelled(store, found, labelled=filters["labelled"])
     asked = format_ or ("jsonl" if as_json else None)
     promised = ENDINGS.get(output.suffix.lower()) if output is not None and asked else None
     # A .txt may hold any of them, and many people write .json for a JSON document a line.
@@ -140,8 +143,17 @@ def results(
         *kept_columns(found).values(),
     ]
     if to is not None and table:
-        count, place = write_table(to, table, job, rows, columns, append=append)
-        note(f"{counted(count, 'row')} of job {job} in table {table} of {place}{'' if count else NONE}.")
+        unlabelled = 0
+
+        def watched() -> Iterator[dict[str, Any]]:
+            nonlocal unlabelled
+            for row in rows:
+                unlabelled += row["label"] is None
+                yield row
+
+        count, place = write_table(to, table, job, watched(), columns, append=append)
+        without = f"; {unlabelled:,} of them have no label (`error` says why)" if unlabelled else ""
+        note(f"{counted(count, 'row')} of job {job} in table {table} of {place}{without if count else NONE}.")
         return
     if chosen == "table":
         rows = ({**row, "cost": None if row["cost"] is None else dollars(row["cost"])} for row in rows)
@@ -166,6 +178,25 @@ def results(
         _say_by_source(store, job)
     for line in certificate_lines(certificate)[:1]:
         note(line)
+
+
+def _check_labelled(store: Store, job: Job, *, labelled: bool) -> None:
+    """Refuses a table of a job that isn't done: nobody who reads the table sees that labels are still to come.
+
+    Raises:
+        JobStateInvalid: it isn't over, or has reviews without a label that `labelled` doesn't leave out.
+    """
+    if job.state == "done" or (job.state in OVER and labelled):
+        return
+    at = store.queries.jobs.progress(job.id)
+    way = (
+        f"Take it up (`loracle retry {job.id}`), or write those that have one: --labelled"
+        if job.state in OVER
+        else f"Wait until it is done: `loracle status {job.id} --watch`, or `loracle enqueue --wait`"
+    )
+    raise JobStateInvalid(
+        f"job {job.id} is {job.state}: {at.labelled:,} of {counted(at.reviews, 'review')} have a label. {way}."
+    )
 
 
 def _say_by_source(store: Store, job: int) -> None:
