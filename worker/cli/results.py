@@ -59,7 +59,7 @@ NONE = ": none matches"
     "--to", metavar="URL", help="Write to a database: sqlite:///shop.db, postgresql://user@host/db."
 )
 @click.option("--table", metavar="NAME", help="Of --to: a new table.")
-@click.option("--append", is_flag=True, help="Of --to: the table may be there, without rows of this job.")
+@click.option("--append", is_flag=True, help="Of --to: the table may be there, without these rows.")
 @filter_options
 @click.option("--with-text", is_flag=True, help="The review's text too.")
 @click.option("--follow", is_flag=True, help="Go on while the job runs; rows in order, as they are labelled.")
