@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +196,10 @@ def test_a_table_gets_no_row_whose_label_is_still_to_come(loracle: Loracle, tmp_
     to = ("results", "1", "--to", "sqlite:///shop.db", "--table", "done")
     for more in ((), ("--labelled",)):
         early = loracle(*to, *more)
-        assert (early.returncode, "job 1 is running: 0 of 2 reviews have a label. Wait" in early.stderr) == (2, True)
+        assert (early.returncode, "job 1 is running: 0 of 2 reviews have a label. Wait" in early.stderr) == (
+            2,
+            True,
+        )
     assert loracle("cancel", "1").returncode == 0
     cancelled = loracle(*to)
     assert (cancelled.returncode, "--labelled" in cancelled.stderr) == (2, True)
@@ -208,3 +215,51 @@ def test_a_night_without_new_rows_ends_well_and_makes_no_job(loracle: Loracle, t
         assert (night.returncode, night.stdout) == (0, "")
         assert night.stderr.endswith("sqlite:///shop.db: the query gives 0 rows; no job was made.\n")
     assert json.loads(loracle("stats", "--json").stdout)["jobs"] == 0
+
+
+def test_the_nightly_recipe_takes_each_new_row_once_and_a_failed_one_again(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[2] / ".github/REFERENCE.md").read_text(encoding="utf-8")
+    recipe = next(
+        one for one in re.findall(r"^```bash\n(.*?)^```", page, re.M | re.S) if "CREATE TABLE done" in one
+    )
+    table = re.sub(r"\n# +", " ", recipe[recipe.index("CREATE TABLE") : recipe.index(")\n") + 1])
+    variables = {
+        **environment,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}",
+        "SHOP": "sqlite:///shop.db",
+        "LORACLE_ADAPTER": "stub",
+    }
+
+    def shop(sql: str) -> list[Any]:
+        with contextlib.closing(sqlite3.connect(tmp_path / "shop.db", isolation_level=None)) as connection:
+            return connection.execute(sql).fetchall()
+
+    def night() -> tuple[int, list[int]]:
+        done = subprocess.run(
+            ["bash", "-c", recipe], env=variables, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        return done.returncode, [one for (one,) in shop("SELECT id FROM done ORDER BY CAST(id AS integer)")]
+
+    shop("CREATE TABLE reviews (id INTEGER, body TEXT)")
+    shop("INSERT INTO reviews VALUES (1, 'Good.'), (2, ' '), (3, NULL), (4, 'LORACLE-POISON-RAISE')")
+    unmade = subprocess.run(
+        ["bash", "-c", recipe], env=variables, cwd=tmp_path, capture_output=True, check=False
+    )
+    assert (unmade.returncode, b"make it first" in unmade.stderr) == (2, True)
+    shop(table)
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "worker", "worker"], env=variables, stderr=subprocess.DEVNULL
+    )
+    try:
+        assert night() == (1, ["1"])
+        shop("INSERT INTO reviews VALUES (5, 'Bad.')")
+        assert night() == (1, ["1", "5"])
+        # The same failed row alone is the same job each night.
+        assert night() == night() == (1, ["1", "5"])
+        shop("DELETE FROM reviews WHERE id = 4")
+        assert night() == (0, ["1", "5"])
+    finally:
+        worker.terminate()
+        worker.wait()

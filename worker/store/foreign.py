@@ -53,6 +53,7 @@ _NO_STATEMENT = re.compile(
     r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|--[^\n]*|/\*.*?\*/""", re.DOTALL
 )
 """Texts, quoted names and comments."""
+_NO_TABLE = re.compile(r"no such table|relation .* does not exist")
 
 
 class Query:
@@ -104,7 +105,10 @@ class Query:
                 raise FileUnreadable(
                     f"{self.name} breaks off at a row: {said}. Mend the row, or leave its column out of the query."
                 ) from None
-            raise OptionInvalid(f"{self.name} can't run the query: {said}.") from None
+            hint = (
+                " If `loracle results --to` is to fill it, make it first." if _NO_TABLE.search(said) else ""
+            )
+            raise OptionInvalid(f"{self.name} can't run the query: {said}.{hint}") from None
 
     def close(self) -> None:
         """Ends the transaction and the connection."""

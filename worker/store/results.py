@@ -144,9 +144,9 @@ class Filters(TypedDict, total=False):
 
     `scorer` is the name of the final label's scorer or a part of it, `gold` the gold label, a correction before the
     file's; min_score <= score <= max_score; `since` is when it was labelled at the earliest, in seconds since 1970;
-    `search` a part of the text, in any case. `labelled` keeps rows with a label, `failed` those with an error, `wrong` those whose label isn't
-    their gold label, `disagree` those that adapter and oracle label differently, `corrected` those that a person
-    has; `until_row` none behind this one.
+    `search` a part of the text, in any case. `labelled` keeps rows with a label, `failed` those with an error,
+    `wrong` those whose label isn't their gold label, `disagree` those that adapter and oracle label differently,
+    `corrected` those that a person has; `until_row` none behind this one.
     """
 
     label: str | None
