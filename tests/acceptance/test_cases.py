@@ -166,6 +166,14 @@ def test_rows_without_text_stop_no_job_and_a_stream_gives_numbers_back(loracle: 
     assert (status["rejected"], status["without_text"]) == (5, 5)
 
 
+def test_a_job_of_rejects_alone_promises_no_labels(loracle: Loracle, tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").write_text("id,text\n1,nan\n2,\n")
+    for command in ("run", "enqueue"):
+        done = loracle(command, "empty.csv", "--adapter", "stub")
+        assert done.returncode == 0, done.stderr
+    assert "job 1 has these records, is done, and has no reviews" in done.stderr
+
+
 def test_a_database_is_read_as_a_file_and_results_go_back_into_it(loracle: Loracle, tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as shop:
         shop.execute("CREATE TABLE reviews (id INTEGER, body TEXT, stars INTEGER)")
@@ -181,8 +189,11 @@ def test_a_database_is_read_as_a_file_and_results_go_back_into_it(loracle: Lorac
     done = loracle("run", "sqlite:///shop.db", "--query", query, *options)
     assert done.returncode == 0, done.stderr
     assert "1 row has no text" in done.stderr
-    written = loracle("results", "1", "--to", "sqlite:///shop.db", "--table", "labels")
-    assert written.returncode == 0, written.stderr
+    written = loracle("results", "1", "--to", "sqlite:///shop.db", "--table", "labels", "--json")
+    assert json.loads(written.stdout) == {"job_id": 1, "rows": 2, "table": "labels"}, written.stderr
+    same = loracle("enqueue", "sqlite:///shop.db", "--query", query, *options, "--wait", "--json")
+    became = {"state": "done", "reviews": 2, "labelled": 2, "failed": 0}
+    assert json.loads(same.stdout) == {"job_id": 1, "name": "sqlite:///shop.db", "new": False, **became}
     with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as shop:
         rows = shop.execute("SELECT job_id, row_no, id, gold_label FROM labels ORDER BY id").fetchall()
     assert rows == [(1, 1, "7", "positive"), (1, 3, "9", "negative")]

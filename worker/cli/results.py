@@ -11,7 +11,7 @@ import click
 
 from worker.bootstrap import Store
 from worker.cli.certify import certificate_lines
-from worker.cli.common import JOB, format_of, may_write, note, open_all
+from worker.cli.common import JOB, echo_json, format_of, may_write, note, open_all
 from worker.desk.results import (
     COLUMNS,
     check_filters,
@@ -38,7 +38,9 @@ NONE = ": none matches"
 @click.command()
 @click.argument("job", type=JOB)
 @click.option("--format", "format_", type=click.Choice(RESULT_FORMATS), help="Else by -o's name.")
-@click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="The same as --format jsonl; with --to, the number of rows."
+)
 @click.option(
     "-o",
     "--output",
@@ -102,9 +104,9 @@ def results(
         raise Invalid(
             "--table and --append are for a database: name it with --to, such as --to sqlite:///shop.db."
         )
-    if to is not None and (output or format_ or as_json or follow or excel or delimiter):
+    if to is not None and (output or format_ or follow or excel or delimiter):
         raise Invalid(
-            "--to writes into a database: leave -o, --format, --json, --excel, --delimiter and --follow out."
+            "--to writes into a database: leave -o, --format, --excel, --delimiter and --follow out."
         )
     if to is not None and not (table or "").strip(". "):
         raise Invalid("--to needs a new table's name, for example --table labels.")
@@ -154,6 +156,8 @@ def results(
         count, place = write_table(to, table, job, watched(), columns, append=append)
         without = f"; {unlabelled:,} of them have no label (`error` says why)" if unlabelled else ""
         note(f"{counted(count, 'row')} of job {job} in table {table} of {place}{without if count else NONE}.")
+        if as_json:
+            echo_json({"job_id": job, "rows": count, "table": table})
         return
     if chosen == "table":
         rows = ({**row, "cost": None if row["cost"] is None else dollars(row["cost"])} for row in rows)
