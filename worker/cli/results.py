@@ -199,7 +199,7 @@ def _check_labelled(store: Store, job: Job, *, labelled: bool) -> None:
         else f"Wait until it is done: `loracle status {job.id} --watch`, or `loracle enqueue --wait`"
     )
     raise JobStateInvalid(
-        f"job {job.id} is {job.state}: {at.labelled:,} of {counted(at.reviews, 'review')} have a label. {way}."
+        f"job {job.id} is {job.state}: {at.labelled:,} of {at.reviews:,} reviews have a label. {way}."
     )
 
 
