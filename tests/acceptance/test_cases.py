@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +166,14 @@ def test_rows_without_text_stop_no_job_and_a_stream_gives_numbers_back(loracle: 
     assert (status["rejected"], status["without_text"]) == (5, 5)
 
 
+def test_a_job_of_rejects_alone_promises_no_labels(loracle: Loracle, tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").write_text("id,text\n1,nan\n2,\n")
+    for command in ("run", "enqueue"):
+        done = loracle(command, "empty.csv", "--adapter", "stub")
+        assert done.returncode == 0, done.stderr
+    assert "job 1 has these records, is done, and has no reviews" in done.stderr
+
+
 def test_a_database_is_read_as_a_file_and_results_go_back_into_it(loracle: Loracle, tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as shop:
         shop.execute("CREATE TABLE reviews (id INTEGER, body TEXT, stars INTEGER)")
@@ -177,13 +189,33 @@ def test_a_database_is_read_as_a_file_and_results_go_back_into_it(loracle: Lorac
     done = loracle("run", "sqlite:///shop.db", "--query", query, *options)
     assert done.returncode == 0, done.stderr
     assert "1 row has no text" in done.stderr
-    written = loracle("results", "1", "--to", "sqlite:///shop.db", "--table", "labels")
-    assert written.returncode == 0, written.stderr
+    written = loracle("results", "1", "--to", "sqlite:///shop.db", "--table", "labels", "--json")
+    assert json.loads(written.stdout) == {"job_id": 1, "rows": 2, "table": "labels"}, written.stderr
+    same = loracle("enqueue", "sqlite:///shop.db", "--query", query, *options, "--wait", "--json")
+    became = {"state": "done", "reviews": 2, "labelled": 2, "failed": 0}
+    assert json.loads(same.stdout) == {"job_id": 1, "name": "sqlite:///shop.db", "new": False, **became}
     with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as shop:
         rows = shop.execute("SELECT job_id, row_no, id, gold_label FROM labels ORDER BY id").fetchall()
     assert rows == [(1, 1, "7", "positive"), (1, 3, "9", "negative")]
     again = loracle("results", "1", "--to", "sqlite:///shop.db", "--table", "labels", "--append")
-    assert (again.returncode, "DELETE FROM labels WHERE job_id = 1" in again.stderr) == (2, True)
+    assert (again.returncode, "has these rows of job 1 already" in again.stderr) == (2, True)
+
+
+def test_a_table_gets_no_row_whose_label_is_still_to_come(loracle: Loracle, tmp_path: Path) -> None:
+    (tmp_path / "reviews.csv").write_text("text\nGood.\nBad.\n")
+    assert loracle("enqueue", "reviews.csv", "--adapter", "stub").stdout == "1\n"
+    to = ("results", "1", "--to", "sqlite:///shop.db", "--table", "done")
+    for more in ((), ("--labelled",)):
+        early = loracle(*to, *more)
+        assert (early.returncode, "job 1 is running: 0 of 2 reviews have a label. Wait" in early.stderr) == (
+            2,
+            True,
+        )
+    assert loracle("cancel", "1").returncode == 0
+    cancelled = loracle(*to)
+    assert (cancelled.returncode, "--labelled" in cancelled.stderr) == (2, True)
+    assert not (tmp_path / "shop.db").exists()
+    assert "0 rows" in loracle(*to, "--labelled").stderr
 
 
 def test_a_night_without_new_rows_ends_well_and_makes_no_job(loracle: Loracle, tmp_path: Path) -> None:
@@ -194,3 +226,51 @@ def test_a_night_without_new_rows_ends_well_and_makes_no_job(loracle: Loracle, t
         assert (night.returncode, night.stdout) == (0, "")
         assert night.stderr.endswith("sqlite:///shop.db: the query gives 0 rows; no job was made.\n")
     assert json.loads(loracle("stats", "--json").stdout)["jobs"] == 0
+
+
+def test_the_nightly_recipe_takes_each_new_row_once_and_a_failed_one_again(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[2] / ".github/REFERENCE.md").read_text(encoding="utf-8")
+    recipe = next(
+        one for one in re.findall(r"^```bash\n(.*?)^```", page, re.M | re.S) if "CREATE TABLE done" in one
+    )
+    table = re.sub(r"\n# +", " ", recipe[recipe.index("CREATE TABLE") : recipe.index(")\n") + 1])
+    variables = {
+        **environment,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}",
+        "SHOP": "sqlite:///shop.db",
+        "LORACLE_ADAPTER": "stub",
+    }
+
+    def shop(sql: str) -> list[Any]:
+        with contextlib.closing(sqlite3.connect(tmp_path / "shop.db", isolation_level=None)) as connection:
+            return connection.execute(sql).fetchall()
+
+    def night() -> tuple[int, list[int]]:
+        done = subprocess.run(
+            ["bash", "-c", recipe], env=variables, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        return done.returncode, [one for (one,) in shop("SELECT id FROM done ORDER BY CAST(id AS integer)")]
+
+    shop("CREATE TABLE reviews (id INTEGER, body TEXT)")
+    shop("INSERT INTO reviews VALUES (1, 'Good.'), (2, ' '), (3, NULL), (4, 'LORACLE-POISON-RAISE')")
+    unmade = subprocess.run(
+        ["bash", "-c", recipe], env=variables, cwd=tmp_path, capture_output=True, check=False
+    )
+    assert (unmade.returncode, b"make it first" in unmade.stderr) == (2, True)
+    shop(table)
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "worker", "worker"], env=variables, stderr=subprocess.DEVNULL
+    )
+    try:
+        assert night() == (1, ["1"])
+        shop("INSERT INTO reviews VALUES (5, 'Bad.')")
+        assert night() == (1, ["1", "5"])
+        # The same failed row alone is the same job each night.
+        assert night() == night() == (1, ["1", "5"])
+        shop("DELETE FROM reviews WHERE id = 4")
+        assert night() == (0, ["1", "5"])
+    finally:
+        worker.terminate()
+        worker.wait()

@@ -77,6 +77,8 @@ INSTEAD = {
     'curl "http://127.0.0.1:8765/api/jobs/1/results?label=negative&with_text=true"': "",
     "curl -H 'Content-Type: application/json' -d '{\"inputs\": \"Not bad at all.\"}' "
     "http://127.0.0.1:8765/predict": "",
+    'curl -H \'Content-Type: application/json\' -d \'{"corrections": [{"row_no": 1, "label": "negative"}]}\' '
+    "http://127.0.0.1:8765/api/jobs/1/corrections": "",
     # They make an environment and take minutes: that they are there and hang together is what is seen.
     "make demo": "make --dry-run demo",
     "make test": "make --dry-run test",

@@ -114,7 +114,7 @@ def test_what_is_no_select_that_gives_rows_is_refused_and_changes_nothing(
         ("SELECT body AS text FROM reviews -- ;\n; COMMIT; DELETE FROM reviews", "one SELECT"),
         ("", "one SELECT"),
         ("SELECT nothing AS text FROM reviews", "nothing"),
-        ("SELECT * FROM nowhere", "nowhere"),
+        ("SELECT * FROM nowhere", "nowhere.*make it first"),
         (
             "WITH gone AS (DELETE FROM reviews RETURNING body AS text) SELECT * FROM gone",
             "can't run the query",
@@ -230,8 +230,8 @@ def test_results_are_written_whole_or_not_at_all(shop: Engine, empty_database_ur
         write_table(empty_database_url, "labels", 2, labels(10, job_id=2, broken=True), COLUMNS, append=True)
     write_table(empty_database_url, "labels", 2, labels(1, job_id=2), COLUMNS, append=True)
     for job_id in (1, 2):
-        with pytest.raises(OptionInvalid, match=f"DELETE FROM labels WHERE job_id = {job_id}"):
-            write_table(empty_database_url, "labels", job_id, labels(1), COLUMNS, append=True)
+        with pytest.raises(OptionInvalid, match=f"FROM labels WHERE job_id = {job_id}"):
+            write_table(empty_database_url, "labels", job_id, labels(1, job_id=job_id), COLUMNS, append=True)
     with pytest.raises(OptionInvalid, match="only here: text"):
         write_table(empty_database_url, "labels", 3, labels(1), (*COLUMNS, "text"), append=True)
     rows = rows_of(shop, "labels")
@@ -240,6 +240,20 @@ def test_results_are_written_whole_or_not_at_all(shop: Engine, empty_database_ur
     assert (row.id, row.score, row.kept) == ("1", 0.5, '{"a": "ü"}')
     assert sum(row.job_id == 2 for row in rows) == 1
     assert str(row.labelled_at).startswith("2026-11-27 10:00:00.5")
+
+
+def test_job_1_of_another_database_is_appended_unless_it_has_the_same_rows(
+    shop: Engine, empty_database_url: str
+) -> None:
+    write_table(empty_database_url, "done", 1, labels(3), COLUMNS, append=False)
+    others = [{**row, "id": f"other {row['id']}"} for row in labels(3)]
+    assert write_table(empty_database_url, "done", 1, others, COLUMNS, append=True)[0] == 3
+    nameless = [{**row, "id": None} for row in labels(3)]
+    assert write_table(empty_database_url, "done", 1, nameless, COLUMNS, append=True)[0] == 3
+    for rows in (labels(1), others, nameless[2:]):
+        with pytest.raises(OptionInvalid, match="job numbers begin at 1 in each"):
+            write_table(empty_database_url, "done", 1, rows, COLUMNS, append=True)
+    assert len(rows_of(shop, "done")) == 9
 
 
 def test_a_table_of_loracle_is_never_written_to(database_url: str) -> None:

@@ -182,6 +182,7 @@ def test_labels_are_counted_alone_and_against_gold(ledger: Ledger, queries: Quer
         ({"max_score": 0.75, "label": "neg"}, [1, 5, 7, 9]),
         ({"max_score": 0.74}, []),
         ({"failed": True}, [3]),
+        ({"labelled": True}, [1, 2, 4, 5, 6, 7, 8, 9, 10]),
         ({"wrong": True}, [1, 4]),
         ({"after_row": 7}, [8, 9, 10]),
         ({"after_row": 2, "until_row": 4}, [3, 4]),

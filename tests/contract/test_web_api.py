@@ -225,12 +225,9 @@ def test_agreement_review_and_corrections(client: TestClient, ledger: Ledger) ->
         {"rows": []},
     ):
         assert client.post(f"{at}/corrections", json=wrong).status_code == 422, wrong
-    assert (
-        client.post(
-            f"{at}/corrections", content=b"{", headers={"content-type": "application/json"}
-        ).status_code
-        == 422
-    )
+    for body in (b"{", b'[{"row_no": 1, "label": "pos"}]'):
+        answer = client.post(f"{at}/corrections", content=body, headers={"content-type": "application/json"})
+        assert (answer.status_code, '{"corrections": [{"row_no"' in answer.json()["detail"]) == (422, True)
     assert len(lines(client.get(f"{at}/corrections"))) == 2
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -104,7 +104,7 @@ def write_job(
 @click.option("--dry-run", is_flag=True, help="Read the files and say what would be enqueued; write nothing.")
 @json_option
 def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **values: Any) -> int:
-    """Put review files into the queue; prints the id of each file's job.
+    """Put review files into the queue; prints the id of each file's job, before it waits (with --json after it).
 
     FILE is csv, tsv, jsonl, json (an array, or an object with one), parquet, txt (a review a line), a workbook
     (.xlsx, .ods, .xls, .xlsb), each also as .gz or .zst, a directory of .txt files, - for a stream on stdin, or a
@@ -219,12 +219,12 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
         if waiting and "-" not in files:
             note(f"Job {waiting[-1]} keeps what was read of it: the same command goes on where it stopped.")
         raise
-    for job, is_new in zip(jobs, new, strict=True):
-        if as_json:
-            echo_json({"job_id": job.id, "name": job.name, "new": is_new})
-        else:
+    if not as_json:
+        for job in jobs:
             click.echo(job.id)
     if not wait:
+        if as_json:
+            _print_json(store, jobs, new, waited=False)
         if waiting:
             last = waiting[-1]
             note(f"`loracle status {last}` shows how far job {last} is, `loracle results {last}` its labels.")
@@ -242,3 +242,21 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
                 f"cancel {job.id}` ends it."
             )
         return 130
+    finally:
+        if as_json:
+            _print_json(store, jobs, new, waited=True)
+
+
+def _print_json(store: Store, jobs: Sequence[Job], new: Sequence[bool], *, waited: bool) -> None:
+    """A line per job; with what became of it, under the names of `loracle status --json`, if that was waited for."""
+    for job, is_new in zip(jobs, new, strict=True):
+        became = {}
+        if waited:
+            at = store.queries.jobs.progress(job.id)
+            became = {
+                "state": at.job.state,
+                "reviews": at.reviews,
+                "labelled": at.labelled,
+                "failed": at.failed,
+            }
+        echo_json({"job_id": job.id, "name": job.name, "new": is_new, **became})

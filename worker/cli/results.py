@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import click
 
 from worker.bootstrap import Store
 from worker.cli.certify import certificate_lines
-from worker.cli.common import JOB, format_of, may_write, note, open_all
+from worker.cli.common import JOB, echo_json, format_of, may_write, note, open_all
 from worker.desk.results import (
     COLUMNS,
     check_filters,
@@ -21,11 +21,11 @@ from worker.desk.results import (
     rows_of,
     whole_job,
 )
-from worker.errors import Invalid, ReportImpossible
+from worker.errors import Invalid, JobStateInvalid, ReportImpossible
 from worker.files import ReadOptions
 from worker.files.results import ENDINGS, PACKED, RESULT_FORMATS, whole, write_results
 from worker.quality.measured import kept_certificate
-from worker.reviews import counted, dollars, file_size
+from worker.reviews import OVER, Job, counted, dollars, file_size
 from worker.store.foreign import write_table
 
 Command = Callable[..., Any]
@@ -38,7 +38,9 @@ NONE = ": none matches"
 @click.command()
 @click.argument("job", type=JOB)
 @click.option("--format", "format_", type=click.Choice(RESULT_FORMATS), help="Else by -o's name.")
-@click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="The same as --format jsonl; with --to, the number of rows."
+)
 @click.option(
     "-o",
     "--output",
@@ -59,7 +61,7 @@ NONE = ": none matches"
     "--to", metavar="URL", help="Write to a database: sqlite:///shop.db, postgresql://user@host/db."
 )
 @click.option("--table", metavar="NAME", help="Of --to: a new table.")
-@click.option("--append", is_flag=True, help="Of --to: the table may be there, without rows of this job.")
+@click.option("--append", is_flag=True, help="Of --to: the table may be there, without these rows.")
 @filter_options
 @click.option("--with-text", is_flag=True, help="The review's text too.")
 @click.option("--follow", is_flag=True, help="Go on while the job runs; rows in order, as they are labelled.")
@@ -90,7 +92,8 @@ def results(
     A sheet of Excel has 1,048,576 rows, and 32,767 characters in a cell. Loracle refuses what is larger, and cuts
     nothing. It writes the certificate of a guarantee to stderr, and into the metadata of a parquet file.
 
-    --to and --table write the same rows and the job's id into another database, all of them or none.
+    --to and --table write the same rows and the job's id into another database, all of them or none, once the job is
+    done. Of a job that stopped or was cancelled they write the rows with --labelled.
 
     \b
     Example:
@@ -101,9 +104,9 @@ def results(
         raise Invalid(
             "--table and --append are for a database: name it with --to, such as --to sqlite:///shop.db."
         )
-    if to is not None and (output or format_ or as_json or follow or excel or delimiter):
+    if to is not None and (output or format_ or follow or excel or delimiter):
         raise Invalid(
-            "--to writes into a database: leave -o, --format, --json, --excel, --delimiter and --follow out."
+            "--to writes into a database: leave -o, --format, --excel, --delimiter and --follow out."
         )
     if to is not None and not (table or "").strip(". "):
         raise Invalid("--to needs a new table's name, for example --table labels.")
@@ -111,6 +114,8 @@ def results(
     wants_texts = "results --with-text" * with_text or "results --search" * (filters["search"] is not None)
     found = whole_job(store, job, texts_for=wants_texts or None)
     check_filters(store, found, filters, follow=follow, say=note)
+    if to is not None:
+        _check_labelled(store, found, labelled=filters["labelled"])
     asked = format_ or ("jsonl" if as_json else None)
     promised = ENDINGS.get(output.suffix.lower()) if output is not None and asked else None
     # A .txt may hold any of them, and many people write .json for a JSON document a line.
@@ -140,8 +145,19 @@ def results(
         *kept_columns(found).values(),
     ]
     if to is not None and table:
-        count, place = write_table(to, table, job, rows, columns, append=append)
-        note(f"{counted(count, 'row')} of job {job} in table {table} of {place}{'' if count else NONE}.")
+        unlabelled = 0
+
+        def watched() -> Iterator[dict[str, Any]]:
+            nonlocal unlabelled
+            for row in rows:
+                unlabelled += row["label"] is None
+                yield row
+
+        count, place = write_table(to, table, job, watched(), columns, append=append)
+        without = f"; {unlabelled:,} of them have no label (`error` says why)" if unlabelled else ""
+        note(f"{counted(count, 'row')} of job {job} in table {table} of {place}{without if count else NONE}.")
+        if as_json:
+            echo_json({"job_id": job, "rows": count, "table": table})
         return
     if chosen == "table":
         rows = ({**row, "cost": None if row["cost"] is None else dollars(row["cost"])} for row in rows)
@@ -166,6 +182,25 @@ def results(
         _say_by_source(store, job)
     for line in certificate_lines(certificate)[:1]:
         note(line)
+
+
+def _check_labelled(store: Store, job: Job, *, labelled: bool) -> None:
+    """Refuses a table of a job that isn't done: nobody who reads the table sees that labels are still to come.
+
+    Raises:
+        JobStateInvalid: it isn't over, or has reviews without a label that `labelled` doesn't leave out.
+    """
+    if job.state == "done" or (job.state in OVER and labelled):
+        return
+    at = store.queries.jobs.progress(job.id)
+    way = (
+        f"Take it up (`loracle retry {job.id}`), or write those that have one: --labelled"
+        if job.state in OVER
+        else f"Wait until it is done: `loracle status {job.id} --watch`, or `loracle enqueue --wait`"
+    )
+    raise JobStateInvalid(
+        f"job {job.id} is {job.state}: {at.labelled:,} of {at.reviews:,} reviews have a label. {way}."
+    )
 
 
 def _say_by_source(store: Store, job: int) -> None:

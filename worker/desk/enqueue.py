@@ -143,6 +143,11 @@ def announce(source: Source, sentences: Sequence[str], say: Say) -> None:
 def _as_it_stands(job: Job) -> str:
     """What has become of the job that a file has already, and the ways on."""
     again = "--again scores the file in a new job"
+    if job.state == "done" and not job.reviews_read:
+        return (
+            f"job {job.id} has these records, is done, and has no reviews: all records were rejected "
+            f"(`loracle status {job.id} --rejects`); {again}."
+        )
     if job.state == "done":
         return f"job {job.id} has these reviews and is done. `loracle results {job.id}` shows its labels; {again}."
     if job.state in OVER:

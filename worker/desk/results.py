@@ -53,6 +53,7 @@ _OPTIONS = [
     click.option("--gold", metavar="LABEL", help="Only reviews with this gold label (a correction's first)."),
     click.option("--min-score", type=click.FloatRange(0, 1), help="Only labels at least this probable."),
     click.option("--max-score", type=click.FloatRange(0, 1), help="Only labels at most this probable."),
+    click.option("--labelled", is_flag=True, help="Only reviews that have a label."),
     click.option("--failed", is_flag=True, help="Only reviews that got no label, with the reason."),
     click.option(
         "--source",

@@ -53,6 +53,7 @@ _NO_STATEMENT = re.compile(
     r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|--[^\n]*|/\*.*?\*/""", re.DOTALL
 )
 """Texts, quoted names and comments."""
+_NO_TABLE = re.compile(r"no such table|relation .* does not exist")
 
 
 class Query:
@@ -104,7 +105,10 @@ class Query:
                 raise FileUnreadable(
                     f"{self.name} breaks off at a row: {said}. Mend the row, or leave its column out of the query."
                 ) from None
-            raise OptionInvalid(f"{self.name} can't run the query: {said}.") from None
+            hint = (
+                " If `loracle results --to` is to fill it, make it first." if _NO_TABLE.search(said) else ""
+            )
+            raise OptionInvalid(f"{self.name} can't run the query: {said}.{hint}") from None
 
     def close(self) -> None:
         """Ends the transaction and the connection."""
@@ -130,7 +134,8 @@ def write_table(
     database's name.
 
     The table (`labels` or `schema.labels`) is made, with text for ids and kept columns. One that is there must have
-    exactly these columns and no row of the job, and is only written to if `append`.
+    exactly these columns and none of the rows, and is only written to if `append`. Rows are the same if job, row
+    number and `id` are: a new database counts its jobs from 1 again.
 
     Raises:
         OptionInvalid: the table can't be written; nothing was.
@@ -150,13 +155,16 @@ def write_table(
                 MetaData(schema=schema or None),
                 *(Column(column, _SQL_TYPES.get(TYPES.get(column, ""), Text())) for column in columns),
             )
-            if not _may_append(connection, target, name, job_id, append=append):
+            if not (there := _may_append(connection, target, name, append=append)):
                 target.create(connection)
                 made = target
+            has_some = there and _has_some(connection, target, job_id)
             count = 0
             remaining = iter(rows)
             while chunk := list(itertools.islice(remaining, WRITTEN_ROWS)):
                 values = [{column: _cell(row.get(column), column) for column in columns} for row in chunk]
+                if has_some:
+                    _check_new(connection, target, name, job_id, values)
                 connection.execute(insert(target), values)
                 count += len(chunk)
             connection.commit()
@@ -175,8 +183,8 @@ def write_table(
         ) from None
 
 
-def _may_append(connection: Connection, target: AnyTable, name: str, job_id: int, *, append: bool) -> bool:
-    """Whether the table is there and takes the rows.
+def _may_append(connection: Connection, target: AnyTable, name: str, *, append: bool) -> bool:
+    """Whether the table is there and takes rows.
 
     Raises:
         OptionInvalid: it is there and doesn't.
@@ -199,13 +207,26 @@ def _may_append(connection: Connection, target: AnyTable, name: str, job_id: int
             f"table {target.name} of {name} has other columns than the rows (only there: {_listed(there - wanted)}, "
             f"only here: {_listed(wanted - there)}). Choose another --table."
         )
-    of_job = target.c.job_id == job_id
-    if connection.execute(select(target.c.job_id).where(of_job).limit(1)).first() is not None:
-        raise OptionInvalid(
-            f"table {target.name} of {name} has rows of job {job_id} already. To write them anew, delete them first "
-            f"(DELETE FROM {target.fullname} WHERE job_id = {job_id}), or choose another --table."
-        )
     return True
+
+
+def _has_some(connection: Connection, target: AnyTable, job_id: int) -> bool:
+    of_job = target.c.job_id == job_id
+    return connection.execute(select(target.c.job_id).where(of_job).limit(1)).first() is not None
+
+
+def _check_new(
+    connection: Connection, target: AnyTable, name: str, job_id: int, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Raises OptionInvalid if the table has one of these rows."""
+    ids = {row["row_no"]: row["id"] for row in rows}
+    same = select(target.c.row_no, target.c.id).where(target.c.job_id == job_id, target.c.row_no.in_(ids))
+    if any(ids[row_no] == there for row_no, there in connection.execute(same)):
+        raise OptionInvalid(
+            f"table {target.name} of {name} has these rows of job {job_id} already: of this job, or of another "
+            "database's (job numbers begin at 1 in each). Look at them before you delete any (SELECT * FROM "
+            f"{target.fullname} WHERE job_id = {job_id}), or choose another --table."
+        )
 
 
 def _listed(names: Iterable[str]) -> str:

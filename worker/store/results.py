@@ -144,14 +144,15 @@ class Filters(TypedDict, total=False):
 
     `scorer` is the name of the final label's scorer or a part of it, `gold` the gold label, a correction before the
     file's; min_score <= score <= max_score; `since` is when it was labelled at the earliest, in seconds since 1970;
-    `search` a part of the text, in any case. `failed` keeps rows with an error, `wrong` those whose label isn't
-    their gold label, `disagree` those that adapter and oracle label differently, `corrected` those that a person
-    has; `until_row` none behind this one.
+    `search` a part of the text, in any case. `labelled` keeps rows with a label, `failed` those with an error,
+    `wrong` those whose label isn't their gold label, `disagree` those that adapter and oracle label differently,
+    `corrected` those that a person has; `until_row` none behind this one.
     """
 
     label: str | None
     min_score: float | None
     max_score: float | None
+    labelled: bool
     failed: bool
     wrong: bool
     source: str | None
@@ -295,6 +296,8 @@ def _query(engine: Engine, job_id: int, filters: Filters, *, with_text: bool) ->
             conditions.append(compare(value))
     if filters.get("wrong"):
         conditions.append(c.label != c.gold_label)
+    if filters.get("labelled"):
+        conditions.append(c.label.is_not(None))
     if filters.get("failed"):
         conditions.append(c.error.is_not(None))
     if filters.get("corrected"):

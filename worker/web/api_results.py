@@ -332,6 +332,10 @@ async def _read_corrections(request: Request) -> CorrectionsGiven:
     try:
         return CorrectionsGiven.model_validate_json(await request.body())
     except ValidationError as error:
+        if not all(one["loc"] for one in error.errors()):
+            raise Invalid(
+                'the body must be a JSON object such as {"corrections": [{"row_no": 1, "label": "negative"}]}.'
+            ) from None
         raise RequestValidationError(error.errors(include_input=False, include_url=False)) from None
 
 
