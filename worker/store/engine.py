@@ -176,6 +176,16 @@ def _sqlite(url: str, database: str) -> Engine:
         if not known:
             known.append(_identity(database))
 
+    def _not_orphaned(*_: Any) -> None:
+        # SQLite would make a new file and delete the log beside it. The log first: one who makes a new database
+        # makes its log last.
+        wal = Path(f"{database}-wal")
+        if not known and _size(wal) and not _size(Path(database)):
+            raise DatabaseUnreachable(
+                f"{database} is gone, and its {wal.name} is still here, with labels that may be nowhere else. Put the "
+                f"file back beside it before anything else runs, or move {wal.name} away"
+            )
+
     def _same_file(*_: Any) -> None:
         # Who holds the old file would write labels where nobody looks for them.
         if known and _identity(database) != known[0]:
@@ -185,6 +195,7 @@ def _sqlite(url: str, database: str) -> Engine:
             )
 
     # Before a connection is made, which would make a new file in its place, and before each use.
+    event.listen(engine, "do_connect", _not_orphaned)
     event.listen(engine, "do_connect", _same_file)
     event.listen(engine, "checkout", _same_file)
     event.listen(engine, "engine_disposed", lambda _: known.clear())
@@ -204,6 +215,13 @@ def _identity(file: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 @contextmanager

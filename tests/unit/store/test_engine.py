@@ -242,6 +242,33 @@ def test_a_sqlite_file_that_is_deleted_or_replaced_in_use_is_neither_written_nor
     engine.dispose()
 
 
+@pytest.mark.parametrize("emptied", [False, True])
+def test_the_log_of_a_database_that_was_moved_away_is_not_lost(tmp_path: Path, *, emptied: bool) -> None:
+    # A new file was made, and SQLite deleted the log: what a killed process had written was only there.
+    file, wal = tmp_path / "x.db", tmp_path / "x.db-wal"
+    writer = make_engine(f"sqlite:///{tmp_path}/whole.db")
+    write(writer, lambda connection: connection.execute(text("CREATE TABLE t (a)")))
+    for ending in ("", "-wal"):
+        (tmp_path / f"x.db{ending}").write_bytes((tmp_path / f"whole.db{ending}").read_bytes())
+    writer.dispose()
+    logged = wal.read_bytes()
+    file.rename(tmp_path / "moved.db")
+    if emptied:
+        file.touch()
+    engine = make_engine(f"sqlite:///{file}")
+    for _ in range(2):
+        with (
+            pytest.raises(DatabaseUnreachable, match=r"x\.db is gone, and its x\.db-wal is still here"),
+            read(engine),
+        ):
+            pass
+    assert wal.read_bytes() == logged
+    (tmp_path / "moved.db").rename(file)
+    with read(engine) as connection:
+        assert connection.scalar(text("SELECT count(*) FROM t")) == 0
+    engine.dispose()
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [("bad value 'hush%' in the URL", "OperationalError"), ("no such host\nhush", "no such host")],
