@@ -13,7 +13,7 @@ from worker import __version__
 from worker.bootstrap import open_store
 from worker.desk import host
 from worker.desk.host import Finding, Found
-from worker.errors import LoracleError
+from worker.errors import DatabaseUnreachable, LoracleError, SchemaMismatch
 from worker.settings import Settings, find_env_files, read_settings
 from worker.store.care import clock_s, slowest_batch_s
 from worker.store.engine import make_engine
@@ -55,10 +55,16 @@ def findings() -> Iterator[Finding]:
         ("adapter", _adapter),
         ("oracle", _oracle),
     ]
+    unusable = False
     for name, check in checks:
         try:
             yield Finding(name, *check(settings))
         except LoracleError as error:
+            if isinstance(error, DatabaseUnreachable | SchemaMismatch):
+                if unusable:
+                    yield Finding(name, "warning", "not checked: the database can't be used")
+                    continue
+                unusable = True
             yield Finding(
                 name, "error", str(error), WITHOUT_IT, "Do what the message says, and run this again."
             )

@@ -183,7 +183,7 @@ def _sqlite(url: str, database: str) -> Engine:
         if not known and _size(wal) and not _size(Path(database)):
             raise DatabaseUnreachable(
                 f"{database} is gone, and its {wal.name} is still here, with labels that may be nowhere else. Put the "
-                f"file back beside it before anything else runs, or move {wal.name} away"
+                f"file back beside it before anything else runs, or move {wal.name} away."
             )
 
     def _same_file(*_: Any) -> None:
@@ -376,9 +376,10 @@ def _translate(context: ExceptionContext, engine: Engine) -> None:
             f"a number is too large: no job, row or limit is over {2**63 - 1:,}, the largest number that the "
             "database holds."
         ) from original
+    lost = context.connection is None or context.is_disconnect
     if engine.dialect.name == "sqlite":
-        _raise_if_unusable(original, engine)
-    if context.connection is None or context.is_disconnect:
+        _raise_if_unusable(original, engine, lost=lost)
+    elif lost:
         raise DatabaseUnreachable(
             f"the database {address(engine)} can't be reached: {driver_said(original, engine.url)}. "
             "Check DATABASE_URL and whether the server is up."
@@ -390,8 +391,8 @@ _ANOTHER_PLACE = (
 )
 
 
-def _raise_if_unusable(error: Exception, engine: Engine) -> None:
-    """Raises DatabaseUnreachable if the file is no database, or this user may not open or write it."""
+def _raise_if_unusable(error: Exception, engine: Engine, *, lost: bool) -> None:
+    """Raises DatabaseUnreachable if the file is no database, or can't be opened, read or written."""
     file, said = engine.url.database, str(error)
     if "file is not a database" in said:
         raise DatabaseUnreachable(
@@ -404,6 +405,11 @@ def _raise_if_unusable(error: Exception, engine: Engine) -> None:
         ) from error
     if "readonly database" in said:
         raise DatabaseUnreachable(f"the database file {file} can't be written. {_ANOTHER_PLACE}") from error
+    if lost or "disk I/O error" in said:
+        raise DatabaseUnreachable(
+            f"the database file {file} can't be used: {_first_line(error)}. Check its disk, and whether the file or "
+            "those beside it whose names end with -wal and -shm were moved or deleted."
+        ) from error
 
 
 def raise_if_full(error: BaseException) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, event, select, text
 from sqlalchemy.exc import OperationalError
 
 from worker.errors import DatabaseBusy, DatabaseUnreachable
@@ -202,6 +202,19 @@ def test_who_may_not_write_is_told_of_the_folder_and_not_of_a_server(tmp_path: P
     engine = make_engine(f"sqlite:///{tmp_path}/folder")
     with pytest.raises(DatabaseUnreachable, match="can't be opened or made"), read(engine):
         pass
+    engine.dispose()
+
+
+@pytest.mark.parametrize("connecting", [True, False])
+def test_a_file_that_fails_in_use_is_named_and_no_server(tmp_path: Path, *, connecting: bool) -> None:
+    # In a statement it was a traceback, and while connecting "Check DATABASE_URL and whether the server is up".
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    engine = make_engine(f"sqlite:///{tmp_path}/x.db")
+    event.listen(engine, "do_connect" if connecting else "do_execute", fail)
+    with pytest.raises(DatabaseUnreachable, match=r"x\.db can't be used: disk I/O error\. Check its disk"):
+        write(engine, lambda connection: connection.execute(text("CREATE TABLE t (a)")))
     engine.dispose()
 
 
