@@ -102,8 +102,9 @@ def _env_files() -> Found:
 
 
 def _database(settings: Settings) -> Found:
+    made = ", made just now" if settings.has_no_database else ""
     open_store(settings)
-    name = without_secrets(settings.database)
+    name = f"{without_secrets(settings.database)}{made}"
     if settings.database.startswith("sqlite") and not _sqlite_mended(sqlite3.sqlite_version_info):
         return (
             "warning",

@@ -87,6 +87,13 @@ def test_a_job_whose_run_was_killed_is_said_to_wait_for_a_worker(settings: Setti
     assert again.stderr == ""
 
 
+def test_who_only_looks_is_told_that_the_database_is_new(settings: Settings) -> None:
+    # With a mistyped LORACLE_HOME it said "No jobs yet", and nothing more.
+    said = f"A new database was made: {settings.home / 'loracle.db'}\n"
+    assert CliRunner().invoke(jobs, []).stderr.startswith(said)
+    assert "A new database" not in CliRunner().invoke(jobs, []).stderr
+
+
 def test_a_job_whose_adapter_is_trained_first_waits_for_its_own_command(settings: Settings) -> None:
     store = open_store(settings)
     ledger = store.ledger
