@@ -182,8 +182,8 @@ def _sqlite(url: str, database: str) -> Engine:
         wal = Path(f"{database}-wal")
         if not known and _size(wal) and not _size(Path(database)):
             raise DatabaseUnreachable(
-                f"{database} is gone, and its {wal.name} is still here, with labels that may be nowhere else. Put the "
-                f"file back beside it before anything else runs, or move {wal.name} away."
+                f"{database} is gone, and its {wal.name} is still here, with labels that may be nowhere else. "
+                f"Put the file back beside it before anything else runs, or move {wal.name} away."
             )
 
     def _same_file(*_: Any) -> None:
