@@ -178,8 +178,8 @@ def publisher(settings: Settings, store: Store) -> Publisher:
 
 
 def open_all(*, to_make_a_job: bool = False) -> tuple[Settings, Store]:
-    """The settings of this process and its database. Unless a job is to be made, it says that the database is new: who
-    looks for a job may have meant another one."""
+    """The settings of this process and its database. Unless a job is to be made, it says that the database is new:
+    who looks for a job may have meant another one."""
     settings = read_settings()
     log_to_stderr(settings.log_level, settings.log_format)
     is_new = settings.has_no_database
