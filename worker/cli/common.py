@@ -20,7 +20,7 @@ from worker.desk.status import bulk_words, with_way_out
 from worker.errors import Invalid
 from worker.files.results import BINARY
 from worker.logs import Progress, log_to_stderr
-from worker.reviews import BACKENDS, OVER, duration
+from worker.reviews import BACKENDS, OVER, duration, speed
 from worker.settings import Settings, read_settings
 from worker.store.progress import Progress as JobProgress
 
@@ -89,7 +89,7 @@ def wait_for_jobs(
 
 def progress_words(at: JobProgress, *, moving: bool) -> str:
     """A running job's speed so far and what is left, or what it waits for; no time is left while nothing moves."""
-    words = [f"{at.speed:,.1f} reviews/s so far"] if at.speed is not None else []
+    words = [f"{speed(at.speed)} reviews/s so far"] if at.speed is not None else []
     if at.undecided:
         words.append(f"the oracle still decides {at.undecided:,} of them")
     if at.bulks:

@@ -100,7 +100,7 @@ def retry(job: int, max_cost: Money | None, as_json: bool) -> None:
     if as_json:
         echo_json({"job_id": job, "reviews": reviews})
     elif reviews:
-        click.echo(f"{counted(reviews, 'review')} of job {job} will be scored again.")
+        click.echo(f"{counted(reviews, 'review')} of job {job} will be scored.")
     else:
         click.echo(f"Nothing failed in job {job}: there is nothing to score again.")
     if job in store.queries.distillations.unfinished():

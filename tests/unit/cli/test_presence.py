@@ -92,6 +92,10 @@ def test_a_job_whose_run_was_killed_is_said_to_wait_for_a_worker(settings: Setti
     again = CliRunner().invoke(retry, ["1"], standalone_mode=False)
     assert again.stdout == "Nothing failed in job 1: there is nothing to score again.\n"
     assert again.stderr == ""
+    # None of them was scored before: "will be scored again" was wrong.
+    store.ledger.jobs.cancel(1)
+    again = CliRunner().invoke(retry, ["1"], standalone_mode=False)
+    assert again.stdout == "4 reviews of job 1 will be scored.\n"
 
 
 def test_who_only_looks_is_told_that_the_database_is_new(settings: Settings) -> None:
