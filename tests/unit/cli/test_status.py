@@ -84,7 +84,9 @@ def test_a_running_jobs_words_are_its_speed_and_what_is_left_while_it_moves(stor
     at = progress(store, speed=17.24, seconds_left=80.0)
     assert progress_words(at, moving=True) == "17.2 reviews/s so far, 80 s left"
     assert progress_words(at, moving=False) == "17.2 reviews/s so far"
-    assert progress_words(progress(store, speed=0.01, seconds_left=None), moving=True).startswith("under 0.1 ")
+    assert progress_words(progress(store, speed=0.01, seconds_left=None), moving=True).startswith(
+        "under 0.1 "
+    )
     assert progress_words(progress(store, speed=None, seconds_left=None), moving=True) == "no label yet"
 
 
