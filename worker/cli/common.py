@@ -177,14 +177,14 @@ def publisher(settings: Settings, store: Store) -> Publisher:
     return Publisher(settings, store, say=note)
 
 
-def open_all(*, to_make_a_job: bool = False) -> tuple[Settings, Store]:
-    """The settings of this process and its database. Unless a job is to be made, it says that the database is new:
+def open_all(*, to_make_jobs: bool = False) -> tuple[Settings, Store]:
+    """The settings of this process and its database. Unless jobs are to be made, it says that the database is new:
     who looks for a job may have meant another one."""
     settings = read_settings()
     log_to_stderr(settings.log_level, settings.log_format)
     is_new = settings.has_no_database
     store = open_store(settings)
-    if is_new and not to_make_a_job:
+    if is_new and not to_make_jobs:
         note(f"A new database was made: {settings.default_database}")
     return settings, store
 

@@ -75,7 +75,7 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
     """
     from worker.pool.supervisor import LocalPool, WorkerPlan, check_devices, plan_workers, spawn_beside_a_bar
 
-    settings, store = open_all(to_make_a_job=True)
+    settings, store = open_all(to_make_jobs=True)
     check_queue(settings)
     plan = plan_workers(gpus, children, device=settings.device)
     on_cpu = all(one.gpu is None for one in plan)
