@@ -155,7 +155,7 @@ def adapter_files(settings: Settings, name: str | None = None) -> Path:
         AdapterInvalid: there is none, or it has no sound files.
     """
     name = name or settings.adapter
-    if name is None and settings.database_url is None and not settings.default_database.exists():
+    if name is None and settings.has_no_database:
         return BUNDLED
     directory = local_directory(name) if name is not None else None
     if directory is not None:

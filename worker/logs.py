@@ -106,6 +106,10 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+SAID = {"host_unfit": "left to other workers"}
+"""Outcomes whose names say nothing to people."""
+
+
 @dataclass
 class BatchLine:
     """What became of one attempt of a batch, for its line in the log: ids, counts, seconds by stage. No text.
@@ -131,7 +135,7 @@ class BatchLine:
             "Batch %s of job %s: %s.",
             self.fields["batch_id"],
             self.fields["job_id"],
-            self.outcome,
+            SAID.get(self.outcome, self.outcome.replace("_", " ")),
             extra={"fields": {**self.fields, "outcome": self.outcome, **self.timings}},
         )
 

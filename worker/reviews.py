@@ -35,6 +35,11 @@ def counted(count: int, thing: str, things: str | None = None) -> str:
     return f"{count:,} {thing if count == 1 else things or thing + 's'}"
 
 
+def speed(per_s: float) -> str:
+    """Reviews a second for people: "17.2", "under 0.1"."""
+    return f"{per_s:,.1f}" if per_s >= 0.05 else "under 0.1"
+
+
 def file_size(size: int) -> str:
     """Bytes for people: "41 kB", "1.3 MB"."""
     return f"{max(1, round(size / 1e3)):,} kB" if size < 1e6 else f"{size / 1e6:,.1f} MB"

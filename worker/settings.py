@@ -220,6 +220,11 @@ class Settings(Home):
         return self.home / "loracle.db"
 
     @property
+    def has_no_database(self) -> bool:
+        """Whether the default database is meant, and nobody has made it yet."""
+        return self.database_url is None and not self.default_database.exists()
+
+    @property
     def most_spent(self) -> Money | None:
         """`max_cost` as the ledger counts; None without a limit."""
         return None if self.max_cost is None else Money.at_most(self.max_cost)

@@ -70,6 +70,17 @@ def test_a_batch_has_a_line_with_ids_and_stages_which_people_see_only_at_debug(
             assert found["load_s"] >= 0 <= found["score_s"]
 
 
+def test_a_batch_that_this_host_cant_score_is_left_to_others_in_words_and_by_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # "Batch 35 of job 14: host_unfit."
+    log_lines("INFO", "json")
+    BatchLine({"job_id": 14, "batch_id": 35}, outcome="host_unfit").say()
+    found = json.loads(capsys.readouterr().err)
+    assert found["message"] == "Batch 35 of job 14: left to other workers."
+    assert found["outcome"] == "host_unfit"
+
+
 def test_errors_have_type_and_place_but_no_message_that_may_quote_a_review(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

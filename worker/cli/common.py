@@ -20,7 +20,7 @@ from worker.desk.status import bulk_words, with_way_out
 from worker.errors import Invalid
 from worker.files.results import BINARY
 from worker.logs import Progress, log_to_stderr
-from worker.reviews import BACKENDS, OVER, duration
+from worker.reviews import BACKENDS, OVER, duration, speed
 from worker.settings import Settings, read_settings
 from worker.store.progress import Progress as JobProgress
 
@@ -89,7 +89,7 @@ def wait_for_jobs(
 
 def progress_words(at: JobProgress, *, moving: bool) -> str:
     """A running job's speed so far and what is left, or what it waits for; no time is left while nothing moves."""
-    words = [f"{at.speed:,.1f} reviews/s so far"] if at.speed is not None else []
+    words = [f"{speed(at.speed)} reviews/s so far"] if at.speed is not None else []
     if at.undecided:
         words.append(f"the oracle still decides {at.undecided:,} of them")
     if at.bulks:
@@ -177,11 +177,16 @@ def publisher(settings: Settings, store: Store) -> Publisher:
     return Publisher(settings, store, say=note)
 
 
-def open_all() -> tuple[Settings, Store]:
-    """The settings of this process and its database."""
+def open_all(*, to_make_jobs: bool = False) -> tuple[Settings, Store]:
+    """The settings of this process and its database. Unless jobs are to be made, it says that the database is new:
+    who looks for a job may have meant another one."""
     settings = read_settings()
     log_to_stderr(settings.log_level, settings.log_format)
-    return settings, open_store(settings)
+    is_new = settings.has_no_database
+    store = open_store(settings)
+    if is_new and not to_make_jobs:
+        note(f"A new database was made: {settings.default_database}")
+    return settings, store
 
 
 def for_own_workers(settings: Settings) -> Settings:

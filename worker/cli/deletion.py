@@ -123,7 +123,7 @@ class Age(click.ParamType[float]):
             return value
         found = re.fullmatch(r"(\d{1,6})([hdw])", str(value), re.ASCII)
         if found is None or int(found[1]) == 0:
-            self.fail(f"{value!r} is no age: write 12h, 90d or 26w.", param, ctx)
+            self.fail(f"{value!r} is no age: write 12h, 90d or 26w, and at least 1h.", param, ctx)
         return int(found[1]) * UNITS_S[found[2]]
 
 

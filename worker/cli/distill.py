@@ -130,7 +130,7 @@ def distill(
     Example:
       loracle distill reviews.csv --out my-adapter --answers 2000 --max-cost 5
     """
-    settings, store = open_all()
+    settings, store = open_all(to_make_jobs=True)
     check_queue(settings)
     plan = plan_workers(gpus, children, device=settings.device)
     check_devices(plan)

@@ -157,7 +157,7 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
     Example:
       loracle enqueue reviews.csv --name november --wait
     """
-    settings, store = open_all()
+    settings, store = open_all(to_make_jobs=True)
     options = enqueue_options(
         settings, values, usual_batch=None if dry_run else partial(desk.usual_batch, settings)
     )

@@ -20,10 +20,10 @@ from worker.cli.common import (
     publisher,
 )
 from worker.desk.options import DOLLARS
-from worker.desk.presence import lanes_of, say_who_is_missing, who_is_missing
+from worker.desk.presence import say_who_is_missing, who_waits
 from worker.desk.results import DAY, for_programs
 from worker.errors import Invalid
-from worker.reviews import OVER, Money, counted, dollars
+from worker.reviews import Money, counted, dollars
 from worker.store.progress import DayStats
 
 NO_JOBS = "No jobs yet. `loracle enqueue FILE` makes one, `loracle run FILE` scores it at once."
@@ -41,11 +41,7 @@ def jobs(limit: int, as_json: bool) -> None:
     """
     settings, store = open_all()
     found = store.queries.jobs.newest(limit=limit)
-    # Of these `loracle distill` itself does the work.
-    distilled = store.queries.distillations.unfinished()
-    active = [job for job in found if job.state not in OVER and job.id not in distilled]
-    missing = who_is_missing(settings, [job.policy for job in active])
-    idle = {job.id: [missing[lane] for lane in lanes_of(job.policy) if lane in missing] for job in active}
+    idle = who_waits(settings, store, found)
     if as_json:
         for job in found:
             echo_json({**for_programs(job), "waiting_for": "; ".join(idle.get(job.id, ())) or None})
@@ -59,7 +55,7 @@ def jobs(limit: int, as_json: bool) -> None:
         rows.append((str(job.id), job.state, *counts, minute(job.created_at), job.name))
     print_table(("job", "state", "reviews", "rejects", "created", "name"), rows)
     # A job whose `loracle run` was killed stays `running`.
-    for sentence in missing.values():
+    for sentence in dict.fromkeys(sentence for why in idle.values() for sentence in why):
         waiting = sorted(job_id for job_id, why in idle.items() if sentence in why)
         those = f"{'job' if len(waiting) == 1 else 'jobs'} {', '.join(map(str, waiting))}"
         note(f"Nobody works on {those}: {sentence}.")
@@ -104,7 +100,7 @@ def retry(job: int, max_cost: Money | None, as_json: bool) -> None:
     if as_json:
         echo_json({"job_id": job, "reviews": reviews})
     elif reviews:
-        click.echo(f"{counted(reviews, 'review')} of job {job} will be scored again.")
+        click.echo(f"{counted(reviews, 'review')} of job {job} will be scored.")
     else:
         click.echo(f"Nothing failed in job {job}: there is nothing to score again.")
     if job in store.queries.distillations.unfinished():

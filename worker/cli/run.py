@@ -44,7 +44,7 @@ from worker.errors import Invalid
 from worker.lifeline import like_ctrl_c
 from worker.logs import log_to_stderr
 from worker.quality.measured import Summary, record_agreement, summarise
-from worker.reviews import OVER, Backend, Failure, Job, Review, dollars
+from worker.reviews import OVER, Backend, Failure, Job, Review, dollars, speed
 from worker.settings import Settings, read_settings
 from worker.store.progress import Progress as JobProgress
 from worker.urls import without_secrets
@@ -75,7 +75,7 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
     """
     from worker.pool.supervisor import LocalPool, WorkerPlan, check_devices, plan_workers, spawn_beside_a_bar
 
-    settings, store = open_all()
+    settings, store = open_all(to_make_jobs=True)
     check_queue(settings)
     plan = plan_workers(gpus, children, device=settings.device)
     on_cpu = all(one.gpu is None for one in plan)
@@ -192,7 +192,7 @@ def _print(summary: Summary, settings: Settings) -> None:
         click.echo(f"  {line}")
     if summary.reviews_per_s is not None:
         click.echo(
-            f"  speed        {summary.reviews_per_s:>9,.1f} reviews/s from enqueueing to the last label"
+            f"  speed        {speed(summary.reviews_per_s):>9} reviews/s from enqueueing to the last label"
         )
     click.echo(f"  database     {without_secrets(settings.database)}")
     click.echo(f"See the labels with `loracle results {summary.job_id}`.")

@@ -13,7 +13,7 @@ from worker.cli.certify import certificate_lines
 from worker.cli.common import JOB, echo_json, json_option, left_out, open_all
 from worker.desk.status import figure_sentences, job_report, with_way_out
 from worker.files.languages import Languages
-from worker.reviews import OVER, dollars, duration
+from worker.reviews import OVER, dollars, duration, speed
 
 
 @click.command()
@@ -80,9 +80,8 @@ def _print(report: dict[str, Any]) -> None:
     over = report["state"] in OVER
     if report["reviews_per_s"] is not None:
         so_far = "" if over else " so far"
-        click.echo(
-            f"  speed    {report['reviews_per_s']:,.1f} reviews/s from enqueueing to the last label{so_far}"
-        )
+        per_s = speed(report["reviews_per_s"])
+        click.echo(f"  speed    {per_s} reviews/s from enqueueing to the last label{so_far}")
     if not over:
         if report["seconds_left"] is not None:
             click.echo(f"  left     about {duration(report['seconds_left'])}")

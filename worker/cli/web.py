@@ -36,7 +36,7 @@ def web(host: str, port: int) -> None:
     from worker.web.server import listen, said, serve
     from worker.web.site import Site
 
-    settings, store = open_all()
+    settings, store = open_all(to_make_jobs=True)
     site = Site(settings, store, host)
     with listen(site, port) as listening:
         for sentence in said(site, listening):

@@ -13,7 +13,9 @@ from worker import __version__
 from worker.bootstrap import open_store
 from worker.desk import host
 from worker.desk.host import Finding, Found
-from worker.errors import LoracleError
+from worker.desk.presence import who_waits
+from worker.errors import DatabaseUnreachable, LoracleError, SchemaMismatch
+from worker.reviews import counted
 from worker.settings import Settings, find_env_files, read_settings
 from worker.store.care import clock_s, slowest_batch_s
 from worker.store.engine import make_engine
@@ -55,10 +57,16 @@ def findings() -> Iterator[Finding]:
         ("adapter", _adapter),
         ("oracle", _oracle),
     ]
+    unusable = False
     for name, check in checks:
         try:
             yield Finding(name, *check(settings))
         except LoracleError as error:
+            if isinstance(error, DatabaseUnreachable | SchemaMismatch):
+                if unusable:
+                    yield Finding(name, "warning", "not checked: the database can't be used")
+                    continue
+                unusable = True
             yield Finding(
                 name, "error", str(error), WITHOUT_IT, "Do what the message says, and run this again."
             )
@@ -96,8 +104,9 @@ def _env_files() -> Found:
 
 
 def _database(settings: Settings) -> Found:
+    made = ", made just now" if settings.has_no_database else ""
     open_store(settings)
-    name = without_secrets(settings.database)
+    name = f"{without_secrets(settings.database)}{made}"
     if settings.database.startswith("sqlite") and not _sqlite_mended(sqlite3.sqlite_version_info):
         return (
             "warning",
@@ -145,9 +154,19 @@ def _redis(settings: Settings) -> Found:
 def _workers(settings: Settings) -> Found:
     from worker.desk.status import faults_online, reason
 
-    faults = faults_online(settings, open_store(settings))
-    if not faults:
+    store = open_store(settings)
+    faults = faults_online(settings, store)
+    idle = who_waits(settings, store, store.queries.browsing.active(limit=1000))
+    if not faults and not idle:
         return host.fine("none of those that run reports a fault")
+    if not faults:
+        missing = dict.fromkeys(sentence for why in idle.values() for sentence in why)
+        return (
+            "warning",
+            f"{counted(len(idle), 'job waits', 'jobs wait')}: {'; '.join(missing)}",
+            "Nothing of them is labelled until a worker takes it.",
+            "Do what the message says; `loracle jobs` names the jobs.",
+        )
     return (
         "warning",
         "; ".join(f"{fault.worker}: {reason(fault)}" for fault in faults),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from worker.bootstrap import worker_name
+from worker.bootstrap import Store, worker_name
 from worker.desk.options import Say
 from worker.errors import BrokerUnreachable
 from worker.policy import Policy
-from worker.reviews import Lane, duration
+from worker.reviews import OVER, Job, Lane, duration
 from worker.settings import Settings
 
 STARTS: dict[Lane, str] = {"adapter": "loracle worker", "openai": "loracle worker --lane openai"}
@@ -109,6 +109,19 @@ def who_is_missing(settings: Settings, policies: Iterable[str]) -> dict[Lane, st
     except BrokerUnreachable:
         return {}
     return missing
+
+
+def who_waits(settings: Settings, store: Store, jobs: Iterable[Job]) -> dict[int, list[str]]:
+    """Which of these jobs nobody works on, by number, with what `nobody` says of each lane that they lack."""
+    # Of these `loracle distill` itself does the work.
+    distilled = store.queries.distillations.unfinished()
+    active = {job.id: job.policy for job in jobs if job.state not in OVER and job.id not in distilled}
+    missing = who_is_missing(settings, active.values())
+    return {
+        job_id: [missing[lane] for lane in lanes_of(policy) if lane in missing]
+        for job_id, policy in active.items()
+        if any(lane in missing for lane in lanes_of(policy))
+    }
 
 
 def say_who_is_missing(settings: Settings, policy: str, *, say: Say) -> None:

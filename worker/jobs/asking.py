@@ -86,7 +86,8 @@ def ask_prompt(
         line.outcome = "host_unfit"
         if ledger.faults.unfit(prompt, worker, str(error)):
             log.warning(
-                "This worker can't ask the oracle of jobs %s and leaves it to others; it tries again in %g min: %s.",
+                "This worker can't ask the oracle of %s %s and leaves it to others; it tries again in %g min: %s.",
+                "job" if len(prompt.job_ids) == 1 else "jobs",
                 ", ".join(map(str, prompt.job_ids)),
                 WITHDRAWN_S / 60,
                 error,

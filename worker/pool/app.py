@@ -134,14 +134,18 @@ def publisher(app: Celery) -> Publish:
     return publish
 
 
-def queue_length(app: Celery, lane: Lane) -> int | None:
-    """How many messages wait in a lane's queue, None when the broker is away."""
+def queue_length(app: Celery, lane: Lane) -> int:
+    """How many messages wait in a lane's queue.
+
+    Raises:
+        BrokerUnreachable: the broker is away.
+    """
     try:
         with app.connection_or_acquire() as connection:
             # Not queue_declare(passive=True): it answers 404 under a key prefix.
             return int(connection.default_channel.client.llen(lane))
-    except BROKER_ERRORS:
-        return None
+    except BROKER_ERRORS as error:
+        raise _unreachable(app, error) from error
 
 
 def announce(app: Celery, name: str, lane: Lane = "adapter") -> None:

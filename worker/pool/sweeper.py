@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from worker.errors import LoracleError
+from worker.errors import BrokerUnreachable, LoracleError
 from worker.jobs.scoring import Publish, publish_waiting
 from worker.metrics.host import SWEPT
 from worker.pool.measurer import Measurer
@@ -27,12 +27,10 @@ class SaidOnce:
         self._name = name
         self._away = False
 
-    def away(self, reason: str = "") -> None:
-        """The server didn't answer."""
+    def away(self, said: str) -> None:
+        """The server didn't answer, with the cause."""
         if not self._away:
-            log.warning(
-                "%s can't be reached%s; the worker keeps trying.", self._name, reason and f" ({reason})"
-            )
+            log.warning("%s; the worker keeps trying.", said)
         self._away = True
 
     def back(self) -> None:
@@ -58,7 +56,7 @@ class Sweeper(threading.Thread):
         *,
         lanes: Sequence[Lane],
         publish: Publish,
-        queue_length: Callable[[Lane], int | None],
+        queue_length: Callable[[Lane], int],
         window: int,
         interval_s: float,
         child_died: Callable[[Ledger, str], object],
@@ -110,7 +108,8 @@ class Sweeper(threading.Thread):
             except Exception as error:
                 # The thread has to outlive every error; what it didn't do it does in the next round. Of
                 # foreign errors the type alone is said, since a database's message may quote a review.
-                self._database.away(str(error) if isinstance(error, LoracleError) else type(error).__name__)
+                cause = str(error) if isinstance(error, LoracleError) else type(error).__name__
+                self._database.away(f"The database can't be reached ({cause})")
                 rest_s = min(2 * rest_s, LONGEST_BACKOFF_S)
             self._after_round()
             self._wake.wait(rest_s)
@@ -130,13 +129,17 @@ class Sweeper(threading.Thread):
             self._child_died(self._ledger, self._lost[0])
             self._lost.popleft()
         for lane in self._lanes:
-            length = self._queue_length(lane)
+            length, away = None, "Redis can't be reached"
+            try:
+                length = self._queue_length(lane)
+            except BrokerUnreachable as error:
+                away = str(error).rstrip(".")
             swept = self._ledger.publishing.sweep(lane, queue_empty=length == 0)
             if self._before_publishing is not None:
                 self._before_publishing(self._ledger)
             heard = publish_waiting(self._ledger, self._publish, lane, window=self._window)
             if length is None or not heard:
-                self._redis.away()
+                self._redis.away(away)
             else:
                 self._redis.back()
             _say(lane, swept)

@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from celery.worker.state import active_requests, maybe_shutdown
 from redis import Redis
 
 from worker.bootstrap import Oracles, Store, open_store, worker_name
+from worker.errors import BrokerUnreachable
 from worker.lifeline import die_with, has_ended
 from worker.logs import log_lines
 from worker.metrics.host import BREAKER, FOLDER_VARIABLE
@@ -127,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     app = make_app(settings)
     name = f"loracle-{os.getpid()}@{os.uname().nodename}"
 
-    def length(lane: Lane) -> int | None:
+    def length(lane: Lane) -> int:
         announce(app, worker_name(settings), options.lane)
         return queue_length(app, lane)
 
@@ -189,7 +191,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             breaker().look(ledger)
         if vigil is not None:
-            vigil.look(ledger.batches.leased, queue_length(app, options.lane))
+            waiting = None
+            with suppress(BrokerUnreachable):
+                waiting = queue_length(app, options.lane)
+            vigil.look(ledger.batches.leased, waiting)
 
     def running() -> set[str]:
         return {request.id for request in tuple(active_requests)}

@@ -176,6 +176,16 @@ def _sqlite(url: str, database: str) -> Engine:
         if not known:
             known.append(_identity(database))
 
+    def _not_orphaned(*_: Any) -> None:
+        # SQLite would make a new file and delete the log beside it. The log first: one who makes a new database
+        # makes its log last.
+        wal = Path(f"{database}-wal")
+        if not known and _size(wal) and not _size(Path(database)):
+            raise DatabaseUnreachable(
+                f"{database} is gone, and its {wal.name} is still here, with labels that may be nowhere else. "
+                f"Put the file back beside it before anything else runs, or move {wal.name} away."
+            )
+
     def _same_file(*_: Any) -> None:
         # Who holds the old file would write labels where nobody looks for them.
         if known and _identity(database) != known[0]:
@@ -185,6 +195,7 @@ def _sqlite(url: str, database: str) -> Engine:
             )
 
     # Before a connection is made, which would make a new file in its place, and before each use.
+    event.listen(engine, "do_connect", _not_orphaned)
     event.listen(engine, "do_connect", _same_file)
     event.listen(engine, "checkout", _same_file)
     event.listen(engine, "engine_disposed", lambda _: known.clear())
@@ -204,6 +215,13 @@ def _identity(file: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 @contextmanager
@@ -358,9 +376,10 @@ def _translate(context: ExceptionContext, engine: Engine) -> None:
             f"a number is too large: no job, row or limit is over {2**63 - 1:,}, the largest number that the "
             "database holds."
         ) from original
+    lost = context.connection is None or context.is_disconnect
     if engine.dialect.name == "sqlite":
-        _raise_if_unusable(original, engine)
-    if context.connection is None or context.is_disconnect:
+        _raise_if_unusable(original, engine, lost=lost)
+    elif lost:
         raise DatabaseUnreachable(
             f"the database {address(engine)} can't be reached: {driver_said(original, engine.url)}. "
             "Check DATABASE_URL and whether the server is up."
@@ -372,8 +391,8 @@ _ANOTHER_PLACE = (
 )
 
 
-def _raise_if_unusable(error: Exception, engine: Engine) -> None:
-    """Raises DatabaseUnreachable if the file is no database, or this user may not open or write it."""
+def _raise_if_unusable(error: Exception, engine: Engine, *, lost: bool) -> None:
+    """Raises DatabaseUnreachable if the file is no database, or can't be opened, read or written."""
     file, said = engine.url.database, str(error)
     if "file is not a database" in said:
         raise DatabaseUnreachable(
@@ -386,6 +405,11 @@ def _raise_if_unusable(error: Exception, engine: Engine) -> None:
         ) from error
     if "readonly database" in said:
         raise DatabaseUnreachable(f"the database file {file} can't be written. {_ANOTHER_PLACE}") from error
+    if lost or "disk I/O error" in said:
+        raise DatabaseUnreachable(
+            f"the database file {file} can't be used: {_first_line(error)}. Check its disk, and whether the file or "
+            "those beside it whose names end with -wal and -shm were moved or deleted."
+        ) from error
 
 
 def raise_if_full(error: BaseException) -> None:

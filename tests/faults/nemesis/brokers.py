@@ -42,7 +42,7 @@ def redis_away_at_the_start(seed: int, folder: Path) -> Struck:
         one.broker.crash()
         job_id = site.enqueue(reviews(100))
         site.start()
-        site.until(lambda: "Redis can't be reached; the worker keeps trying." in site.said)
+        site.until(lambda: "whether the server is up; the worker keeps trying." in site.said)
         some_time(one.chance, 5.0)
         assert not one.labels()
         one.broker.start()

@@ -11,6 +11,7 @@ from worker.bootstrap import Store, open_store
 from worker.cli.common import Waiting
 from worker.cli.jobs import jobs, retry
 from worker.cli.run import _take_turns
+from worker.desk import doctor
 from worker.desk.presence import nobody, who_is_missing
 from worker.desk.status import why_it_waits
 from worker.pool import app as celery_app
@@ -82,9 +83,26 @@ def test_a_job_whose_run_was_killed_is_said_to_wait_for_a_worker(settings: Setti
     listed = CliRunner().invoke(jobs, [], standalone_mode=False)
     assert "Nobody works on job 1: no worker runs on this machine: start `loracle worker`." in listed.stderr
     assert '"waiting_for": "no worker runs' in CliRunner().invoke(jobs, ["--json"]).stdout
+    # `doctor` found that none of the workers reports a fault: there was none.
+    found = next(finding for finding in doctor.findings() if finding.check == "workers")
+    assert (found.state, found.found) == (
+        "warning",
+        "1 job waits: no worker runs on this machine: start `loracle worker`",
+    )
     again = CliRunner().invoke(retry, ["1"], standalone_mode=False)
     assert again.stdout == "Nothing failed in job 1: there is nothing to score again.\n"
     assert again.stderr == ""
+    # None of them was scored before: "will be scored again" was wrong.
+    store.ledger.jobs.cancel(1)
+    again = CliRunner().invoke(retry, ["1"], standalone_mode=False)
+    assert again.stdout == "4 reviews of job 1 will be scored.\n"
+
+
+def test_who_only_looks_is_told_that_the_database_is_new(settings: Settings) -> None:
+    # With a mistyped LORACLE_HOME it said "No jobs yet", and nothing more.
+    said = f"A new database was made: {settings.home / 'loracle.db'}\n"
+    assert CliRunner().invoke(jobs, []).stderr.startswith(said)
+    assert "A new database" not in CliRunner().invoke(jobs, []).stderr
 
 
 def test_a_job_whose_adapter_is_trained_first_waits_for_its_own_command(settings: Settings) -> None:

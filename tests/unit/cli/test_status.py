@@ -14,6 +14,7 @@ from worker.cli.agreement import agreement
 from worker.cli.certify import certify
 from worker.cli.common import progress_words
 from worker.cli.db import db
+from worker.cli.deletion import purge
 from worker.cli.jobs import cancel
 from worker.cli.results import results
 from worker.cli.status import print_oracle, status
@@ -83,6 +84,9 @@ def test_a_running_jobs_words_are_its_speed_and_what_is_left_while_it_moves(stor
     at = progress(store, speed=17.24, seconds_left=80.0)
     assert progress_words(at, moving=True) == "17.2 reviews/s so far, 80 s left"
     assert progress_words(at, moving=False) == "17.2 reviews/s so far"
+    assert progress_words(progress(store, speed=0.01, seconds_left=None), moving=True).startswith(
+        "under 0.1 "
+    )
     assert progress_words(progress(store, speed=None, seconds_left=None), moving=True) == "no label yet"
 
 
@@ -100,6 +104,13 @@ def test_a_job_is_named_by_its_number_and_a_file_in_its_place_is_told_apart() ->
         refused = CliRunner().invoke(command, ["x.xlsx"])
         assert refused.exit_code == 2
         assert "'x.xlsx' is no job's number: `loracle jobs` lists the jobs." in refused.output
+
+
+def test_an_age_of_nothing_is_told_the_least_one() -> None:
+    # "write 12h, 90d or 26w": 0d looks like one of them.
+    refused = CliRunner().invoke(purge, ["--older-than", "0d"])
+    assert refused.exit_code == 2
+    assert "at least 1h" in refused.output
 
 
 def test_the_words_of_a_line_dont_run_into_its_name(capsys: pytest.CaptureFixture[str]) -> None:

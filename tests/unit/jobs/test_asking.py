@@ -212,7 +212,7 @@ def test_a_worker_that_is_set_up_for_another_oracle_leaves_the_job_to_others_and
         )
         assert rows == [("queued", 0, None)]
         [said] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-        assert f"can't ask the oracle of jobs {job_id}" in said
+        assert f"can't ask the oracle of job {job_id} and" in said
         assert f"is at {server.url}, and OPENAI_BASE_URL of this worker is http://other.test/v1." in said
         [fault] = site.queries.faults.all()
         assert (fault.worker, fault.is_device, fault.adapter_id) == (site.worker, False, None)

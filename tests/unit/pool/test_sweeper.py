@@ -50,6 +50,11 @@ class FakeBroker:
         self.published: list[int] = []
         self.length: int | None = 0
 
+    def queue_length(self, lane: Lane) -> int:
+        if self.length is None:
+            raise BrokerUnreachable("Redis can't be reached (Connection refused). Check REDIS_URL.")
+        return self.length
+
     def publish(self, lane: Lane, batch_ids: Sequence[int]) -> None:
         if self.length is None:
             raise BrokerUnreachable
@@ -61,7 +66,7 @@ def sweeper(ledger: FakeLedger, broker: FakeBroker, **options: Any) -> Sweeper:
         lambda: ledger,  # type: ignore[arg-type,return-value]
         lanes=["adapter"],
         publish=broker.publish,
-        queue_length=lambda lane: broker.length,
+        queue_length=broker.queue_length,
         window=4,
         child_died=lambda _, task_id: ledger.expire_lease(task_id),
         **{"interval_s": 3600.0, **options},
@@ -100,7 +105,8 @@ def test_an_outage_is_told_once_and_its_end_once(caplog: pytest.LogCaptureFixtur
     one.sweep()
     one.sweep()
     assert [record.message for record in caplog.records] == [
-        "Redis can't be reached; the worker keeps trying.",
+        # The cause stood in a line of the level INFO alone.
+        "Redis can't be reached (Connection refused). Check REDIS_URL; the worker keeps trying.",
         "Redis is back.",
     ]
 

@@ -47,8 +47,11 @@ def test_a_second_worker_in_one_data_directory_is_refused_with_the_pid_of_the_fi
 ) -> None:
     monkeypatch.setattr(embedded, "DYING_SERVER_S", 0.1)
     with EmbeddedValkey(tmp_path):
-        with pytest.raises(DataDirectoryBusy, match=f"pid {os.getpid()} "):
+        with pytest.raises(DataDirectoryBusy, match=f"pid {os.getpid()} ") as caught:
             EmbeddedValkey(tmp_path).start()
+        # Two systemd units, one for each lane, restarted for ever, and the message named no way to have both.
+        assert "`loracle worker --lane adapter --lane openai`" in str(caught.value)
+        assert "REDIS_URL" in str(caught.value)
         assert answers(tmp_path)
 
 

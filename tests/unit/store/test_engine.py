@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, event, select, text
 from sqlalchemy.exc import OperationalError
 
 from worker.errors import DatabaseBusy, DatabaseUnreachable
@@ -205,6 +205,19 @@ def test_who_may_not_write_is_told_of_the_folder_and_not_of_a_server(tmp_path: P
     engine.dispose()
 
 
+@pytest.mark.parametrize("connecting", [True, False])
+def test_a_file_that_fails_in_use_is_named_and_no_server(tmp_path: Path, *, connecting: bool) -> None:
+    # In a statement it was a traceback, and while connecting "Check DATABASE_URL and whether the server is up".
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    engine = make_engine(f"sqlite:///{tmp_path}/x.db")
+    event.listen(engine, "do_connect" if connecting else "do_execute", fail)
+    with pytest.raises(DatabaseUnreachable, match=r"x\.db can't be used: disk I/O error\. Check its disk"):
+        write(engine, lambda connection: connection.execute(text("CREATE TABLE t (a)")))
+    engine.dispose()
+
+
 def test_a_sqlite_file_that_is_deleted_or_replaced_in_use_is_neither_written_nor_made_anew(
     tmp_path: Path,
 ) -> None:
@@ -239,6 +252,33 @@ def test_a_sqlite_file_that_is_deleted_or_replaced_in_use_is_neither_written_nor
     engine.dispose()
     (tmp_path / "other.db").rename(file)
     assert count() == 0
+    engine.dispose()
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_the_log_of_a_database_that_was_moved_away_is_not_lost(tmp_path: Path, *, emptied: bool) -> None:
+    # A new file was made, and SQLite deleted the log: what a killed process had written was only there.
+    file, wal = tmp_path / "x.db", tmp_path / "x.db-wal"
+    writer = make_engine(f"sqlite:///{tmp_path}/whole.db")
+    write(writer, lambda connection: connection.execute(text("CREATE TABLE t (a)")))
+    for ending in ("", "-wal"):
+        (tmp_path / f"x.db{ending}").write_bytes((tmp_path / f"whole.db{ending}").read_bytes())
+    writer.dispose()
+    logged = wal.read_bytes()
+    file.rename(tmp_path / "moved.db")
+    if emptied:
+        file.touch()
+    engine = make_engine(f"sqlite:///{file}")
+    for _ in range(2):
+        with (
+            pytest.raises(DatabaseUnreachable, match=r"x\.db is gone, and its x\.db-wal is still here"),
+            read(engine),
+        ):
+            pass
+    assert wal.read_bytes() == logged
+    (tmp_path / "moved.db").rename(file)
+    with read(engine) as connection:
+        assert connection.scalar(text("SELECT count(*) FROM t")) == 0
     engine.dispose()
 
 

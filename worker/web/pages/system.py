@@ -75,13 +75,14 @@ class Checks:
             )  # fmt: skip
         try:
             online = [(lane, *_parts(name)) for lane in LANES for name in workers_online(settings, lane)]
+            app = make_app(settings)
+            messages: dict[str, int | None] = {lane: queue_length(app, lane) for lane in LANES}
         except BrokerUnreachable as error:
             return Machinery(str(error), [], dict.fromkeys(LANES), backlog, None, ())
-        app = make_app(settings)
         return Machinery(
             queue=None,
             workers=online,
-            messages={lane: queue_length(app, lane) for lane in LANES},
+            messages=messages,
             backlog=backlog,
             breaker=read_breaker_of(settings, settings.oracle_url, settings.oracle_model),
             faults=faults_online(settings, store),
