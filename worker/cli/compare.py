@@ -150,7 +150,6 @@ def tables(found: ComparedJobs, *, intervals: bool = False) -> list[tuple[str, t
         "text",
         "on",
         "n",
-        "with gold",
         "accuracy",
         "cost",
         "per 1,000",
@@ -165,7 +164,7 @@ def tables(found: ComparedJobs, *, intervals: bool = False) -> list[tuple[str, t
 def _rater(one: ComparedRater) -> tuple[str, ...]:
     return (
         one.name, str(one.job_id), one.rater, one.model, one.prompt or "", one.window or "", one.on,
-        f"{one.labelled:,}", f"{one.gold:,}", figure(one.accuracy) if one.gold else "",
+        f"{one.labelled:,}", figure(one.accuracy) if one.gold else "",
         "" if one.cost is None else dollars(one.cost),
         "" if one.cost_per_1000 is None else dollars(one.cost_per_1000),
         "" if one.tokens is None else f"{one.tokens:,}",
