@@ -52,14 +52,18 @@ class PatientConsumer(Consumer):  # type: ignore[misc]
         warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
         super().__init__(*args, **kwargs)
 
-    def ensure_connected(self, conn: Any) -> Any:
-        """Connects, however long it takes; the sweeper tells people about it."""
-        # Of a connection that breaks while nothing is polled, kombu leaves a call in the event loop, which holds its
-        # channels and sockets for ever.
+    def connect(self) -> Any:
+        """The consumer's own connection, in the event loop."""
+        # Of one that broke while nothing was polled, kombu left a call in the event loop, which holds its channels
+        # and sockets for ever. Not in ensure_connected: other connections are made while this one lives.
         for call in list(self.hub.on_tick) if self.hub is not None else ():
             if call.__module__ == KOMBU_REDIS:
                 self.hub.on_tick.discard(call)
-        # And what was lost holds itself in circles: a process that does little collects them late.
+        return super().connect()
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connects, however long it takes; the sweeper tells people about it."""
+        # What was lost holds itself in circles: a process that does little collects them late.
         gc.collect()
         connected = conn.ensure_connection(
             None, None, interval_start=0.2, interval_step=0.3, interval_max=2, callback=maybe_shutdown
