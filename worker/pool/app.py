@@ -11,7 +11,7 @@ from typing import Any
 
 from celery import Celery
 from kombu.entity import Queue
-from kombu.exceptions import OperationalError
+from kombu.exceptions import BatchPublishError, OperationalError
 from redis.exceptions import RedisError, ResponseError
 
 from worker.errors import BrokerUnreachable, SettingsInvalid
@@ -33,7 +33,7 @@ STOPPING_FOR_S = 300
 """For so long a worker that said it stops may take: then it was killed meanwhile."""
 REMEMBERED_S = 86_400
 """For so long it is known when a worker was last seen."""
-BROKER_ERRORS = (OperationalError, RedisError, OSError)
+BROKER_ERRORS = (OperationalError, BatchPublishError, RedisError, OSError)
 
 # Measured with real servers and real kills: change nothing without repeating tests/faults.
 POLICY: dict[str, Any] = {
