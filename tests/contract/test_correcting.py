@@ -16,7 +16,7 @@ from tests.contract.rated import Rated, rate
 from worker.errors import CorrectionInvalid, OptionInvalid
 from worker.jobs.corrections import Imported, import_corrections
 from worker.quality.measured import refresh_agreement, summarise
-from worker.reviews import Answer, Correction, Score, TaskKind
+from worker.reviews import Answer, Correction, Score, SortedKind
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
 
@@ -82,9 +82,9 @@ WRONG = Rated("wrong", None, ("pos", 0.6))
 RIGHT = Rated("right", None, ("pos", 0.9))
 
 
-def judge(ledger: Ledger, queries: Queries, job_id: int, kind: TaskKind, limit: int) -> list[int]:
+def judge(ledger: Ledger, queries: Queries, job_id: int, kind: SortedKind, limit: int) -> list[int]:
     """The rows of the list, after a person who knows has judged all of it."""
-    tasks = list(queries.to_review.iterate(job_id, kind, limit=limit))  # type: ignore[arg-type]
+    tasks = list(queries.to_review.iterate(job_id, kind, limit=limit))
     label = {"wrong": "neg", "right": "pos"}
     said = [Correction(task.row_no, label[task.text], "ann", kind=kind) for task in tasks]
     ledger.corrections.save(job_id, said)
@@ -113,7 +113,9 @@ def test_only_reviews_drawn_by_chance_say_how_many_labels_of_the_job_are_right(
     assert found.accuracy_interval[0] < 7 / 8 < found.accuracy_interval[1]
     rest = {row.selection: row for row in queries.agreements.of(job_id) if row.slice == "all"}
     assert rest["picked"].n + found.gold == 130
-    assert rest["random"].statistics.finite == 400  # type: ignore[union-attr]
+    statistics = rest["random"].statistics
+    assert statistics.kind == "pair"
+    assert statistics.finite == 400
 
     # Whoever judges on, goes on in the same order; what was drawn stays drawn if it is judged again.
     ledger.corrections.save(job_id, [Correction(row_no, "pos", kind="unsure") for row_no in drawn[:2]])
@@ -149,7 +151,9 @@ def test_a_random_sample_stands_beside_the_files_gold_labels(ledger: Ledger, que
     judge(ledger, queries, job_id, "random", 15)
     found = {row.selection: row for row in queries.agreements.of(job_id) if row.slice == "all"}
     # The file says that all of its eight are right; people say otherwise of those that were drawn.
-    assert (found["random"].n, found["random"].statistics.finite) == (15, 40)  # type: ignore[union-attr]
+    statistics = found["random"].statistics
+    assert statistics.kind == "pair"
+    assert (statistics.n, statistics.finite) == (15, 40)
     assert found["all"].n == 8
     assert found["all"].share.value is not None
     assert found["random"].raters == ("gold", "final")

@@ -199,35 +199,32 @@ def print_change(change: Change) -> None:
     ]
     if cells:
         print_table(("share of all labels", first.name, second.name, "difference"), cells, width=WIDTH)
-    compared = (
-        ("labels that gold gives too", change.by_gold, change.gold_meaning, "with_gold", "right"),
-        ("adapter's labels that the oracle gives too", change.drift, change.meaning, "audited", "agreeing"),
-    )
-    for title, found, meaning, n, hits in compared:
-        # What nobody asked for isn't told beside what is known.
-        if not meaning or (
-            found is change.drift and change.gold_meaning and not (first.audited or second.audited)
-        ):
-            continue
-        cells = [
-            (
-                side.name,
-                f"{getattr(side, n):,}",
-                f"{getattr(side, hits):,}",
-                f"{getattr(side, hits) / getattr(side, n):.3f}" if getattr(side, n) else UNDEFINED,
-            )
-            for side in (first, second)
-        ]
-        if getattr(first, n) or getattr(second, n):
-            print_table((title, n.replace("_", " "), "the same", "share"), cells, width=WIDTH)
-        if found.p_value is not None:
+    of_gold = [(side.name, side.with_gold, side.right) for side in (first, second)]
+    of_audits = [(side.name, side.audited, side.agreeing) for side in (first, second)]
+    said = ""
+    for title, sort, counts, found, meaning in (
+        ("labels that gold gives too", "with gold", of_gold, change.by_gold, change.gold_meaning),
+        ("adapter's labels that the oracle gives too", "audited", of_audits, change.drift, change.meaning),
+    ):
+        known = any(n for _, n, _ in counts)
+        if known:
+            rows = [
+                (name, f"{n:,}", f"{hits:,}", f"{hits / n:.3f}" if n else UNDEFINED)
+                for name, n, hits in counts
+            ]
+            print_table((title, sort, "the same", "share"), rows, width=WIDTH)
+        if found.raw.value is not None:
             click.echo(f"  difference as it is          {figure(found.raw, signed=True)}")
+        if found.p_value is not None:
             click.echo(
                 f"  on reviews of like score     {figure(found.difference, signed=True)}  "
                 f"(Cochran-Mantel-Haenszel p = {found.p_value:.4f}, {found.compared or 0:.0%} of the reviews "
                 "compared)"
             )
-        click.echo(meaning)
+        # An audit that nobody asked for isn't missed where gold has answered.
+        if meaning != said and (known or not change.gold_meaning):
+            click.echo(meaning)
+            said = meaning
     for caution in change.cautions:
         note(caution)
 

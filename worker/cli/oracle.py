@@ -79,13 +79,13 @@ def plan(
     """
     settings, store = open_all()
     policy = read_policy(values)
+    adapter = pinned_adapter(store, settings, values["adapter"], say=note)
+    source = open_source(file, enqueue_options(settings, values), adapter)
     if not policy.names_oracle:
         raise Invalid(
             "a plan is of what the oracle costs, and --policy adapter asks none. Choose another policy, or --audit."
         )
-    adapter = pinned_adapter(store, settings, values["adapter"], say=note)
     spec = read_spec(settings, adapter.labels, values)
-    source = open_source(file, enqueue_options(settings, values), adapter)
     made = make_plan(
         settings,
         store,

@@ -90,7 +90,11 @@ def explain(
     that are known to hold none, see `quote`. `params` are parameters that it refuses, see `named`.
     """
     if isinstance(error, openai.APIConnectionError):
-        what = "no answer in time" if isinstance(error, openai.APITimeoutError) else "the connection broke"
+        what = (
+            "no answer in time"
+            if isinstance(error, openai.APITimeoutError)
+            else "nothing answers, or the connection broke"
+        )
         # The server may have done the work all the same.
         return Trouble("retry", f"{base_url}: {what}", billed=True)
     if isinstance(error, _UNREADABLE):

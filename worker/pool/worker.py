@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 
 LOOK_FOR_DEAD_S = 0.5
 REFUSED_REST_S = 2.0
-KOMBU_REDIS = "kombu.transport.redis"
 
 
 class PatientConsumer(Consumer):  # type: ignore[misc]
@@ -57,7 +56,7 @@ class PatientConsumer(Consumer):  # type: ignore[misc]
         # Of one that broke while nothing was polled, kombu left a call in the event loop, which holds its channels
         # and sockets for ever. Not in ensure_connected: other connections are made while this one lives.
         for call in list(self.hub.on_tick) if self.hub is not None else ():
-            if call.__module__ == KOMBU_REDIS:
+            if call.__module__ == "kombu.transport.redis":
                 self.hub.on_tick.discard(call)
         return super().connect()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from worker.agreement.columns import NONE, label_counts, uniform_audit
 from worker.agreement.drift import MIN_BIN, Drift, bins_of_scores, drift, share_difference
-from worker.agreement.intervals import Estimate
+from worker.agreement.intervals import UNDEFINED, Estimate
 from worker.policy import Policy
 from worker.reviews import Job
 from worker.store.queries import Queries
@@ -45,7 +46,8 @@ class Side:
 class Change:
     """`second` against `first`, on reviews of like score: by the oracle (`drift`) and by gold (`by_gold`). `meaning`
     and `gold_meaning` say in a sentence what follows, the latter is "" without gold; `cautions` what else differs
-    between the two. `shares` is of each label how much more of the second's reviews got it."""
+    between the two. Scores of different adapters may mean different things: of these only the plain shares are
+    compared. `shares` is of each label how much more of the second's reviews got it."""
 
     first: Side
     second: Side
@@ -86,6 +88,12 @@ def compare_jobs(
     adapters = [{job.adapter_id for job in jobs} for jobs in (first, second)]
     differ = OTHER_ADAPTERS if first and second and adapters[0] != adapters[1] else ""
     by_oracle, by_gold = (drift(*bins_of_scores(*one, *other)) for one, other in (oracle, gold))
+    if differ:
+        by_oracle, by_gold = (
+            dataclasses.replace(one, difference=UNDEFINED, statistic=None, p_value=None, compared=None)
+            for one in (by_oracle, by_gold)
+        )
+    has_gold = sides[0].with_gold + sides[1].with_gold > 0
     return Change(
         first=sides[0],
         second=sides[1],
@@ -93,8 +101,7 @@ def compare_jobs(
         by_gold=by_gold,
         shares=_shares(sides[0].labels, sides[1].labels),
         meaning=differ or _by_oracle(sides[0], sides[1], by_oracle),
-        gold_meaning=_by_gold(sides[0], sides[1], by_gold)
-        and (differ or _by_gold(sides[0], sides[1], by_gold)),
+        gold_meaning=(differ or _by_gold(sides[0], sides[1], by_gold)) if has_gold else "",
         cautions=_cautions(first, second),
     )
 
@@ -145,8 +152,6 @@ def _by_oracle(first: Side, second: Side, found: Drift) -> str:
 
 
 def _by_gold(first: Side, second: Side, found: Drift) -> str:
-    if not first.with_gold and not second.with_gold:
-        return ""
     for side in (first, second):
         if side.with_gold < MIN_BIN:
             return (

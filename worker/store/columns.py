@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
 from worker.agreement.columns import NONE, Codes, Raters
-from worker.agreement.judged import drawn, keys
+from worker.agreement.judged import drawn
 from worker.policy import REASONS
 from worker.store.adapters import adapter_labels
 from worker.store.inserts import on_postgresql
@@ -195,12 +195,8 @@ def read_raters(connection: Connection, job_id: int) -> Raters:
     corrected[np.searchsorted(raters.row_no, list(corrections))] = [
         names.index(one) for one in corrections.values()
     ]
-    sample = np.zeros(len(raters), dtype=bool)
-    if any(kind == "random" for _, _, kind in given):
-        sample[np.searchsorted(raters.row_no, [row_no for row_no, _, kind in given if kind == "random"])] = (
-            True
-        )
-        sample = drawn(keys(job_id, raters.row_no), sample)
+    at_random = np.isin(raters.row_no, [row_no for row_no, _, kind in given if kind == "random"])
+    sample = drawn(job_id, raters.row_no, at_random)
     by_file = raters.gold != NONE
     judged = np.where(sample, corrected, NONE).astype(np.int16)
     gold_on: Literal["all", "random"] = "random" if (judged != NONE).any() and not by_file.any() else "all"

@@ -17,6 +17,7 @@ import kombu.utils.functional
 import pytest
 from celery import Celery
 from celery.app.defaults import SETTING_KEYS
+from kombu.exceptions import BatchPublishError
 from pydantic import SecretStr
 from redis.exceptions import ResponseError
 
@@ -113,6 +114,20 @@ def test_a_broker_that_is_away_is_known_at_once_and_named_without_its_password(
         ping(app)
     assert sum(slept) < 1
     assert "geheim" not in str(caught.value)
+
+
+def test_messages_whose_delivery_is_uncertain_are_those_of_a_broker_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Broke: `run` ended with a traceback when its queue died between a batch of messages and the answer to it.
+    app = app_of(tmp_path, NOBODY_LISTENS)
+
+    def uncertain() -> Any:
+        raise BatchPublishError("Redis publish batch failed; delivery is uncertain")
+
+    monkeypatch.setattr(app, "producer_or_acquire", uncertain)
+    with pytest.raises(BrokerUnreachable):
+        publisher(app)("adapter", [1, 2])
 
 
 @pytest.mark.services
