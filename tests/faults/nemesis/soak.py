@@ -24,7 +24,7 @@ import psutil
 
 from tests.fake_openai import FakeOpenAI
 from tests.faults.nemesis.faults import FAULTS, LEASE_S, POSTGRES_ONLY, Mix
-from tests.faults.nemesis.sampling import Roles, Sampler, Trend, draw, trends
+from tests.faults.nemesis.sampling import SERVER, Roles, Sampler, Trend, draw, trends
 from tests.faults.nemesis.stage import Stage, command, mains, stage
 from tests.faults.scenario import DidNotStrikeError, Struck
 from tests.integration.site import scoring_children
@@ -130,7 +130,7 @@ def _roles(one: Stage, spared: list[Popen[bytes]], struck: list[Popen[bytes]]) -
             for role, process in _parts(worker):
                 found[f"{title} {number} {role}"] = process
     for process in _gone_is_none(one.broker.pid):
-        found["valkey"] = process
+        found[SERVER] = process
     return found
 
 
