@@ -15,7 +15,9 @@ from worker.agreement import guarantee
 from worker.agreement.columns import NONE
 from worker.policy import Policy
 from worker.quality.guarantee import certify, refutations, sentences
-from worker.quality.measured import measure_due
+from worker.quality.measured import measure_due, summarise
+from worker.report.data import read_report
+from worker.report.text import headlines
 from worker.reviews import Answer, Failure, Money, Review, Score
 from worker.store.agreements import MEASURE_ATTEMPTS
 from worker.store.ledger import Ledger
@@ -281,6 +283,11 @@ def test_a_job_whose_audit_alone_exceeds_the_label_budget_is_stopped_before_anyt
     assert answer_all(ledger) == 0
     # It is over, and so it was measured at once.
     assert job.measured_at is not None
+    # Whoever reads what it came to learns that nothing is promised.
+    said = "nothing is certified: the job ended before its guarantee of 90.00% was worked out"
+    assert summarise(queries, job_id).guarantee == said
+    first = headlines(read_report(queries, job_id))[0]
+    assert (first.title, first.sentence) == ("Certified", f"N{said[1:]}.")
 
 
 def test_a_budget_that_cant_bear_what_is_behind_the_cut_stops_the_job_first_and_more_goes_on(

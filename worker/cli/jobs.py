@@ -33,7 +33,7 @@ NO_JOBS = "No jobs yet. `loracle enqueue FILE` makes one, `loracle run FILE` sco
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The newest N.")
 @json_option
 def jobs(limit: int, as_json: bool) -> None:
-    """List the jobs, newest first, and on which of them nobody works.
+    """List the jobs, newest first, with what labels them, and on which of them nobody works.
 
     \b
     Example:
@@ -42,9 +42,11 @@ def jobs(limit: int, as_json: bool) -> None:
     settings, store = open_all()
     found = store.queries.jobs.newest(limit=limit)
     idle = who_waits(settings, store, found)
+    adapters = {adapter.id: adapter.name for adapter in store.queries.adapters.all()}
     if as_json:
         for job in found:
-            echo_json({**for_programs(job), "waiting_for": "; ".join(idle.get(job.id, ())) or None})
+            waits = "; ".join(idle.get(job.id, ())) or None
+            echo_json({**for_programs(job), "adapter": adapters[job.adapter_id], "waiting_for": waits})
         return
     if not found:
         note(NO_JOBS)
@@ -52,8 +54,9 @@ def jobs(limit: int, as_json: bool) -> None:
     rows = []
     for job in found:
         counts = f"{job.reviews_read:,}", f"{job.rejected:,}"
-        rows.append((str(job.id), job.state, *counts, minute(job.created_at), job.name))
-    print_table(("job", "state", "reviews", "rejects", "created", "name"), rows)
+        by = adapters[job.adapter_id], job.policy
+        rows.append((str(job.id), job.state, *counts, minute(job.created_at), job.name, *by))
+    print_table(("job", "state", "reviews", "rejects", "created", "name", "adapter", "policy"), rows)
     # A job whose `loracle run` was killed stays `running`.
     for sentence in dict.fromkeys(sentence for why in idle.values() for sentence in why):
         waiting = sorted(job_id for job_id, why in idle.items() if sentence in why)

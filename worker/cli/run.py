@@ -190,6 +190,8 @@ def _print(summary: Summary, settings: Settings) -> None:
     click.echo(f"  failed       {summary.failed:>9,}")
     for line in (*agreement_lines(dataclasses.asdict(summary)), *certificate_lines(summary.certificate)):
         click.echo(f"  {line}")
+    if summary.guarantee:
+        click.echo(f"  guarantee    {summary.guarantee}")
     if summary.reviews_per_s is not None:
         click.echo(
             f"  speed        {speed(summary.reviews_per_s):>9} reviews/s from enqueueing to the last label"

@@ -29,7 +29,7 @@ def status(job: int, watch: bool, show_rejects: bool, as_json: bool) -> int:
     The speed is the number of labelled reviews divided by the time from enqueueing to the last label. The time left
     is computed from the last minute. While nothing moves, no time is shown.
 
-    Ten failures of the oracle in a row, or an empty account, open a circuit breaker, which is shown here. Its limits
+    After ten failures of the oracle in a row, or with an empty account, nobody asks it for a while. Its limits
     (LORACLE_REQUESTS_PER_MINUTE, LORACLE_TOKENS_PER_MINUTE, what the server says) hold over all workers.
 
     Exit code 1 if a review failed or the job stopped.

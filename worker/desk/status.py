@@ -9,6 +9,7 @@ from worker.bootstrap import Store
 from worker.desk.presence import has_no_queue, nobody, workers_online
 from worker.errors import BrokerUnreachable, HostUnfit
 from worker.policy import Policy
+from worker.quality.guarantee import not_certified
 from worker.quality.measured import (
     Measured,
     agreement_as_it_is,
@@ -35,13 +36,14 @@ def job_report(settings: Settings, store: Store, job_id: int) -> dict[str, Any]:
     over = job.state in OVER
     report["oracle"] = oracle
     report.update(summarise_agreement(_agreement(store, job)))
-    has_guarantee = Policy.parse(job.policy).guarantee is not None
-    report["guarantee"] = where_it_stands(store, job) if has_guarantee and not over else None
     distilled = store.queries.distillations.of(job_id)
     report["stage"] = None if distilled is None else distilled.stage
     report["distilled"] = None if distilled is None else distilled.figures
     report["stage_words"] = None if distilled is None or over else stage_words(distilled, at)
     report["certificate"] = kept_certificate(store.queries, job.id)
+    report["guarantee"] = not_certified(job, report["certificate"])
+    if Policy.parse(job.policy).guarantee is not None and not over:
+        report["guarantee"] = where_it_stands(store, job)
     faults = [] if over else faults_online(settings, store, job.adapter_id)
     unfit = [] if over or job.oracle_id is None else faults_online(settings, store, oracle_id=job.oracle_id)
     report["unfit_workers"] = [
@@ -248,7 +250,7 @@ def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | 
     breaker = read_breaker_of(settings, details["base_url"], details["model"])
     if breaker and breaker["open"]:
         return (
-            f"the circuit breaker is open ({breaker['reason']}); "
+            f"the oracle isn't asked for a while ({breaker['reason']}); "
             f"it is tried again in {duration(breaker['retry_in_s'])}"
         )
     try:

@@ -93,7 +93,7 @@ def explain(
         what = (
             "no answer in time"
             if isinstance(error, openai.APITimeoutError)
-            else "nothing answers, or the connection broke"
+            else "nothing answers there, or the connection broke (is OPENAI_BASE_URL right?)"
         )
         # The server may have done the work all the same.
         return Trouble("retry", f"{base_url}: {what}", billed=True)

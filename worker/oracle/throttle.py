@@ -243,7 +243,7 @@ class RedisThrottle:
                 return bool(answer == b"probe")
             if answer == b"open":
                 raise OracleUnavailable(
-                    f"the circuit breaker is open: {reason.decode(errors='replace')}",
+                    f"the oracle isn't asked for a while: {reason.decode(errors='replace')}",
                     retry_after_s=seconds,
                     limited=True,
                 )

@@ -15,7 +15,7 @@ from worker.agreement import guarantee
 from worker.agreement.columns import NONE, Raters, Rows
 from worker.agreement.guarantee import Terms
 from worker.policy import Policy
-from worker.reviews import Job, counted, dollars
+from worker.reviews import OVER, Job, counted, dollars
 from worker.store.guarantees import Claim, Drawn
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
@@ -211,6 +211,16 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
         said.append(f"{found['unlabelled']:,} reviews without a label have no part in it.")
     said.append("It says nothing of single labels or parts of the job, and not that the oracle is right.")
     return said
+
+
+def not_certified(job: Job, certificate: Mapping[str, Any] | None) -> str | None:
+    """That a job which was to have a guarantee ended without one; None while it may still get it, and of others."""
+    target = Policy.parse(job.policy).guarantee
+    if target is None or certificate is not None or job.state not in OVER:
+        return None
+    if job.state == "done" and job.measured_at is None:
+        return None
+    return f"nothing is certified: the job ended before its guarantee of {target:.2%} was worked out"
 
 
 def certify(raters: Raters, policy: Policy, job_id: int, drawn: Drawn) -> Certificate | None:

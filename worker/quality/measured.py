@@ -13,7 +13,7 @@ from worker.agreement.measure import WHOLE, Measurement, measure
 from worker.agreement.pairs import mcnemar
 from worker.errors import Transient
 from worker.policy import Policy
-from worker.quality.guarantee import certify, take_step
+from worker.quality.guarantee import certify, not_certified, take_step
 from worker.reviews import Job
 from worker.store.agreements import MEASURE_ATTEMPTS
 from worker.store.ledger import Ledger
@@ -179,8 +179,9 @@ class Summary:
     `oracle_agreement_n`; `oracle_agreement_on` says which: "audit" and "audit+cascade" hold for the whole job,
     "escalated" only for reviews the adapter was unsure of. Intervals are 95 %. `reviews_per_s` is the job's speed:
     over the time from enqueueing to the last label. `certificate` is that of its guarantee, by name
-    (`worker.quality.guarantee.Certificate`). `sources` says who gave the final labels and `oracle_cost`, in
-    US dollars, what the oracle took; both are empty for a job without one.
+    (`worker.quality.guarantee.Certificate`); where there is none all the same, `guarantee` says so.
+    `sources` says who gave the final labels and `oracle_cost`, in US dollars, what the oracle took; both are empty
+    for a job without one.
     """
 
     job_id: int
@@ -214,6 +215,7 @@ class Summary:
     oracle_agreement_n: int
     reviews_per_s: float | None
     certificate: Mapping[str, Any] | None
+    guarantee: str | None
 
 
 def worsened(raters: Raters) -> str | None:
@@ -236,6 +238,7 @@ def summarise(queries: Queries, job_id: int) -> Summary:
     job = at.job
     measured = agreement_as_it_is(queries, job_id)
     raters = queries.raters(job_id)
+    certificate = kept_certificate(queries, job_id)
     return Summary(
         job_id=job.id,
         name=job.name,
@@ -258,7 +261,8 @@ def summarise(queries: Queries, job_id: int) -> Summary:
         else 0,
         **summarise_agreement(measured),
         reviews_per_s=None if at.speed is None else round(at.speed, 2),
-        certificate=kept_certificate(queries, job_id),
+        certificate=certificate,
+        guarantee=not_certified(job, certificate),
     )
 
 

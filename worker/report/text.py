@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from worker.agreement.cascade import CascadeStatistics
 from worker.agreement.measure import Measurement
 from worker.files.languages import Languages
-from worker.quality.guarantee import sentences
+from worker.quality.guarantee import not_certified, sentences
 from worker.report.data import ReportData
 from worker.report.words import (
     RATERS,
@@ -195,14 +194,18 @@ def headlines(data: ReportData) -> list[Headline]:
         if (one := best(data.comparisons, raters)) is not None and not is_repeated(one, data.comparisons)
     ]
     return [
-        *([_certified(data.certificate)] if data.certificate is not None else []),
+        *_certified(data),
         *(_headline(one, data.reviews, beside=_adapter_alone(one, data)) for one in chosen),
         *_missing(data, chosen),
     ]
 
 
-def _certified(found: Mapping[str, Any]) -> Headline:
-    return Headline(share(found["certified"]), "Certified", " ".join(sentences(found)))
+def _certified(data: ReportData) -> list[Headline]:
+    if data.certificate is not None:
+        said = " ".join(sentences(data.certificate))
+        return [Headline(share(data.certificate["certified"]), "Certified", said)]
+    why = not_certified(data.job, data.certificate)
+    return [] if why is None else [Headline(share(None), "Certified", f"{why[0].upper()}{why[1:]}.")]
 
 
 def _adapter_alone(one: Measurement, data: ReportData) -> str:

@@ -159,7 +159,7 @@ def test_ten_failures_in_a_row_open_the_breaker_for_all(client: redis.Redis) -> 
     assert not is_open(client)
     fail(other, 1)
     assert is_open(client)
-    said = "breaker is open: http://oracle/v1 answered 500"
+    said = "isn't asked for a while: http://oracle/v1 answered 500"
     with pytest.raises(OracleUnavailable, match=said) as caught, one.admit(1, lambda: None):
         pass
     assert caught.value.limited
