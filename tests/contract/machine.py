@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from typing import ClassVar, TypeVar
 
 from hypothesis.stateful import RuleBasedStateMachine
@@ -77,6 +78,7 @@ class Machine(RuleBasedStateMachine):
         self.queues: dict[Lane, list[int]] = {"adapter": [], "openai": []}
         self.workers: list[Worker] = []
         self.refused = False
+        self.numbers = count(1)
 
     def step(self, act: Callable[[], T], expect: Callable[[T | None], None]) -> T | None:
         """The ledger acts, the model says what had to come of it, and both are compared; None if it is refused."""

@@ -111,7 +111,7 @@ class JobRules(Machine):
         policy = Policy(plan.kind, below, plan.audit)
         oracle_id = self.ledger.scorers.register(ORACLES[plan.oracle]) if policy.names_oracle else None
         spec = JobSpec(
-            identity=f"job {len(self.model.jobs) + len(self.model.deleted)} {self.clock.now}",
+            identity=f"job {next(self.numbers)}",
             name="reviews.csv",
             source="/data/reviews.csv",
             adapter_id=self.adapter_id,
