@@ -23,12 +23,13 @@ EXACT_DIGITS = 15
 
 
 def main(arguments: list[str]) -> None:
-    """Without arguments the sheets, with `heights` their rows too, with a place from 0 the rows of that sheet."""
+    """Without arguments the sheets, with `heights` their rows too; with a place from 0 and a limit in characters the
+    rows of that sheet, null for a row that has more."""
     _limit_memory()
     try:
         with load_workbook("/dev/stdin") as workbook:
             if arguments and arguments != ["heights"]:
-                _print_rows(workbook, int(arguments[0]))
+                _print_rows(workbook, *map(int, arguments))
             else:
                 _print_sheets(workbook, heights=bool(arguments))
     except PasswordError:
@@ -56,11 +57,12 @@ def _print_sheets(workbook: CalamineWorkbook, *, heights: bool) -> None:
             _print({"place": place, "name": sheet.name, "hidden": hidden, "height": height})
 
 
-def _print_rows(workbook: CalamineWorkbook, place: int) -> None:
+def _print_rows(workbook: CalamineWorkbook, place: int, most_chars: int) -> None:
     sheet = workbook.get_sheet_by_index(place)
     _print({"rows": sheet.total_height})
     for row in sheet.iter_rows():
-        _print([as_shown(cell) for cell in row])
+        cells = [as_shown(cell) for cell in row]
+        _print(cells if sum(map(len, cells)) <= most_chars else None)
 
 
 def _print(value: Any) -> None:

@@ -15,7 +15,7 @@ from typing import IO, Any
 from worker.errors import ColumnMissing, FileUnreadable, OptionInvalid
 from worker.files.columns import listed, looks_like_text_column, shown
 from worker.files.guessing import ZIP_MAGIC
-from worker.files.records import NUL, ReadOptions
+from worker.files.records import LINE_TOO_LONG, NUL, ReadOptions
 from worker.files.sources import FileSource, Source, refuse_bomb, spooled
 from worker.files.tables import Row, TableReader
 
@@ -73,11 +73,16 @@ class WorkbookReader(TableReader):
         return []
 
     def rows(self) -> Iterator[Row]:
-        rows = self._printed(str(self._place))
+        limit = self._options.max_line_bytes
+        rows = self._printed(str(self._place), str(limit))
         total = max(1, next(rows)["rows"])
         for line_no, cells in enumerate(rows, 1):
             self._position = (self._source.size_bytes or 0) * min(line_no, total) // total
-            if line_no > self._options.skip_lines and any(cell.strip() for cell in cells):
+            if line_no <= self._options.skip_lines:
+                continue
+            if cells is None:
+                yield line_no, [], LINE_TOO_LONG.format(limit=limit)
+            elif any(cell.strip() for cell in cells):
                 yield line_no, cells, NUL if any("\0" in cell for cell in cells) else None
 
     def _choose(self) -> tuple[int, list[str]]:

@@ -76,6 +76,15 @@ def test_rows_above_the_header_and_blank_ones_are_left_out_and_still_counted(tmp
     assert [r.text for r in read(headless, columns=("id", "text", "label"))[1]] == ["good, and\nmore", "bad"]
 
 
+def test_a_row_over_the_cap_is_rejected_before_this_process_holds_it(tmp_path):
+    # A cell of half a gigabyte, packed to half a megabyte, took more than one.
+    cap = ReadOptions().max_line_bytes
+    path = write_xlsx(tmp_path / "r.xlsx", {"S": [["id", "text"], [1, "a"], [2, "x" * (cap + 1)], [3, "c"]]})
+    assert read(path)[1] == [
+        Review(1, "a", "1"), Reject(2, 3, f"too long (a line of more than {cap} bytes)"), Review(3, "c", "3")
+    ]  # fmt: skip
+
+
 def test_the_first_sheet_with_cells_is_taken_or_the_one_that_is_named(tmp_path):
     other = [["text"], ["other"]]
     sheets = {"Cover": [], "Reviews": ROWS, "Old": other, "Notes": other}
