@@ -121,7 +121,7 @@ LANES: tuple[Lane, ...] = get_args(Lane)
 JobState = Literal["reading", "running", "done", "stopped", "cancelled", "deleting"]
 OVER: tuple[JobState, ...] = ("done", "stopped", "cancelled", "deleting")
 """The states in which a job's workers have nothing left to do."""
-Dtype = Literal["auto", "bf16", "fp16", "fp32"]
+Dtype = Literal["auto", "bf16", "fp16", "fp32", "int8+fp32"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 Backend = Literal["auto", "torch", "openvino"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)

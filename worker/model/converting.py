@@ -13,17 +13,24 @@ from torch.jit._trace import TracerWarning
 
 from worker.errors import BackendUnfit
 from worker.model import openvino
-from worker.model.devices import out_of_memory
+from worker.model.devices import TWO, out_of_memory
+from worker.model.encoding import Encoding
 from worker.model.pretrained import HEADS, head_of
 
 
 def convert(
-    model: Any, number_format: str, tokenizer: Tokenizer, padding_id: int, *, threads: int | None = None
+    model: Any,
+    number_format: str,
+    tokenizer: Tokenizer,
+    padding_id: int,
+    *,
+    encoding: Encoding,
+    threads: int | None = None,
 ) -> openvino.Compiled:
-    """A merged torch model in fp32, converted. It stays as it was.
+    """A merged torch model in fp32, converted, and quantised too where the number format says so. It stays as it was.
 
     Raises:
-        BackendUnfit: OpenVINO can't take this architecture.
+        BackendUnfit: OpenVINO can't take this architecture, or whole numbers are too rough for it.
     """
     # Two rows of which one is padded: what a tracer sees only once, it takes for a constant.
     ids = torch.tensor([[3, 4, 5], [3, 4, 0]])
@@ -39,6 +46,14 @@ def convert(
             openvino.core().compile_model(part, "CPU", openvino.properties(precision, threads))
             for part, precision in zip(parts, (number_format, "fp32"), strict=True)
         )
+        compiled = openvino.Compiled(trunk, head, tokenizer, padding_id)
+        if number_format == TWO:
+            # Here: it takes seconds to load.
+            from worker.model.quantising import quantised
+
+            return quantised(parts[0], compiled, head, encoding, threads=threads)
+    except BackendUnfit:
+        raise
     except Exception as error:
         # The tracer and the converter raise whatever the architecture makes them raise.
         if out_of_memory(error):
@@ -46,7 +61,7 @@ def convert(
         raise BackendUnfit(
             f"openvino can't convert {type(model).__name__}: {openvino.first_line(error)}"
         ) from error
-    return openvino.Compiled(trunk, head, tokenizer, padding_id)
+    return compiled
 
 
 def _traced(part: torch.nn.Module, example: tuple[torch.Tensor, ...]) -> Any:

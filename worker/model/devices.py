@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 """The number formats, and what torch calls them."""
+TWO = "int8+fp32"
+"""Whole numbers of 8 bits, and fp32 once more for what they leave unsure: OpenVINO alone computes so."""
 _GPU_FILES = ("nvidia*", "nvhost*", "nvgpu*", "dxg", "kfd")
 """In /dev, where this machine has a GPU that torch may compute on."""
 
@@ -63,10 +65,14 @@ def choose_dtype(device: torch.device, name: str = "auto") -> torch.dtype:
     """The number format for scoring: bf16 where the device computes in it, fp16 on older GPUs, else fp32.
 
     Raises:
-        DeviceUnavailable: there is no such format.
+        DeviceUnavailable: torch has no such format.
     """
     import torch
 
+    if name == TWO:
+        raise DeviceUnavailable(
+            f"{TWO} is computed by openvino on a CPU (LORACLE_BACKEND, LORACLE_DEVICE), not by torch on {device}."
+        )
     if name == "auto" and device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     found: torch.dtype = getattr(torch, DTYPES[number_format(name)])
@@ -79,10 +85,12 @@ def number_format(name: str = "auto") -> str:
     Raises:
         DeviceUnavailable: there is no such format.
     """
-    if name in DTYPES:
+    if name in DTYPES or name == TWO:
         return name
     if name != "auto":
-        raise DeviceUnavailable(f"there is no number format '{name}'; allowed: auto, {', '.join(DTYPES)}.")
+        raise DeviceUnavailable(
+            f"there is no number format '{name}'; allowed: auto, {', '.join([*DTYPES, TWO])}."
+        )
     return "bf16" if {"avx512_bf16", "amx_bf16", "bf16"} & cpu_flags() else "fp32"
 
 

@@ -12,6 +12,7 @@ from worker.model import openvino
 from worker.model.bases import compared
 from worker.model.devices import (
     DTYPES,
+    TWO,
     choose_device,
     choose_dtype,
     dtype_name,
@@ -57,7 +58,7 @@ def load_classifier(
         os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
     # Unset, the tokenizer warns in every child process. It reads this in native code, so it is set before first use.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    if backend != "torch" and converted is not None and is_cpu(device) and dtype in ("auto", *DTYPES):
+    if backend != "torch" and converted is not None and is_cpu(device) and dtype in ("auto", TWO, *DTYPES):
         found = _restored(directory, base_id, number_format(dtype), converted, threads)
         if found is not None:
             return found
@@ -98,21 +99,23 @@ def _made(
     if threads is not None:
         torch.set_num_threads(threads)
     chosen = choose_device(device)
-    chosen_dtype = choose_dtype(chosen, dtype)
-    number = dtype_name(chosen_dtype)
+    two = dtype == TWO and chosen.type == "cpu" and backend != "torch"
+    chosen_dtype = torch.float32 if two else choose_dtype(chosen, dtype)
+    number = TWO if two else dtype_name(chosen_dtype)
     if backend == "auto" and chosen.type != "cpu":
         backend = "torch"
     why_torch = "" if backend == "torch" else openvino.why_not(str(chosen), number)
-    if backend == "openvino" and why_torch:
-        raise BackendUnfit(f"{why_torch}. Mend that, or choose the back end torch ({CHOICE}).")
+    other = "LORACLE_DTYPE=auto" if two else f"the back end torch ({CHOICE})"
+    if why_torch and (two or backend == "openvino"):
+        raise BackendUnfit(f"{why_torch}. Mend that, or choose {other}.")
     try:
         classifier = Classifier.merged(directory, base_id)
         if backend != "torch" and not why_torch:
             try:
                 return _converted(classifier, number, converted, threads)
             except BackendUnfit as error:
-                if backend == "openvino":
-                    raise BackendUnfit(f"{error}. The back end torch may do ({CHOICE}).") from error
+                if two or backend == "openvino":
+                    raise BackendUnfit(f"{error}. Mend that, or choose {other}.") from error
                 why_torch = str(error)
         classifier.why_torch = why_torch
         classifier.place(chosen, chosen_dtype)
@@ -139,7 +142,14 @@ def _converted(
     manifest = classifier.manifest
     assert manifest is not None
     tokenizer = classifier.tokenizer.backend_tokenizer
-    compiled = convert(classifier.model, number, tokenizer, classifier.padding_id, threads=threads)
+    compiled = convert(
+        classifier.model,
+        number,
+        tokenizer,
+        classifier.padding_id,
+        encoding=manifest.encoding,
+        threads=threads,
+    )
     found = OpenVINOClassifier(compiled, manifest, number)
     if converted is not None:
         openvino.Kept.of(manifest, number, converted).write(compiled.export())

@@ -22,17 +22,21 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from worker.model.devices import cpu_flags, cpu_title
+from worker.model.devices import TWO, cpu_flags, cpu_title
 from worker.model.encoding import encode, flat_ids
 from worker.model.manifest import Manifest
 from worker.model.probes import check_together
 from worker.reviews import Backend
 
-PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
-"""What OpenVINO calls the number formats that it computes in here."""
+PRECISIONS = {"fp32": "f32", "bf16": "bf16", TWO: "f32"}
+"""What OpenVINO calls the number formats that it computes in here. What is quantised says so in its model."""
 
-_HEADER = struct.Struct("<qqq")
-"""Of what is kept: the padding id, and the lengths of the tokenizer and of the layers before the head."""
+_HEADER = struct.Struct("<qqqqd")
+"""Of what is kept: the padding id, the lengths of the tokenizer, of the layers before the head and of the quantised
+ones, and the margin of these."""
+
+_FORMAT = "2"
+"""Of what is kept."""
 
 DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -49,7 +53,7 @@ def why_not(device: str, number_format: str) -> str:
     if importlib.util.find_spec("openvino") is None:
         return "openvino isn't installed (pip install 'loracle[openvino]')"
     if number_format not in PRECISIONS:
-        return f"openvino computes in fp32 or bf16 here, not in {number_format}"
+        return f"openvino computes in {', '.join(PRECISIONS)} here, not in {number_format}"
     if number_format == "bf16" and "BF16" not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return "this processor has no bf16 that openvino could use"
     return ""
@@ -59,12 +63,24 @@ class Compiled:
     """A model that OpenVINO has compiled, with its tokenizer.
 
     The head computes in fp32 whatever the layers before it do: rounded logits would move scores near 0.5.
-    `padding_id` is what fills rows.
+    `padding_id` is what fills rows. With a `quantised` trunk that one is asked first, and the other one about each
+    row whose two largest logits are nearer to each other than `margin`.
     """
 
-    def __init__(self, trunk: Any, head: Any, tokenizer: Tokenizer, padding_id: int) -> None:
+    def __init__(
+        self,
+        trunk: Any,
+        head: Any,
+        tokenizer: Tokenizer,
+        padding_id: int,
+        *,
+        quantised: Any = None,
+        margin: float = 0.0,
+    ) -> None:
         self._trunk = trunk
         self._head = head
+        self._quantised = quantised
+        self.margin = margin
         self.tokenizer = tokenizer
         self.padding_id = padding_id
 
@@ -75,15 +91,43 @@ class Compiled:
 
     def __call__(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits (B, labels) for token ids (B, T) and their mask, which has 0 where there is no token."""
-        # A list: a traced model doesn't keep the names of its inputs under every architecture.
-        found: NDArray[np.float32] = self._head([self._trunk([ids, mask])[0]])[0]
+        if self._quantised is None:
+            return self._logits(self._trunk, ids, mask)
+        found = self._logits(self._quantised, ids, mask).copy()
+        near = lead(found) < self.margin
+        if near.any():
+            ids, mask = ids[near], mask[near]
+            longest = int(mask.sum(axis=1).max())
+            found[near] = self._logits(self._trunk, ids[:, :longest], mask[:, :longest])
         return found
+
+    def _logits(self, trunk: Any, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        # A list: a traced model doesn't keep the names of its inputs under every architecture.
+        found: NDArray[np.float32] = self._head([trunk([ids, mask])[0]])[0]
+        return found
+
+    def first(self, quantised: Any, margin: float) -> Compiled:
+        """The same, behind a quantised trunk."""
+        return Compiled(
+            self._trunk, self._head, self.tokenizer, self.padding_id, quantised=quantised, margin=margin
+        )
 
     def export(self) -> bytes:
         """All of it, as `restore` reads it."""
         tokenizer: bytes = self.tokenizer.to_str().encode()
-        trunk, head = (bytes(part.export_model().getvalue()) for part in (self._trunk, self._head))
-        return _HEADER.pack(self.padding_id, len(tokenizer), len(trunk)) + tokenizer + trunk + head
+        trunk, quantised, head = (
+            b"" if part is None else bytes(part.export_model().getvalue())
+            for part in (self._trunk, self._quantised, self._head)
+        )
+        sizes = len(tokenizer), len(trunk), len(quantised)
+        return _HEADER.pack(self.padding_id, *sizes, self.margin) + tokenizer + trunk + quantised + head
+
+
+def lead(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """By how much the largest logit (N, labels) of each row is over the next one: (N,)."""
+    ordered = np.sort(logits, axis=1)
+    found: NDArray[np.float32] = ordered[:, -1] - ordered[:, -2]
+    return found
 
 
 class OpenVINOClassifier:
@@ -103,7 +147,8 @@ class OpenVINOClassifier:
         self.number_format = number_format
         self.padding_id = compiled.padding_id
         self._compiled = compiled
-        check_together(self, manifest, f"openvino in {number_format}", exact=number_format == "fp32")
+        way, rough = f"openvino in {number_format}", number_format == TWO
+        check_together(self, manifest, way, exact=number_format == "fp32", rough=rough)
 
     @property
     def device_title(self) -> str:
@@ -142,18 +187,20 @@ def restore(exported: bytes, number_format: str, *, threads: int | None = None) 
     """
     if len(exported) < _HEADER.size:
         raise RuntimeError("it is too short")
-    padding_id, of_tokenizer, of_trunk = _HEADER.unpack_from(exported)
+    padding_id, of_tokenizer, of_trunk, of_quantised, margin = _HEADER.unpack_from(exported)
     parts = io.BytesIO(exported[_HEADER.size :])
     try:
         tokenizer = Tokenizer.from_str(parts.read(of_tokenizer).decode())
     except Exception as error:
         # The library raises a bare Exception.
         raise RuntimeError(f"its tokenizer can't be read: {first_line(error)}") from error
-    trunk, head = (
-        core().import_model(io.BytesIO(part), "CPU", properties(precision, threads))
-        for part, precision in ((parts.read(of_trunk), number_format), (parts.read(), "fp32"))
-    )
-    return Compiled(trunk, head, tokenizer, padding_id)
+
+    def read(size: int, precision: str) -> Any:
+        return core().import_model(io.BytesIO(parts.read(size)), "CPU", properties(precision, threads))
+
+    trunk = read(of_trunk, number_format)
+    quantised = read(of_quantised, number_format) if of_quantised else None
+    return Compiled(trunk, read(-1, "fp32"), tokenizer, padding_id, quantised=quantised, margin=margin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +213,7 @@ class Kept:
     def of(cls, manifest: Manifest, number_format: str, folder: Path) -> Kept:
         """Where it is, or will be. The manifest's hash covers the base's weights."""
         made_by = [
+            _FORMAT,
             *(version(name) for name in ("openvino", "torch", "transformers", "tokenizers")),
             number_format,
             core().get_property("CPU", "FULL_DEVICE_NAME"),
