@@ -106,6 +106,11 @@ class Site:
         """What all workers printed so far."""
         return (self.home / "worker.err").read_text()
 
+    @property
+    def deaths(self) -> list[str]:
+        """The lines that say that a process of a worker died. That of a batch which is queued again may be alive."""
+        return [line for line in self.said.splitlines() if "died (" in line or "A child died" in line]
+
     def enqueue(
         self,
         texts: Sequence[str],
