@@ -15,6 +15,7 @@ from worker.desk import host
 from worker.desk.host import Finding, Found
 from worker.desk.presence import who_waits
 from worker.errors import DatabaseUnreachable, LoracleError, SchemaMismatch
+from worker.model.devices import cores
 from worker.reviews import counted
 from worker.settings import Settings, find_env_files, read_settings
 from worker.store.care import clock_s, slowest_batch_s
@@ -50,7 +51,7 @@ def findings() -> Iterator[Finding]:
         ("batch time", _batch_time),
         ("disk", host.disk),
         ("descriptors", lambda settings: host.judge_descriptors(host.most_descriptors())),
-        ("tokenizer", lambda settings: host.judge_tokenizer(os.environ, host.cores())),
+        ("tokenizer", lambda settings: host.judge_tokenizer(os.environ, cores())),
         ("workers", _workers),
         ("driver", _driver),
         ("device", _device),

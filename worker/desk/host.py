@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import os
 import resource
 import shutil
 import subprocess
@@ -161,12 +160,6 @@ def judge_descriptors(most: int) -> Found:
         "A worker of the openai lane has a connection for each request in flight, and connections to both servers.",
         f"Raise it before you start the worker: `ulimit -n {LEAST_DESCRIPTORS}`, systemd: LimitNOFILE=65536.",
     )
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def judge_tokenizer(environment: Mapping[str, str], cores: int) -> Found:

@@ -49,6 +49,7 @@ class Classifier:
     """
 
     backend: Backend = "torch"
+    at_once = 1
 
     def __init__(
         self, model: Any, tokenizer: Any, labels: Sequence[str], encoding: Encoding, base: Base

@@ -107,6 +107,12 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(name for name, found in torch.cpu.get_capabilities().items() if found is True)
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory didn't suffice, the host's or the device's."""
     # The CPU's allocator and a CUDA context without room raise errors that only their text tells apart.

@@ -11,8 +11,10 @@ import logging
 import os
 import struct
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from worker.model.devices import TWO, cpu_flags, cpu_title
+from worker.model.devices import TWO, cores, cpu_flags, cpu_title
 from worker.model.encoding import encode, flat_ids
 from worker.model.manifest import Manifest
 from worker.model.probes import check_together
@@ -64,7 +66,7 @@ class Compiled:
 
     The head computes in fp32 whatever the layers before it do: rounded logits would move scores near 0.5.
     `padding_id` is what fills rows. With a `quantised` trunk that one is asked first, and the other one about each
-    row whose two largest logits are nearer to each other than `margin`.
+    row whose two largest logits are nearer to each other than `margin`. Several threads may call it at once.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Compiled:
         self._head = head
         self._quantised = quantised
         self.margin = margin
+        self._own = threading.local()
         self.tokenizer = tokenizer
         self.padding_id = padding_id
 
@@ -103,8 +106,18 @@ class Compiled:
 
     def _logits(self, trunk: Any, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         # A list: a traced model doesn't keep the names of its inputs under every architecture.
-        found: NDArray[np.float32] = self._head([trunk([ids, mask])[0]])[0]
+        hidden = self._request(trunk).infer([ids, mask], share_outputs=True)[0]
+        found: NDArray[np.float32] = self._request(self._head).infer([hidden])[0]
         return found
+
+    def _request(self, model: Any) -> Any:
+        """This thread's own place to compute a model in."""
+        own: dict[int, Any] | None = getattr(self._own, "requests", None)
+        if own is None:
+            own = self._own.requests = {}
+        if id(model) not in own:
+            own[id(model)] = model.create_infer_request()
+        return own[id(model)]
 
     def first(self, quantised: Any, margin: float) -> Compiled:
         """The same, behind a quantised trunk."""
@@ -131,7 +144,10 @@ def lead(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 class OpenVINOClassifier:
-    """A verified adapter as OpenVINO computes it, on the CPU.
+    """A verified adapter as OpenVINO computes it, on the CPU: each thread a micro-batch of its own.
+
+    Threads that share one wait for each other after every product, and where another program has taken a core from
+    one of them, all wait.
 
     Raises:
         BackendUnfit: it gives the probes other scores. It is then of no use.
@@ -147,8 +163,16 @@ class OpenVINOClassifier:
         self.number_format = number_format
         self.padding_id = compiled.padding_id
         self._compiled = compiled
+        self._pool = ThreadPoolExecutor(compiled.threads, thread_name_prefix="openvino")
+        # Who encodes doesn't get far ahead of who computes.
+        self._room = threading.BoundedSemaphore(2 * compiled.threads)
         way, rough = f"openvino in {number_format}", number_format == TWO
         check_together(self, manifest, way, exact=number_format == "fp32", rough=rough)
+
+    @property
+    def at_once(self) -> int:
+        """So many forward passes are computed side by side."""
+        return self._compiled.threads
 
     @property
     def device_title(self) -> str:
@@ -159,17 +183,24 @@ class OpenVINOClassifier:
         """Token ids of each text, in input order."""
         return encode(self._compiled.tokenizer, texts, self.manifest.encoding)
 
-    def forward(self, token_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """One forward pass: logits (B, labels) before temperature."""
-        lengths = np.array([len(ids) for ids in token_ids])
-        mask = np.arange(lengths.max()) < lengths[:, None]
-        rows = np.full(mask.shape, self.padding_id, dtype=np.int64)
-        rows[mask] = flat_ids(token_ids)
-        return self._compiled(rows, mask.astype(np.int64))
+    def forward(self, token_ids: Sequence[Sequence[int]]) -> Future[NDArray[np.float32]]:
+        """One forward pass: logits (B, labels) before temperature, once they are computed."""
+        self._room.acquire()
+        return self._pool.submit(self._compute, token_ids)
 
-    def fetch(self, computed: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+    def fetch(self, computed: Sequence[Future[NDArray[np.float32]]]) -> NDArray[np.float64]:
         """All logits (N, labels) of these forward passes."""
-        return np.concatenate(computed).astype(np.float64)
+        return np.concatenate([one.result() for one in computed]).astype(np.float64)
+
+    def _compute(self, token_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        try:
+            lengths = np.array([len(ids) for ids in token_ids])
+            mask = np.arange(lengths.max()) < lengths[:, None]
+            rows = np.full(mask.shape, self.padding_id, dtype=np.int64)
+            rows[mask] = flat_ids(token_ids)
+            return self._compiled(rows, mask.astype(np.int64))
+        finally:
+            self._room.release()
 
     def probe_logits(self, texts: Sequence[str], *, together: bool = False) -> list[list[float]]:
         """Logits of these texts: one by one, or together."""
@@ -285,12 +316,12 @@ def core() -> Any:
 def properties(number_format: str, threads: int | None) -> dict[str, Any]:
     """How a model is compiled; without `threads` as many compute as OMP_NUM_THREADS says, else one per core."""
     given = os.environ.get("OMP_NUM_THREADS", "")
-    if threads is None and given.isdecimal() and int(given):
-        threads = int(given)
+    if threads is None:
+        threads = int(given) if given.isdecimal() and int(given) else cores()
     return {
         "INFERENCE_PRECISION_HINT": PRECISIONS[number_format],
-        **({} if threads is None else {"INFERENCE_NUM_THREADS": threads}),
-        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": threads,
         # Several children would all be pinned to the first cores.
         "ENABLE_CPU_PINNING": False,
     }

@@ -22,6 +22,7 @@ from worker.bootstrap import worker_name
 from worker.errors import DataDirectoryBusy, DeviceUnavailable, Invalid, LoracleError
 from worker.lifeline import DEATHS_GIVEN_UP, DEATHS_WITHIN_S, Deaths, died
 from worker.metrics.host import FOLDER_VARIABLE, forget
+from worker.model.devices import cores
 from worker.pool.health import new_signs_folder, remove_signs_folder
 from worker.pool.valkey import EmbeddedValkey, running_pid
 from worker.reviews import Lane
@@ -139,7 +140,7 @@ def plan_workers(
     if chosen:
         return [WorkerPlan(gpu, children or CHILDREN_PER_GPU) for gpu in chosen]
     children = children or 1
-    return [WorkerPlan(None, children, max(1, _cores() // children))]
+    return [WorkerPlan(None, children, max(1, cores() // children))]
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -188,7 +189,7 @@ class Supervisor:
             for lane in {worker.lane for worker in plan}
         }
         scoring = sum(worker.children for worker in plan if worker.lane == "adapter")
-        self._encoding_threads = max(1, _cores() // max(1, scoring))
+        self._encoding_threads = max(1, cores() // max(1, scoring))
         self._spawn = spawn or _spawn
         self._clock = clock
         self._stopping = False
@@ -343,11 +344,6 @@ def _pass_on(lines: IO[bytes]) -> None:
         for line in lines:
             sys.stderr.write(line.decode(errors="replace"))
             sys.stderr.flush()
-
-
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 class LocalPool(Supervisor):

@@ -134,9 +134,13 @@ class AdapterScorer:
     def _plan(self, ids: Mapping[int, Sequence[int]], rows: Sequence[int]) -> deque[list[int]]:
         # Micro-batches of keys of `ids`. The longest review always fits: alone, if need be.
         lengths = [len(ids[row]) for row in rows]
+        budget = self._token_budget
+        if self._classifier.at_once > 1:
+            # None of those who compute side by side has nothing to do, and none is long alone at the end.
+            budget = min(budget, sum(lengths) // (2 * self._classifier.at_once))
         planned = plan_micro_batches(
             lengths,
-            token_budget=max([self._token_budget, *lengths]),
+            token_budget=max([budget, *lengths]),
             padded=self._classifier.padded,
             most_padding=MOST_PADDING.get(self._classifier.device_type),
         )

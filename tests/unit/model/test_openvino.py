@@ -14,6 +14,7 @@ import torch
 from tests.unit import models
 from worker.errors import BackendUnfit
 from worker.model import converting, openvino
+from worker.model.devices import cores
 from worker.model.loading import load_classifier
 from worker.scorers.adapter import load_adapter_scorer
 
@@ -61,6 +62,22 @@ def test_openvino_gives_the_logits_of_torch_for_every_shape(tmp_path: Path, arch
     # One text alone, padded ones, other lengths and other numbers of rows than the example that was traced.
     for texts in (TEXTS, TEXTS[:1], TEXTS[1:3], TEXTS * 9, [TEXTS[2]]):
         torch.testing.assert_close(logits(ours, texts), logits(theirs, texts), atol=1e-3, rtol=0)
+
+
+def test_threads_compute_micro_batches_of_their_own_and_none_is_taken_for_another(adapter: Path) -> None:
+    if cores() < 2:
+        pytest.skip("OpenVINO takes no more threads than there are cores")
+    classifier, exact = load(adapter, threads=2), load(adapter, backend="torch")
+    assert classifier.device_title == "cpu (2 threads)"
+    parts = [[TEXTS[at % 3]] * (1 + at % 4) for at in range(60)]
+    found = classifier.fetch([classifier.forward(classifier.encode(part)) for part in parts])
+    expected = np.concatenate([logits(exact, part).numpy() for part in parts])
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    # What fails in a thread fails for whoever asked, and leaves room for the next one.
+    for _ in range(10):
+        with pytest.raises(ValueError, match="zero-size"):
+            classifier.fetch([classifier.forward([])])
+    assert len(classifier.fetch([classifier.forward(classifier.encode(TEXTS))])) == len(TEXTS)
 
 
 def test_in_bf16_the_head_keeps_to_fp32_and_a_processor_without_it_is_named(adapter: Path) -> None:
@@ -170,7 +187,7 @@ def test_without_a_place_to_keep_it_the_model_is_scored_with_all_the_same(
 class Wrong:
     """A converted model that gives what `change` makes of its inputs."""
 
-    padding_id = 0
+    padding_id, threads = 0, 1
 
     def __init__(
         self, model: Any, tokenizer: Any, change: Callable[..., tuple[np.ndarray, np.ndarray]]

@@ -121,7 +121,7 @@ def test_the_children_share_the_cores_for_their_tokenizers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAYON_NUM_THREADS", raising=False)
-    monkeypatch.setattr(supervisor, "_cores", lambda: 16)
+    monkeypatch.setattr(supervisor, "cores", lambda: 16)
     plan = plan_workers("all", 2, present=["0", "1"])
     for given, threads in ((None, "4"), ("5", "5")):
         if given is not None:
