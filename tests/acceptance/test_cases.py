@@ -34,7 +34,6 @@ SHEETS = {
 
 # name, content, options, reviews, with gold, without text, a word that is said
 CASES: list[tuple[str, Any, list[str], int, int, int, str]] = [
-    ("stars.csv", STARS, ["--label-column", "stars"], 5, 0, 0, "--labels 1-2=negative,4-5=positive"),
     (
         "stars.csv",
         STARS,
@@ -172,6 +171,23 @@ def test_a_job_of_rejects_alone_promises_no_labels(loracle: Loracle, tmp_path: P
         done = loracle(command, "empty.csv", "--adapter", "stub")
         assert done.returncode == 0, done.stderr
     assert "job 1 has these records, is done, and has no reviews" in done.stderr
+
+
+def test_values_that_give_no_gold_label_are_told_at_once_and_later(loracle: Loracle, tmp_path: Path) -> None:
+    (tmp_path / "stars.csv").write_text(STARS)
+    command = ("enqueue", "stars.csv", "--adapter", "stub", "--label-column", "stars")
+    refused = loracle(*command)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "found: '1' (1), '2' (1), '3' (1), '4' (1), '5' (1)" in refused.stderr
+    assert "--labels 1-2=negative,4-5=positive" in refused.stderr
+    enqueued = loracle(*command, "--labels", "1=negative,4-5=positive")
+    assert "2 gold labels are not in --labels, and left out: '2' (1), '3' (1)" in enqueued.stderr
+    said = "2 values give no gold label: '2' (1), '3' (1)"
+    assert f"  gold     {said} (--labels says what a value means)\n" in loracle("status", "1").stdout
+    found = json.loads(loracle("status", "1", "--json").stdout)["gold_left_out"]
+    assert found == {"count": 2, "values": {"2": 1, "3": 1}}
+    assert loracle("report", "1").returncode == 0
+    assert said.replace("'", "&#39;") in (tmp_path / "report-1.html").read_text()
 
 
 def test_a_database_is_read_as_a_file_and_results_go_back_into_it(loracle: Loracle, tmp_path: Path) -> None:

@@ -126,7 +126,8 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
 
     Gold labels are found by name, in upper or lower case. Numbers are labels only if the whole column holds 0, 1 …,
     one number for each label. If not, say what they mean: --labels 1-2=negative,4-5=positive. Then a column named
-    stars or rating is found too. Other values are left out, and counted. If no value is mapped, no job is made.
+    stars or rating is found too. Other values are left out, and counted here, in `loracle status` and in the report.
+    If --labels or a --label-column gives no review a gold label, no job is made.
 
     How a table is written is guessed from its first lines, and announced: --delimiter, --quote. Without a header:
     --columns label,text, or --no-header and places (--text-column 2). --text-column title,text joins columns, and
@@ -186,6 +187,7 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
                 "other_language": found.other_language,
                 "languages": None if source.languages is None else source.languages.to_json(),
                 "with_gold": found.gold,
+                "gold_left_out": source.gold.left_out(),
                 "characters": found.characters,
             }
             if as_json:

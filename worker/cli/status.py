@@ -12,6 +12,7 @@ from worker.cli.agreement import agreement_lines
 from worker.cli.certify import certificate_lines
 from worker.cli.common import JOB, echo_json, json_option, left_out, open_all
 from worker.desk.status import figure_sentences, job_report, with_way_out
+from worker.files.gold import left_out_words
 from worker.files.languages import Languages
 from worker.reviews import OVER, dollars, duration, speed
 
@@ -77,6 +78,8 @@ def _print(report: dict[str, Any]) -> None:
     click.echo(f"  rejected {report['rejected']:,} of {report['rows']:,} records ({aside})")
     if report["languages"] and (found := Languages.from_json(report["languages"])).notable:
         click.echo(f"  language {found}")
+    if report["gold_left_out"]:
+        click.echo(f"  gold     {left_out_words(report['gold_left_out'])} (--labels says what a value means)")
     over = report["state"] in OVER
     if report["reviews_per_s"] is not None:
         so_far = "" if over else " so far"
