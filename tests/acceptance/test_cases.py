@@ -190,6 +190,37 @@ def test_values_that_give_no_gold_label_are_told_at_once_and_later(loracle: Lora
     assert said.replace("'", "&#39;") in (tmp_path / "report-1.html").read_text()
 
 
+def test_rows_without_a_text_are_missed_aloud_or_written_between_the_others(
+    loracle: Loracle, tmp_path: Path
+) -> None:
+    (tmp_path / "shop.csv").write_text("text,Date\nGood.,May\n,June\nBad.,July\nnan,July\n")
+    assert loracle("run", "shop.csv", "--adapter", "stub", "--keep-columns", "Date").returncode == 0
+    said = "2 rows of shop.csv aren't here: they were rejected (2 without text)."
+    for to in (
+        ("-o", "labels.csv"),
+        ("--format", "csv"),
+        ("--to", "sqlite:///labels.db", "--table", "labels"),
+    ):
+        assert said in loracle("results", "1", *to).stderr
+    assert "rejected" not in loracle("results", "1", "--limit", "1").stderr
+    whole = loracle("results", "1", "--all-rows", "--json")
+    assert "rejected" not in whole.stderr
+    rows = [json.loads(line) for line in whole.stdout.splitlines()]
+    assert [(row["row_no"], row["Date"], row["label"] is None, row["error"]) for row in rows] == [
+        (1, "May", False, None),
+        (2, None, True, "no text (empty)"),
+        (3, "July", False, None),
+        (4, None, True, "no text (nan)"),
+    ]
+    for form in ("table", "csv", "parquet", "xlsx"):
+        assert loracle("results", "1", "--all-rows", "--format", form, "-o", f"all.{form}").returncode == 0
+    to = loracle("results", "1", "--all-rows", "--to", "sqlite:///all.db", "--table", "labels")
+    assert "4 rows of job 1 in table labels of sqlite:///all.db; 2 of them have no label" in to.stderr
+    for more in (("--sort", "score"), ("--limit", "2"), ("--follow",), ("--label", "negative")):
+        refused = loracle("results", "1", "--all-rows", *more)
+        assert (refused.returncode, "--all-rows" in refused.stderr) == (2, True)
+
+
 def test_a_database_is_read_as_a_file_and_results_go_back_into_it(loracle: Loracle, tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as shop:
         shop.execute("CREATE TABLE reviews (id INTEGER, body TEXT, stars INTEGER)")

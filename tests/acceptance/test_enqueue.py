@@ -156,6 +156,9 @@ def test_rejects_are_listed_with_line_and_reason(loracle: Loracle, tmp_path: Pat
     loracle("enqueue", "reviews.csv", "--adapter", "stub", "--max-rejects", "0.5")
     shown = json.loads(loracle("status", "1", "--rejects", "--json").stdout)
     assert shown["rejects"] == [{"row_no": 3, "line_no": 4, "reason": "no text (empty)"}]
+    said = "  line 4 (row 3): no text (empty)\n"
+    assert said in loracle("status", "1", "--rejects").stdout
+    assert said in loracle("enqueue", "reviews.csv", "--adapter", "stub", "--dry-run").stdout
 
 
 def test_too_many_rejects_stop_the_job_and_say_so(loracle: Loracle, tmp_path: Path) -> None:

@@ -116,9 +116,9 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
     job; to go on where it stopped, the query needs an ORDER BY.
 
     The columns of texts, gold labels and ids are guessed from their names, and announced. Records that can't be read
-    (NUL, broken, too long) are rejected. `loracle status JOB --rejects` shows line and reason. If their share is more
-    than --max-rejects, the job stops. Rows without text, or with a marker of a missing value such as nan, NULL or
-    N/A, are rejected too and never stop a job; --keep-markers takes the markers for texts.
+    (NUL, broken, too long) are rejected. `loracle status JOB --rejects` shows line, row and reason. If their share is
+    more than --max-rejects, the job stops. Rows without text, or with a marker of a missing value such as nan, NULL
+    or N/A, are rejected too and never stop a job; --keep-markers takes the markers for texts.
 
     Loracle checks the language of a random sample of the texts. The adapter's manifest names its languages. Loracle
     says how many texts are in none of these languages, and keeps that with the job. With --other-languages reject or
@@ -199,7 +199,7 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
                 "nothing was written."
             )
             for reject in found.rejects:
-                click.echo(f"  line {reject.line_no}: {reject.reason}")
+                click.echo(f"  line {reject.line_no} (row {reject.row_no}): {reject.reason}")
             for review in itertools.islice(found.first, 3):
                 click.echo(f"  row {review.row_no}: {review.text[:70]!r}")
         return 0

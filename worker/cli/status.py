@@ -21,7 +21,10 @@ from worker.reviews import OVER, dollars, duration, speed
 @click.argument("job", type=JOB)
 @click.option("--watch", is_flag=True, help="Show it anew every second until the job is over.")
 @click.option(
-    "--rejects", "show_rejects", is_flag=True, help="List the unreadable records with their reasons."
+    "--rejects",
+    "show_rejects",
+    is_flag=True,
+    help="List the rejected records: line in the file, row_no, reason.",
 )
 @json_option
 def status(job: int, watch: bool, show_rejects: bool, as_json: bool) -> int:
@@ -112,7 +115,7 @@ def _print(report: dict[str, Any]) -> None:
     if report["last_error"] and report["state"] != "done":
         click.echo(f"  last failed attempt: {report['last_error']}")
     for reject in report.get("rejects", ()):
-        click.echo(f"  line {reject['line_no']}: {reject['reason']}")
+        click.echo(f"  line {reject['line_no']} (row {reject['row_no']}): {reject['reason']}")
 
 
 def _what_failed(report: dict[str, Any]) -> str:
