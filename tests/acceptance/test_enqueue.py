@@ -44,9 +44,16 @@ def test_the_same_file_is_the_same_job_until_an_option_differs(loracle: Loracle,
     (tmp_path / "reviews.csv").write_text(REVIEWS)
     (tmp_path / "copy.csv").write_text(REVIEWS)
     stub = ("--adapter", "stub")
+    first = loracle("enqueue", "reviews.csv", *stub, "--name", "reviews")
+    renamed = loracle("enqueue", "copy.csv", *stub, "--name", "another name")
+    assert "keeps its name" not in first.stderr
+    assert (
+        "Job 1 keeps its name, reviews: a job can't be renamed, and --again makes a new one."
+        in renamed.stderr
+    )
     ids = [
-        loracle("enqueue", "reviews.csv", *stub).stdout,
-        loracle("enqueue", "copy.csv", *stub, "--name", "another name").stdout,
+        first.stdout,
+        renamed.stdout,
         loracle("enqueue", "reviews.csv", *stub, "--limit", "1").stdout,
         loracle("enqueue", "reviews.csv", *stub, "--again").stdout,
     ]
