@@ -9,10 +9,12 @@ import re
 import sqlite3
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
+from python_calamine import CalamineWorkbook
 
 from tests.acceptance.conftest import Loracle
 from tests.workbooks import write_xlsx
@@ -188,6 +190,17 @@ def test_values_that_give_no_gold_label_are_told_at_once_and_later(loracle: Lora
     assert found == {"count": 2, "values": {"2": 1, "3": 1}}
     assert loracle("report", "1").returncode == 0
     assert said.replace("'", "&#39;") in (tmp_path / "report-1.html").read_text()
+
+
+def test_dates_go_through_as_dates_and_all_columns_are_kept(loracle: Loracle, tmp_path: Path) -> None:
+    rows = [["Date", "text", "shop"], [("date", 45000), "Good.", "Rome"], [("date", 45031), "Bad.", "Pisa"]]
+    write_xlsx(tmp_path / "shop.xlsx", {"S": rows})
+    done = loracle("run", "shop.xlsx", "--adapter", "stub", "--keep-columns", "all")
+    assert "columns kept: Date, shop" in done.stderr
+    assert loracle("results", "1", "-o", "labels.xlsx").returncode == 0
+    header, *sheet = CalamineWorkbook.from_path(tmp_path / "labels.xlsx").get_sheet_by_index(0).to_python()
+    assert header[-2:] == ["Date", "shop"]
+    assert [row[-2:] for row in sheet] == [[date(2023, 3, 15), "Rome"], [date(2023, 4, 15), "Pisa"]]
 
 
 def test_rows_without_a_text_are_missed_aloud_or_written_between_the_others(

@@ -15,6 +15,7 @@ from worker.cli.common import JOB, echo_json, format_of, left_out, may_write, no
 from worker.desk.results import (
     COLUMNS,
     check_filters,
+    date_columns,
     filter_options,
     follow_rows,
     is_chosen,
@@ -190,6 +191,7 @@ def results(
         mark=excel,
         delimiter=ReadOptions(delimiter=delimiter).delimiter or ",",
         numbers=kept_columns(found).values(),
+        dates=date_columns(found),
         about=about,
     )
     if output is not None:

@@ -157,6 +157,12 @@ def kept_columns(job: Job) -> dict[str, str]:
     return {name: f"file_{name}" if name in taken else name for name in kept}
 
 
+def date_columns(job: Job) -> list[str]:
+    """The kept columns whose cells were dates in the file, by the names of `kept_columns`."""
+    kept = kept_columns(job)
+    return [kept[name] for name in job.options.get("date_columns", [])]
+
+
 def rows_of(store: Store, job: Job, with_text: bool, filters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The rows that match, with their kept columns; `filters` are those of `ResultQueries.iterate`, its
     `sort` and its `limit`."""

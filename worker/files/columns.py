@@ -44,7 +44,7 @@ class Columns:
 
     Where several columns are joined, `text` is their names with commas and `joined` has them in order. `label` is
     `__label__` where the labels stand before the texts, as in fastText's files, and in no column. `names` are all
-    that the file has.
+    that the file has, `dates` the kept ones whose cells are dates, and no texts that look like one.
     """
 
     text: str | None
@@ -53,6 +53,7 @@ class Columns:
     kept: tuple[str, ...] = ()
     joined: tuple[str, ...] = ()
     names: tuple[str, ...] = field(default=(), compare=False)
+    dates: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def texts(self) -> tuple[str, ...]:

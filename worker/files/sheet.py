@@ -23,7 +23,10 @@ EXACT_DIGITS = 15
 
 
 def main(arguments: list[str]) -> None:
-    """Without arguments the sheets, with `heights` their rows too, with a place from 0 the rows of that sheet."""
+    """Without arguments the sheets, with `heights` their rows too, with a place from 0 the rows of that sheet.
+
+    Of a row each cell is its text, and of a date a list with that: a text may look like one.
+    """
     _limit_memory()
     try:
         with load_workbook("/dev/stdin") as workbook:
@@ -60,7 +63,7 @@ def _print_rows(workbook: CalamineWorkbook, place: int) -> None:
     sheet = workbook.get_sheet_by_index(place)
     _print({"rows": sheet.total_height})
     for row in sheet.iter_rows():
-        _print([as_shown(cell) for cell in row])
+        _print([[as_shown(cell)] if isinstance(cell, datetime.date) else as_shown(cell) for cell in row])
 
 
 def _print(value: Any) -> None:

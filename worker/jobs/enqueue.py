@@ -65,6 +65,7 @@ def open_job(
         "label_column": source.file.columns.label_cell,
         "id_column": source.file.columns.id,
         "keep_columns": list(source.file.columns.kept),
+        "date_columns": list(source.file.columns.dates),
         "reading": {**_told(options.read), **({} if source.query is None else {"query": source.query.sql})},
         "limit": options.limit,
         "sample": options.sample,

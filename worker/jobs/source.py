@@ -192,7 +192,11 @@ class Source:
         parts = {
             "content": self.file.content_sha256(),
             "format": self.file.format,
-            "columns": {name: value for name, value in asdict(self.file.columns).items() if name != "names"},
+            "columns": {
+                name: value
+                for name, value in asdict(self.file.columns).items()
+                if name not in ("names", "dates")
+            },
             "read": {
                 name: value
                 for name, value in asdict(options.read).items()
