@@ -101,8 +101,8 @@ def results(
     line is where a record begins, as an editor counts: in a plain csv line 14 is row 13.
 
     Rows of the file that were rejected, say since they have no text, aren't shown, and their number is told. With
-    --all-rows they are there too, so that the rows fit beside the whole file. Their texts and kept columns aren't
-    stored, and stay empty.
+    --all-rows they are there too, so that the rows fit beside a file without blank lines. Their texts and kept
+    columns aren't stored, and stay empty.
 
     Filters can be combined. Memory stays flat for any number of rows, and no cell becomes a formula in a spreadsheet.
     A sheet of Excel has 1,048,576 rows, and 32,767 characters in a cell. Loracle refuses what is larger, and cuts
