@@ -268,6 +268,8 @@ class Job:
     `measured_at` is when the agreement of a job that is over was kept. `without_text` of the rejected records could
     be read and hold no text; `other_language` are reviews in a language that is refused. `languages` is what its
     texts are in (`worker.files.languages.Languages`), None where the adapter's languages aren't known.
+    `gold_left_out` counts the values of its gold column that gave no label (`worker.files.gold.left_out_words`), None
+    where all did.
     """
 
     id: int
@@ -295,6 +297,7 @@ class Job:
     without_text: int = 0
     other_language: int = 0
     languages: Mapping[str, Any] | None = None
+    gold_left_out: Mapping[str, Any] | None = None
 
     @property
     def is_new(self) -> bool:

@@ -9,10 +9,12 @@ import re
 import sqlite3
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
+from python_calamine import CalamineWorkbook
 
 from tests.acceptance.conftest import Loracle
 from tests.workbooks import write_xlsx
@@ -34,7 +36,6 @@ SHEETS = {
 
 # name, content, options, reviews, with gold, without text, a word that is said
 CASES: list[tuple[str, Any, list[str], int, int, int, str]] = [
-    ("stars.csv", STARS, ["--label-column", "stars"], 5, 0, 0, "--labels 1-2=negative,4-5=positive"),
     (
         "stars.csv",
         STARS,
@@ -172,6 +173,65 @@ def test_a_job_of_rejects_alone_promises_no_labels(loracle: Loracle, tmp_path: P
         done = loracle(command, "empty.csv", "--adapter", "stub")
         assert done.returncode == 0, done.stderr
     assert "job 1 has these records, is done, and has no reviews" in done.stderr
+
+
+def test_values_that_give_no_gold_label_are_told_at_once_and_later(loracle: Loracle, tmp_path: Path) -> None:
+    (tmp_path / "stars.csv").write_text(STARS)
+    command = ("enqueue", "stars.csv", "--adapter", "stub", "--label-column", "stars")
+    refused = loracle(*command)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "found: '1' (1), '2' (1), '3' (1), '4' (1), '5' (1)" in refused.stderr
+    assert "--labels 1-2=negative,4-5=positive" in refused.stderr
+    enqueued = loracle(*command, "--labels", "1=negative,4-5=positive")
+    assert "2 gold labels are not in --labels, and left out: '2' (1), '3' (1)" in enqueued.stderr
+    said = "2 values give no gold label: '2' (1), '3' (1)"
+    assert f"  gold     {said} (--labels says what a value means)\n" in loracle("status", "1").stdout
+    found = json.loads(loracle("status", "1", "--json").stdout)["gold_left_out"]
+    assert found == {"count": 2, "values": {"2": 1, "3": 1}}
+    assert loracle("report", "1").returncode == 0
+    assert said.replace("'", "&#39;") in (tmp_path / "report-1.html").read_text()
+
+
+def test_dates_go_through_as_dates_and_all_columns_are_kept(loracle: Loracle, tmp_path: Path) -> None:
+    rows = [["Date", "text", "shop"], [("date", 45000), "Good.", "Rome"], [("date", 45031), "Bad.", "Pisa"]]
+    write_xlsx(tmp_path / "shop.xlsx", {"S": rows})
+    done = loracle("run", "shop.xlsx", "--adapter", "stub", "--keep-columns", "all")
+    assert "columns kept: Date, shop" in done.stderr
+    assert loracle("results", "1", "-o", "labels.xlsx").returncode == 0
+    header, *sheet = CalamineWorkbook.from_path(tmp_path / "labels.xlsx").get_sheet_by_index(0).to_python()
+    assert header[-2:] == ["Date", "shop"]
+    assert [row[-2:] for row in sheet] == [[date(2023, 3, 15), "Rome"], [date(2023, 4, 15), "Pisa"]]
+
+
+def test_rows_without_a_text_are_missed_aloud_or_written_between_the_others(
+    loracle: Loracle, tmp_path: Path
+) -> None:
+    (tmp_path / "shop.csv").write_text("text,Date\nGood.,May\n,June\nBad.,July\nnan,July\n")
+    assert loracle("run", "shop.csv", "--adapter", "stub", "--keep-columns", "Date").returncode == 0
+    said = "2 rows of shop.csv aren't here: they were rejected (2 without text)."
+    for to in (
+        ("-o", "labels.csv"),
+        ("--format", "csv"),
+        ("--to", "sqlite:///labels.db", "--table", "labels"),
+    ):
+        assert said in loracle("results", "1", *to).stderr
+    assert "rejected" not in loracle("results", "1", "--limit", "1").stderr
+    whole = loracle("results", "1", "--all-rows", "--json")
+    assert "rejected" not in whole.stderr
+    rows = [json.loads(line) for line in whole.stdout.splitlines()]
+    assert [(row["row_no"], row["Date"], row["label"] is None, row["error"]) for row in rows] == [
+        (1, "May", False, None),
+        (2, None, True, "no text (empty)"),
+        (3, "July", False, None),
+        (4, None, True, "no text (nan)"),
+    ]
+    for form in ("table", "csv", "parquet", "xlsx"):
+        assert loracle("results", "1", "--all-rows", "--format", form, "-o", f"all.{form}").returncode == 0
+    to = loracle("results", "1", "--all-rows", "--to", "sqlite:///all.db", "--table", "labels")
+    assert "4 rows of job 1 in table labels of sqlite:///all.db; 2 of them have no label" in to.stderr
+    for more in (("--sort", "score"), ("--limit", "2"), ("--follow",), ("--label", "negative")):
+        refused = loracle("results", "1", "--all-rows", *more)
+        assert (refused.returncode, "--all-rows" in refused.stderr) == (2, True)
 
 
 def test_a_database_is_read_as_a_file_and_results_go_back_into_it(loracle: Loracle, tmp_path: Path) -> None:

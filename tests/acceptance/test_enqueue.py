@@ -44,9 +44,16 @@ def test_the_same_file_is_the_same_job_until_an_option_differs(loracle: Loracle,
     (tmp_path / "reviews.csv").write_text(REVIEWS)
     (tmp_path / "copy.csv").write_text(REVIEWS)
     stub = ("--adapter", "stub")
+    first = loracle("enqueue", "reviews.csv", *stub, "--name", "reviews")
+    renamed = loracle("enqueue", "copy.csv", *stub, "--name", "another name")
+    assert "keeps its name" not in first.stderr
+    assert (
+        "Job 1 keeps its name, reviews: a job can't be renamed, and --again makes a new one."
+        in renamed.stderr
+    )
     ids = [
-        loracle("enqueue", "reviews.csv", *stub).stdout,
-        loracle("enqueue", "copy.csv", *stub, "--name", "another name").stdout,
+        first.stdout,
+        renamed.stdout,
         loracle("enqueue", "reviews.csv", *stub, "--limit", "1").stdout,
         loracle("enqueue", "reviews.csv", *stub, "--again").stdout,
     ]
@@ -156,6 +163,9 @@ def test_rejects_are_listed_with_line_and_reason(loracle: Loracle, tmp_path: Pat
     loracle("enqueue", "reviews.csv", "--adapter", "stub", "--max-rejects", "0.5")
     shown = json.loads(loracle("status", "1", "--rejects", "--json").stdout)
     assert shown["rejects"] == [{"row_no": 3, "line_no": 4, "reason": "no text (empty)"}]
+    said = "  line 4 (row 3): no text (empty)\n"
+    assert said in loracle("status", "1", "--rejects").stdout
+    assert said in loracle("enqueue", "reviews.csv", "--adapter", "stub", "--dry-run").stdout
 
 
 def test_too_many_rejects_stop_the_job_and_say_so(loracle: Loracle, tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ INSTEAD = {
     "loracle results JOB --to sqlite:///shop.db --table labels": (
         "loracle results 5 --to sqlite:///shop.db --table labels"
     ),
-    "loracle results JOB --with-text -o shop-labels.xlsx": (
-        "loracle results 6 --with-text -o shop-labels.xlsx"
+    "loracle results JOB --with-text --all-rows -o shop-labels.xlsx": (
+        "loracle results 6 --with-text --all-rows -o shop-labels.xlsx"
     ),
     # The corrections are a person's part.
     "loracle review 2 --import work.csv --author ann": (

@@ -163,12 +163,14 @@ def test_other_jobs_go_on_beside_a_deletion(ledger: Ledger, queries: Queries, en
 def test_without_its_texts_a_job_keeps_its_labels(ledger: Ledger, queries: Queries, engine: Engine) -> None:
     job_id = secret_job(ledger)
     before, labels = list(queries.results.iterate(job_id)), label_counts(queries.raters(job_id))
+    ledger.jobs.keep_found(job_id, {"gold_left_out": {"count": 3, "values": {SECRET: 3}}})
     ledger.deletion.begin(job_id, texts_only=True)
     assert ledger.deletion.empty_texts(job_id, 0) == 7
     # Broken off, and begun again.
     assert queries.jobs.get(job_id).texts == "deleting"
     remove(ledger, job_id, texts_only=True)
     assert queries.jobs.get(job_id).texts == "deleted"
+    assert queries.jobs.get(job_id).gold_left_out == {"count": 3, "values": {}}
     assert queries.jobs.state(job_id) == "done"
     assert list(queries.results.iterate(job_id)) == before
     assert label_counts(queries.raters(job_id)) == labels

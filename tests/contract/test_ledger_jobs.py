@@ -84,8 +84,10 @@ def test_a_job_keeps_what_its_texts_are_in_and_counts_what_that_refused(ledger: 
     rejects = [Reject(row, row, reason) for row, reason in enumerate(reasons, 1)]
     ledger.jobs.append(job.id, rejects, batches=[])
     found = {"expected": ["en"], "looked_at": 8, "sampled": False, "others": {"de": 1, "ceb": 1}}
-    ledger.jobs.set_languages(job.id, found)
+    left_out = {"count": 2, "values": {"3": 2}}
+    ledger.jobs.keep_found(job.id, {"languages": found, "gold_left_out": left_out})
     job, _ = ledger.jobs.open(made)
+    assert job.gold_left_out == left_out
     assert (job.rejected, job.without_text, job.other_language, job.languages) == (6, 2, 2, found)
     kinds = ["other_language", "other_language", "without_text", "unreadable", "without_text", "unreadable"]
     assert [reject.kind for reject in rejects] == kinds

@@ -116,9 +116,9 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
     job; to go on where it stopped, the query needs an ORDER BY.
 
     The columns of texts, gold labels and ids are guessed from their names, and announced. Records that can't be read
-    (NUL, broken, too long) are rejected. `loracle status JOB --rejects` shows line and reason. If their share is more
-    than --max-rejects, the job stops. Rows without text, or with a marker of a missing value such as nan, NULL or
-    N/A, are rejected too and never stop a job; --keep-markers takes the markers for texts.
+    (NUL, broken, too long) are rejected. `loracle status JOB --rejects` shows line, row and reason. If their share is
+    more than --max-rejects, the job stops. Rows without text, or with a marker of a missing value such as nan, NULL
+    or N/A, are rejected too and never stop a job; --keep-markers takes the markers for texts.
 
     Loracle checks the language of a random sample of the texts. The adapter's manifest names its languages. Loracle
     says how many texts are in none of these languages, and keeps that with the job. With --other-languages reject or
@@ -126,7 +126,8 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
 
     Gold labels are found by name, in upper or lower case. Numbers are labels only if the whole column holds 0, 1 …,
     one number for each label. If not, say what they mean: --labels 1-2=negative,4-5=positive. Then a column named
-    stars or rating is found too. Other values are left out, and counted. If no value is mapped, no job is made.
+    stars or rating is found too. Other values are left out, and counted here, in `loracle status` and in the report.
+    If --labels or a --label-column gives no review a gold label, no job is made.
 
     How a table is written is guessed from its first lines, and announced: --delimiter, --quote. Without a header:
     --columns label,text, or --no-header and places (--text-column 2). --text-column title,text joins columns, and
@@ -186,6 +187,7 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
                 "other_language": found.other_language,
                 "languages": None if source.languages is None else source.languages.to_json(),
                 "with_gold": found.gold,
+                "gold_left_out": source.gold.left_out(),
                 "characters": found.characters,
             }
             if as_json:
@@ -197,7 +199,7 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
                 "nothing was written."
             )
             for reject in found.rejects:
-                click.echo(f"  line {reject.line_no}: {reject.reason}")
+                click.echo(f"  line {reject.line_no} (row {reject.row_no}): {reject.reason}")
             for review in itertools.islice(found.first, 3):
                 click.echo(f"  row {review.row_no}: {review.text[:70]!r}")
         return 0

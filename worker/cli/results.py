@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,18 @@ import click
 
 from worker.bootstrap import Store
 from worker.cli.certify import certificate_lines
-from worker.cli.common import JOB, echo_json, format_of, may_write, note, open_all
+from worker.cli.common import JOB, echo_json, format_of, left_out, may_write, note, open_all
 from worker.desk.results import (
     COLUMNS,
     check_filters,
+    date_columns,
     filter_options,
     follow_rows,
+    is_chosen,
     kept_columns,
     rows_of,
     whole_job,
+    with_rejects,
 )
 from worker.errors import Invalid, JobStateInvalid, ReportImpossible
 from worker.files import ReadOptions
@@ -63,6 +66,11 @@ NONE = ": none matches"
 @click.option("--table", metavar="NAME", help="Of --to: a new table.")
 @click.option("--append", is_flag=True, help="Of --to: the table may be there, without these rows.")
 @filter_options
+@click.option(
+    "--all-rows",
+    is_flag=True,
+    help="Rows of the file that were rejected too: their number, and the reason as error.",
+)
 @click.option("--with-text", is_flag=True, help="The review's text too.")
 @click.option("--follow", is_flag=True, help="Go on while the job runs; rows in order, as they are labelled.")
 def results(
@@ -76,6 +84,7 @@ def results(
     to: str | None,
     table: str | None,
     append: bool,
+    all_rows: bool,
     with_text: bool,
     follow: bool,
     **filters: Any,
@@ -87,6 +96,13 @@ def results(
     `source` says who gave `label`: adapter_unconfirmed means that the oracle should have decided and didn't. `asked`
     says why the oracle was asked. A file has the same columns for every job. `corrected` is 1 if a person gave the
     gold label; `labelled_at` is in UTC. If a kept column has the name of another column, it is called file_NAME.
+
+    `row_no` counts the file's records from 1, rejected ones too, but neither the header nor blank lines. A message's
+    line is where a record begins, as an editor counts: in a plain csv line 14 is row 13.
+
+    Rows of the file that were rejected, say since they have no text, aren't shown, and their number is told. With
+    --all-rows they are there too, so that the rows fit beside a file without blank lines. Their texts and kept
+    columns aren't stored, and stay empty.
 
     Filters can be combined. Memory stays flat for any number of rows, and no cell becomes a formula in a spreadsheet.
     A sheet of Excel has 1,048,576 rows, and 32,767 characters in a cell. Loracle refuses what is larger, and cuts
@@ -138,6 +154,8 @@ def results(
         return
     limit = filters["limit"]
     rows = (follow_rows if follow else rows_of)(store, found, with_text, filters)
+    if all_rows:
+        rows = with_rejects(store, found, rows, filters, follow=follow)
     on_screen = WITHOUT_ORACLE if found.oracle_id is None else ON_SCREEN
     columns = [
         *(on_screen if chosen == "table" and to is None else COLUMNS),
@@ -156,6 +174,7 @@ def results(
         count, place = write_table(to, table, job, watched(), columns, append=append)
         without = f"; {unlabelled:,} of them have no label (`error` says why)" if unlabelled else ""
         note(f"{counted(count, 'row')} of job {job} in table {table} of {place}{without if count else NONE}.")
+        _say_what_is_missing(store, job, filters, all_rows=all_rows)
         if as_json:
             echo_json({"job_id": job, "rows": count, "table": table})
         return
@@ -172,16 +191,32 @@ def results(
         mark=excel,
         delimiter=ReadOptions(delimiter=delimiter).delimiter or ",",
         numbers=kept_columns(found).values(),
+        dates=date_columns(found),
         about=about,
     )
     if output is not None:
         note(f"{counted(count, 'row')} of job {job} in {output}{'' if count else NONE}.")
     elif not count:
         note(f"No row of job {job} matches.")
+    _say_what_is_missing(store, job, filters, all_rows=all_rows)
     if filters["wrong"] and limit is None:
         _say_by_source(store, job)
     for line in certificate_lines(certificate)[:1]:
         note(line)
+
+
+def _say_what_is_missing(store: Store, job_id: int, filters: Mapping[str, Any], *, all_rows: bool) -> None:
+    """That rows of the file aren't among those that were written, if nobody has chosen some of them."""
+    job = store.queries.jobs.get(job_id)
+    if not job.rejected or all_rows or is_chosen(filters):
+        return
+    one = job.rejected == 1
+    are = "isn't here: it was" if one else "aren't here: they were"
+    note(
+        f"{counted(job.rejected, 'row')} of {job.source} {are} "
+        f"rejected ({left_out(job.without_text, job.other_language)}). `loracle status {job_id} --rejects` says why; "
+        f"--all-rows writes {'it' if one else 'them'} too."
+    )
 
 
 def _check_labelled(store: Store, job: Job, *, labelled: bool) -> None:

@@ -12,6 +12,7 @@ from worker.cli.agreement import agreement_lines
 from worker.cli.certify import certificate_lines
 from worker.cli.common import JOB, echo_json, json_option, left_out, open_all
 from worker.desk.status import figure_sentences, job_report, with_way_out
+from worker.files.gold import left_out_words
 from worker.files.languages import Languages
 from worker.reviews import OVER, dollars, duration, speed
 
@@ -20,7 +21,10 @@ from worker.reviews import OVER, dollars, duration, speed
 @click.argument("job", type=JOB)
 @click.option("--watch", is_flag=True, help="Show it anew every second until the job is over.")
 @click.option(
-    "--rejects", "show_rejects", is_flag=True, help="List the unreadable records with their reasons."
+    "--rejects",
+    "show_rejects",
+    is_flag=True,
+    help="List the rejected records: line in the file, row_no, reason.",
 )
 @json_option
 def status(job: int, watch: bool, show_rejects: bool, as_json: bool) -> int:
@@ -77,6 +81,8 @@ def _print(report: dict[str, Any]) -> None:
     click.echo(f"  rejected {report['rejected']:,} of {report['rows']:,} records ({aside})")
     if report["languages"] and (found := Languages.from_json(report["languages"])).notable:
         click.echo(f"  language {found}")
+    if report["gold_left_out"]:
+        click.echo(f"  gold     {left_out_words(report['gold_left_out'])} (--labels says what a value means)")
     over = report["state"] in OVER
     if report["reviews_per_s"] is not None:
         so_far = "" if over else " so far"
@@ -109,7 +115,7 @@ def _print(report: dict[str, Any]) -> None:
     if report["last_error"] and report["state"] != "done":
         click.echo(f"  last failed attempt: {report['last_error']}")
     for reject in report.get("rejects", ()):
-        click.echo(f"  line {reject['line_no']}: {reject['reason']}")
+        click.echo(f"  line {reject['line_no']} (row {reject['row_no']}): {reject['reason']}")
 
 
 def _what_failed(report: dict[str, Any]) -> str:

@@ -183,11 +183,14 @@ def _driver(settings: Settings) -> Found:
 
 
 def _device(settings: Settings) -> Found:
-    from worker.model.devices import choose_device, choose_dtype, device_title
+    from worker.model import devices
 
-    device = choose_device(settings.device)
-    dtype = str(choose_dtype(device, settings.dtype)).removeprefix("torch.")
-    return host.fine(f"{device_title(device)}, {dtype}")
+    device = devices.choose_device(settings.device)
+    if device.type == "cpu":
+        number = devices.number_format(settings.dtype)
+    else:
+        number = devices.dtype_name(devices.choose_dtype(device, settings.dtype))
+    return host.fine(f"{devices.device_title(device)}, {number}")
 
 
 def _adapter(settings: Settings) -> Found:

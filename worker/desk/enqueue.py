@@ -101,6 +101,8 @@ def _written(
             say(f"Job {job.id} has a budget of {asked.max_cost} from now on.")
         else:
             say(f"Its budget stays as it is; `loracle retry {job.id} --max-cost DOLLARS` changes it.")
+    if not new and source.options.name not in (None, job.name):
+        say(f"Job {job.id} keeps its name, {job.name}: a job can't be renamed, and --again makes a new one.")
     if not new and job.state != "reading":
         say(f"{source.file.name}: {_as_it_stands(job)}")
         if job.state not in OVER:

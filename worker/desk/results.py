@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import heapq
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -156,6 +157,12 @@ def kept_columns(job: Job) -> dict[str, str]:
     return {name: f"file_{name}" if name in taken else name for name in kept}
 
 
+def date_columns(job: Job) -> list[str]:
+    """The kept columns whose cells were dates in the file, by the names of `kept_columns`."""
+    kept = kept_columns(job)
+    return [kept[name] for name in job.options.get("date_columns", [])]
+
+
 def rows_of(store: Store, job: Job, with_text: bool, filters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The rows that match, with their kept columns; `filters` are those of `ResultQueries.iterate`, its
     `sort` and its `limit`."""
@@ -165,6 +172,41 @@ def rows_of(store: Store, job: Job, with_text: bool, filters: Mapping[str, Any])
         attributes = row.pop("attributes", None) or {}
         row["labelled_at"] = iso(row["labelled_at"])
         yield {**row, **{column: attributes.get(name) for name, column in kept.items()}}
+
+
+REJECTS_AT_ONCE = 2000
+
+
+def with_rejects(
+    store: Store, job: Job, rows: Iterator[dict[str, Any]], filters: Mapping[str, Any], *, follow: bool
+) -> Iterator[dict[str, Any]]:
+    """The rows, and those of the file that are rejected between them: number and reason, all else empty.
+
+    Raises:
+        Invalid: the rows are chosen or sorted, or the job is a sample of its file.
+    """
+    if follow or is_chosen(filters):
+        raise Invalid(
+            "--all-rows writes every row of the file, in its order: leave --follow, --sort and what chooses rows out."
+        )
+    if job.options.get("sample") is not None:
+        raise Invalid(
+            f"job {job.id} is a sample of its file: the other rows aren't kept. Leave --all-rows out."
+        )
+    return heapq.merge(rows, _rejected_rows(store, job), key=lambda row: row["row_no"])
+
+
+def _rejected_rows(store: Store, job: Job) -> Iterator[dict[str, Any]]:
+    after = 0
+    while found := store.queries.jobs.rejects(job.id, after_row=after, limit=REJECTS_AT_ONCE):
+        for one in found:
+            yield {**dict.fromkeys(COLUMNS), "row_no": one.row_no, "error": one.reason}
+        after = found[-1].row_no
+
+
+def is_chosen(filters: Mapping[str, Any]) -> bool:
+    """Whether they leave rows out, or sort them."""
+    return any(value not in (None, False, "row") for value in filters.values())
 
 
 FOLLOW_S = 0.5

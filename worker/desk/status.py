@@ -126,6 +126,7 @@ def _adapter_report(at: Progress, adapter: str, sha256: str) -> dict[str, Any]:
         "without_text": job.without_text,
         "other_language": job.other_language,
         "languages": job.languages,
+        "gold_left_out": job.gold_left_out,
         "batches": dict(at.batches),
         "reviews_per_s": None if at.speed is None else round(at.speed, 2),
         "seconds_left": at.seconds_left,

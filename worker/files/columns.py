@@ -25,6 +25,9 @@ RATING_NAMES = ("rating", "stars", "star_rating", "score")
 
 ID_NAMES = ("id", "review_id", "reviewid", "uuid", "key")
 
+ALL = "all"
+"""In --keep-columns: every column that isn't used for text, gold label or id."""
+
 MAX_GUESSED_LABELS = 10
 """A column with more different values among the first records is no column of labels."""
 
@@ -41,7 +44,7 @@ class Columns:
 
     Where several columns are joined, `text` is their names with commas and `joined` has them in order. `label` is
     `__label__` where the labels stand before the texts, as in fastText's files, and in no column. `names` are all
-    that the file has.
+    that the file has, `dates` the kept ones whose cells are dates, and no texts that look like one.
     """
 
     text: str | None
@@ -50,6 +53,7 @@ class Columns:
     kept: tuple[str, ...] = ()
     joined: tuple[str, ...] = ()
     names: tuple[str, ...] = field(default=(), compare=False)
+    dates: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -131,7 +135,10 @@ def _chosen(header: Header, options: ReadOptions) -> tuple[Columns, list[str]]:
         "label": _find(header, options.label_column, "--label-column"),
         "id": _find(header, options.id_column, "--id-column"),
     }
-    kept = tuple(name for wanted in options.keep_columns if (name := _find(header, wanted, "--keep-columns")))
+    # A column of that name comes first: else it couldn't be kept alone.
+    names_all = ALL not in map(_plain, header.names)
+    named = [wanted for wanted in options.keep_columns if not (names_all and wanted.casefold() == ALL)]
+    kept = tuple(name for wanted in named if (name := _find(header, wanted, "--keep-columns")))
     joined = _find_texts(header, options.text_column)
     if not joined:
         joined = (_guess_text(header, taken={*told.values(), *kept}),)
@@ -155,6 +162,11 @@ def _chosen(header: Header, options: ReadOptions) -> tuple[Columns, list[str]]:
     if external_id is None and (guess := _first_named(header, ID_NAMES, but=joined)) is not None:
         external_id = guess
         announcements.append(f"id column: {shown(guess)} (guessed; --id-column chooses another)")
+    if len(named) < len(options.keep_columns):
+        used = {*joined, label, external_id, *header.nested, ""}
+        others = [name for name in dict.fromkeys(header.names) if name not in used]
+        kept += tuple(name for other in others if (name := _find(header, other, "--keep-columns")))
+        announcements.append(f"columns kept: {listed(kept)}")
     columns = Columns(
         text=",".join(joined),
         label=label,

@@ -23,7 +23,8 @@ _EXACT_DIGITS = 15
 """Of a number; a spreadsheet makes zeros of what is behind them."""
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 
-TIMES = "yyyy-mm-dd hh:mm:ss"
+DAYS, TIMES = "yyyy-mm-dd", "yyyy-mm-dd hh:mm:ss"
+_FIRST_YEAR = 1900
 
 
 def write_excel(
@@ -33,10 +34,11 @@ def write_excel(
     *,
     times: Sequence[str],
     numbers: Collection[str] = (),
+    dates: Collection[str] = (),
 ) -> None:
-    """Writes a sheet with a header. Numbers are numbers, in the columns `numbers` those that came as text too; the
-    columns `times` (ISO 8601 in UTC) are dates, and all else is text: no cell is a formula or a link. Memory stays
-    flat.
+    """Writes a sheet with a header. Numbers are numbers, in the columns `numbers` those that came as text too. The
+    columns `times` (ISO 8601 in UTC) are dates, and in the columns `dates` texts in ISO 8601. All else is text: no
+    cell is a formula or a link. Memory stays flat.
 
     Raises:
         OptionInvalid: there are more rows than a sheet has, or a text is longer than a cell.
@@ -52,6 +54,7 @@ def write_excel(
         sheet = book.add_worksheet("results")
         try:
             bold, moment = book.add_format({"bold": True}), book.add_format({"num_format": TIMES})
+            day = book.add_format({"num_format": DAYS})
             sheet.freeze_panes(1, 0)
             for at, name in enumerate(columns):
                 sheet.write_string(0, at, name, bold)
@@ -69,6 +72,9 @@ def write_excel(
                         sheet.write_datetime(
                             number, at, datetime.fromisoformat(value).replace(tzinfo=None), moment
                         )
+                        continue
+                    if name in dates and (found := _date(value)) is not None:
+                        sheet.write_datetime(number, at, found, day if len(value) == len(DAYS) else moment)
                         continue
                     if name in numbers and isinstance(value, str) and _is_number(value):
                         value = float(value)
@@ -91,6 +97,15 @@ def write_excel(
 def _is_number(text: str) -> bool:
     """Whether a text is a number that a spreadsheet shows with the same digits: 4, -2.5, but not 007 or 16 digits."""
     return _NUMBER.fullmatch(text) is not None and sum(map(str.isdigit, text)) <= _EXACT_DIGITS
+
+
+def _date(text: Any) -> datetime | None:
+    """The date that a sheet can hold, None of anything else."""
+    try:
+        found = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+    return found if found.year >= _FIRST_YEAR and found.tzinfo is None else None
 
 
 def _fitting(value: Any, number: int, name: str) -> str:

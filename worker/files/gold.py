@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 from worker.errors import OptionInvalid
 
@@ -132,6 +133,8 @@ class GoldColumn:
     growing: bool = False
     unmapped: dict[str, int] = field(default_factory=dict)
     unmapped_count: int = 0
+    _cells: dict[str, int] = field(default_factory=dict)
+    _cell_count: int = 0
     _meanings: dict[str, str] = field(default_factory=dict)
     _places: dict[str, str] = field(default_factory=dict)
     _values: set[str] = field(default_factory=set)
@@ -186,26 +189,28 @@ class GoldColumn:
         if self.growing and self._places:
             self._see(word)
         label = self._label(word)
-        if label is None and not (self._places and NUMBER.fullmatch(word)):
+        if self.growing:
+            # All of them are left out if the column's numbers are taken back.
+            self._cell_count += 1
+            _count(self._cells, cell, _KEPT_UNMAPPED)
+        if label is None:
             self.unmapped_count += 1
-            shown = (cell or "").strip()[:30]
-            if shown in self.unmapped or len(self.unmapped) < _KEPT_UNMAPPED:
-                self.unmapped[shown] = self.unmapped.get(shown, 0) + 1
+            _count(self.unmapped, cell, _KEPT_UNMAPPED)
         elif not self.growing and len(self._known) < _MOST_VALUES:
             self._known[cell] = label
         return label
 
-    def none_means(self, cells: Iterable[str | None]) -> str | None:
-        """What these cells hold, if none of them means a label; None, and no further look, if one does."""
+    def none_means(self, cells: Iterable[str | None]) -> dict[str, int] | None:
+        """The first values of these cells with their counts, if none means a label; None, and no further look, if
+        one does."""
         values: dict[str, int] = {}
         for cell in map(_shortened, cells):
             word = self.word(cell)
             if word and self._label(word) is not None:
                 return None
-            shown = (cell or "").strip()[:30]
-            if word and (shown in values or len(values) < _SHOWN_VALUES):
-                values[shown] = values.get(shown, 0) + 1
-        return ", ".join(f"'{value}' ({count:,})" for value, count in values.items()) or "nothing"
+            if word:
+                _count(values, cell, _SHOWN_VALUES)
+        return values
 
     @property
     def taken_back(self) -> bool:
@@ -214,10 +219,7 @@ class GoldColumn:
 
     def doubt(self) -> str | None:
         """What to say of numbers that are taken for no label, None where there are none."""
-        numbers = sorted(
-            (value for value in self._values if NUMBER.fullmatch(value) and value not in self._meanings),
-            key=float,
-        )
+        numbers = self._numbers()
         if not self._places or self._whole() or not numbers:
             return None
         listed = ", ".join(numbers[:_SHOWN_VALUES]) + (" …" if len(numbers) > _SHOWN_VALUES else "")
@@ -226,22 +228,48 @@ class GoldColumn:
             f"each means. Say it, for example with --labels {suggestion(numbers, self.labels)}"
         )
 
+    def _numbers(self) -> list[str]:
+        found = (value for value in self._values if NUMBER.fullmatch(value) and value not in self._meanings)
+        return sorted(found, key=float)
+
+    def example(self, values: Iterable[str]) -> str:
+        """A --labels for values that give no label, as it may be typed."""
+        if numbers := self._numbers():
+            return suggestion(numbers, self.labels)
+        return shlex.quote(f"{next(iter(values))}=LABEL")
+
     def announcements(self) -> list[str]:
         """What to say once the column was read."""
-        doubts = [doubt] if self.growing and (doubt := self.doubt()) else []
-        if not self.unmapped_count:
+        doubt = self.doubt()
+        doubts = [doubt] if self.growing and doubt else []
+        if not (left_out := self.left_out()):
             return doubts
-        found = ", ".join(f"'{value}' ({count:,})" for value, count in list(self.unmapped.items())[:5])
+        if doubt is not None:
+            # It says what to do.
+            return [*doubts, left_out_words(left_out)]
+        found = values_words(self.unmapped)
         count = self.unmapped_count
         some = "1 gold label is" if count == 1 else f"{count:,} gold labels are"
         if self.told is not None:
-            return [*doubts, f"{some} not in --labels, and left out: {found}"]
-        way = shlex.quote(f"{next(iter(self.unmapped))}=LABEL")
+            return [f"{some} not in --labels, and left out: {found}"]
         return [
             *doubts,
             f"{some} none of {'/'.join(self.labels)}, and left out: {found}. "
-            f"--labels says what a value means, as in --labels {way}",
+            f"--labels says what a value means, as in --labels {self.example(self.unmapped)}",
         ]
+
+    def left_out(self) -> dict[str, Any] | None:
+        """How many cells gave no label, and the first values of them with their counts, as JSON; None of none."""
+        count, values = self.unmapped_count, self.unmapped
+        if self.taken_back:
+            count, values = self._cell_count, self._cells
+        return {"count": count, "values": dict(values)} if count else None
+
+    def forget(self) -> None:
+        """Counts from the beginning again: the column is read anew."""
+        self.unmapped_count = self._cell_count = 0
+        self.unmapped.clear()
+        self._cells.clear()
 
     def word(self, cell: str | None) -> str:
         """What is compared of a cell: "" for an empty one, and for a marker of a missing value that is no label."""
@@ -273,6 +301,27 @@ class GoldColumn:
             self._taken += 1
             return self._places[word]
         return None
+
+
+def left_out_words(left_out: Mapping[str, Any]) -> str:
+    """What `GoldColumn.left_out` found, for people."""
+    count = left_out["count"]
+    values = values_words(left_out["values"])
+    some = "1 value gives no gold label" if count == 1 else f"{count:,} values give no gold label"
+    return f"{some}{f': {values}' if values else ''}"
+
+
+def values_words(values: Mapping[str, int], most: int = 5) -> str:
+    """The first of them: "'3' (12), 'x' (1)"."""
+    more = ", …" if len(values) > most else ""
+    return ", ".join(f"'{value}' ({count:,})" for value, count in list(values.items())[:most]) + more
+
+
+def _count(values: dict[str, int], cell: str | None, most: int) -> None:
+    """Counts a cell as it is shown, of so many different ones at most."""
+    shown = (cell or "").strip()[:30]
+    if shown in values or len(values) < most:
+        values[shown] = values.get(shown, 0) + 1
 
 
 def _shortened(cell: str | None) -> str | None:

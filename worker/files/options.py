@@ -35,7 +35,11 @@ _COLUMNS = [
 _OPTIONS = [
     click.option("--id-column", metavar="NAME", help="Column of your own ids, back in every result."),
     click.option(
-        "--keep-columns", metavar="A,B", multiple=True, callback=_comma_list, help="Columns to carry along."
+        "--keep-columns",
+        metavar="A,B|all",
+        multiple=True,
+        callback=_comma_list,
+        help="Columns to carry along; all: every one that has no other use (a column named all comes first).",
     ),
     click.option(
         "--keep-markers", is_flag=True, help="nan, NULL, N/A and the like are texts, not missing values."

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any
 
 from worker.errors import ColumnMissing, FileUnreadable
@@ -84,6 +85,8 @@ class ParquetReader:
         self._position = 0
         values = {name: [cells[name] for cells in first] for name in unique}
         columns, announcements = choose_columns(Header(self._source.name, names, values), self._options)
+        dates = [name for name in columns.kept if _is_date(schema.field(name).type)]
+        columns = replace(columns, dates=tuple(dates))
         if wrong := [name for name in columns.texts if name not in texts]:
             kind = schema.field(wrong[0]).type
             raise ColumnMissing(
@@ -222,6 +225,13 @@ def _is_simple(kind: pa.DataType) -> bool:
     return bool(
         _is_text(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or kind == pa.bool_()
     )
+
+
+def _is_date(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    # A spreadsheet knows no time zones.
+    return bool(pa.types.is_date(kind) or (pa.types.is_timestamp(kind) and kind.tz is None))
 
 
 def _decoded(value: bytes | None) -> Any:

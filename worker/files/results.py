@@ -143,6 +143,7 @@ def write_results(
     mark: bool = False,
     delimiter: str = ",",
     numbers: Collection[str] = (),
+    dates: Collection[str] = (),
     about: Mapping[str, Any] | None = None,
 ) -> int:
     """Writes the rows' `columns` and returns how many rows there were. Memory stays flat.
@@ -150,8 +151,9 @@ def write_results(
     A file gets its name only when it is whole. A column that a row lacks is empty. With `mark` a csv begins with a
     byte-order mark: Excel takes a csv without one for an encoding of the country, and not for UTF-8. Its cells have
     the `delimiter` between them; with a mark and semicolons numbers have a decimal comma, as Excel writes them in the
-    countries where it wants semicolons. In a workbook a text in the columns `numbers` that is a number is one. A
-    parquet file says in its metadata, under `loracle` as JSON, what the rows are `about`.
+    countries where it wants semicolons. In a workbook a text in the columns `numbers` that is a number is one, and in
+    the columns `dates` one in ISO 8601 is a date. A parquet file says in its metadata, under `loracle` as JSON, what
+    the rows are `about`.
 
     Raises:
         OptionInvalid: an unknown format, a binary one to a terminal, more than Excel has room for, or a full disk.
@@ -165,7 +167,7 @@ def write_results(
                 _write_parquet(counted, columns, file, about or {})
             else:
                 times = [name for name in columns if TYPES.get(name) == "timestamp"]
-                write_excel(counted, columns, file, times=times, numbers=numbers)
+                write_excel(counted, columns, file, times=times, numbers=numbers, dates=dates)
     else:
         with whole_text(target) as text:
             if mark:

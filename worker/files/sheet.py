@@ -24,7 +24,10 @@ EXACT_DIGITS = 15
 
 def main(arguments: list[str]) -> None:
     """Without arguments the sheets, with `heights` their rows too; with a place from 0 and a limit in characters the
-    rows of that sheet, null for a row that has more."""
+    rows of that sheet, null for a row that has more.
+
+    Of a row each cell is its text, and of a date a list with that: a text may look like one.
+    """
     _limit_memory()
     try:
         with load_workbook("/dev/stdin") as workbook:
@@ -62,7 +65,11 @@ def _print_rows(workbook: CalamineWorkbook, place: int, most_chars: int) -> None
     _print({"rows": sheet.total_height})
     for row in sheet.iter_rows():
         cells = [as_shown(cell) for cell in row]
-        _print(cells if sum(map(len, cells)) <= most_chars else None)
+        if sum(map(len, cells)) > most_chars:
+            _print(None)
+            continue
+        is_date = [isinstance(cell, datetime.date) for cell in row]
+        _print([[cell] if date else cell for cell, date in zip(cells, is_date, strict=True)])
 
 
 def _print(value: Any) -> None:

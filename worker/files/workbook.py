@@ -9,6 +9,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +23,12 @@ from worker.files.tables import Row, TableReader
 _PROGRAM = Path(__file__).with_name("sheet.py")
 _PARTS = ("xl/workbook.xml", "xl/workbook.bin", "content.xml")
 _OPEN_DOCUMENT_SHEET = b"application/vnd.oasis.opendocument.spreadsheet"
+
+
+class _Date(str):
+    """The text of a cell that is a date."""
+
+    __slots__ = ()
 
 
 class WorkbookReader(TableReader):
@@ -38,6 +45,7 @@ class WorkbookReader(TableReader):
         self._position = 0
         self._spool: IO[bytes] | None = spooled(source) if packed else None
         self._others: list[str] = []
+        self._date: type[str] = _Date
         try:
             self._check_archive()
             self._place, announced = self._choose()
@@ -72,17 +80,29 @@ class WorkbookReader(TableReader):
             )
         return []
 
+    def _learn(self, rows: Sequence[Sequence[str]]) -> None:
+        filled = {name: [row[self._names.index(name)] for row in rows] for name in self.columns.kept}
+        dates = [
+            name
+            for name, cells in filled.items()
+            if any(cells) and all(isinstance(cell, _Date) for cell in cells if cell)
+        ]
+        self.columns = replace(self.columns, dates=tuple(dates))
+        self._date = str
+
     def rows(self) -> Iterator[Row]:
         limit = self._options.max_line_bytes
         rows = self._printed(str(self._place), str(limit))
         total = max(1, next(rows)["rows"])
-        for line_no, cells in enumerate(rows, 1):
+        for line_no, found in enumerate(rows, 1):
             self._position = (self._source.size_bytes or 0) * min(line_no, total) // total
             if line_no <= self._options.skip_lines:
                 continue
-            if cells is None:
+            if found is None:
                 yield line_no, [], LINE_TOO_LONG.format(limit=limit)
-            elif any(cell.strip() for cell in cells):
+                continue
+            cells = [cell if isinstance(cell, str) else self._date(cell[0]) for cell in found]
+            if any(cell.strip() for cell in cells):
                 yield line_no, cells, NUL if any("\0" in cell for cell in cells) else None
 
     def _choose(self) -> tuple[int, list[str]]:

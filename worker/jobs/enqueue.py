@@ -65,6 +65,7 @@ def open_job(
         "label_column": source.file.columns.label_cell,
         "id_column": source.file.columns.id,
         "keep_columns": list(source.file.columns.kept),
+        "date_columns": list(source.file.columns.dates),
         "reading": {**_told(options.read), **({} if source.query is None else {"query": source.query.sql})},
         "limit": options.limit,
         "sample": options.sample,
@@ -148,7 +149,7 @@ def enqueue_file(
                 _judge(job.id, unreadable, position, max_rejects, ledger)
             if source.is_stream and position >= looked_at:
                 looked_at = 2 * position
-                _keep_languages(job.id, source, ledger)
+                _keep_found(job.id, source, ledger)
                 after_look()
             after_chunk(reviews, rejects)
         _judge(job.id, unreadable, position, max_rejects, ledger)
@@ -159,7 +160,7 @@ def enqueue_file(
         if source.gold.taken_back:
             # A stream's column is known only when it ends, however that is: it began as one of places, and isn't.
             ledger.jobs.clear_gold(job.id)
-        _keep_languages(job.id, source, ledger)
+        _keep_found(job.id, source, ledger)
     read_s = round(time.monotonic() - began, 4)
     say_job(job.id, "read", reviews=reviews, rejects=rejects, read_s=read_s)
     if not scores_later:
@@ -186,9 +187,11 @@ def _check_order(job: Job, before: Iterator[Review | Reject], ledger: Ledger) ->
     )
 
 
-def _keep_languages(job_id: int, source: Source, ledger: Ledger) -> None:
-    if (found := source.languages) is not None:
-        ledger.jobs.set_languages(job_id, found.to_json())
+def _keep_found(job_id: int, source: Source, ledger: Ledger) -> None:
+    languages = None if source.languages is None else source.languages.to_json()
+    found = {"languages": languages, "gold_left_out": source.gold.left_out()}
+    if found := {name: value for name, value in found.items() if value is not None}:
+        ledger.jobs.keep_found(job_id, found)
 
 
 def _is_review(record: Review | Reject) -> bool:

@@ -14,6 +14,7 @@ from typing import BinaryIO, Literal, get_args
 from worker.errors import ColumnMissing, Invalid, OptionInvalid
 from worker.files import GoldColumn, ReadOptions, ReviewFile, open_query, open_reviews, sample
 from worker.files.columns import listed, shown
+from worker.files.gold import values_words
 from worker.files.languages import Languages, LanguageWatch, named
 from worker.reviews import Reject, Review
 from worker.store.foreign import Query
@@ -75,9 +76,8 @@ class Source:
     of times (a stream once). `labels` and `languages` are the adapter's.
 
     Raises:
-        Invalid: the options don't fit a stream, or an adapter whose languages aren't known, or --labels gives no
-            gold; and what `open_reviews`
-            raises.
+        Invalid: the options don't fit a stream, or an adapter whose languages aren't known, or --labels or
+            --label-column gives no gold; and what `open_reviews` raises.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Source:
         self._watch = self._new_watch()
         if self.file.columns.label is not None and not self.is_stream:
             self.gold.look(self._gold_cells())
-        if options.read.labels is not None:
+        if options.read.labels is not None or options.read.label_column is not None:
             self._check_labels()
         self._chosen: frozenset[int] | None = None
         if options.sample is not None and self.is_stream:
@@ -114,7 +114,7 @@ class Source:
         return (record.gold_label for record in self.file.read() if isinstance(record, Review))
 
     def _check_labels(self) -> None:
-        """Refuses --labels that give no review a gold label: who names them wants to measure.
+        """Refuses --labels and a --label-column that give no review a gold label: who names them wants to measure.
 
         Raises:
             Invalid: there is no column of gold labels, or none of its values is mapped.
@@ -125,13 +125,24 @@ class Source:
                 f"{name} has no column of gold labels for --labels (found: {listed(columns.names)}). Choose it with "
                 "--label-column, or leave --labels out."
             )
-        found = None if self.is_stream else self.gold.none_means(self._gold_cells())
-        if found is not None:
+        values = None if self.is_stream else self.gold.none_means(self._gold_cells())
+        if values is None:
+            return
+        labels, found = self.options.read.labels, values_words(values, len(values)) or "nothing"
+        if labels is not None:
             raise OptionInvalid(
-                f"--labels {self.options.read.labels} maps no value of column {shown(columns.label)} in {name} "
-                f"(found: {found}), so no review would have a gold label. Say what these values mean, or leave "
-                "--labels out."
+                f"--labels {labels} maps no value of column {shown(columns.label)} in {name} (found: {found}), so no "
+                "review would have a gold label. Say what these values mean, or leave --labels out."
             )
+        way = (
+            f"Say what its values mean, as in --labels {self.gold.example(values)}, choose"
+            if values
+            else "Choose"
+        )
+        raise OptionInvalid(
+            f"column {shown(columns.label)} of {name} gives no review a gold label (found: {found}). {way} another "
+            "--label-column, or leave that out."
+        )
 
     def _new_watch(self) -> LanguageWatch:
         return LanguageWatch(self._expected, each=self.options.other_languages != "keep")
@@ -181,7 +192,11 @@ class Source:
         parts = {
             "content": self.file.content_sha256(),
             "format": self.file.format,
-            "columns": {name: value for name, value in asdict(self.file.columns).items() if name != "names"},
+            "columns": {
+                name: value
+                for name, value in asdict(self.file.columns).items()
+                if name not in ("names", "dates")
+            },
             "read": {
                 name: value
                 for name, value in asdict(options.read).items()
@@ -202,6 +217,7 @@ class Source:
         Of a sample, rejects are not part: it is drawn among the readable reviews that aren't refused.
         """
         self.without_text.clear()
+        self.gold.forget()
         if self.options.sample is not None:
             refuses = self.options.other_languages == "reject"
             read = (lambda: self._judged(self.file.read())) if refuses else self.file.read

@@ -169,6 +169,6 @@ def statements(job_id: int) -> Sequence[tuple[str, str]]:
         ),
         (
             "Records that couldn't be read",
-            f"SELECT line_no, reason FROM rejects WHERE job_id = {job_id} ORDER BY row_no;",
+            f"SELECT line_no, row_no, reason FROM rejects WHERE job_id = {job_id} ORDER BY row_no;",
         ),
     )

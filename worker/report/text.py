@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from worker.agreement.cascade import CascadeStatistics
 from worker.agreement.measure import Measurement
+from worker.files.gold import left_out_words
 from worker.files.languages import Languages
 from worker.quality.guarantee import not_certified, sentences
 from worker.report.data import ReportData
@@ -49,6 +50,7 @@ def scored(data: ReportData) -> Facts:
         ("labelled", f"{count(data.labelled, 'review')}; {count(data.failed)} failed"),
         *([("languages", str(Languages.from_json(job.languages)))] if job.languages else []),
         ("with gold label", count(data.gold, "review")),
+        *([("left out", left_out_words(job.gold_left_out))] if job.gold_left_out else []),
         ("state", job.state + (f": {job.error}" if job.error else "")),
         ("policy", str(data.policy)),
         ("enqueued", moment(job.created_at)),

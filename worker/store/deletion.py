@@ -179,9 +179,11 @@ class Deletion:
     def end(self, connection: Connection, job_id: int, *, texts_only: bool) -> None:
         """The last transaction: the job is gone, or its texts are."""
         if texts_only:
-            connection.execute(
-                update(Job).where(Job.id == job_id, Job.texts == "deleting").values(texts="deleted")
-            )
+            ended: dict[str, Any] = {"texts": "deleted"}
+            if left_out := connection.scalar(select(Job.gold_left_out).where(Job.id == job_id)):
+                # A column that was taken for labels may hold texts.
+                ended["gold_left_out"] = {**left_out, "values": {}}
+            connection.execute(update(Job).where(Job.id == job_id, Job.texts == "deleting").values(**ended))
             return
         # A worker that was taken for dead may have reserved since.
         left = connection.scalar(select(Job.spent_nanos).where(Job.id == job_id).with_for_update())

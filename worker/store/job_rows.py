@@ -71,6 +71,7 @@ def select_jobs() -> Select[Any]:
         without_text.label("without_text"),
         other_language.label("other_language"),
         Job.languages,
+        Job.gold_left_out,
         Job.error,
         Job.created_at,
         Job.sealed_at,

@@ -180,9 +180,9 @@ class Jobs:
         connection.execute(update(Review).where(Review.job_id == job_id).values(gold_label=None))
 
     @writes
-    def set_languages(self, connection: Connection, job_id: int, languages: Mapping[str, Any]) -> None:
-        """Keeps what the job's texts are in."""
-        connection.execute(update(Job).where(Job.id == job_id).values(languages=dict(languages)))
+    def keep_found(self, connection: Connection, job_id: int, found: Mapping[str, Any]) -> None:
+        """Keeps what was found in the job's file, by the column of `jobs`: `languages`, `gold_left_out`."""
+        connection.execute(update(Job).where(Job.id == job_id).values(**found))
 
     def seal(self, job_id: int) -> bool:
         """The file or stream has ended: reading -> running, or done at once if nothing is open.

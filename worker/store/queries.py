@@ -198,12 +198,15 @@ class JobQueries:
         return read_progress(connection, job_id)
 
     @reads
-    def rejects(self, connection: Connection, job_id: int) -> list[RejectRow]:
-        """The records of the job's file that couldn't be read, in file order."""
+    def rejects(
+        self, connection: Connection, job_id: int, *, after_row: int = 0, limit: int | None = None
+    ) -> list[RejectRow]:
+        """The records of the job's file behind `after_row` that are no reviews, in file order."""
         rows = connection.execute(
             select(Reject.row_no, Reject.line_no, Reject.reason)
-            .where(Reject.job_id == job_id)
+            .where(Reject.job_id == job_id, Reject.row_no > after_row)
             .order_by(Reject.row_no)
+            .limit(limit)
         )
         return [RejectRow(*row) for row in rows]
 

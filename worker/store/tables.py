@@ -101,7 +101,8 @@ class Job(Table):
     cost once settled; a reservation adds to it only as far as `max_cost_nanos` allows. `oracle_error` says why the
     oracle is no longer asked. `measured_at` is when its agreement was kept, null unless it is over and nothing has
     changed since. While it is `deleting` a part of its rows is gone; so are its `texts`. `languages` is what its
-    texts are in, null where the adapter's languages aren't known.
+    texts are in, null where the adapter's languages aren't known. `gold_left_out` are the values of its gold column
+    that gave no label, null where all did.
     """
 
     __tablename__ = "jobs"
@@ -128,6 +129,7 @@ class Job(Table):
     max_rejects: Mapped[float]
     options: Mapped[dict[str, Any]]
     languages: Mapped[dict[str, Any] | None]
+    gold_left_out: Mapped[dict[str, Any] | None]
     records_read: Mapped[int]
     error: Mapped[str | None]
     created_at: Mapped[float]

@@ -54,6 +54,31 @@ def test_guesses_are_announced_with_the_option_that_changes_them(tmp_path):
     assert list(told.read()) == [Review(1, "fine", "1", "pos", {"label": "pos"})]
 
 
+def test_all_keeps_each_column_that_has_no_other_use(tmp_path):
+    path = tmp_path / "r.csv"
+    file = opened(path, "id,text,label,,shop,Stars\n1,fine,pos,x,Rome,5\n", keep_columns=("ALL", "label"))
+    assert file.columns.kept == ("label", "shop", "Stars")
+    assert "columns kept: label, shop, Stars" in file.announcements
+    assert list(file.read()) == [
+        Review(1, "fine", "1", "pos", {"label": "pos", "shop": "Rome", "Stars": "5"})
+    ]
+    lines = opened(
+        tmp_path / "r.jsonl",
+        '{"text": "fine", "by": {"name": "Ann"}, "shop": "Rome"}\n',
+        keep_columns=("all",),
+    )
+    assert lines.columns.kept == ("by", "shop")
+    pq.write_table(pa.table({"text": ["fine"], "n": [1], "raw": [b"x"]}), tmp_path / "r.parquet")
+    assert open_reviews(tmp_path / "r.parquet", ReadOptions(keep_columns=("all",))).columns.kept == (
+        "n",
+        "raw",
+    )
+    # A column of that name can be kept alone, and none is dropped in silence.
+    assert opened(path, "text,shop,All\nfine,Rome,x\n", keep_columns=("all",)).columns.kept == ("All",)
+    with pytest.raises(ColumnMissing, match="2 columns named 'shop'"):
+        opened(path, "text,shop,shop\nfine,Rome,Pisa\n", keep_columns=("all",))
+
+
 def test_only_column_of_text_is_guessed_whatever_its_name(tmp_path):
     assert opened(tmp_path / "r.csv", "n,stuff\n1,fine\n2,3\n").columns.text == "stuff"
 

@@ -183,6 +183,17 @@ def test_txt_is_a_review_a_line_without_blank_ones(tmp_path):
     assert reasons(found) == [(3, 5, "not valid utf-8"), (4, 6, "contains a NUL character")]
 
 
+def test_dates_of_a_parquet_file_are_told_by_its_types(tmp_path):
+    moment = datetime.datetime(2024, 5, 1, 12, 30)
+    when = {
+        "day": [moment.date()], "moment": [moment], "word": ["2024-05-01"],
+        "zoned": [moment.replace(tzinfo=datetime.UTC)], "hour": [moment.time()],
+    }  # fmt: skip
+    pq.write_table(pa.table({"text": ["a"], **when}), tmp_path / "r.parquet")
+    with open_reviews(tmp_path / "r.parquet", ReadOptions(keep_columns=("all",))) as file:
+        assert file.columns.dates == ("day", "moment")
+
+
 def test_kept_parquet_columns_can_be_written_as_json(tmp_path):
     day = datetime.datetime(2024, 5, 1, 12, 30, tzinfo=datetime.UTC)
     table = pa.table(

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import zipfile
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -235,6 +235,31 @@ def test_kept_numbers_are_numbers_in_a_workbook_and_what_a_number_would_change_s
     sheet = CalamineWorkbook.from_path(path).get_sheet_by_index(0).to_python()[1:]
     assert [row[1] for row in sheet] == [5.0, -2.5, 0.5, 0.0, 7.0, *kept[5:]]
     assert {row[0] for row in sheet} == {"5"}
+
+
+def test_kept_dates_are_dates_in_a_workbook_where_the_file_had_dates(tmp_path):
+    path = tmp_path / "r.xlsx"
+    kept = [
+        "2026-03-15",
+        "2026-03-15T12:30:00",
+        "",
+        "soon",
+        "1899-12-31",
+        "2026-03-15T12:30:00+00:00",
+        5,
+        None,
+    ]
+    rows = [{"id": "2026-03-15", "Date": one} for one in kept]
+    write_results(rows, ("id", "Date"), format="xlsx", target=path, numbers=["Date"], dates=["Date"])
+    sheet = CalamineWorkbook.from_path(path).get_sheet_by_index(0).to_python()[1:]
+    assert [row[1] for row in sheet] == [
+        date(2026, 3, 15),
+        datetime(2026, 3, 15, 12, 30),
+        *kept[2:6],
+        5.0,
+        "",
+    ]
+    assert {row[0] for row in sheet} == {"2026-03-15"}
 
 
 def test_a_csv_for_an_excel_that_wants_semicolons_has_decimal_commas(tmp_path):

@@ -45,6 +45,21 @@ def test_cells_are_read_as_a_person_sees_them(tmp_path):
     ]
 
 
+def test_kept_columns_whose_cells_are_dates_are_told_from_texts_that_look_like_one(tmp_path):
+    rows = [
+        ["text", "day", "word", "both", "none"],
+        ["a", ("date", 45000), "2023-03-15", ("date", 45000), None],
+        ["b", ("date", 45000.5), "2023-03-15", "soon", None],
+        ["c", None, "", None, None],
+    ]
+    every = ("day", "word", "both", "none")
+    file, found = read(write_xlsx(tmp_path / "r.xlsx", {"S": rows}), keep_columns=every)
+    assert file.columns.dates == ("day",)
+    assert [type(review.attributes["day"]) for review in found] == [str] * 3
+    (tmp_path / "r.csv").write_text("text,day\na,2023-03-15\n")
+    assert read(tmp_path / "r.csv", keep_columns=("day",))[0].columns.dates == ()
+
+
 def test_rows_of_xlsx_and_ods_are_those_of_the_same_table_in_csv(tmp_path):
     xlsx, ods = write_xlsx(tmp_path / "r.xlsx", {"S": ROWS}), write_ods(tmp_path / "r.ods", ROWS)
     (tmp_path / "r.csv").write_text('id,text,label\n1,"good, and\nmore",1\n2,bad,0\n')
