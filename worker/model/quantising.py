@@ -23,7 +23,7 @@ SAMPLE = Path(__file__).parent.parent / "data" / "sample_reviews.csv"
 """Texts of our own: what a model is quantised with is never a user's."""
 
 WHOLE_NUMBERS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}
-"""What a processor has that is quick with 8 bits. Without it they took 1.2 times fp32's time (two cores with AVX2)."""
+"""What a processor has that is quick with 8 bits. Without it they took 1.2 times as long as fp32 (with AVX2)."""
 
 MOST_CHANGED = 2.5e-4
 """So large a share of labels may be changed by the rounding, as far as the sample tells."""
