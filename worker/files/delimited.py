@@ -91,9 +91,8 @@ class DelimitedReader(TableReader):
         seen_header = False
         while True:
             start = lines.begin_record()
-            if self._settled and seen_header and (rows := self._plain_rows(lines)):
-                for line_no, row in enumerate(rows, start):
-                    yield line_no, row, None
+            if self._settled and seen_header and (sound := self._sound_rows(lines)):
+                yield from ((line_no, cells, None) for line_no, cells in enumerate(sound, start))
                 continue
             try:
                 row: list[str] = next(reader)
@@ -113,8 +112,8 @@ class DelimitedReader(TableReader):
                 seen_header = True
                 yield start, row, problem or broken
 
-    def _plain_rows(self, lines: _Lines) -> list[list[str]]:
-        """The next lines read at once, which takes a third of the time, if each is a sound record; else none."""
+    def _sound_rows(self, lines: _Lines) -> list[list[str]]:
+        """The next lines read at once, if each is a record of as many cells as the header; else none."""
         block = lines.peek_block()
         try:
             # Of a line that is too long no text is known; csv is strict, so no quote is open at the end.

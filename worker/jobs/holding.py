@@ -20,8 +20,10 @@ LONGEST_SILENCE_S = 900.0
 
 
 class _Starter:
-    """Starts the thread of every keeper that is still held when its first renewal is due. Most Prompts are answered by
-    then, and a thread for each took a twentieth of the openai lane's time."""
+    """Starts the thread of every keeper that is still held when its first renewal is due.
+
+    Most Prompts are answered by then, and a thread for each took a twentieth of the openai lane's time.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
