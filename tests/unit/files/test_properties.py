@@ -180,27 +180,27 @@ def test_a_byte_that_went_wrong_ends_nothing_and_changes_no_number_of_records_wi
         assert len(found.records) == len(sound.records) or found.rejects or found.said != sound.said
 
 
+ODD = [
+    '2,"so, so",neg', '3,"two\nlines",pos', '4,"never closed,neg', "5,short", "", "6,NA,pos", '7, "spaced",neg',
+    "8,a\0b,pos", "9,__label__pos fine,", "10,__label__pos,neg", 'x"y,z,neg', "11,\udcff,pos", "12,long,pos",
+    "13,a\rb,neg", "14,bad, neg ", '15,"a\n16,b,pos\n17,c",neg',
+]  # fmt: skip
+
+
 @given(
-    lines=st.lists(
-        st.sampled_from(
-            [
-                "1,good,pos", '2,"so, so",neg', '3,"two', 'lines",pos', '4,"never closed,neg', "5,short", "",
-                "6,NA,pos", '7, "spaced",neg', "8,a\0b,pos", "9,__label__pos fine,", "10,__label__pos,neg",
-                'x"y,z,neg', "11,\udcff,pos", "12,long,pos", "13,a\rb,neg", "14,bad, neg ",
-            ]
-        ),
-        min_size=1,
-        max_size=30,
-    ),
+    odd=st.lists(st.tuples(st.integers(0, 12), st.sampled_from(ODD)), max_size=3),
     block=st.sampled_from([1, 2, 3, 512]),
     end=st.sampled_from(["\n", ""]),
-)  # fmt: skip
+)
 @quickly
 def test_lines_read_at_once_are_the_records_that_they_are_one_by_one(
-    tmp_path: Path, lines: list[str], block: int, end: str
+    tmp_path: Path, odd: list[tuple[int, str]], block: int, end: str
 ) -> None:
     path = tmp_path / "r.csv"
-    content = "\n".join(["id,text,label", "0,first,pos", *lines]) + end
+    lines = [f"{number},good,{('neg', 'pos')[number % 2]}" for number in range(100, 112)]
+    for at, line in odd:
+        lines.insert(at, line)
+    content = "\n".join(["id,text,label", *lines]) + end
     path.write_bytes(content.encode("utf-8", "surrogateescape").replace(b"long", b"long" * 30_000))
     options = ReadOptions(max_chars=100)
     with pytest.MonkeyPatch.context() as patch:
