@@ -18,6 +18,8 @@ AFTER_S = 45.0
 """Without an adapter worker for so long fallback jobs go to the oracle."""
 TIMES = (1.0, 6.0, LEASE_S + 1, LEASE_S + 1, UNHEARD_S + 1)
 ENDS = ("release", "release uncounted", "renew", "die", "hand over")
+NO_MESSAGE = 0
+"""Stands for the message of who took a Prompt without one."""
 LANE = st.sampled_from(LANES)
 
 
@@ -54,6 +56,20 @@ class LaneRules(JobRules):
                 lambda: self.ledger.publishing.publish_again(chosen),
                 lambda _: self.model.publish_again(chosen),
             )
+
+    @precondition(lambda self: self.model.waiting("openai"))
+    @rule()
+    def a_worker_of_the_openai_lane_goes_on(self) -> None:
+        """It takes what has no message."""
+
+        def expect(held: Prompt | None) -> None:
+            self.model.claim_unpublished("openai", f"task {NO_MESSAGE}", _got(held))
+
+        self.hold(
+            "openai",
+            NO_MESSAGE,
+            self.step(lambda: self.ledger.prompts.claim_unpublished(task_id=f"task {NO_MESSAGE}"), expect),
+        )
 
     @precondition(lambda self: self.model.waiting("adapter"))
     @rule(data=st.data(), end=st.sampled_from(["finish"] * 4 + ["release", "hold"]))
@@ -130,12 +146,14 @@ class LaneRules(JobRules):
             else:
                 self.model.claim(batch_id, task, _got(held))
 
-        held: Batch | Prompt | None = self.step(lambda: act(batch_id, task_id=task), expect)
+        return self.hold(lane, batch_id, self.step(lambda: act(batch_id, task_id=task), expect))
+
+    def hold(self, lane: Lane, message: int, held: Batch | Prompt | None) -> Worker | None:
         if held is None:
             return None
         self.forget_some()
         in_bulk = self.model.batches[held.id].bulk is not None
-        self.workers.append(Worker(lane, held, batch_id, in_bulk))
+        self.workers.append(Worker(lane, held, message, in_bulk))
         return self.workers[-1]
 
     def sweep_lane(self, lane: Lane, *, queue_empty: bool) -> None:

@@ -59,6 +59,21 @@ class Batches(State):
                 return
         assert got is None
 
+    def claim_unpublished(self, lane: Lane, task: str, got: Got | None) -> None:
+        """The first of the highest priority that has no message."""
+        while waiting := self.waiting(lane):
+            highest = min(self.batches[number].rank for number in waiting)
+            free = [
+                number
+                for number in waiting
+                if self.batches[number].rank == highest and self.batches[number].published_at is None
+            ]
+            if not free:
+                break
+            if self._claim(min(free), task, got, by_message=False):
+                return
+        assert got is None
+
     def renew(self, batch_id: int, token: str) -> None:
         self.hold(batch_id, token).lease_until = self.now + self.lease_s
 
@@ -281,14 +296,14 @@ class Batches(State):
                 asked.add(self.row(key).text)
                 self.request(key).follows = False
 
-    def _claim(self, batch_id: int, task: str, got: Got | None) -> bool:
+    def _claim(self, batch_id: int, task: str, got: Got | None, *, by_message: bool = True) -> bool:
         """Whether it was of use: a Prompt of which nothing is left is over."""
         one = self.batches[batch_id]
         token = got[1] if got is not None and got[0] == batch_id else "of nobody"
         one.state, one.token, one.task = "running", token, task
         one.attempts += 1
         one.lease_until, one.claimed_at, one.not_before = self.now + self.lease_s, self.now, None
-        if one.published_at is None:
+        if one.published_at is None and by_message:
             self._give_message_back(one.lane)
         if one.lane == "adapter":
             job = self.jobs[one.job]

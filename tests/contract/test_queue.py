@@ -103,3 +103,45 @@ def test_prompts_of_a_job_of_higher_priority_overtake_too(ledger: Ledger) -> Non
     found = [ledger.prompts.claim_next(message) for message in (*messages, messages[0])]
     assert [prompt.job_ids for prompt in found if prompt is not None] == [(high.id,), *[(low.id,)] * 3]
     assert ledger.prompts.claim_next(messages[0]) is None
+
+
+def test_who_takes_prompts_without_a_message_leaves_every_message_its_prompt(
+    ledger: Ledger, engine: Engine
+) -> None:
+    ask(ledger, 12)
+    pack(ledger)
+    messages = ledger.publishing.choose("openai", window=1)
+    found = [ledger.prompts.claim_unpublished(task_id="task 7") for _ in range(3)]
+    assert [prompt is None for prompt in found] == [False, False, True]
+    assert sql(engine, MESSAGES_AND_WAITING) == [(1, 1)]
+    assert sql(engine, "SELECT count(*) FROM batches WHERE task_id = 'task 7' AND attempts = 1") == [(2,)]
+    last = ledger.prompts.claim_next(messages[0])
+    assert last is not None
+    assert {request.row_no for prompt in (*found, last) if prompt for request in prompt.requests} == set(
+        range(1, 13)
+    )
+
+
+def test_who_takes_prompts_without_a_message_lets_a_higher_priority_go_first(ledger: Ledger) -> None:
+    ask(ledger, 12)
+    pack(ledger)
+    high = ask(ledger, 8, priority=3)
+    pack(ledger)
+    (message,) = ledger.publishing.choose("openai", window=1)
+    ahead = ledger.prompts.claim_unpublished()
+    assert ahead is not None
+    assert ahead.job_ids == (high.id,)
+    # What is left of the high one counts on its message, and goes before the others.
+    assert ledger.prompts.claim_unpublished() is None
+    assert ledger.prompts.claim_next(message) is not None
+    assert ledger.prompts.claim_unpublished() is not None
+
+
+def test_who_takes_prompts_without_a_message_leaves_others_the_scorers_it_is_without(ledger: Ledger) -> None:
+    ask(ledger, 4)
+    pack(ledger)
+    (scorer,) = {prompt.scorer_id for prompt in (ledger.prompts.claim_unpublished(),) if prompt}
+    ask(ledger, 4)
+    pack(ledger)
+    assert ledger.prompts.claim_unpublished(without={scorer}) is None
+    assert ledger.prompts.claim_unpublished(without={scorer + 1}) is not None

@@ -29,7 +29,7 @@ GIVES_UP = (
     "Batches.finish", "Batches.hand_over", "Prompts.park", "Leases.release", "Bulks.note_submission", "Bulks.wait",
     "Bulks.collect", "Bulks.abandon", "Bulks.split", "Bulks.submit_again",
 )  # fmt: skip
-CLAIMS = ("Leases.claim", "Leases.claim_next", "WorkerFaults.claim_next")
+CLAIMS = ("Leases.claim", "Leases.claim_next", "Prompts.claim_unpublished", "WorkerFaults.claim_next")
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,9 @@ def record(path: Path, *, is_committed: Callable[[int], bool] | None = None) -> 
             },
             _none,
         )
-    for owner, name in ((Leases, "claim"), (Leases, "claim_next"), (WorkerFaults, "claim_next")):
+    for owner, name in (
+        (Leases, "claim"), (Leases, "claim_next"), (Prompts, "claim_unpublished"), (WorkerFaults, "claim_next"),
+    ):  # fmt: skip
         recorder.wrap(owner, name, _nothing, _claimed)
     for name in ("renew", "release"):
         recorder.wrap(Leases, name, _held, _none)

@@ -181,6 +181,7 @@ class Drill:
         raise AssertionError(f"the job never ended: {self.queries.jobs.progress(1)}")
 
     def _work(self, scorer: OracleScorer, gate: RedisThrottle, stop: threading.Event) -> None:
+        task = f"task of {threading.get_ident()}"
         while not stop.is_set():
             batch_ids = self.ledger.publishing.choose("openai", window=1)
             for batch_id in batch_ids:
@@ -193,10 +194,12 @@ class Drill:
                         publish=lambda lane, batch_ids: None,
                         window=1,
                         retry_delay_s=0.05,
+                        task_id=task,
+                        goes_on=lambda: not stop.is_set(),
                     )
                 except Killed:
                     # Its lease is over, as it would be after a minute.
-                    expire(self.engine, batch_id)
+                    self.ledger.prompts.expire_lease(task)
                     continue
                 except Exception as error:
                     self.failures.append(error)

@@ -22,6 +22,9 @@ ROW_NAMES = "row_names"
 _MOST_AGAIN = 8
 """How often a file is read again, all in all, because of quotes that swallow lines."""
 
+_BLOCK_LINES, _BLOCK_BYTES = 512, 1 << 20
+"""What is looked at ahead: few lines, since those below a broken one are read one by one up to the block's end."""
+
 SWALLOWED = "broken line: a quote is never closed, and the lines below it are records by themselves"
 
 
@@ -32,7 +35,10 @@ class DelimitedReader(TableReader):
         self._others = _Others()
         self._doubtful: list[int] = []
         self._dialect, announced = find_dialect(source, fmt, options)
+        # While the header is still unknown, and of a stream, no line is read before it is asked for.
+        self._settled = False
         super().__init__(source, options, announced, repeatable=source.repeatable)
+        self._settled = source.repeatable
 
     @property
     def notes(self) -> Sequence[str]:
@@ -85,6 +91,9 @@ class DelimitedReader(TableReader):
         seen_header = False
         while True:
             start = lines.begin_record()
+            if self._settled and seen_header and (sound := self._sound_rows(lines)):
+                yield from ((line_no, cells, None) for line_no, cells in enumerate(sound, start))
+                continue
             try:
                 row: list[str] = next(reader)
                 broken = None
@@ -102,6 +111,23 @@ class DelimitedReader(TableReader):
             if problem or broken or (row if seen_header else any(cell.strip() for cell in row)):
                 seen_header = True
                 yield start, row, problem or broken
+
+    def _sound_rows(self, lines: _Lines) -> list[list[str]]:
+        """The next lines read at once, if each is a record of as many cells as the header; else none."""
+        block = lines.peek_block()
+        try:
+            # Of a line that is too long no text is known; csv is strict, so no quote is open at the end.
+            texts = [line.decode(lines.encoding) for line in block if isinstance(line, bytes)]
+            rows = list(self._dialect.reader(texts))
+        except (UnicodeError, csv.Error):
+            return []
+        width = len(self._names)
+        if not rows or len(rows) != len(block) or any(len(row) != width for row in rows):
+            return []
+        if any("\0" in text for text in texts):
+            return []
+        lines.take_block(sum(map(len, texts)))
+        return rows
 
     def _second_look(self, row: list[str], lines: _Lines, start: int) -> tuple[list[str], str | None]:
         """The cells of a record of several lines, or with more or fewer cells than the header, and what is wrong.
@@ -164,9 +190,11 @@ class _Lines:
         self._lines = lines
         self._name = name
         self._read_chars = self._again_chars = 0
-        self._encoding = encoding
+        self.encoding = encoding
         self._limit = limit
         self._again: deque[str] = deque()
+        self._ahead: deque[Line] = deque()
+        self._failure: Exception | None = None
         self.held: list[str] = []
         self._held_chars = 0
         self._line_no = before
@@ -181,14 +209,42 @@ class _Lines:
         else:
             if self._held_chars > self._limit:
                 raise _RecordTooLongError
-            raw = next(self._lines)
-            sound = None if isinstance(raw, LongLine) or b"\0" in raw else decode_line(raw, self._encoding)
+            raw = self._ahead.popleft() if self._ahead else self._read()
+            sound = None if isinstance(raw, LongLine) or b"\0" in raw else decode_line(raw, self.encoding)
             line = self._replaced(raw, self._line_no + 1) if sound is None else sound
             self._read_chars += len(line)
         self._line_no += 1
         self.held.append(line)
         self._held_chars += len(line)
         return line
+
+    def _read(self) -> Line:
+        if self._failure is not None:
+            raise self._failure
+        return next(self._lines)
+
+    def peek_block(self) -> Sequence[Line]:
+        """Some of the next lines, which come all the same unless the block is taken; none as long as lines of an
+        earlier block, or given back, are still to come."""
+        if self._ahead or self._again or self._failure is not None:
+            return ()
+        left = _BLOCK_BYTES
+        try:
+            for line in self._lines:
+                self._ahead.append(line)
+                left -= len(line) if isinstance(line, bytes) else left
+                if left <= 0 or len(self._ahead) == _BLOCK_LINES:
+                    break
+        except Exception as error:
+            # The lines before it come first.
+            self._failure = error
+        return self._ahead
+
+    def take_block(self, chars: int) -> None:
+        """The lines of the block, of so many characters, are read."""
+        self._line_no += len(self._ahead)
+        self._read_chars += chars
+        self._ahead.clear()
 
     def begin_record(self) -> int:
         """The number of the line at which the next record begins."""
@@ -223,9 +279,9 @@ class _Lines:
         if isinstance(raw, LongLine):
             self.problems[line_no] = LINE_TOO_LONG.format(limit=self._limit)
             return '"\n' if raw.quotes % 2 else "x\n"
-        valid = decode_line(raw, self._encoding) is not None
-        self.problems[line_no] = NUL if valid else f"not valid {self._encoding}"
-        return raw.decode(self._encoding, "replace")
+        valid = decode_line(raw, self.encoding) is not None
+        self.problems[line_no] = NUL if valid else f"not valid {self.encoding}"
+        return raw.decode(self.encoding, "replace")
 
 
 def _reason(error: Exception) -> str:

@@ -30,6 +30,7 @@ from worker.files.parquet import ParquetReader
 from worker.files.records import FIRST_BLOCK_BYTES, ReadOptions, unicode_name
 from worker.files.rows import RowReader, Rows
 from worker.files.sources import FileSource, Source, StreamSource, opened, text_of
+from worker.files.tables import TableReader
 from worker.files.workbook import WorkbookReader
 from worker.reviews import Reject, Review
 
@@ -103,6 +104,12 @@ class ReviewFile:
         if skip < 0:
             raise ValueError(f"skip is {skip}, it must not be negative")
         return self._reader.read(skip)
+
+    def gold_cells(self) -> Iterator[str | None]:
+        """The gold labels of the reviews, as `read` has them."""
+        if isinstance(self._reader, TableReader):
+            return self._reader.gold_cells()
+        return (record.gold_label for record in self.read() if isinstance(record, Review))
 
     def content_sha256(self, progress: Callable[[int], None] = lambda added: None) -> str:
         """The hash of the file's bytes, unpacked, so that a packed copy has the same; of a directory, of all names

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from worker.errors import FileUnreadable
 from worker.files.columns import Header, choose_columns, listed
+from worker.files.gold import FASTTEXT
 from worker.files.lines import LineReader
 from worker.files.records import (
     GUESS_RECORDS,
@@ -123,6 +124,23 @@ class TableReader(LineReader):
                         line_no=line_no,
                     )
             yield review or Reject(row_no, line_no, problem or "")
+
+    def gold_cells(self) -> Iterator[str | None]:
+        """The label cell of each review, in order. The reviews aren't made, which is half of the work."""
+        names, columns, options = self._names, self.columns, self._options
+        if columns.label_cell is None or len(columns.texts) > 1:
+            yield from (one.gold_label for one in self._records() if isinstance(one, Review))
+            return
+        width, text_at, label_at = len(names), names.index(columns.texts[0]), names.index(columns.label_cell)
+        for line_no, row, problem in self._data_rows():
+            if problem is None and len(row) == width and text_problem(row[text_at], options) is None:
+                label = row[label_at].strip() or None
+                if row[text_at].startswith(FASTTEXT):
+                    review, _ = review_of(0, row[text_at], None, label, _NOTHING, options, line_no=line_no)
+                    if review is None:
+                        continue
+                    label = review.gold_label
+                yield label
 
     def _data_rows(self) -> Iterator[Row]:
         if self._repeatable:

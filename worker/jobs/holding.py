@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,48 @@ log = logging.getLogger(__name__)
 
 LONGEST_SILENCE_S = 900.0
 """Work that gives no sign of life for so long is left to others: a server can drip for ever, a device can hang."""
+
+
+class _Starter:
+    """Starts the thread of every keeper that is still held when its first renewal is due.
+
+    Most Prompts are answered by then, and a thread for each took a twentieth of the openai lane's time.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._due: dict[LeaseKeeper, float] = {}
+        self._wakes_at = math.inf
+        self._thread: threading.Thread | None = None
+
+    def add(self, keeper: LeaseKeeper, due: float) -> None:
+        """Starts it at this time of the monotonic clock, unless it is removed before."""
+        with self._changed:
+            self._due[keeper] = due
+            # After a fork it is another process's thread.
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+                self._thread.start()
+            if due < self._wakes_at:
+                self._changed.notify()
+
+    def remove(self, keeper: LeaseKeeper) -> None:
+        """It won't be started after the return."""
+        with self._changed:
+            self._due.pop(keeper, None)
+
+    def _run(self) -> None:
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                for keeper in [keeper for keeper, due in self._due.items() if due <= now]:
+                    del self._due[keeper]
+                    keeper.start()
+                self._wakes_at = min(self._due.values(), default=math.inf)
+                self._changed.wait(None if self._wakes_at == math.inf else self._wakes_at - now)
+
+
+_STARTER = _Starter()
 
 
 class LeaseKeeper:
@@ -38,15 +81,23 @@ class LeaseKeeper:
         self._alive = self._renewed = time.monotonic()
         self._lost = False
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> LeaseKeeper:
-        self._thread.start()
+        _STARTER.add(self, self._renewed + self._every_s)
         return self
 
     def __exit__(self, *_: object) -> None:
+        _STARTER.remove(self)
         self._over.set()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
+
+    def start(self) -> None:
+        """Renews from now on."""
+        thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def beat(self) -> None:
         """The holder is alive.
@@ -60,7 +111,7 @@ class LeaseKeeper:
             raise LeaseLost(f"{self._name} is no longer leased to this worker.")
 
     def _keep(self) -> None:
-        while not self._over.wait(self._every_s):
+        while not self._over.is_set():
             if time.monotonic() - self._alive > self._silence_s:
                 log.warning(
                     "%s gave no sign of life for %g s: others may take it.", self._name, self._silence_s
@@ -76,6 +127,7 @@ class LeaseKeeper:
             except Exception as error:
                 # The database is away: the lease may run out, and whoever comes back first has it.
                 log.debug("The lease of %s wasn't renewed: %s", self._name, type(error).__name__)
+            self._over.wait(self._every_s)
 
 
 Saved = Callable[[Mapping[int, Answer], Mapping[int, Charge]], None]

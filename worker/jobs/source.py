@@ -103,15 +103,12 @@ class Source:
         self._expected = languages
         self._watch = self._new_watch()
         if self.file.columns.label is not None and not self.is_stream:
-            self.gold.look(self._gold_cells())
+            self.gold.look(self.file.gold_cells())
         if options.read.labels is not None or options.read.label_column is not None:
             self._check_labels()
         self._chosen: frozenset[int] | None = None
         if options.sample is not None and self.is_stream:
             raise Invalid("--sample needs a file: a stream on stdin can be read only once.")
-
-    def _gold_cells(self) -> Iterator[str | None]:
-        return (record.gold_label for record in self.file.read() if isinstance(record, Review))
 
     def _check_labels(self) -> None:
         """Refuses --labels and a --label-column that give no review a gold label: who names them wants to measure.
@@ -125,7 +122,7 @@ class Source:
                 f"{name} has no column of gold labels for --labels (found: {listed(columns.names)}). Choose it with "
                 "--label-column, or leave --labels out."
             )
-        values = None if self.is_stream else self.gold.none_means(self._gold_cells())
+        values = None if self.is_stream else self.gold.none_means(self.file.gold_cells())
         if values is None:
             return
         labels, found = self.options.read.labels, values_words(values, len(values)) or "nothing"

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -111,18 +112,24 @@ def count_answers(answers: Mapping[int, Answer], charges: Mapping[int, Charge]) 
     for answer in answers.values():
         model = answer.response_model or ""
         _count("openai", model, [answer.outcome])
-        TOKENS.labels(model).inc(answer.tokens)
+        _labelled(TOKENS, model).inc(answer.tokens)
     PAID.inc(sum(charge.cost.dollars for charge in charges.values()))
+
+
+@lru_cache(maxsize=1024)
+def _labelled(metric: Counter, *labels: str) -> Counter:
+    # To look one up costs as much as a statement.
+    return metric.labels(*labels)
 
 
 def _count(lane: Lane, scorer: str, outcomes: Sequence[Outcome]) -> None:
     # A batch has few different ones, and each count takes a lock.
     failed = collections.Counter(outcome.state for outcome in outcomes if isinstance(outcome, Failure))
     for state, count in failed.items():
-        FAILURES.labels(lane, state).inc(count)
+        _labelled(FAILURES, lane, state).inc(count)
     scored = collections.Counter(outcome.label for outcome in outcomes if not isinstance(outcome, Failure))
     for label, count in scored.items():
-        SCORED.labels(lane, scorer, label).inc(count)
+        _labelled(SCORED, lane, scorer, label).inc(count)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import shared_task
 from celery.signals import worker_process_init, worker_process_shutdown
+from celery.worker import state
 
 from worker.bootstrap import Oracles, Scorers, Store, open_store, worker_name
 from worker.errors import DeviceBroken, LoracleError
@@ -22,7 +23,6 @@ from worker.logs import LINES
 from worker.metrics.host import CountedScorers, count_answers, counted
 from worker.oracle.throttle import CONCURRENCY, RedisThrottle, connect
 from worker.pool.app import ASK_PROMPT, SCORE_BATCH, broker_url, make_app, publisher
-from worker.reviews import Lane
 from worker.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXIT_DEVICE_BROKEN = 70
+
+GOES_ON_S = 15.0
+"""How long after its message a task of the openai lane takes more Prompts."""
 
 
 @dataclass
@@ -91,11 +94,10 @@ def _child() -> ChildParts:
 
 
 @contextmanager
-def attempt(lane: Lane, batch_id: int, task_id: str) -> Iterator[None]:
+def attempt(batch_id: int, task_id: str) -> Iterator[None]:
     """Whatever goes wrong with a batch is the ledger's to mend, never Celery's."""
     try:
-        with counted(lane):
-            yield
+        yield
     except DeviceBroken as error:
         log.error("This child ends, a new one takes over: %s", error)
         logging.shutdown()
@@ -140,7 +142,7 @@ def _scorers() -> CountedScorers:
 @shared_task(bind=True, name=SCORE_BATCH)  # type: ignore[untyped-decorator]
 def score_batch(self: Any, batch_id: int) -> None:
     """Scores one batch of the ledger."""
-    with attempt("adapter", batch_id, self.request.id):
+    with attempt(batch_id, self.request.id), counted("adapter"):
         parts = child()
         parts.throughput.add(
             scoring.score_batch(
@@ -154,6 +156,11 @@ def score_batch(self: Any, batch_id: int) -> None:
                 task_id=self.request.id,
             )
         )
+
+
+def _stopping() -> bool:
+    """Whether this worker was told to stop: what is in flight ends, and nothing follows."""
+    return state.should_stop is not None or state.should_terminate is not None
 
 
 class OracleParts:
@@ -196,12 +203,13 @@ _oracle_parts = OracleParts()
 
 @shared_task(bind=True, name=ASK_PROMPT)  # type: ignore[untyped-decorator]
 def ask_prompt(self: Any, batch_id: int) -> None:
-    """Asks the oracle about one Prompt or Bulk of the ledger."""
+    """Asks the oracle about a Prompt or Bulk of the ledger, and then about more."""
     # Here: the other lane's workers never load the OpenAI client.
     from worker.jobs import asking
 
-    with attempt("openai", batch_id, self.request.id):
+    with attempt(batch_id, self.request.id):
         parts = child()
+        end = time.monotonic() + GOES_ON_S
         parts.throughput.add(
             asking.ask_prompt(
                 batch_id,
@@ -216,5 +224,7 @@ def ask_prompt(self: Any, batch_id: int) -> None:
                 worker=worker_name(parts.settings),
                 task_id=self.request.id,
                 saved=count_answers,
+                goes_on=lambda: time.monotonic() < end and not _stopping(),
+                counting=lambda: counted("openai"),
             )
         )

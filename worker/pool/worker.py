@@ -208,7 +208,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lanes=[options.lane],
         publish=publisher(app),
         queue_length=length,
-        window=settings.publish_window,
+        # A task of the openai lane takes Prompts that have no message.
+        window=min(settings.publish_window, children) if threads else settings.publish_window,
         interval_s=settings.sweep_interval_s,
         child_died=lambda ledger, task_id: ledger.faults.child_died(task_id, worker_name(settings)),
         before_publishing=before_publishing,

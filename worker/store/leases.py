@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from sqlalchemy import Connection, Double, Engine, and_, bindparam, case, exists, select, text, update
 
@@ -16,7 +16,13 @@ from worker.reviews import LANES, Lane, Lease
 from worker.store.engine import now, reads, write, writes
 from worker.store.inserts import on_postgresql
 from worker.store.items import ITEMS, reopen_packed
-from worker.store.queue import give_message_back, is_waiting, next_batch, none_goes_before
+from worker.store.queue import (
+    give_message_back,
+    is_waiting,
+    next_batch,
+    next_unpublished,
+    none_goes_before,
+)
 from worker.store.tables import Batch, Job
 
 Held = TypeVar("Held", bound=Lease)
@@ -31,11 +37,12 @@ _WITHOUT_A_WAIT = text("SET LOCAL synchronous_commit = off")
 
 
 @lru_cache(maxsize=64)
-def _taking(lane: Lane, without: frozenset[int], if_next: bool) -> Any:
-    first = [none_goes_before(lane, without)] if if_next else []
+def _taking(lane: Lane, without: frozenset[int], which: Literal["named", "next", "unpublished"]) -> Any:
+    chosen = Batch.id == (bindparam("batch") if which != "unpublished" else next_unpublished(lane, without))
+    first = [none_goes_before(lane, without)] if which == "next" else []
     return (
         update(Batch)
-        .where(Batch.id == bindparam("batch"), *is_waiting(lane, without), *first)
+        .where(chosen, *is_waiting(lane, without), *first)
         .values(
             state="running",
             attempts=Batch.attempts + 1,
@@ -97,7 +104,7 @@ class Leases(ABC, Generic[Held]):
         self, connection: Connection, batch_id: int, task_id: str, without: Collection[int]
     ) -> tuple[Held | None, bool]:
         """One try of `claim_next`, and whether it should be made again: the batch it chose was of no use."""
-        taken = self._take(connection, batch_id, task_id, without, if_next=True)
+        taken = self._take(connection, batch_id, task_id, without, which="next")
         if taken is None:
             chosen = next_batch(connection, self.lane, batch_id, without=without)
             if chosen is None:
@@ -113,26 +120,29 @@ class Leases(ABC, Generic[Held]):
     def _take(
         self,
         connection: Connection,
-        batch_id: int,
+        batch_id: int | None,
         task_id: str,
         without: Collection[int] = (),
         *,
-        if_next: bool = False,
+        which: Literal["named", "next", "unpublished"] = "named",
     ) -> Any:
-        """The batch, now leased; None if it isn't waiting, or, with `if_next`, another goes before it."""
+        """The batch, now leased; None if it isn't waiting, or, as the "next", another goes before it.
+
+        The "unpublished" one is the first that has no message, unless another goes before it.
+        """
         if self.lane == "adapter" and on_postgresql(connection):
             # A claim lost in a crash of the server is claimed again: not worth a wait for its disk.
             connection.execute(_WITHOUT_A_WAIT)
         taken = connection.execute(
-            _taking(self.lane, frozenset(without), if_next),
+            _taking(self.lane, frozenset(without), which),
             {
-                "batch": batch_id,
+                **({} if batch_id is None else {"batch": batch_id}),
                 "token": secrets.token_hex(16),
                 "lease_s": self.lease_s,
                 "task": task_id,
             },
         ).one_or_none()
-        if taken is not None and taken.published_at is None:
+        if taken is not None and taken.published_at is None and which != "unpublished":
             give_message_back(connection, self.lane)
         return taken
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -34,6 +34,25 @@ class Prompts(Leases[Prompt]):
     """The batches of the openai lane, and what the oracle answers."""
 
     lane: ClassVar[Lane] = "openai"
+
+    def claim_unpublished(self, *, task_id: str = "", without: Collection[int] = ()) -> Prompt | None:
+        """Claims the next Prompt that no message is out for; None if there is none, or another has a higher priority.
+
+        So the messages stay as many as the Prompts that count on one.
+        """
+        again = True
+        while again:
+            prompt, again = write(
+                self.engine, lambda connection: self._take_unpublished(connection, task_id, without)
+            )
+        return prompt
+
+    def _take_unpublished(
+        self, connection: Connection, task_id: str, without: Collection[int]
+    ) -> tuple[Prompt | None, bool]:
+        taken = self._take(connection, None, task_id, without, which="unpublished")
+        prompt = None if taken is None else self._bring(connection, taken)
+        return prompt, taken is not None and prompt is None
 
     def _bring(self, connection: Connection, taken: Any) -> Prompt | None:
         """With the requests that have no answer yet, by job and row; those of jobs that are over leave the Prompt."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, func, or_, select, update
 
 from worker.reviews import Lane
 from worker.store.engine import now
@@ -33,6 +33,17 @@ def none_goes_before(lane: Lane, without: Collection[int] = ()) -> ColumnElement
     """A condition on Batch: no waiting one has a higher priority."""
     least = select(Batch.rank).where(*is_waiting(lane, without)).order_by(Batch.rank).limit(1)
     return Batch.rank <= least.correlate(None).scalar_subquery()
+
+
+def next_unpublished(lane: Lane, without: Collection[int] = ()) -> ScalarSelect[Any]:
+    """The first waiting batch without a message, if none of a higher priority waits; no other claim waits for it."""
+    # All are of the highest rank that waits, so their ids alone are the openai lane's order.
+    first = (
+        _waiting(lane, without)
+        .where(Batch.published_at.is_(None), none_goes_before(lane, without))
+        .order_by(Batch.id)
+    )
+    return first.limit(1).with_for_update(skip_locked=True).correlate(None).scalar_subquery()
 
 
 def give_message_back(connection: Connection, lane: Lane) -> None:

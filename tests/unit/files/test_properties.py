@@ -12,11 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from worker.errors import LoracleError
-from worker.files import ReadOptions, open_reviews
+from worker.files import ReadOptions, delimited, open_reviews, records
+from worker.files.delimited import DelimitedReader
 from worker.files.gold import MARKERS
 from worker.reviews import Reject, Review
 
@@ -176,3 +178,46 @@ def test_a_byte_that_went_wrong_ends_nothing_and_changes_no_number_of_records_wi
         assert len(found.records) <= len(sound.records) + 1
     else:
         assert len(found.records) == len(sound.records) or found.rejects or found.said != sound.said
+
+
+ODD = [
+    '2,"so, so",neg', '3,"two\nlines",pos', '4,"never closed,neg', "5,short", "", "6,NA,pos", '7, "spaced",neg',
+    "8,a\0b,pos", "9,__label__pos fine,", "10,__label__pos,neg", 'x"y,z,neg', "11,\udcff,pos", "12,long,pos",
+    "13,a\rb,neg", "14,bad, neg ", '15,"a\n16,b,pos\n17,c",neg',
+]  # fmt: skip
+
+
+@given(
+    odd=st.lists(st.tuples(st.integers(0, 12), st.sampled_from(ODD)), max_size=3),
+    block=st.sampled_from([1, 2, 3, 512]),
+    end=st.sampled_from(["\n", ""]),
+)
+@quickly
+def test_lines_read_at_once_are_the_records_that_they_are_one_by_one(
+    tmp_path: Path, odd: list[tuple[int, str]], block: int, end: str
+) -> None:
+    path = tmp_path / "r.csv"
+    lines = [f"{number},good,{('neg', 'pos')[number % 2]}" for number in range(100, 112)]
+    for at, line in odd:
+        lines.insert(at, line)
+    content = "\n".join(["id,text,label", *lines]) + end
+    path.write_bytes(content.encode("utf-8", "surrogateescape").replace(b"long", b"long" * 30_000))
+    options = ReadOptions(max_chars=100)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "MIN_LINE_BYTES", 1_000)
+        patch.setattr(delimited, "_BLOCK_LINES", block)
+        found, gold = _all_of(path, options), list(open_reviews(path, options).gold_cells())
+        patch.setattr(DelimitedReader, "_sound_rows", lambda *_: [])
+        assert found == _all_of(path, options)
+    assert gold == [one.gold_label for one in found if isinstance(one, Review)]
+
+
+def _all_of(path: Path, options: ReadOptions) -> list[Review | Reject | str]:
+    found: list[Review | Reject | str] = []
+    try:
+        for record in open_reviews(path, options).read():
+            # Their line numbers too, which equal reviews needn't share.
+            found += [record, str(record.line_no)]
+    except LoracleError as error:
+        found.append(str(error))
+    return found

@@ -566,3 +566,35 @@ def test_paid_answers_outlive_a_database_that_is_away_for_a_moment(
         site.step()
         assert site.labels(job_id) == site.expected(job_id)
         assert len(server.calls) == 1
+
+
+def test_one_message_is_enough_for_many_prompts_and_none_for_those_after_a_failure(site: Site) -> None:
+    with FakeOpenAI(tape=[*[None] * 6, Fault("status", status=401, code="invalid_api_key")]) as server:
+        first = site.ask(4, oracles.oracle(server), priority=1)
+        second = site.ask(6, oracles.oracle(server))
+        pack(site.ledger, size=1)
+        (message,) = site.ledger.publishing.choose("openai", window=1)
+        entered: list[None] = []
+
+        def counting() -> AbstractContextManager[None]:
+            entered.append(None)
+            return nullcontext()
+
+        answered = ask_prompt(
+            message,
+            ledger=site.ledger,
+            oracle_for=site.oracle_for,
+            gate_for=lambda scorer: site.gate,
+            publish=lambda lane, batch_ids: None,
+            window=1,
+            retry_delay_s=0.0,
+            goes_on=lambda: True,
+            counting=counting,
+        )
+    assert (answered, len(server.calls), len(entered)) == (6, 7, 7)
+    # The first job's end is seen though the task went on with another one's.
+    assert site.queries.jobs.state(first) == "done"
+    assert site.labels(first) == site.expected(first)
+    waiting = "SELECT count(*) FROM batches WHERE state = 'queued' AND attempts = 0"
+    assert sql(site.engine, waiting) == [(4,)]
+    assert site.labels(second).count(None) == 4

@@ -39,7 +39,7 @@ def test_a_database_error_is_survived_and_the_lease_given_back(
 ) -> None:
     born = FakeChild()
     monkeypatch.setattr(child, "child", lambda: born)
-    with child.attempt("adapter", 3, "task-1"):
+    with child.attempt(3, "task-1"):
         raise ValueError("INSERT … 'what a terrible film'")
     assert born.ledger.expired == ["task-1"]
     assert "ValueError" in caplog.text
@@ -54,7 +54,7 @@ def test_a_database_that_stays_away_is_no_crash(
         raise DatabaseUnreachable
 
     monkeypatch.setattr(child, "child", away)
-    with child.attempt("adapter", 3, "task-1"):
+    with child.attempt(3, "task-1"):
         away()
     assert "can't be reached" in caplog.text
 
@@ -63,7 +63,7 @@ def test_a_broken_device_ends_the_child(monkeypatch: pytest.MonkeyPatch) -> None
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
     monkeypatch.setattr(logging, "shutdown", lambda: None)
-    with child.attempt("adapter", 3, "task-1"):
+    with child.attempt(3, "task-1"):
         raise DeviceBroken
     assert codes == [child.EXIT_DEVICE_BROKEN]
 
