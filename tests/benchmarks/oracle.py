@@ -79,14 +79,19 @@ def _run(requests: int, concurrency: int, latency_s: float, possible: float | No
                 env=variables,
                 stderr=subprocess.DEVNULL,
             )
-            memory = _watch(worker, home / "data" / "loracle.db", requests)
+            memory, cpu_ms = _watch(worker, home / "data" / "loracle.db", requests)
             worker.terminate()
             worker.wait()
             rate = _rate(home / "data" / "loracle.db", requests)
         finally:
             server.terminate()
             server.wait()
-    figures: dict[str, Any] = {"requests": requests, "requests_per_s": round(rate, 1), "memory_mb": memory}
+    figures: dict[str, Any] = {
+        "requests": requests,
+        "requests_per_s": round(rate, 1),
+        "cpu_ms_per_request": cpu_ms,
+        "memory_mb": memory,
+    }
     if possible is not None:
         figures["share_of_possible"] = round(rate / possible, 3)
     return figures
@@ -98,9 +103,13 @@ def _loracle(variables: Mapping[str, str], *arguments: str) -> None:
     )
 
 
-def _watch(worker: subprocess.Popen[bytes], database: Path, requests: int) -> dict[str, float]:
-    """Waits for the last answer; the lane's memory at tenths of the way."""
+def _watch(
+    worker: subprocess.Popen[bytes], database: Path, requests: int
+) -> tuple[dict[str, float], float | None]:
+    """Waits for the last answer; the lane's memory at tenths of the way, and its CPU time between the first and the
+    last one seen, in milliseconds a request."""
     found: dict[str, float] = {}
+    spent: list[tuple[int, float]] = []
     connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)
     done = 0
     while done < requests:
@@ -109,17 +118,17 @@ def _watch(worker: subprocess.Popen[bytes], database: Path, requests: int) -> di
         (done,) = connection.execute("SELECT count(*) FROM requests WHERE state = 'labelled'").fetchone()
         tenth = f"{10 * done // requests * 10} %"
         if done and tenth not in found:
-            found[tenth] = round(_lane_bytes(worker.pid) / 1e6, 1)
+            lane = _lane(worker.pid)
+            found[tenth] = round(sum(one.memory_info().rss for one in lane) / 1e6, 1)
+            spent.append((done, sum(sum(one.cpu_times()[:2]) for one in lane)))
     connection.close()
-    return found
+    (first, before), (last, after) = spent[0], spent[-1]
+    return found, round(1000 * (after - before) / (last - first), 2) if last > first else None
 
 
-def _lane_bytes(pid: int) -> int:
-    return sum(
-        one.memory_info().rss
-        for one in psutil.Process(pid).children(recursive=True)
-        if "worker.pool.worker" in " ".join(one.cmdline())
-    )
+def _lane(pid: int) -> list[psutil.Process]:
+    children = psutil.Process(pid).children(recursive=True)
+    return [one for one in children if "worker.pool.worker" in " ".join(one.cmdline())]
 
 
 def _rate(database: Path, requests: int) -> float:
