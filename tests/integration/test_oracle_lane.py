@@ -192,7 +192,9 @@ def test_status_says_what_the_oracle_waits_for(tmp_path: Path, valkey_url: str, 
         job_id = enqueue(site, tmp_path / "reviews.csv", "--policy", "oracle")
         assert "no worker of the openai lane has been seen" in status(site, job_id)["oracle_waiting_for"]
         site.start("--lane", "openai")
-        while "the oracle isn't asked for a while" not in (said := str(status(site, job_id)["oracle_waiting_for"])):
+        while "the oracle isn't asked for a while" not in (
+            said := str(status(site, job_id)["oracle_waiting_for"])
+        ):
             pass
         assert "insufficient_quota" in said
         assert "tried again in" in said

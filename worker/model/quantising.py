@@ -51,7 +51,8 @@ def quantised(
     nncf.set_log_level(logging.ERROR)
     if not WHOLE_NUMBERS & cpu_flags():
         log.warning(
-            "This processor has no instructions for products of 8 bits (VNNI, AMX): %s is slower than fp32 here.", TWO
+            "This processor has no instructions for products of 8 bits (VNNI, AMX): %s is slower than fp32 here.",
+            TWO,
         )
     log.info("The model is quantised for this machine, once: that takes a minute or so.")
     ids = _sample(exact.tokenizer, encoding)

@@ -83,7 +83,10 @@ def test_a_job_whose_run_was_killed_is_said_to_wait_for_a_worker(settings: Setti
     listed = CliRunner().invoke(jobs, [], standalone_mode=False)
     assert "Nobody works on job 1: no worker runs on this machine: start `loracle worker`." in listed.stderr
     # Two jobs of one file differ in what labels them.
-    assert [line.split()[-2:] for line in listed.stdout.splitlines()] == [["adapter", "policy"], ["stub", "adapter"]]
+    assert [line.split()[-2:] for line in listed.stdout.splitlines()] == [
+        ["adapter", "policy"],
+        ["stub", "adapter"],
+    ]
     for_programs = CliRunner().invoke(jobs, ["--json"]).stdout
     assert '"waiting_for": "no worker runs' in for_programs
     assert '"adapter": "stub"' in for_programs
