@@ -86,6 +86,10 @@ def test_rows_above_the_header_and_blank_ones_are_left_out_and_still_counted(tmp
     assert "leave it out with --skip-lines N" in refusal(path)
     for skip in (2, 3):
         assert [(r.row_no, r.line_no) for r in read(path, skip_lines=skip)[1][1:]] == [(2, 7)]
+    with open_reviews(path, ReadOptions(skip_lines=2)) as file:
+        assert len(list(file.read())) == 2
+        # Whoever lays what comes back beside his sheet has to know.
+        assert file.notes == ["1 blank row of the sheet: no record, and not counted"]
     headless = write_xlsx(tmp_path / "h.xlsx", {"S": ROWS[1:]})
     assert "--columns" in refusal(headless, ColumnMissing)
     assert [r.text for r in read(headless, columns=("id", "text", "label"))[1]] == ["good, and\nmore", "bad"]
