@@ -22,6 +22,8 @@ from worker.files.tables import Row, TableReader
 from worker.reviews import counted
 
 _PROGRAM = Path(__file__).with_name("sheet.py")
+_FREE_BYTES = 128 * 1024**2
+"""So much any workbook may unpack to: a sheet takes three times its size in memory."""
 _PARTS = ("xl/workbook.xml", "xl/workbook.bin", "content.xml")
 _OPEN_DOCUMENT_SHEET = b"application/vnd.oasis.opendocument.spreadsheet"
 
@@ -222,4 +224,4 @@ class WorkbookReader(TableReader):
             "content.xml" in names and not kind.startswith(_OPEN_DOCUMENT_SHEET)
         ):
             raise FileUnreadable(f"{self._source.name} is a zip archive and no workbook. Unpack it.")
-        refuse_bomb(self._source.name, total, packed)
+        refuse_bomb(self._source.name, total, packed, free=_FREE_BYTES, way="save the sheet as csv")

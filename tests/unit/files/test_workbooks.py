@@ -8,7 +8,7 @@ import pytest
 
 from tests.workbooks import write_ods, write_xlsx
 from worker.errors import ColumnMissing, FileUnreadable, OptionInvalid
-from worker.files import ReadOptions, open_reviews, sources
+from worker.files import ReadOptions, open_reviews, sources, workbook
 from worker.reviews import Reject, Review
 
 ROWS = [["id", "text", "label"], [1, "good, and\nmore", 1], [2.0, "bad", 0]]
@@ -102,6 +102,14 @@ def test_a_row_over_the_cap_is_rejected_before_this_process_holds_it(tmp_path):
     assert read(path)[1] == [
         Review(1, "a", "1"), Reject(2, 3, f"too long (a line of more than {cap} bytes)"), Review(3, "c", "3")
     ]  # fmt: skip
+
+
+def test_a_sheet_that_unpacks_to_far_more_than_it_is_is_never_held(tmp_path, monkeypatch):
+    path = write_xlsx(tmp_path / "r.xlsx", {"S": [["text"], ["x" * 3_000_000]]})
+    assert len(read(path)[1]) == 1
+    monkeypatch.setattr(workbook, "_FREE_BYTES", 1_000_000)
+    assert "more than 200 times its size" in (said := refusal(path))
+    assert "save the sheet as csv" in said
 
 
 def test_the_first_sheet_with_cells_is_taken_or_the_one_that_is_named(tmp_path):
