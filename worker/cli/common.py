@@ -79,7 +79,9 @@ def wait_for_jobs(
                     detail = progress_words(at, moving=waiting.told is None)
                     shown.update(at.labelled + at.failed, detail, total=at.reviews)
                 time.sleep(POLL_S)
-        at = store.queries.jobs.progress(job_id)
+            # A short job was over before the first look.
+            at = store.queries.jobs.progress(job_id)
+            shown.update(at.labelled + at.failed, progress_words(at, moving=False), total=at.reviews)
         if at.job.state == "stopped":
             note(f"Job {job_id} stopped: {with_way_out(str(at.job.error), job_id)}")
         if at.job.state != "done" or at.failed:
@@ -90,6 +92,8 @@ def wait_for_jobs(
 def progress_words(at: JobProgress, *, moving: bool) -> str:
     """A running job's speed so far and what is left, or what it waits for; no time is left while nothing moves."""
     words = [f"{speed(at.speed)} reviews/s so far"] if at.speed is not None else []
+    if at.failed:
+        words.append(f"{at.failed:,} failed")
     if at.undecided:
         words.append(f"the oracle still decides {at.undecided:,} of them")
     if at.bulks:

@@ -232,11 +232,18 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
             note(f"`loracle status {last}` shows how far job {last} is, `loracle results {last}` its labels.")
         return 0
     try:
-        return wait_for_jobs(
+        code = wait_for_jobs(
             store,
             [job.id for job in jobs],
             why=lambda at: why_it_waits(settings, store, at),
         )
+        for job in jobs:
+            at = store.queries.jobs.progress(job.id)
+            failed = f", {at.failed:,} failed" if at.failed else ""
+            note(
+                f"Job {job.id} is {at.job.state}: {at.labelled:,} of {at.reviews:,} reviews labelled{failed}."
+            )
+        return code
     except KeyboardInterrupt:
         for job in jobs:
             note(

@@ -97,6 +97,14 @@ def lanes_of(policy: str) -> list[Lane]:
     return [*lanes, "openai"] if parsed.names_oracle else lanes
 
 
+def worker_for(policies: Iterable[str]) -> str:
+    """The command that starts a worker for jobs of these policies."""
+    needed = {lane for policy in policies for lane in lanes_of(policy)}
+    if needed <= {"adapter"}:
+        return f"`{STARTS['adapter']}`"
+    return f"`loracle worker {' '.join(f'--lane {lane}' for lane in STARTS if lane in needed)}`"
+
+
 def who_is_missing(settings: Settings, policies: Iterable[str]) -> dict[Lane, str]:
     """The lanes that jobs of these policies need and that have no worker, with the sentence of `nobody`. Of a broker
     that is away nothing is known."""

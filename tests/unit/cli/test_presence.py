@@ -12,7 +12,7 @@ from worker.cli.common import Waiting
 from worker.cli.jobs import jobs, retry
 from worker.cli.run import _take_turns
 from worker.desk import doctor
-from worker.desk.presence import nobody, who_is_missing
+from worker.desk.presence import nobody, who_is_missing, worker_for
 from worker.desk.status import why_it_waits
 from worker.pool import app as celery_app
 from worker.pool import valkey
@@ -165,3 +165,9 @@ def test_a_new_run_goes_before_what_earlier_ones_left(
     _take_turns(store, 2, goes_first=False)
     assert store.queries.jobs.get(2).priority == 0
     assert "They are scored beside this one (--priority)" in capsys.readouterr().err
+
+
+def test_the_worker_that_is_named_serves_the_lanes_that_the_jobs_need() -> None:
+    assert worker_for(["adapter", "adapter"]) == "`loracle worker`"
+    assert worker_for(["oracle"]) == "`loracle worker --lane openai`"
+    assert worker_for(["oracle", "cascade --below 0.7"]) == "`loracle worker --lane adapter --lane openai`"
