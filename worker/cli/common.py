@@ -57,11 +57,12 @@ def wait_for_jobs(
     *,
     tick: Callable[[], None] = lambda: None,
     why: Callable[[JobProgress], str | None] = lambda at: None,
+    ended: Callable[[JobProgress], None] = lambda at: None,
 ) -> int:
     """Waits until every job is over; the exit code: 1 if a review failed or a job stopped, else 0.
 
     `tick` is called several times a second and may raise to end the waiting. `why` says what a job waits for; a new
-    reason is told, and while there is one no time left is promised.
+    reason is told, and while there is one no time left is promised. `ended` hears of each job that is over.
     """
     code = 0
     for job_id in job_ids:
@@ -82,6 +83,7 @@ def wait_for_jobs(
         at = store.queries.jobs.progress(job_id)
         if at.job.state == "stopped":
             note(f"Job {job_id} stopped: {with_way_out(str(at.job.error), job_id)}")
+        ended(at)
         if at.job.state != "done" or at.failed:
             code = 1
     return code
@@ -90,6 +92,8 @@ def wait_for_jobs(
 def progress_words(at: JobProgress, *, moving: bool) -> str:
     """A running job's speed so far and what is left, or what it waits for; no time is left while nothing moves."""
     words = [f"{speed(at.speed)} reviews/s so far"] if at.speed is not None else []
+    if at.failed:
+        words.append(f"{at.failed:,} failed")
     if at.undecided:
         words.append(f"the oracle still decides {at.undecided:,} of them")
     if at.bulks:
@@ -98,6 +102,11 @@ def progress_words(at: JobProgress, *, moving: bool) -> str:
     elif moving and at.seconds_left is not None:
         words.append(f"{duration(at.seconds_left)} left")
     return ", ".join(words) or "no label yet"
+
+
+def what_failed(job_id: int) -> str:
+    """The commands for the reviews of a job that failed."""
+    return f"`loracle results {job_id} --failed` says why, `loracle retry {job_id}` scores again"
 
 
 class Address(click.ParamType[tuple[str, int]]):
