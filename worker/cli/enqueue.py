@@ -221,7 +221,8 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
         jobs = [write_job(source, adapter, settings, store, asked=asked, told=told) for source in sources]
     except KeyboardInterrupt:
         if waiting and "-" not in files:
-            note(f"Job {waiting[-1]} keeps what was read of it: the same command goes on where it stopped.")
+            same = f"the same command{' without --again' * values['again']}"
+            note(f"Job {waiting[-1]} keeps what was read of it: {same} goes on where it stopped.")
         raise
     if not as_json:
         for job in jobs:
