@@ -387,7 +387,8 @@ def make_oracle(spec: OracleSpec, settings: Settings, learnt: Learnt) -> OracleS
     if spec.base_url != settings.oracle_url:
         raise OracleUnfit(
             f"the job's oracle is at {spec.base_url}, and OPENAI_BASE_URL of this worker is "
-            f"{settings.oracle_url}. Start a worker with the job's address"
+            f"{settings.oracle_url}. Start a worker with the job's address; if that is the wrong one, "
+            "`loracle cancel` the job and enqueue its file again"
         )
     try:
         price = price_of(spec.model, parse_prices(settings.prices))

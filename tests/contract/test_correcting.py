@@ -16,6 +16,8 @@ from tests.contract.rated import Rated, rate
 from worker.errors import CorrectionInvalid, OptionInvalid
 from worker.jobs.corrections import Imported, import_corrections
 from worker.quality.measured import refresh_agreement, summarise
+from worker.report.data import read_report
+from worker.report.verdict import verdict
 from worker.reviews import Answer, Correction, Score, SortedKind
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
@@ -158,6 +160,7 @@ def test_a_random_sample_stands_beside_the_files_gold_labels(ledger: Ledger, que
     assert found["all"].share.value is not None
     assert found["random"].raters == ("gold", "final")
     assert summarise(queries, job_id).accuracy_on == "all"
+    assert "Of 15 reviews drawn by chance and judged by people, " in verdict(read_report(queries, job_id))
 
 
 def test_labels_of_the_oracle_alone_can_be_drawn_too(ledger: Ledger, queries: Queries) -> None:

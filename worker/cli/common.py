@@ -80,7 +80,9 @@ def wait_for_jobs(
                     detail = progress_words(at, moving=waiting.told is None)
                     shown.update(at.labelled + at.failed, detail, total=at.reviews)
                 time.sleep(POLL_S)
-        at = store.queries.jobs.progress(job_id)
+            # A short job was over before the first look.
+            at = store.queries.jobs.progress(job_id)
+            shown.update(at.labelled + at.failed, progress_words(at, moving=False), total=at.reviews)
         if at.job.state == "stopped":
             note(f"Job {job_id} stopped: {with_way_out(str(at.job.error), job_id)}")
         ended(at)

@@ -23,9 +23,12 @@ from worker.desk.options import DOLLARS
 from worker.desk.presence import say_who_is_missing, who_waits
 from worker.desk.results import DAY, for_programs
 from worker.errors import Invalid
-from worker.reviews import Money, counted, dollars
+from worker.policy import Policy
+from worker.reviews import Job, Money, counted, dollars
 from worker.store.progress import DayStats
 
+A_LINE = 400
+"""Characters of a row in a pipe, where no screen breaks it."""
 NO_JOBS = "No jobs yet. `loracle enqueue FILE` makes one, `loracle run FILE` scores it at once."
 
 
@@ -54,14 +57,19 @@ def jobs(limit: int, as_json: bool) -> None:
     rows = []
     for job in found:
         counts = f"{job.reviews_read:,}", f"{job.rejected:,}"
-        by = adapters[job.adapter_id], job.policy
-        rows.append((str(job.id), job.state, *counts, minute(job.created_at), job.name, *by))
-    print_table(("job", "state", "reviews", "rejects", "created", "name", "adapter", "policy"), rows)
+        rows.append((str(job.id), job.state, *counts, minute(job.created_at), job.name, _by(job, adapters)))
+    print_table(("job", "state", "reviews", "rejects", "created", "name", "by"), rows, width=A_LINE)
     # A job whose `loracle run` was killed stays `running`.
     for sentence in dict.fromkeys(sentence for why in idle.values() for sentence in why):
         waiting = sorted(job_id for job_id, why in idle.items() if sentence in why)
         those = f"{'job' if len(waiting) == 1 else 'jobs'} {', '.join(map(str, waiting))}"
         note(f"Nobody works on {those}: {sentence}.")
+
+
+def _by(job: Job, adapters: Mapping[int, str]) -> str:
+    policy = Policy.parse(job.policy)
+    others = [job.policy] if policy.names_oracle else []
+    return ", ".join([adapters[job.adapter_id], *others] if policy.names_adapter else others)
 
 
 @click.command()

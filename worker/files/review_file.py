@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import os
 import stat
@@ -76,6 +77,7 @@ class ReviewFile:
         self.announcements = (*announcements, *reader.announcements)
         self._reader = reader
         self._path = path
+        self._opened_as = _as_it_is(path)
         self._close = close
 
     @property
@@ -86,7 +88,13 @@ class ReviewFile:
     @property
     def notes(self) -> Sequence[str]:
         """What the last read found, for people: said when it is over."""
-        return self._reader.notes
+        if _as_it_is(self._path) == self._opened_as:
+            return self._reader.notes
+        changed = (
+            "the file has changed since it was opened, so a part of it may be missing here. Write a file under "
+            "another name, and rename it when it is whole"
+        )
+        return [*self._reader.notes, changed]
 
     @property
     def position(self) -> int:
@@ -208,6 +216,15 @@ def _open_directory(path: Path, options: ReadOptions) -> ReviewFile:
     reader = DirectoryReader(path, options)
     name = unicode_name(path.resolve().name or str(path))
     return ReviewFile(reader, name=name, fmt="dir", size_bytes=reader.size_bytes, path=path)
+
+
+def _as_it_is(path: Path | None) -> tuple[int, int] | None:
+    """Size and time of a file; None of a stream, a directory, and what is gone."""
+    with contextlib.suppress(OSError):
+        if path is not None and path.is_file():
+            found = path.stat()
+            return found.st_size, found.st_mtime_ns
+    return None
 
 
 def _open_file(source: FileSource, options: ReadOptions) -> ReviewFile:

@@ -399,8 +399,15 @@ def _capped(pieces: Iterable[bytes], packed: io.BufferedReader, name: str) -> It
         yield piece
 
 
-def refuse_bomb(name: str, unpacked_bytes: int, packed_bytes: int, *, free: int | None = None) -> None:
-    """Refuses data that unpack to far more than they are.
+def refuse_bomb(
+    name: str,
+    unpacked_bytes: int,
+    packed_bytes: int,
+    *,
+    free: int | None = None,
+    way: str = "unpack it yourself first",
+) -> None:
+    """Refuses data that unpack to far more than they are, and to more than `free` bytes. `way` is the way out.
 
     Raises:
         FileUnreadable: says so.
@@ -411,7 +418,7 @@ def refuse_bomb(name: str, unpacked_bytes: int, packed_bytes: int, *, free: int 
     ):
         raise FileUnreadable(
             f"{name} unpacks to more than {MAX_RATIO} times its size and was left at {unpacked_bytes:,} bytes. "
-            "If that is right, unpack it yourself first."
+            f"If that is right, {way}."
         )
 
 

@@ -19,8 +19,11 @@ from worker.files.guessing import ZIP_MAGIC
 from worker.files.records import LINE_TOO_LONG, NUL, ReadOptions
 from worker.files.sources import FileSource, Source, refuse_bomb, spooled
 from worker.files.tables import Row, TableReader
+from worker.reviews import counted
 
 _PROGRAM = Path(__file__).with_name("sheet.py")
+_FREE_BYTES = 128 * 1024**2
+"""So much any workbook may unpack to: a sheet takes three times its size in memory."""
 _PARTS = ("xl/workbook.xml", "xl/workbook.bin", "content.xml")
 _OPEN_DOCUMENT_SHEET = b"application/vnd.oasis.opendocument.spreadsheet"
 
@@ -45,6 +48,7 @@ class WorkbookReader(TableReader):
         self._position = 0
         self._spool: IO[bytes] | None = spooled(source) if packed else None
         self._others: list[str] = []
+        self._blank = 0
         self._date: type[str] = _Date
         try:
             self._check_archive()
@@ -64,6 +68,12 @@ class WorkbookReader(TableReader):
     @property
     def position(self) -> int:
         return self._position
+
+    @property
+    def notes(self) -> Sequence[str]:
+        if not self._blank:
+            return []
+        return [f"{counted(self._blank, 'blank row')} of the sheet: no record, and not counted"]
 
     def close(self) -> None:
         if self._spool is not None:
@@ -94,6 +104,8 @@ class WorkbookReader(TableReader):
         limit = self._options.max_line_bytes
         rows = self._printed(str(self._place), str(limit))
         total = max(1, next(rows)["rows"])
+        self._blank = blank = 0
+        seen = False
         for line_no, found in enumerate(rows, 1):
             self._position = (self._source.size_bytes or 0) * min(line_no, total) // total
             if line_no <= self._options.skip_lines:
@@ -102,8 +114,12 @@ class WorkbookReader(TableReader):
                 yield line_no, [], LINE_TOO_LONG.format(limit=limit)
                 continue
             cells = [cell if isinstance(cell, str) else self._date(cell[0]) for cell in found]
-            if any(cell.strip() for cell in cells):
-                yield line_no, cells, NUL if any("\0" in cell for cell in cells) else None
+            if not any(cell.strip() for cell in cells):
+                # Those above the header and below the last record are nobody's.
+                blank += seen
+                continue
+            self._blank, seen = blank, True
+            yield line_no, cells, NUL if any("\0" in cell for cell in cells) else None
 
     def _choose(self) -> tuple[int, list[str]]:
         """The place of the sheet to read, and what to say about it."""
@@ -208,4 +224,4 @@ class WorkbookReader(TableReader):
             "content.xml" in names and not kind.startswith(_OPEN_DOCUMENT_SHEET)
         ):
             raise FileUnreadable(f"{self._source.name} is a zip archive and no workbook. Unpack it.")
-        refuse_bomb(self._source.name, total, packed)
+        refuse_bomb(self._source.name, total, packed, free=_FREE_BYTES, way="save the sheet as csv")

@@ -95,8 +95,8 @@ def explain(
             if isinstance(error, openai.APITimeoutError)
             else "nothing answers there, or the connection broke (is OPENAI_BASE_URL right?)"
         )
-        # The server may have done the work all the same.
-        return Trouble("retry", f"{base_url}: {what}", billed=True)
+        # Once it is connected the server may have done the work all the same.
+        return Trouble("retry", f"{base_url}: {what}", billed=not _never_connected(error))
     if isinstance(error, _UNREADABLE):
         return Trouble("retry", f"{base_url} sent an answer that isn't JSON", billed=True, unreadable=True)
     if not isinstance(error, openai.APIStatusError):
@@ -125,6 +125,13 @@ def explain(
     if status in (400, 422) and params and code not in REFUSAL_CODES:
         return Trouble("drop", said, params=params)
     return Trouble("bisect", said, refused=code in REFUSAL_CODES)
+
+
+def _never_connected(error: BaseException) -> bool:
+    """Whether the connection was refused, or nobody was there: nothing was sent."""
+    cause = error.__cause__
+    # By name: the client's HTTP library may be either of two.
+    return type(cause).__name__ in ("ConnectError", "ConnectTimeout")
 
 
 _PLACE = re.compile(r"""['"]loc['"]: ?[\[(](?:['"]body['"], ?)?['"](\w+)['"]""")

@@ -33,14 +33,14 @@ def _by_gold(data: ReportData) -> str | None:
     if found.kappa_undefined and "gold" in found.kappa_undefined:
         return (
             f"These labels are checked on one side only: {basis}, but {found.kappa_undefined}, so nothing is known "
-            "of reviews that deserve another. Check some of these before you trust them."
+            f"of reviews that deserve another. Check some of these before you trust them.{_judged(data, found)}"
         )
     commonest = _commonest(found)
     if commonest is not None and (found.share.low or 0) <= commonest:
         return (
             f"Don't trust these labels: {basis}, and one label given to all of these reviews would be right as "
             "often, or more often "
-            f"({share(commonest)})."
+            f"({share(commonest)}).{_judged(data, found)}"
         )
     if found.selection == "random" and found.statistics.unanswered:
         return (
@@ -48,7 +48,9 @@ def _by_gold(data: ReportData) -> str | None:
             f"the random sample {'is' if found.statistics.unanswered == 1 else 'are'} not judged. Judge them too "
             f"(`loracle review {data.job.id} --kind random`)."
         )
-    return f"{_fit_for(found.share)}: {basis}.{_single(found.share)}{_others(data, found)}"
+    return (
+        f"{_fit_for(found.share)}: {basis}.{_single(found.share)}{_others(data, found)}{_judged(data, found)}"
+    )
 
 
 def _fit_for(right: Estimate) -> str:
@@ -70,6 +72,19 @@ def _others(data: ReportData, found: Measurement) -> str:
     if found.n >= data.labelled or found.selection == "random":
         return ""
     return f" That holds for the other {count(data.labelled - found.n, 'review')} only if they are like those"
+
+
+def _judged(data: ReportData, found: Measurement) -> str:
+    """What people found in a random sample, beside gold that came with the file."""
+    judged = next(
+        (one for one in data.comparisons if one.raters == found.raters and one.selection == "random"), found
+    )
+    if judged is found or judged.share.value is None or judged.statistics.unanswered:
+        return ""
+    return (
+        f" Of {count(judged.n, 'review')} drawn by chance and judged by people, {share_with_interval(judged.share)} "
+        "are right."
+    )
 
 
 def _by_oracle(data: ReportData) -> str | None:

@@ -65,8 +65,8 @@ def _streams() -> Iterator[Made]:
     yield "labels of a megabyte", _file("a.csv.zst", _numbered(*cells, 700)), True
     objects = b"{}," * (MEGABYTE // 3)
     yield (
-        "a gigabyte of empty objects",
-        _file("a.json.zst", _zstd(b'{"a":[' + b"{}," * 9, objects, 400)),
+        "a hundred megabytes of empty objects",
+        _file("a.json.zst", _zstd(b'{"a":[' + b"{}," * 9, objects, 100)),
         True,
     )
     yield "a line of 1.2 gigabytes in a pipe", _file("a", lambda: b"", piped=1200), True

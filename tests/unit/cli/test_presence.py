@@ -84,8 +84,8 @@ def test_a_job_whose_run_was_killed_is_said_to_wait_for_a_worker(settings: Setti
     assert "Nobody works on job 1: no worker runs on this machine: start `loracle worker`." in listed.stderr
     # Two jobs of one file differ in what labels them.
     assert [line.split()[-2:] for line in listed.stdout.splitlines()] == [
-        ["adapter", "policy"],
-        ["stub", "adapter"],
+        ["name", "by"],
+        ["left.csv", "stub"],
     ]
     for_programs = CliRunner().invoke(jobs, ["--json"]).stdout
     assert '"waiting_for": "no worker runs' in for_programs

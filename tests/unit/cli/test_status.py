@@ -88,8 +88,9 @@ def test_a_running_jobs_words_are_its_speed_and_what_is_left_while_it_moves(stor
         "under 0.1 "
     )
     assert progress_words(progress(store, speed=None, seconds_left=None), moving=True) == "no label yet"
-    # A job in which all reviews failed ended with "100% no label yet".
-    assert progress_words(progress(store, speed=None, seconds_left=None, failed=8), moving=True) == "8 failed"
+    # "100% no label yet" was said of a job whose reviews had all failed.
+    failed = dataclasses.replace(progress(store, speed=None, seconds_left=None), failed=8)
+    assert progress_words(failed, moving=False) == "8 failed"
 
 
 def test_a_bulk_says_since_when_it_is_out_and_how_far_it_is(store: Store) -> None:

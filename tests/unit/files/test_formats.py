@@ -396,3 +396,13 @@ def test_half_a_surrogate_in_utf16_rejects_only_its_row(tmp_path):
     found = read(write(tmp_path / "r.csv", data), encoding="utf-16-le")
     assert reasons(found) == [(2, 3, "not valid utf-8")]
     assert len(found) == 3
+
+
+def test_a_file_that_is_still_being_written_is_told(tmp_path):
+    path = write(tmp_path / "r.csv", "id,text\n1,a\n")
+    with open_reviews(path) as file:
+        assert len(list(file.read())) == 1
+        assert file.notes == []
+        with path.open("a") as more:
+            more.write("2,b\n")
+        assert "changed since it was opened" in file.notes[0]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.workbooks import write_ods, write_xlsx
 from worker.errors import ColumnMissing, FileUnreadable, OptionInvalid
-from worker.files import ReadOptions, open_reviews, sources
+from worker.files import ReadOptions, open_reviews, sources, workbook
 from worker.reviews import Reject, Review
 
 ROWS = [["id", "text", "label"], [1, "good, and\nmore", 1], [2.0, "bad", 0]]
@@ -86,6 +86,10 @@ def test_rows_above_the_header_and_blank_ones_are_left_out_and_still_counted(tmp
     assert "leave it out with --skip-lines N" in refusal(path)
     for skip in (2, 3):
         assert [(r.row_no, r.line_no) for r in read(path, skip_lines=skip)[1][1:]] == [(2, 7)]
+    with open_reviews(path, ReadOptions(skip_lines=2)) as file:
+        assert len(list(file.read())) == 2
+        # Whoever lays what comes back beside his sheet has to know.
+        assert file.notes == ["1 blank row of the sheet: no record, and not counted"]
     headless = write_xlsx(tmp_path / "h.xlsx", {"S": ROWS[1:]})
     assert "--columns" in refusal(headless, ColumnMissing)
     assert [r.text for r in read(headless, columns=("id", "text", "label"))[1]] == ["good, and\nmore", "bad"]
@@ -160,9 +164,10 @@ def test_what_is_no_whole_workbook_is_refused_with_the_way(tmp_path, monkeypatch
         archive.writestr("word/document.xml", "<a/>")
     assert "is a zip archive and no workbook" in refusal(path)
     write_xlsx(path, {"S": [["text"], ["a" * 30_000]]})
-    monkeypatch.setattr(sources, "RATIO_FREE_BYTES", 10_000)
+    monkeypatch.setattr(workbook, "_FREE_BYTES", 10_000)
     monkeypatch.setattr(sources, "MAX_RATIO", 10)
-    assert "more than 10 times its size" in refusal(path)
+    assert "more than 10 times its size" in (said := refusal(path))
+    assert "save the sheet as csv" in said
 
 
 def test_a_sheet_that_fits_in_no_memory_is_an_error_and_ends_nothing(tmp_path):

@@ -19,14 +19,14 @@ from openai.types.decision import AnswerAnswerResourceChoice
 
 from tests.fake_openai import VOICES, BatchPlan, FakeOpenAI, Fault, rule_label
 from tests.fake_openai.faults import ODD_VOICES, QUOTA_CODES
-from tests.unit.oracles import LABELS, PRICE, OpenAccount, bulk, oracle
+from tests.unit.oracles import LABELS, PRICE, OpenAccount, Oracle, bulk, oracle, spec
 from worker.errors import BudgetSpent, LeaseLost, OracleInvalid, OracleQuotaSpent, OracleUnavailable
 from worker.oracle import throttle
 from worker.oracle.asking import PROBE_TEXT, PROBES, OracleScorer
-from worker.oracle.client import quote
+from worker.oracle.client import make_client, quote
 from worker.oracle.prices import Charge, Price
 from worker.oracle.prompts import FORMS, Dialect, Learnt
-from worker.oracle.routes import read_decision, read_labels
+from worker.oracle.routes import ChatRoute, DecisionsRoute, read_decision, read_labels
 from worker.oracle.spec import Route
 from worker.reviews import ZERO, Answer, Failure, Money, Review, Score, total
 
@@ -146,6 +146,21 @@ def test_a_fault_that_passes_costs_no_label(route: Route, fault: Fault) -> None:
         oracle(server, route).ask(TEXTS, account)
         assert labels_of(account) == EXPECTED
         assert account.spent >= PRICE.cost(*server.billed)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_where_nothing_listens_nothing_is_spent(route: Route) -> None:
+    # A wrong address used up the budget: each refused connection counted as a call that may have been answered.
+    with FakeOpenAI() as server:
+        made = spec(server, route)
+    account = Ledger()
+    client = make_client("some key", made.base_url)
+    asking = DecisionsRoute(client, made) if route == "decisions" else ChatRoute(client, made)
+    asker = Oracle(made, asking, PRICE, first_wait_s=0.01)
+    with client, pytest.raises(OracleUnavailable, match=r"nothing answers there.*is OPENAI_BASE_URL right\?"):
+        asker.ask(TEXTS, account)
+    assert account.reserved
+    assert account.spent == Money(0)
 
 
 @pytest.mark.parametrize("route", ROUTES)
