@@ -66,7 +66,11 @@ class BrokerUnreachable(Transient):
 
 
 class DataDirectoryBusy(Invalid):
-    """Another embedded worker already uses this data directory."""
+    """Another embedded worker already uses this data directory: the one with this `pid`."""
+
+    def __init__(self, message: str, *, pid: int | None) -> None:
+        super().__init__(message)
+        self.pid = pid
 
 
 # Review files ----------------------------------------------------------------------------------------------

@@ -56,8 +56,10 @@ def test_the_same_file_is_the_same_job_until_an_option_differs(loracle: Loracle,
         renamed.stdout,
         loracle("enqueue", "reviews.csv", *stub, "--limit", "1").stdout,
         loracle("enqueue", "reviews.csv", *stub, "--again").stdout,
+        # The newest one that isn't over goes on.
+        loracle("enqueue", "reviews.csv", *stub).stdout,
     ]
-    assert ids == ["1\n", "1\n", "2\n", "3\n"]
+    assert ids == ["1\n", "1\n", "2\n", "3\n", "3\n"]
     said = loracle("enqueue", "copy.csv", "reviews.csv", *stub, "--sample", "1", "--json").stdout.splitlines()
     assert [json.loads(line) for line in said] == [
         {"job_id": 4, "name": "copy.csv", "new": True},

@@ -39,6 +39,24 @@ def test_the_same_identity_is_the_same_job(ledger: Ledger) -> None:
     assert other.id != first.id
 
 
+def test_the_newest_job_of_an_identity_that_is_not_over_is_taken_up(ledger: Ledger) -> None:
+    # After Ctrl-C in `run --again` the same command without --again gave back the finished job.
+    first, _ = ledger.jobs.open(spec(ledger, "abc"))
+    ledger.jobs.seal(first.id)
+    made = [ledger.jobs.open(spec(ledger, f"abc {word}")) for word in ("x", "y")]
+    assert [is_new for _, is_new in made] == [True, True]
+    second, third = (job.id for job, _ in made)
+    assert ledger.jobs.open(spec(ledger, "ab"))[1]
+    for found, ends in (
+        (third, ledger.jobs.seal),
+        (second, ledger.jobs.cancel),
+        (first.id, ledger.jobs.seal),
+    ):
+        job, is_new = ledger.jobs.open(spec(ledger, "abc"))
+        assert (job.id, is_new) == (found, False)
+        ends(job.id)
+
+
 def test_two_that_open_the_same_job_at_once_get_one(ledger: Ledger) -> None:
     ledger.adapters.register_stub()
     barrier = threading.Barrier(4)

@@ -149,7 +149,7 @@ def test_run_takes_over_from_a_worker_that_ends_in_the_middle(site: Site) -> Non
     worker = site.start_ready(**variables)
     command = run(site, write(site.home / "reviews.txt", texts), variables)
     site.until(lambda: labelled(site) >= 20)
-    assert "It scores this job too." in site.said
+    assert "does the work." in site.said
     assert servers(command.pid) == []
     kill_all(worker.pid)
     site.until(lambda: "this command takes over" in site.said)
@@ -170,7 +170,7 @@ def test_a_second_run_goes_on_when_the_first_is_ended_before_either_job_is_done(
     first = run(site, write(site.home / "others.txt", [f"other {text}" for text in texts]), variables)
     site.until(lambda: labelled(site) >= 20)
     second = run(site, write(site.home / "reviews.txt", texts), variables)
-    site.until(lambda: "It scores this job too." in site.said)
+    site.until(lambda: "does the work." in site.said)
     first.terminate()
     site.until(lambda: "Stopping: the batches in flight are finished first." in site.said)
     release(site)

@@ -57,11 +57,12 @@ def wait_for_jobs(
     *,
     tick: Callable[[], None] = lambda: None,
     why: Callable[[JobProgress], str | None] = lambda at: None,
+    ended: Callable[[JobProgress], None] = lambda at: None,
 ) -> int:
     """Waits until every job is over; the exit code: 1 if a review failed or a job stopped, else 0.
 
     `tick` is called several times a second and may raise to end the waiting. `why` says what a job waits for; a new
-    reason is told, and while there is one no time left is promised.
+    reason is told, and while there is one no time left is promised. `ended` hears of each job that is over.
     """
     code = 0
     for job_id in job_ids:
@@ -84,6 +85,7 @@ def wait_for_jobs(
             shown.update(at.labelled + at.failed, progress_words(at, moving=False), total=at.reviews)
         if at.job.state == "stopped":
             note(f"Job {job_id} stopped: {with_way_out(str(at.job.error), job_id)}")
+        ended(at)
         if at.job.state != "done" or at.failed:
             code = 1
     return code
@@ -102,6 +104,11 @@ def progress_words(at: JobProgress, *, moving: bool) -> str:
     elif moving and at.seconds_left is not None:
         words.append(f"{duration(at.seconds_left)} left")
     return ", ".join(words) or "no label yet"
+
+
+def what_failed(job_id: int) -> str:
+    """The commands for the reviews of a job that failed."""
+    return f"`loracle results {job_id} --failed` says why, `loracle retry {job_id}` scores again"
 
 
 class Address(click.ParamType[tuple[str, int]]):

@@ -20,6 +20,7 @@ from worker.cli.common import (
     publisher,
     say_if_typed,
     wait_for_jobs,
+    what_failed,
 )
 from worker.desk import enqueue as desk
 from worker.desk.options import (
@@ -38,6 +39,7 @@ from worker.jobs.source import Adapter, EnqueueOptions, Source, preview
 from worker.logs import Progress
 from worker.reviews import OVER, Job, counted
 from worker.settings import Settings
+from worker.store.progress import Progress as JobProgress
 
 
 def open_source(path: str, options: EnqueueOptions, adapter: Adapter) -> Source:
@@ -219,7 +221,8 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
         jobs = [write_job(source, adapter, settings, store, asked=asked, told=told) for source in sources]
     except KeyboardInterrupt:
         if waiting and "-" not in files:
-            note(f"Job {waiting[-1]} keeps what was read of it: the same command goes on where it stopped.")
+            same = f"the same command{' without --again' * values['again']}"
+            note(f"Job {waiting[-1]} keeps what was read of it: {same} goes on where it stopped.")
         raise
     if not as_json:
         for job in jobs:
@@ -232,18 +235,12 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
             note(f"`loracle status {last}` shows how far job {last} is, `loracle results {last}` its labels.")
         return 0
     try:
-        code = wait_for_jobs(
+        return wait_for_jobs(
             store,
             [job.id for job in jobs],
             why=lambda at: why_it_waits(settings, store, at),
+            ended=_say_ended,
         )
-        for job in jobs:
-            at = store.queries.jobs.progress(job.id)
-            failed = f", {at.failed:,} failed" if at.failed else ""
-            note(
-                f"Job {job.id} is {at.job.state}: {at.labelled:,} of {at.reviews:,} reviews labelled{failed}."
-            )
-        return code
     except KeyboardInterrupt:
         for job in jobs:
             note(
@@ -254,6 +251,13 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
     finally:
         if as_json:
             _print_json(store, jobs, new, waited=True)
+
+
+def _say_ended(at: JobProgress) -> None:
+    """The last line of a job: without it a night's log would end in a count that stopped short."""
+    job = at.job
+    failed = f", {at.failed:,} failed ({what_failed(job.id)})" if at.failed else ""
+    note(f"Job {job.id} is {job.state}: {at.labelled:,} of {counted(at.reviews, 'review')} labelled{failed}.")
 
 
 def _print_json(store: Store, jobs: Sequence[Job], new: Sequence[bool], *, waited: bool) -> None:

@@ -132,7 +132,7 @@ def stats(since: datetime | None, until: datetime | None, as_json: bool) -> None
     """Sum up all jobs: volume, label shares, sources, the oracle's cost, and a table by day.
 
     Days are UTC's. Final labels and costs count on the day when they were made. A job's reviews, rejects and failures
-    count on the day when the job was made. Deleted jobs don't count.
+    count on the day when the job was made. Deleted jobs don't count. A file that is in two jobs counts twice.
 
     \b
     Example:

@@ -40,7 +40,12 @@ NONE = ": none matches"
 
 @click.command()
 @click.argument("job", type=JOB)
-@click.option("--format", "format_", type=click.Choice(RESULT_FORMATS), help="Else by -o's name.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(RESULT_FORMATS),
+    help="Else by -o's name; without -o table (in a pipe with tabs between whole cells), with --follow csv.",
+)
 @click.option(
     "--json", "as_json", is_flag=True, help="The same as --format jsonl; with --to, the number of rows."
 )

@@ -38,7 +38,7 @@ from worker.desk.options import (
     reading_options,
 )
 from worker.desk.plan import check_guarantee
-from worker.desk.presence import check_queue, who_is_missing, worker_for
+from worker.desk.presence import check_queue, lanes_of, who_is_missing, worker_command
 from worker.desk.status import oracle_waiting_for, why_it_waits, why_unscored
 from worker.errors import Invalid
 from worker.lifeline import like_ctrl_c
@@ -74,7 +74,6 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
       loracle run reviews.csv --text-column text --label-column label
     """
     from worker.pool.supervisor import LocalPool, WorkerPlan, check_devices, plan_workers, spawn_beside_a_bar
-    from worker.pool.valkey import running_pid
 
     settings, store = open_all(to_make_jobs=True)
     check_queue(settings)
@@ -113,11 +112,13 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
         ):
             pool.start()
             if pool.waits_for is not None:
-                able = not who_is_missing(settings, [str(asked.policy)])
-                busy = (
-                    f"The worker with pid {running_pid(settings.home)} is there." if able else pool.waits_for
+                # A lane that it doesn't serve needs a way out.
+                missing = who_is_missing(settings, [str(asked.policy)])
+                note(
+                    str(pool.waits_for)
+                    if missing
+                    else f"The worker with pid {pool.waits_for.pid} does the work."
                 )
-                note(f"{busy} It scores this job too.")
             job = write_job(source, adapter, settings, store, asked=asked, tick=pool.poll, told=told)
             code = wait_for_jobs(store, [job.id], tick=pool.poll, why=why)
             pool.request_stop()
@@ -128,10 +129,14 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
         if job_id is None:
             note("Interrupted before there was a job: nothing was enqueued.")
         else:
-            # With --again the same command would begin once more.
-            same = "" if values["again"] else "the same command or "
-            by = worker_for([store.queries.jobs.get(job_id).policy])
-            note(f"Interrupted. Job {job_id} keeps its labels; {same}{by} goes on.")
+            ways = [f"the same command{' without --again' if values['again'] else ''}"]
+            if source.is_stream:
+                ways = []
+            if pool.waits_for is None:
+                ways.append(f"`{worker_command(lanes_of(str(asked.policy)))}`")
+            else:
+                ways.append(f"the worker with pid {pool.waits_for.pid}")
+            note(f"Interrupted. Job {job_id} keeps its labels; {' or '.join(ways)} goes on.")
         return 130
     return finish(store, settings, job.id, code, as_json=as_json)
 
@@ -162,18 +167,19 @@ def _is_given(option: str) -> bool:
 
 def _take_turns(store: Store, job_id: int, *, goes_first: bool) -> None:
     """Puts the job before those that earlier commands left unfinished, and says what becomes of these."""
-    others = [(at, name) for at, name in store.queries.jobs.unfinished() if at != job_id]
+    others = [one for one in store.queries.jobs.unfinished() if one[0] != job_id]
     if not others:
         return
     if goes_first:
         store.ledger.jobs.put_first(job_id)
-    shown = ", ".join(f"{at} ({name})" for at, name in others[:NAMED])
+    shown = ", ".join(f"{at} ({name})" for at, name, _ in others[:NAMED])
     more = f" and {len(others) - NAMED:,} more" if len(others) > NAMED else ""
     order = "This job goes first" if goes_first else "They are scored beside this one (--priority)"
-    by = worker_for({store.queries.jobs.get(at).policy for at, _ in others})
+    # One command for all: where the queue is this machine's own a second worker is refused.
+    command = worker_command([lane for *_, policy in others for lane in lanes_of(policy)])
     note(
-        f"Unfinished from earlier: {'job' if len(others) == 1 else 'jobs'} {shown}{more}. {order}; {by} finishes all "
-        "of them, `loracle cancel JOB` gives one up."
+        f"Unfinished from earlier: {'job' if len(others) == 1 else 'jobs'} {shown}{more}. {order}; `{command}` "
+        "finishes all of them, `loracle cancel JOB` gives one up."
     )
 
 

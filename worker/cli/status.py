@@ -10,7 +10,7 @@ import click
 
 from worker.cli.agreement import agreement_lines
 from worker.cli.certify import certificate_lines
-from worker.cli.common import JOB, echo_json, json_option, left_out, open_all
+from worker.cli.common import JOB, echo_json, json_option, left_out, open_all, what_failed
 from worker.desk.status import figure_sentences, job_report, with_way_out
 from worker.files.gold import left_out_words
 from worker.files.languages import Languages
@@ -121,8 +121,7 @@ def _print(report: dict[str, Any]) -> None:
 def _what_failed(report: dict[str, Any]) -> str:
     if not report["failed"] or report["state"] == "deleting":
         return ""
-    job = report["job_id"]
-    return f" (`loracle results {job} --failed` says why, `loracle retry {job}` scores again)"
+    return f" ({what_failed(report['job_id'])})"
 
 
 def print_oracle(oracle: dict[str, Any], policy: str) -> None:

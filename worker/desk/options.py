@@ -80,7 +80,11 @@ _JOB = [
         show_default=True,
         help="What becomes of reviews in none of the adapter's languages: scored, left out, or the oracle decides.",
     ),
-    click.option("--again", is_flag=True, help="Make a new job even of a file that was scored before."),
+    click.option(
+        "--again",
+        is_flag=True,
+        help="Make a new job even of a file that was scored before. Else its newest unfinished one goes on.",
+    ),
 ]
 
 

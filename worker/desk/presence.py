@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from worker.bootstrap import Store, worker_name
 from worker.desk.options import Say
 from worker.errors import BrokerUnreachable
 from worker.policy import Policy
-from worker.reviews import OVER, Job, Lane, duration
+from worker.reviews import LANES, OVER, Job, Lane, duration
 from worker.settings import Settings
-
-STARTS: dict[Lane, str] = {"adapter": "loracle worker", "openai": "loracle worker --lane openai"}
-"""The command that starts a worker of a lane."""
-
 
 QUIET_S = 15.0
 """A worker that lives leaves a sign every second, or every ten where its database is away."""
+
+
+def worker_command(lanes: Collection[Lane]) -> str:
+    """The command that starts a worker of these lanes."""
+    named = "".join(f" --lane {lane}" for lane in LANES if lane in lanes)
+    return f"loracle worker{'' if named == ' --lane adapter' else named}"
 
 
 def has_no_queue(settings: Settings) -> bool:
@@ -63,7 +65,7 @@ def nobody(settings: Settings, lane: Lane, *, held: str = "") -> str | None:
     from worker.pool.valkey import running_pid
 
     if has_no_queue(settings):
-        return f"no worker runs on this machine{held}: start `{STARTS[lane]}`"
+        return f"no worker runs on this machine{held}: start `{worker_command([lane])}`"
     celery = app.make_app(settings)
     seen = app.last_seen(celery, lane)
     online = workers_online(settings, lane)
@@ -72,7 +74,7 @@ def nobody(settings: Settings, lane: Lane, *, held: str = "") -> str | None:
     if not online and (stopping := app.workers_stopping(celery, lane, host=worker_name(settings))):
         return (
             f"{stopping[0]} is stopping: it finishes the batches that it holds and takes no more. Then start "
-            f"`{STARTS[lane]}`"
+            f"`{worker_command([lane])}`"
         )
     pid = running_pid(settings.home) if settings.embedded else None
     if seen is not None and (online or (pid is not None and seen[0].endswith(f"(pid {pid})"))):
@@ -85,9 +87,9 @@ def nobody(settings: Settings, lane: Lane, *, held: str = "") -> str | None:
     if settings.embedded:
         return (
             f"{none}. The one with pid {pid} may still be starting; if it serves another "
-            "lane, stop it and start `loracle worker --lane adapter --lane openai`"
+            f"lane, stop it and start `{worker_command(LANES)}`"
         )
-    return f"{none}: start `{STARTS[lane]}` on a host that reaches this Redis"
+    return f"{none}: start `{worker_command([lane])}` on a host that reaches this Redis"
 
 
 def lanes_of(policy: str) -> list[Lane]:
@@ -95,14 +97,6 @@ def lanes_of(policy: str) -> list[Lane]:
     parsed = Policy.parse(policy)
     lanes: list[Lane] = ["adapter"] if parsed.names_adapter else []
     return [*lanes, "openai"] if parsed.names_oracle else lanes
-
-
-def worker_for(policies: Iterable[str]) -> str:
-    """The command that starts a worker for jobs of these policies."""
-    needed = {lane for policy in policies for lane in lanes_of(policy)}
-    if needed <= {"adapter"}:
-        return f"`{STARTS['adapter']}`"
-    return f"`loracle worker {' '.join(f'--lane {lane}' for lane in STARTS if lane in needed)}`"
 
 
 def who_is_missing(settings: Settings, policies: Iterable[str]) -> dict[Lane, str]:

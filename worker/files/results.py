@@ -31,11 +31,12 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OptionInvalid: nothing can be written there, or the disk is full.
     """
-    path = path.resolve()
+    # By the name that was given: what /dev/stdout leads to in a pipe has no name.
     if path.exists() and not path.is_file():
         with _said_of(path), path.open("wb") as device:
             yield device
         return
+    path = path.resolve()
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:

@@ -182,8 +182,8 @@ class Source:
 
     def identity(self, adapter: Adapter, policy: str) -> str:
         """What makes it this job: content, columns, limit or sample, languages, adapter and policy. A stream is
-        always new."""
-        if self.is_stream or self.options.again:
+        always new. With --again one that nobody has, which begins with the one that it has without."""
+        if self.is_stream:
             return secrets.token_hex(32)
         options = self.options
         parts = {
@@ -206,7 +206,8 @@ class Source:
             "adapter": adapter.sha256,
             "policy": policy,
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        found = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return f"{found} {secrets.token_hex(16)}" if options.again else found
 
     def records(self) -> Iterator[Review | Reject]:
         """The job's records, gold mapped to the adapter's labels.

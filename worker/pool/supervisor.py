@@ -367,8 +367,8 @@ class LocalPool(Supervisor):
         self._valkey = EmbeddedValkey(settings.home) if settings.embedded else None
         self._may_wait = may_wait
         self._started = False
-        self.waits_for: str | None = None
-        """The sentence that names the other worker which does the work; None: this pool does it."""
+        self.waits_for: DataDirectoryBusy | None = None
+        """Names the other worker which does the work; None: this pool does it."""
 
     def start(self) -> None:
         """Starts the workers, now or when the other worker has ended."""
@@ -417,7 +417,7 @@ class LocalPool(Supervisor):
         except DataDirectoryBusy as busy:
             if not self._may_wait:
                 raise
-            self.waits_for = str(busy)
+            self.waits_for = busy
         else:
             self.waits_for = None
 

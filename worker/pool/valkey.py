@@ -258,7 +258,8 @@ def _take_lock(path: Path) -> int:
                     f"the worker with pid {pid} already uses {path.parent} and serves this machine. "
                     "Let it do the work, or stop it and start one worker for both lanes (`loracle worker --lane "
                     "adapter --lane openai`). Several workers need a Redis (REDIS_URL), or each a LORACLE_HOME of "
-                    "its own."
+                    "its own.",
+                    pid=pid,
                 ) from None
             time.sleep(0.05)
     os.truncate(descriptor, 0)

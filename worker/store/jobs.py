@@ -45,9 +45,19 @@ class Jobs:
 
     @writes
     def open(self, connection: Connection, spec: JobSpec) -> tuple[JobRow, bool]:
-        """The job of this identity and whether it is new; an existing one is returned as it is."""
+        """The job of this identity and whether it is new; an existing one is returned as it is.
+
+        One that was made with --again has more words behind the same identity. The newest of these is returned while
+        it isn't over.
+        """
+        unfinished = Job.identity.startswith(f"{spec.identity} ") & Job.state.in_(ACTIVE_JOBS)
         # Looked for first: an insert that comes to nothing uses up a job's number all the same.
-        known = connection.scalar(select(Job.id).where(Job.identity == spec.identity))
+        known = connection.scalar(
+            select(Job.id)
+            .where((Job.identity == spec.identity) | unfinished)
+            .order_by(Job.state.in_(ACTIVE_JOBS).desc(), Job.id.desc())
+            .limit(1)
+        )
         if known is not None:
             return read_job(connection, known), False
         created = connection.execute(

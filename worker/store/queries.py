@@ -179,10 +179,11 @@ class JobQueries:
         return [to_job(row) for row in connection.execute(query)]
 
     @reads
-    def unfinished(self, connection: Connection) -> list[tuple[int, str]]:
-        """Number and name of the jobs that aren't over, in order."""
-        rows = connection.execute(select(Job.id, Job.name).where(Job.state.in_(ACTIVE_JOBS)).order_by(Job.id))
-        return [(job_id, name) for job_id, name in rows]
+    def unfinished(self, connection: Connection) -> list[tuple[int, str, str]]:
+        """Number, name and policy of the jobs that aren't over, in order."""
+        columns = (Job.id, Job.name, Job.policy)
+        rows = connection.execute(select(*columns).where(Job.state.in_(ACTIVE_JOBS)).order_by(Job.id))
+        return [(job_id, name, policy) for job_id, name, policy in rows]
 
     @reads
     def state(self, connection: Connection, job_id: int) -> JobState:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from worker.bootstrap import open_store
 from worker.cli import enqueue
 from worker.desk import enqueue as desk
 from worker.errors import BrokerUnreachable
+from worker.reviews import Failure, Score, ScorerIdentity
 from worker.settings import Settings, read_settings
 
 
@@ -60,3 +63,34 @@ def test_a_size_that_was_given_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> N
 
     values = enqueue.enqueue.make_context("enqueue", ["reviews.csv", "--batch-size", "9"]).params
     assert enqueue.enqueue_options(read_settings(), values, usual_batch=asked).batch_size == 9
+
+
+def test_who_waits_hears_last_how_each_job_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The last line of a night's log was a count that stopped short, as if it had failed.
+    monkeypatch.setenv("LORACLE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.txt").write_text(f"fine {name}\nbad {name}\n")
+    command = ["a.txt", "b.txt", "c.txt", "--adapter", "stub"]
+    assert CliRunner().invoke(enqueue.enqueue, command).exit_code == 0
+    ledger = open_store(read_settings()).ledger
+    outcomes: list[list[Score | Failure]] = [
+        [Score("positive", 0.9)] * 2,
+        [Score("positive", 0.9), Failure("no")],
+    ]
+    for number, found in zip(ledger.publishing.choose("adapter", window=2), outcomes, strict=True):
+        claimed = ledger.batches.claim(number)
+        assert claimed is not None
+        ledger.batches.finish(claimed, ScorerIdentity("stub", "stub", "0" * 64), found, timings={})
+        ledger.jobs.complete(claimed.job_id)
+    ledger.jobs.stop(3, "it is broken.")
+    waited = CliRunner().invoke(enqueue.enqueue, [*command, "--wait"], standalone_mode=False)
+    assert waited.return_value == 1
+    assert waited.stdout == "1\n2\n3\n"
+    assert waited.stderr.splitlines()[-4:] == [
+        "Job 1 is done: 2 of 2 reviews labelled.",
+        "Job 2 is done: 1 of 2 reviews labelled, 1 failed (`loracle results 2 --failed` says why, `loracle retry 2` "
+        "scores again).",
+        "Job 3 stopped: it is broken. Once that is mended, `loracle retry 3` goes on.",
+        "Job 3 is stopped: 0 of 2 reviews labelled.",
+    ]

@@ -12,7 +12,7 @@ from worker.cli.common import Waiting
 from worker.cli.jobs import jobs, retry
 from worker.cli.run import _take_turns
 from worker.desk import doctor
-from worker.desk.presence import nobody, who_is_missing, worker_for
+from worker.desk.presence import nobody, who_is_missing
 from worker.desk.status import why_it_waits
 from worker.pool import app as celery_app
 from worker.pool import valkey
@@ -164,10 +164,21 @@ def test_a_new_run_goes_before_what_earlier_ones_left(
     assert [store.queries.jobs.get(at).priority for at in (1, 2, 3)] == [2, 0, 1]
     _take_turns(store, 2, goes_first=False)
     assert store.queries.jobs.get(2).priority == 0
-    assert "They are scored beside this one (--priority)" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "They are scored beside this one (--priority); `loracle worker` finishes all of them" in said
 
 
-def test_the_worker_that_is_named_serves_the_lanes_that_the_jobs_need() -> None:
-    assert worker_for(["adapter", "adapter"]) == "`loracle worker`"
-    assert worker_for(["oracle"]) == "`loracle worker --lane openai`"
-    assert worker_for(["oracle", "cascade --below 0.7"]) == "`loracle worker --lane adapter --lane openai`"
+def test_who_left_jobs_for_the_oracle_is_told_of_a_worker_that_asks_it(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # It named `loracle worker`, which serves the adapter lane alone.
+    store = open_store(settings)
+    for name, policy in (("a.csv", "adapter"), ("b.csv", "oracle"), ("c.csv", "adapter")):
+        adapter = store.ledger.adapters.register_stub()
+        store.ledger.jobs.open(JobSpec(name, name, name, adapter_id=adapter, policy=policy))
+    _take_turns(store, 3, goes_first=True)
+    assert "`loracle worker --lane adapter --lane openai` finishes all of them" in capsys.readouterr().err
+    _take_turns(store, 1, goes_first=True)
+    store.ledger.jobs.cancel(3)
+    _take_turns(store, 1, goes_first=True)
+    assert "`loracle worker --lane openai` finishes all of them" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -293,6 +294,21 @@ def test_a_full_disk_is_one_error_that_names_the_file(format):
     ):
         write_results(ROWS * 5_000, COLUMNS, format=format, target=Path("/dev/full"))
     assert not Path("/dev/full").is_file()
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet", "xlsx"])
+def test_the_name_of_an_open_pipe_is_written_to(tmp_path, format):
+    # /dev/stdout of a command in a pipe: it looked for the folder of what the name leads to.
+    write_results(ROWS, COLUMNS, format=format, target=tmp_path / "file")
+    out, into = os.pipe()
+    write_results(ROWS, COLUMNS, format=format, target=Path(f"/dev/fd/{into}"))
+    os.close(into)
+    with os.fdopen(out, "rb") as pipe:
+        piped = pipe.read()
+    if format == "xlsx":
+        assert piped.startswith(b"PK")
+    else:
+        assert piped == (tmp_path / "file").read_bytes()
 
 
 def test_a_link_stays_one(tmp_path):
