@@ -25,10 +25,10 @@ from worker.errors import AdapterInvalid, TrainingInvalid
 from worker.files.languages import clear_language
 from worker.files.options import NAMES, file_options, languages_option, read_options
 from worker.lifeline import like_ctrl_c
+from worker.model.devices import DTYPES
 from worker.model.encoding import Cleaning, Encoding, Truncation
 from worker.model.manifest import BUNDLED
 from worker.model.scaling import UNSCALED
-from worker.reviews import DTYPES
 
 if TYPE_CHECKING:
     from trainer.data import LabelledReviews
@@ -102,7 +102,7 @@ def setting(name: str, kind: Any, text: str, *, flag: str | None = None) -> Call
 @setting("seed", int, "Of the split, the order and the head.")
 @setting("deterministic", bool, "Reproducible kernels only; slower on a GPU.")
 @DEVICE
-@setting("dtype", click.Choice(DTYPES), "Number format of the products.")
+@setting("dtype", click.Choice(["auto", *DTYPES]), "Number format of the products.")
 @LIMIT
 @click.option("--license", "license_id", help="For the model card, such as apache-2.0.")
 @click.option("--labelled-by", metavar="WHO", help="Who gave the labels, for the model card.")

@@ -18,6 +18,7 @@ from worker.bootstrap import (
 )
 from worker.cli.activation import may_activate
 from worker.cli.common import (
+    PIPE_WIDTH,
     backend_option,
     echo_json,
     json_option,
@@ -37,9 +38,6 @@ from worker.model.manifest import Manifest
 from worker.model.plain_peft import PlainAdapter, import_adapter
 from worker.reviews import DTYPES
 from worker.settings import Settings, read_settings
-
-PIPE_WIDTH = 160
-"""Characters in a line of a table that isn't shown on a terminal."""
 
 
 def print_adapters(listed: Sequence[Listed]) -> None:

@@ -252,6 +252,10 @@ def minute(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
+PIPE_WIDTH = 400
+"""Characters of a table's row in a pipe, where no screen breaks it."""
+
+
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], *, width: int | None = None, right: bool = False
 ) -> None:

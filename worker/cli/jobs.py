@@ -11,6 +11,7 @@ import click
 
 from worker.cli.common import (
     JOB,
+    PIPE_WIDTH,
     echo_json,
     json_option,
     minute,
@@ -27,8 +28,6 @@ from worker.policy import Policy
 from worker.reviews import Job, Money, counted, dollars
 from worker.store.progress import DayStats
 
-A_LINE = 400
-"""Characters of a row in a pipe, where no screen breaks it."""
 NO_JOBS = "No jobs yet. `loracle enqueue FILE` makes one, `loracle run FILE` scores it at once."
 
 
@@ -58,7 +57,7 @@ def jobs(limit: int, as_json: bool) -> None:
     for job in found:
         counts = f"{job.reviews_read:,}", f"{job.rejected:,}"
         rows.append((str(job.id), job.state, *counts, minute(job.created_at), job.name, _by(job, adapters)))
-    print_table(("job", "state", "reviews", "rejects", "created", "name", "by"), rows, width=A_LINE)
+    print_table(("job", "state", "reviews", "rejects", "created", "name", "by"), rows, width=PIPE_WIDTH)
     # A job whose `loracle run` was killed stays `running`.
     for sentence in dict.fromkeys(sentence for why in idle.values() for sentence in why):
         waiting = sorted(job_id for job_id, why in idle.items() if sentence in why)

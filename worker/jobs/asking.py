@@ -71,13 +71,19 @@ def ask_prompt(
         if unasked:
             hand_on(ledger, publish, "openai", window=window)
         return 0
+    ask = partial(
+        _ask,
+        ledger,
+        oracle_for=oracle_for,
+        gate_for=gate_for,
+        retry_delay_s=retry_delay_s,
+        poll_s=poll_s,
+    )
     answered = 0
     while prompt is not None:
         account = PromptAccount(ledger, prompt, max_total=max_total, saved=saved)
         with counting():
-            outcome = _ask_and_say(
-                ledger, prompt, account, oracle_for, gate_for, retry_delay_s, poll_s, worker, began
-            )
+            outcome = _ask_and_say(ask, ledger, prompt, account, worker, began)
         answered += account.answered
         began = time.monotonic()
         following = None
@@ -92,17 +98,14 @@ def ask_prompt(
 
 
 def _ask_and_say(
+    ask: Callable[[Prompt, PromptAccount], str],
     ledger: Ledger,
     prompt: Prompt,
     account: PromptAccount,
-    oracle_for: Callable[[int], OracleScorer | BulkScorer],
-    gate_for: Callable[[OracleScorer], Throttle],
-    retry_delay_s: float,
-    poll_s: float,
     worker: str,
     began: float,
 ) -> str:
-    """Asks, and logs how it ended: the outcome, as `BatchLine` has it."""
+    """Asks by `_ask`, and logs how it ended: the outcome, as `BatchLine` has it."""
     line = BatchLine(
         {
             "job_id": next(iter(prompt.job_ids), None),
@@ -117,7 +120,7 @@ def _ask_and_say(
     )
     line.stage("claim_s")
     try:
-        line.outcome = _ask(ledger, prompt, account, oracle_for, gate_for, retry_delay_s, poll_s)
+        line.outcome = ask(prompt, account)
     except HostUnfit as error:
         line.outcome = "host_unfit"
         if ledger.faults.unfit(prompt, worker, str(error)):

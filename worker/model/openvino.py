@@ -119,7 +119,7 @@ class Compiled:
             own[id(model)] = model.create_infer_request()
         return own[id(model)]
 
-    def first(self, quantised: Any, margin: float) -> Compiled:
+    def behind(self, quantised: Any, margin: float) -> Compiled:
         """The same, behind a quantised trunk."""
         return Compiled(
             self._trunk, self._head, self.tokenizer, self.padding_id, quantised=quantised, margin=margin

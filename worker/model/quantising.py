@@ -75,7 +75,7 @@ def quantised(
         "Quantised: %.1f%% of the sample's reviews lie so near to another label that fp32 decides.",
         100 * twice,
     )
-    return exact.first(compiled, margin)
+    return exact.behind(compiled, margin)
 
 
 def choose_margin(rough: NDArray[np.float32], exact: NDArray[np.float32]) -> float:

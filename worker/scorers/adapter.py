@@ -136,7 +136,7 @@ class AdapterScorer:
         lengths = [len(ids[row]) for row in rows]
         budget = self._token_budget
         if self._classifier.at_once > 1:
-            # None of those who compute side by side has nothing to do, and none is long alone at the end.
+            # So many micro-batches that each thread has work, so short that none has a long one left at the end.
             budget = min(budget, sum(lengths) // (2 * self._classifier.at_once))
         planned = plan_micro_batches(
             lengths,
