@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from python_calamine import CalamineWorkbook
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
@@ -146,13 +147,21 @@ def test_rows_have_the_filters_and_the_formats_of_results(
     whole = client.get(at, params={"format": "parquet", "with_text": "true"})
     assert int(whole.headers["content-length"]) == len(whole.content)
     assert pq.read_table(io.BytesIO(whole.content)).num_rows == 10
+    sheet = client.get(at, params={"format": "xlsx", "with_text": "true", "all_rows": "true"})
+    found = CalamineWorkbook.from_filelike(io.BytesIO(sheet.content)).get_sheet_by_index(0).to_python()
+    assert found[0][:3] == ["row_no", "id", "label"]
+    assert [int(row[0]) for row in found[1:]] == list(range(1, 12))
+    rejected = lines(client.get(at, params={"all_rows": "true"}))[-1]
+    assert (rejected["row_no"], rejected["label"], rejected["error"]) == (11, None, "no text")
     for wrong, said in (
         ({"label": "great"}, "its labels are"),
         ({"sort": "colour"}, "--sort"),
         ({"follow": "true", "sort": "score"}, "--follow can't be combined"),
         ({"follow": "true", "format": "parquet"}, "not parquet"),
+        ({"follow": "true", "format": "xlsx"}, "not xlsx"),
+        ({"all_rows": "true", "sort": "score"}, "--all-rows writes every row"),
         ({"since": "yesterday"}, "--since"),
-        ({"after_row": "1"}, "there is no option"),
+        ({"after_row": "1"}, "excel"),
     ):
         answer = client.get(at, params=wrong)
         assert (answer.status_code, said in answer.json()["detail"]) == (422, True), answer.text

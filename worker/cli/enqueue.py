@@ -28,6 +28,7 @@ from worker.desk.options import (
     enqueue_options,
     oracle_options,
     pinned_adapter,
+    read_policy,
     reading_options,
 )
 from worker.desk.plan import check_guarantee
@@ -164,7 +165,8 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
     options = enqueue_options(
         settings, values, usual_batch=None if dry_run else partial(desk.usual_batch, settings)
     )
-    adapter = pinned_adapter(store, settings, values["adapter"], say=note)
+    scores = read_policy(values).names_adapter
+    adapter = pinned_adapter(store, settings, values["adapter"], say=note, scores=scores)
     asked = choose_oracle(store, settings, adapter, values, say=note)
     # Everything is opened before anything is written: a wrong name among the files leaves nothing half-done.
     sources = []
@@ -243,6 +245,8 @@ def enqueue(files: tuple[str, ...], wait: bool, dry_run: bool, as_json: bool, **
         )
     except KeyboardInterrupt:
         for job in jobs:
+            if store.queries.jobs.state(job.id) in OVER:
+                continue
             note(
                 f"No longer waiting. Job {job.id} goes on: `loracle status {job.id}` shows how far it is, `loracle "
                 f"cancel {job.id}` ends it."

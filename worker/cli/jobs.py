@@ -18,11 +18,11 @@ from worker.cli.common import (
     note,
     open_all,
     print_table,
-    publisher,
 )
 from worker.desk.options import DOLLARS
 from worker.desk.presence import say_who_is_missing, who_waits
 from worker.desk.results import DAY, for_programs
+from worker.desk.retry import retry_job
 from worker.errors import Invalid
 from worker.policy import Policy
 from worker.reviews import Job, Money, counted, dollars
@@ -96,17 +96,17 @@ def cancel(job: int, as_json: bool) -> None:
 def retry(job: int, max_cost: Money | None, as_json: bool) -> None:
     """Score again what failed in a job, or what a stopped or cancelled job left unscored.
 
-    If the oracle gave no label, it is asked again. A new budget is for the whole job and includes the money that is
-    already spent. Use this command too if a job stopped because the oracle's server refused every request, even one
-    with a text of our own.
+    If the oracle gave no label, it is asked again. If it isn't asked for a while, since its server didn't answer or
+    had no quota left, it is asked at once. A new budget is for the whole job and includes the money that is already
+    spent. Use this command too if a job stopped because the oracle's server refused every request, even one with a
+    text of our own.
 
     \b
     Example:
       loracle retry 1 --max-cost 5
     """
     settings, store = open_all()
-    reviews = store.ledger.jobs.retry(job, max_cost=max_cost)
-    publisher(settings, store).publish()
+    reviews = retry_job(settings, store, job, max_cost=max_cost, say=note)
     if as_json:
         echo_json({"job_id": job, "reviews": reviews})
     elif reviews:

@@ -79,7 +79,7 @@ def plan(
     """
     settings, store = open_all()
     policy = read_policy(values)
-    adapter = pinned_adapter(store, settings, values["adapter"], say=note)
+    adapter = pinned_adapter(store, settings, values["adapter"], say=note, scores=policy.names_adapter)
     source = open_source(file, enqueue_options(settings, values), adapter)
     if not policy.names_oracle:
         raise Invalid(

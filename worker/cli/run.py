@@ -35,6 +35,7 @@ from worker.desk.options import (
     enqueue_options,
     oracle_options,
     pinned_adapter,
+    read_policy,
     reading_options,
 )
 from worker.desk.plan import check_guarantee
@@ -80,7 +81,8 @@ def run(file: str, gpus: str, children: int | None, concurrency: int, as_json: b
     plan = plan_workers(gpus, children, device=settings.device)
     on_cpu = all(one.gpu is None for one in plan)
     options = enqueue_options(settings, values, usual_batch=lambda: CPU_BATCH if on_cpu else GPU_BATCH)
-    adapter = pinned_adapter(store, settings, values["adapter"], say=note)
+    scores = read_policy(values).names_adapter
+    adapter = pinned_adapter(store, settings, values["adapter"], say=note, scores=scores)
     asked = choose_oracle(store, settings, adapter, values, say=note, asks_itself=True)
     if not asked.policy.names_adapter:
         plan = []
@@ -167,7 +169,9 @@ def _is_given(option: str) -> bool:
 
 def _take_turns(store: Store, job_id: int, *, goes_first: bool) -> None:
     """Puts the job before those that earlier commands left unfinished, and says what becomes of these."""
-    others = [one for one in store.queries.jobs.unfinished() if one[0] != job_id]
+    # What `loracle distill` hasn't trained an adapter for no worker finishes.
+    left_out = {job_id, *store.queries.distillations.unfinished()}
+    others = [one for one in store.queries.jobs.unfinished() if one[0] not in left_out]
     if not others:
         return
     if goes_first:

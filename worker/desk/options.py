@@ -179,12 +179,15 @@ LOCAL_ONLY = ("query",)
 """Options that only somebody at this machine may give."""
 
 
-def parsed(command: click.Command, given: Iterable[tuple[str, str]]) -> dict[str, Any]:
+def parsed(
+    command: click.Command, given: Iterable[tuple[str, str]], *, also: Sequence[str] = ()
+) -> dict[str, Any]:
     """The values of a command's options that somebody gives by name from elsewhere, with the command line's own
     defaults and refusals.
 
     `limit=5` is what `--limit 5` is on the command line; of a flag the values are true and false. What would read
     a file or a database of this machine is refused: --query, and a file or a directory as --prompt or --adapter.
+    A refusal names `also` what the caller takes beside these.
 
     Raises:
         OptionInvalid: there is no such option, or its value isn't allowed.
@@ -194,7 +197,7 @@ def parsed(command: click.Command, given: Iterable[tuple[str, str]]) -> dict[str
     for name, value in given:
         option = known.get(named(name))
         if not isinstance(option, click.Option):
-            names = ", ".join(option_names(command))
+            names = ", ".join([*option_names(command), *also])
             raise OptionInvalid(f"there is no option '{name[:40]}'. There are {names}.")
         if "\0" in value:
             raise OptionInvalid(f"{name} holds a NUL, which no database stores.")
@@ -360,13 +363,20 @@ def choose_oracle(
     return Asked(policy, oracle_id, identity.sha256, values["max_cost"])
 
 
-def pinned_adapter(store: Store, settings: Settings, name: str | None, *, say: Say) -> Adapter:
-    """The adapter that a new job is pinned to; which one, and who chose it, is announced."""
+def pinned_adapter(
+    store: Store, settings: Settings, name: str | None, *, say: Say, scores: bool = True
+) -> Adapter:
+    """The adapter that a new job is pinned to; which one, and who chose it, is announced. Unless it `scores`, the job
+    has only its labels from it."""
     if name:
         adapter_id, chosen_by = choose_adapter(store, name), "--adapter"
     else:
         adapter_id, chosen_by = default_adapter(store, settings)
     adapter = adapter_of(store, adapter_id)
     row = store.queries.adapters.get(adapter_id)
-    say(f"Adapter '{row.name}' {row.sha256[:12]} ({chosen_by}), labels {'/'.join(adapter.labels)}.")
+    labels = f"{'/'.join(adapter.labels)}."
+    named = f"dapter '{row.name}' {row.sha256[:12]} ({chosen_by})"
+    say(
+        f"A{named}, labels {labels}" if scores else f"Only the oracle labels. Labels as of a{named}: {labels}"
+    )
     return adapter

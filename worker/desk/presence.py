@@ -52,11 +52,12 @@ def workers_online(settings: Settings, lane: Lane = "adapter") -> list[str]:
     return app.workers_online(app.make_app(settings), lane, host=worker_name(settings))
 
 
-def nobody(settings: Settings, lane: Lane, *, held: str = "") -> str | None:
+def nobody(settings: Settings, lane: Lane, *, held: str = "", lanes: Iterable[Lane] = ()) -> str | None:
     """That no worker of the lane is there, since when, and the command that starts one; None if there is one that
     left a sign lately.
 
-    `held` says what of the job a worker that ended still has.
+    `held` says what of the job a worker that ended still has. `lanes` are all that are needed: where the queue
+    is this machine's own, one worker serves them.
 
     Raises:
         BrokerUnreachable: the broker is away.
@@ -65,7 +66,7 @@ def nobody(settings: Settings, lane: Lane, *, held: str = "") -> str | None:
     from worker.pool.valkey import running_pid
 
     if has_no_queue(settings):
-        return f"no worker runs on this machine{held}: start `{worker_command([lane])}`"
+        return f"no worker runs on this machine{held}: start `{worker_command([lane, *lanes])}`"
     celery = app.make_app(settings)
     seen = app.last_seen(celery, lane)
     online = workers_online(settings, lane)
@@ -103,9 +104,10 @@ def who_is_missing(settings: Settings, policies: Iterable[str]) -> dict[Lane, st
     """The lanes that jobs of these policies need and that have no worker, with the sentence of `nobody`. Of a broker
     that is away nothing is known."""
     missing: dict[Lane, str] = {}
+    lanes = dict.fromkeys(lane for policy in policies for lane in lanes_of(policy))
     try:
-        for lane in dict.fromkeys(lane for policy in policies for lane in lanes_of(policy)):
-            said = nobody(settings, lane)
+        for lane in lanes:
+            said = nobody(settings, lane, lanes=lanes)
             if said is not None:
                 missing[lane] = said
     except BrokerUnreachable:
@@ -120,7 +122,7 @@ def who_waits(settings: Settings, store: Store, jobs: Iterable[Job]) -> dict[int
     active = {job.id: job.policy for job in jobs if job.state not in OVER and job.id not in distilled}
     missing = who_is_missing(settings, active.values())
     return {
-        job_id: [missing[lane] for lane in lanes_of(policy) if lane in missing]
+        job_id: list(dict.fromkeys(missing[lane] for lane in lanes_of(policy) if lane in missing))
         for job_id, policy in active.items()
         if any(lane in missing for lane in lanes_of(policy))
     }
@@ -128,5 +130,5 @@ def who_waits(settings: Settings, store: Store, jobs: Iterable[Job]) -> dict[int
 
 def say_who_is_missing(settings: Settings, policy: str, *, say: Say) -> None:
     """Says which workers a job of this policy waits for."""
-    for sentence in who_is_missing(settings, [policy]).values():
+    for sentence in dict.fromkeys(who_is_missing(settings, [policy]).values()):
         say(f"The job waits: {sentence}.")

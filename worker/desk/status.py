@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from worker.bootstrap import Store
-from worker.desk.presence import has_no_queue, nobody, workers_online
+from worker.desk.presence import has_no_queue, lanes_of, nobody, workers_online
 from worker.errors import BrokerUnreachable, HostUnfit
 from worker.policy import Policy
 from worker.quality.guarantee import not_certified
@@ -149,13 +149,13 @@ def why_it_waits(settings: Settings, store: Store, at: Progress) -> str | None:
 
 def _waiting_for(settings: Settings, at: Progress, faults: Sequence[Fault]) -> str | None:
     """Why nothing moves, as a sentence with the way out; None while work goes on."""
-    running = at.batches.get("running", 0)
+    running, lanes = at.batches.get("running", 0), lanes_of(at.job.policy)
     if not running and not at.batches.get("queued"):
         if at.open_requests:
             return None
         if Policy.parse(at.job.policy).guarantee is not None and has_no_queue(settings):
             # What the oracle is asked next a worker finds out.
-            return nobody(settings, "adapter")
+            return nobody(settings, "adapter", lanes=lanes)
         return (
             "the file is still being read, and what was read is scored" if at.job.state == "reading" else None
         )
@@ -166,7 +166,7 @@ def _waiting_for(settings: Settings, at: Progress, faults: Sequence[Fault]) -> s
         else ""
     )
     try:
-        missing = nobody(settings, "adapter", held=held)
+        missing = nobody(settings, "adapter", held=held, lanes=lanes)
         online = 0 if missing else len(workers_online(settings))
     except BrokerUnreachable as error:
         return None if running else f"{error} Work goes on when it is back"
@@ -252,10 +252,10 @@ def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | 
     if breaker and breaker["open"]:
         return (
             f"the oracle isn't asked for a while ({breaker['reason']}); "
-            f"it is tried again in {duration(breaker['retry_in_s'])}"
+            f"it is tried again in {duration(breaker['retry_in_s'])}, or at once with `loracle retry {at.job.id}`"
         )
     try:
-        missing = nobody(settings, "openai")
+        missing = nobody(settings, "openai", lanes=lanes_of(at.job.policy))
         online = 0 if missing else len(workers_online(settings, "openai"))
     except BrokerUnreachable:
         return None
@@ -264,9 +264,8 @@ def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | 
         return why
     prompts = store.queries.oracle.prompt_counts(at.job.oracle_id)
     if prompts.get("parked"):
-        return (
-            f"{prompts['parked']:,} Prompts are parked: {store.queries.oracle.prompt_error(at.job.oracle_id)}"
-        )
+        said = str(store.queries.oracle.prompt_error(at.job.oracle_id)).rstrip(".")
+        return f"{prompts['parked']:,} Prompts wait: {said}. `loracle retry {at.job.id}` asks at once"
     if at.bulks and not prompts.get("running"):
         return "OpenAI works on a Bulk (`loracle bulk status`)"
     return None
@@ -276,15 +275,16 @@ def _fallback_hint(settings: Settings, store: Store, at: Progress) -> str | None
     """A fallback job without an adapter worker that can score it: who would take over, and when."""
     if not at.job.policy.startswith("fallback") or at.batches.get("running") or not at.batches.get("queued"):
         return None
-    online = 0
-    if not has_no_queue(settings):
-        try:
-            unfit = {fault.worker for fault in faults_online(settings, store, at.job.adapter_id)}
-            if set(workers_online(settings)) - unfit:
-                return None
-            online = len(workers_online(settings, "openai"))
-        except BrokerUnreachable:
+    if has_no_queue(settings):
+        # It is said already that one worker of both lanes is missing.
+        return None
+    try:
+        unfit = {fault.worker for fault in faults_online(settings, store, at.job.adapter_id)}
+        if set(workers_online(settings)) - unfit:
             return None
+        online = len(workers_online(settings, "openai"))
+    except BrokerUnreachable:
+        return None
     if online:
         return f"it takes over when no adapter worker has taken a batch for {settings.fallback_after_s:g} s"
     return "it would take over, but no openai worker answers either: start `loracle worker --lane openai`"

@@ -271,6 +271,13 @@ def read_breaker(client: redis.Redis, *, base_url: str, model: str) -> BreakerSt
     )
 
 
+def end_pause(client: redis.Redis, *, base_url: str, model: str) -> None:
+    """The breaker lets a request out at once, to see how the server is. A wait that the server asked for stays; with
+    Redis away nothing happens."""
+    with suppress(RedisError):
+        client.hdel(key_of(base_url, model), "open_until", "probe_until")
+
+
 def key_of(base_url: str, model: str) -> str:
     """The Redis key of a model at an address."""
     return f"loracle:oracle:{hashlib.sha256(f'{base_url} {model}'.encode()).hexdigest()[:16]}"

@@ -122,6 +122,16 @@ class Prompts(Leases[Prompt]):
             error=reason,
         )
 
+    @writes
+    def ask_now(self, connection: Connection, oracle_id: int) -> None:
+        """What of this oracle waits for money, for quota or for a pause to end is due at once."""
+        waits = (Batch.state.in_(("queued", "parked")), Batch.not_before.is_not(None))
+        connection.execute(
+            update(Batch)
+            .where(Batch.lane == "openai", Batch.scorer_id == oracle_id, *waits)
+            .values(state="queued", not_before=None, published_at=None)
+        )
+
 
 MAX_ROUNDS = 3
 """Bulks that may leave a request without an answer before it is given up."""

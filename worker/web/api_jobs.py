@@ -22,9 +22,11 @@ from worker.desk.options import (
     enqueue_options,
     parsed,
     pinned_adapter,
+    read_policy,
 )
 from worker.desk.plan import check_guarantee
 from worker.desk.results import for_programs
+from worker.desk.retry import retry_job
 from worker.desk.status import job_report
 from worker.errors import FileUnreadable, LoracleError, OptionInvalid, TooManyRejects
 from worker.jobs.source import Source
@@ -70,11 +72,13 @@ def retry(
     job_id: int,
     max_cost: Annotated[str | None, Query(description="The job's new budget in dollars.")] = None,
 ) -> dict[str, Any]:
-    """The oracle is asked again where it gave no label; a new budget is for the whole job, with what is spent."""
+    """The oracle is asked again where it gave no label, and at once if it is paused. A new budget is for the whole
+    job, with what is spent.
+    """
     given = [] if max_cost is None else [("max_cost", max_cost)]
     said: list[str] = []
-    reviews = site.store.ledger.jobs.retry(job_id, max_cost=parsed(JOB_OPTIONS, given)["max_cost"])
-    Publisher(site.settings, site.store, say=said.append).publish()
+    budget = parsed(JOB_OPTIONS, given)["max_cost"]
+    reviews = retry_job(site.settings, site.store, job_id, max_cost=budget, say=said.append)
     return {"job_id": job_id, "reviews": reviews, "said": said}
 
 
@@ -200,7 +204,8 @@ def make_job(
     settings, store = site.settings, site.store
     values = parsed(JOB_OPTIONS, given)
     options = enqueue_options(settings, values, usual_batch=lambda: usual_batch(settings))
-    adapter = pinned_adapter(store, settings, values["adapter"], say=said.append)
+    scores = read_policy(values).names_adapter
+    adapter = pinned_adapter(store, settings, values["adapter"], say=said.append, scores=scores)
     asked = choose_oracle(store, settings, adapter, values, say=said.append)
     if isinstance(origin, Path):
         source = open_source(str(origin), options, adapter, say=said.append)

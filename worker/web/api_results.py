@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,10 +24,12 @@ from worker.desk.results import (
     FILTERS,
     FOLLOW_S,
     check_filters,
+    date_columns,
     kept_columns,
     rows_of,
     rows_or_waits,
     whole_job,
+    with_rejects,
 )
 from worker.desk.review import kind_of, to_review
 from worker.errors import Invalid
@@ -54,7 +56,10 @@ MEDIA = {
     "ndjson": "application/x-ndjson",
     "csv": "text/csv; charset=utf-8",
     "parquet": "application/vnd.apache.parquet",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 }
+WHOLE = ("parquet", "xlsx")
+"""The formats that can't be sent row by row."""
 ROW_EXAMPLE = (
     '{"row_no": 1, "id": null, "label": "positive", "score": 0.98, "source": "adapter", "scorer": "minilm-imdb", '
     '"gold_label": null, "corrected": 0, "corrected_label": "positive", "labelled_at": "2026-11-27T19:00:00.000Z", '
@@ -72,7 +77,7 @@ ROW_EXAMPLE = (
             "content": {
                 MEDIA["ndjson"]: {"schema": {"type": "string"}, "example": ROW_EXAMPLE},
                 "text/csv": {"schema": {"type": "string"}},
-                MEDIA["parquet"]: {"schema": {"type": "string", "format": "binary"}},
+                **{MEDIA[one]: {"schema": {"type": "string", "format": "binary"}} for one in WHOLE},
             },
         }
     },
@@ -81,33 +86,48 @@ ROW_EXAMPLE = (
 async def results(
     request: Request,
     job_id: int,
-    format: Annotated[Literal["ndjson", "csv", "parquet"], Query(description="Of the rows.")] = "ndjson",
+    format: Annotated[
+        Literal["ndjson", "csv", "parquet", "xlsx"], Query(description="Of the rows.")
+    ] = "ndjson",
+    all_rows: Annotated[
+        bool, Query(description="Rows of the file that were rejected too, with the reason as error.")
+    ] = False,
     with_text: Annotated[bool, Query(description="The review's text too.")] = False,
     follow: Annotated[bool, Query(description="Go on while the job runs.")] = False,
     excel: Annotated[bool, Query(description="With csv: a byte-order mark for Excel.")] = False,
 ) -> Response:
     """Rows with a filter, in the order of the file or sorted. In the file's order they are read in small parts while
-    they are sent, so a slow reader keeps nothing from the workers; sorted rows and parquet are written to disk first.
+    they are sent, so a slow reader keeps nothing from the workers; sorted rows, parquet and xlsx are written to disk
+    first.
     """
     site, uploads = site_of(request), request.app.state.uploads
-    ours = ("format", "with_text", "follow", "excel")
+    ours = ("format", "all_rows", "with_text", "follow", "excel")
     given = [one for one in request.query_params.multi_items() if one[0] not in ours]
-    filters = parsed(FILTERS, given)
+    filters = parsed(FILTERS, given, also=ours)
     job = await run_sync(_checked, site, job_id, filters, with_text, follow, format, excel)
     columns = [*COLUMNS, *(["text"] if with_text else []), *kept_columns(job).values()]
+
+    def rows() -> Iterator[dict[str, Any]]:
+        found = rows_of(site.store, job, with_text, filters)
+        return with_rejects(site.store, job, found, filters, follow=follow) if all_rows else found
+
     headers = {"Content-Disposition": f'attachment; filename="job-{job_id}.{format}"'}
-    if format == "parquet" or filters["sort"] != "row":
-        path, size, stack = await run_sync(_written, site, uploads, job, filters, columns, format, excel)
+    if all_rows:
+        # Refuses before the answer begins.
+        rows()
+    if format in WHOLE or filters["sort"] != "row":
+        path, size, stack = await run_sync(_written, site, uploads, job, rows, columns, format, excel)
         return StreamingResponse(
             _file(path, stack), media_type=MEDIA[format], headers={**headers, "Content-Length": str(size)}
         )
     if follow:
         if getattr(request.app.state, "followers", 0) >= FOLLOWERS:
             raise Refused(503, f"{FOLLOWERS} callers follow jobs already: try again later.", Retry_After="30")
-        rows = _followed(request, rows_or_waits(site.store, job, with_text, filters), columns, format, excel)
+        found = rows_or_waits(site.store, job, with_text, filters)
+        text = _followed(request, found, columns, format, excel)
     else:
-        rows = _blocks(rows_of(site.store, job, with_text, filters), columns, format, excel)
-    return StreamingResponse(rows, media_type=MEDIA[format], headers=headers)
+        text = _blocks(rows(), columns, format, excel)
+    return StreamingResponse(text, media_type=MEDIA[format], headers=headers)
 
 
 def _checked(
@@ -116,8 +136,8 @@ def _checked(
     wants = "results --with-text" * with_text or "results --search" * (filters["search"] is not None)
     job = whole_job(site.store, job_id, texts_for=wants or None)
     check_filters(site.store, job, filters, follow=follow, say=lambda _: None)
-    if follow and format == "parquet":
-        raise Invalid("--follow writes row by row: use csv or ndjson, not parquet.")
+    if follow and format in WHOLE:
+        raise Invalid(f"--follow writes row by row: use csv or ndjson, not {format}.")
     if excel and format != "csv":
         raise Invalid(f"--excel is for csv, not {format}.")
     return job
@@ -178,7 +198,7 @@ def _written(
     site: Site,
     uploads: Uploads,
     job: Job,
-    filters: dict[str, Any],
+    rows: Callable[[], Iterator[dict[str, Any]]],
     columns: Sequence[str],
     format: str,
     mark: bool,
@@ -192,9 +212,16 @@ def _written(
             "policy": job.policy,
             "certificate": kept_certificate(site.store.queries, job.id),
         }
-        rows = rows_of(site.store, job, "text" in columns, filters)
-        kind = "jsonl" if format == "ndjson" else format
-        write_results(rows, columns, format=kind, target=path, mark=mark, about=about)
+        write_results(
+            rows(),
+            columns,
+            format="jsonl" if format == "ndjson" else format,
+            target=path,
+            mark=mark,
+            numbers=kept_columns(job).values(),
+            dates=date_columns(job),
+            about=about,
+        )
         return path, path.stat().st_size, stack.pop_all()
 
 

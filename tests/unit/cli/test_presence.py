@@ -12,7 +12,7 @@ from worker.cli.common import Waiting
 from worker.cli.jobs import jobs, retry
 from worker.cli.run import _take_turns
 from worker.desk import doctor
-from worker.desk.presence import nobody, who_is_missing
+from worker.desk.presence import nobody, say_who_is_missing, who_is_missing
 from worker.desk.status import why_it_waits
 from worker.pool import app as celery_app
 from worker.pool import valkey
@@ -103,6 +103,15 @@ def test_a_job_whose_run_was_killed_is_said_to_wait_for_a_worker(settings: Setti
     store.ledger.jobs.cancel(1)
     again = CliRunner().invoke(retry, ["1"], standalone_mode=False)
     assert again.stdout == "4 reviews of job 1 will be scored.\n"
+
+
+def test_a_job_of_both_lanes_waits_for_one_worker_where_a_second_one_is_refused(settings: Settings) -> None:
+    # `loracle worker` and `loracle worker --lane openai` were named, and the second wouldn't start.
+    both = "no worker runs on this machine: start `loracle worker --lane adapter --lane openai`"
+    assert who_is_missing(settings, ["cascade --below 0.9"]) == {"adapter": both, "openai": both}
+    said: list[str] = []
+    say_who_is_missing(settings, "cascade --below 0.9", say=said.append)
+    assert said == [f"The job waits: {both}."]
 
 
 def test_who_only_looks_is_told_that_the_database_is_new(settings: Settings) -> None:

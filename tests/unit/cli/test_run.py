@@ -44,7 +44,7 @@ def test_beside_a_worker_that_serves_its_lanes_it_only_says_who_does_the_work(
     (tmp_path / "home").mkdir()
     with EmbeddedValkey(tmp_path / "home") as other:
         pid = valkey.running_pid(tmp_path / "home")
-        monkeypatch.setattr("worker.desk.presence.nobody", lambda settings, lane: None)
+        monkeypatch.setattr("worker.desk.presence.nobody", lambda settings, lane, lanes: None)
         said = interrupted()
         assert f"The worker with pid {pid} does the work.\n" in said
         assert "Redis" not in said
@@ -53,7 +53,7 @@ def test_beside_a_worker_that_serves_its_lanes_it_only_says_who_does_the_work(
         )
         # Where a lane is missing there is something to do.
         missing = {"openai": "no worker of the openai lane has been seen yet"}
-        monkeypatch.setattr("worker.desk.presence.nobody", lambda settings, lane: missing.get(lane))
+        monkeypatch.setattr("worker.desk.presence.nobody", lambda settings, lane, lanes: missing.get(lane))
         assert "does the work" in interrupted()
         said = interrupted("--policy", "oracle")
         assert "does the work" not in said

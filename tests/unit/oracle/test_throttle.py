@@ -10,7 +10,7 @@ import redis
 
 from worker.errors import LeaseLost, OracleQuotaSpent, OracleUnavailable
 from worker.oracle import throttle as module
-from worker.oracle.throttle import RedisThrottle, connect, read_breaker
+from worker.oracle.throttle import RedisThrottle, connect, end_pause, read_breaker
 
 pytestmark = pytest.mark.services
 URL, MODEL = "http://oracle/v1", "gpt"
@@ -187,6 +187,22 @@ def test_a_half_open_breaker_lets_one_probe_through(client: redis.Redis, clock: 
     throttle.answered({})
     assert admitted(throttle)
     assert not is_open(client)
+
+
+def test_who_says_that_the_server_is_mended_ends_the_pause_for_one_probe(client: redis.Redis) -> None:
+    throttle = make(client)
+    for failure in (OracleUnavailable("http://oracle/v1 answered 500"), OracleQuotaSpent("no quota")):
+        for _ in range(module.BREAKER_FAILURES):
+            throttle.failed(failure)
+        assert is_open(client)
+        end_pause(client, base_url=URL, model=MODEL)
+        assert not is_open(client)
+        assert admitted(throttle)
+        assert not admitted(throttle)
+    client.flushall()
+    throttle.failed(OracleUnavailable("429", retry_after_s=20, limited=True))
+    end_pause(client, base_url=URL, model=MODEL)
+    assert not admitted(throttle)
 
 
 def test_an_answer_that_was_under_way_neither_closes_the_breaker_nor_ends_a_wait(client: redis.Redis) -> None:

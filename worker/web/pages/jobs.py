@@ -11,7 +11,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from worker.desk.deletion import forgetting
-from worker.desk.enqueue import Publisher
+from worker.desk.retry import retry_job
 from worker.errors import Invalid, LoracleError
 from worker.jobs.deletion import delete_job
 from worker.reviews import Money
@@ -55,9 +55,8 @@ def retry(request: Request, job_id: int, max_cost: Annotated[str, Form()] = "") 
         budget = Money.at_most(max_cost) if max_cost.strip() else None
     except ValueError as error:
         raise Invalid(f"{error}.") from error
-    site.store.ledger.jobs.retry(job_id, max_cost=budget)
     # The job's page says by itself why nothing moves.
-    Publisher(site.settings, site.store, say=lambda sentence: None).publish()
+    retry_job(site.settings, site.store, job_id, max_cost=budget, say=lambda sentence: None)
     return _back(job_id)
 
 

@@ -198,7 +198,11 @@ def preview(site: Site, path: Path, given: list[tuple[str, str]], *, plans: bool
     found = Preview()
     options = enqueue_options(site.settings, values)
     adapter = found.adapter = pinned_adapter(
-        site.store, site.settings, values["adapter"], say=found.said.append
+        site.store,
+        site.settings,
+        values["adapter"],
+        say=found.said.append,
+        scores=read_policy(values).names_adapter,
     )
     try:
         with open_reviews(path, options.read) as file:

@@ -1,0 +1,39 @@
+"""A job goes on, by whoever asks for it: command line, API or page."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from worker.bootstrap import Store
+from worker.desk.enqueue import Publisher
+from worker.desk.options import Say
+from worker.desk.presence import has_no_queue
+from worker.reviews import OVER, Money
+from worker.settings import Settings
+
+
+def retry_job(settings: Settings, store: Store, job_id: int, *, max_cost: Money | None, say: Say) -> int:
+    """What failed or was left unscored is queued again, and a pause of the job's oracle ends: whoever retries says
+    that it is mended. How many reviews will be scored that would not have been without it.
+
+    Raises:
+        JobUnknown: there is no such job.
+        JobStateInvalid: it is being deleted, or its texts are.
+    """
+    reviews = store.ledger.jobs.retry(job_id, max_cost=max_cost)
+    job = store.queries.jobs.get(job_id)
+    if job.oracle_id is not None and job.state not in OVER:
+        store.ledger.prompts.ask_now(job.oracle_id)
+        if not has_no_queue(settings):
+            _end_pause(settings, store, job.oracle_id)
+    Publisher(settings, store, say=say).publish()
+    return reviews
+
+
+def _end_pause(settings: Settings, store: Store, oracle_id: int) -> None:
+    from worker.oracle.throttle import connect, end_pause
+    from worker.pool.app import broker_url
+
+    details = store.queries.oracle.scorer(oracle_id).details
+    with closing(connect(broker_url(settings))) as client:
+        end_pause(client, base_url=details["base_url"], model=details["model"])
