@@ -155,11 +155,14 @@ _OTHER_LANGUAGE = re.compile(r"(.*: )?not [^():]+ \([a-z]{2,3}\)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A record of a review file that is no review of the job. `line_no` is where it begins, counted from 1."""
+    """A record of a review file that is no review of the job. `line_no` is where it begins, counted from 1; its id
+    and kept columns are there if its cells could be read."""
 
     row_no: int
     line_no: int
     reason: str
+    external_id: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def kind(self) -> RejectKind:

@@ -220,6 +220,7 @@ def upgrade() -> None:
     )  # fmt: skip
     _table(
         "rejects", *_key("job_id", "row_no"), *_given(INTEGER, "line_no"), *_given(TEXT, "kind", "reason"),
+        *_maybe(TEXT, "external_id"), *_maybe(JSON, "attributes"),
         _one_of("rejects", "kind", "unreadable", "without_text", "other_language"),
         _references("rejects", "job_id", "jobs.id", "CASCADE"),
     )  # fmt: skip

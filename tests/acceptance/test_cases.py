@@ -136,7 +136,7 @@ def test_reviews_in_other_languages_are_announced_kept_with_the_job_and_left_out
     assert loracle("enqueue", "mixed.txt", "--other-languages", "reject").stdout == "2\n"
     status = json.loads(loracle("status", "2", "--rejects", "--json").stdout)
     assert (status["reviews"], status["rejected"], status["other_language"]) == (4, 3, 3)
-    assert status["rejects"][0] == {"row_no": 4, "line_no": 4, "reason": "not English (de)"}
+    assert status["rejects"][0] == {"row_no": 4, "line_no": 4, "reason": "not English (de)", "id": None}
     assert status["languages"]["others"] == {"de": 3}
     for options, way in (
         (["--other-languages", "oracle"], "--policy fallback"),
@@ -206,7 +206,7 @@ def test_dates_go_through_as_dates_and_all_columns_are_kept(loracle: Loracle, tm
 def test_rows_without_a_text_are_missed_aloud_or_written_between_the_others(
     loracle: Loracle, tmp_path: Path
 ) -> None:
-    (tmp_path / "shop.csv").write_text("text,Date\nGood.,May\n,June\nBad.,July\nnan,July\n")
+    (tmp_path / "shop.csv").write_text("id,text,Date\na,Good.,May\nb,,June\nc,Bad.,July\nd,nan,July\n")
     assert loracle("run", "shop.csv", "--adapter", "stub", "--keep-columns", "Date").returncode == 0
     said = "2 rows of shop.csv aren't here: they were rejected (2 without text)."
     for to in (
@@ -219,11 +219,11 @@ def test_rows_without_a_text_are_missed_aloud_or_written_between_the_others(
     whole = loracle("results", "1", "--all-rows", "--json")
     assert "rejected" not in whole.stderr
     rows = [json.loads(line) for line in whole.stdout.splitlines()]
-    assert [(row["row_no"], row["Date"], row["label"] is None, row["error"]) for row in rows] == [
-        (1, "May", False, None),
-        (2, None, True, "no text (empty)"),
-        (3, "July", False, None),
-        (4, None, True, "no text (nan)"),
+    assert [(row["row_no"], row["id"], row["Date"], row["label"] is None, row["error"]) for row in rows] == [
+        (1, "a", "May", False, None),
+        (2, "b", "June", True, "no text (empty)"),
+        (3, "c", "July", False, None),
+        (4, "d", "July", True, "no text (nan)"),
     ]
     for form in ("table", "csv", "parquet", "xlsx"):
         assert loracle("results", "1", "--all-rows", "--format", form, "-o", f"all.{form}").returncode == 0

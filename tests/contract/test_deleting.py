@@ -50,7 +50,10 @@ def secret_job(ledger: Ledger, count: int = 40) -> int:
         Review(n, f"{SECRET} text {n} " * 20, f"id{n}", "pos", {"shop": f"{SECRET} shop {n}"})
         for n in range(1, count + 1)
     ]
-    rejects = [Reject(count + n, count + n, f"{SECRET} reason {n}") for n in range(1, 8)]
+    rejects = [
+        Reject(count + n, count + n, f"{SECRET} reason {n}", f"id{n}", {"shop": f"{SECRET} shop {n}"})
+        for n in range(1, 8)
+    ]
     ledger.jobs.append(job.id, [*rows, *rejects], batches=in_batches(rows, 4))
     ledger.jobs.seal(job.id)
     work_off(ledger)
@@ -178,8 +181,8 @@ def test_without_its_texts_a_job_keeps_its_labels(ledger: Ledger, queries: Queri
     kept = sql(engine, "SELECT count(*) FROM reviews WHERE length(text_sha256) = 0 AND attributes IS NULL")
     assert kept == [(40,)]
     assert sql(engine, "SELECT label, author, note FROM corrections") == [("neg", "ann", None)]
-    assert {reject.reason for reject in queries.jobs.rejects(job_id)} == {
-        "the reason was deleted with the texts"
+    assert {(one.reason, *one.attributes) for one in queries.jobs.rejects(job_id)} == {
+        ("the reason was deleted with the texts",)
     }
     with pytest.raises(JobStateInvalid, match=r"texts of job .* were deleted"):
         ledger.jobs.retry(job_id)

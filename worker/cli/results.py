@@ -74,7 +74,7 @@ NONE = ": none matches"
 @click.option(
     "--all-rows",
     is_flag=True,
-    help="Rows of the file that were rejected too: their number, and the reason as error.",
+    help="Rows of the file that were rejected too, with the reason as error.",
 )
 @click.option("--with-text", is_flag=True, help="The review's text too.")
 @click.option("--follow", is_flag=True, help="Go on while the job runs; rows in order, as they are labelled.")
@@ -106,8 +106,8 @@ def results(
     line is where a record begins, as an editor counts: in a plain csv line 14 is row 13.
 
     Rows of the file that were rejected, say since they have no text, aren't shown, and their number is told. With
-    --all-rows they are there too, so that the rows fit beside a file without blank lines. Their texts and kept
-    columns aren't stored, and stay empty.
+    --all-rows they are there too, with the reason as `error`, so that the rows fit beside a file without blank lines.
+    Their texts aren't stored, and a record that couldn't be read has no kept columns either.
 
     Filters can be combined. Memory stays flat for any number of rows, and no cell becomes a formula in a spreadsheet.
     A sheet of Excel has 1,048,576 rows, and 32,767 characters in a cell. Loracle refuses what is larger, and cuts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import Any
 
@@ -46,7 +45,10 @@ def status(job: int, watch: bool, show_rejects: bool, as_json: bool) -> int:
     while True:
         report = job_report(settings, store, job)
         if show_rejects:
-            report["rejects"] = [dataclasses.asdict(reject) for reject in store.queries.jobs.rejects(job)]
+            report["rejects"] = [
+                {"row_no": one.row_no, "line_no": one.line_no, "reason": one.reason, "id": one.external_id}
+                for one in store.queries.jobs.rejects(job)
+            ]
         if as_json:
             echo_json(report)
         else:

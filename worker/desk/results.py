@@ -180,7 +180,7 @@ REJECTS_AT_ONCE = 2000
 def with_rejects(
     store: Store, job: Job, rows: Iterator[dict[str, Any]], filters: Mapping[str, Any], *, follow: bool
 ) -> Iterator[dict[str, Any]]:
-    """The rows, and those of the file that are rejected between them: number and reason, all else empty.
+    """The rows, and those of the file that are rejected between them: number, id, kept columns and reason.
 
     Raises:
         Invalid: the rows are chosen or sorted, or the job is a sample of its file.
@@ -197,10 +197,16 @@ def with_rejects(
 
 
 def _rejected_rows(store: Store, job: Job) -> Iterator[dict[str, Any]]:
-    after = 0
+    after, kept = 0, kept_columns(job)
     while found := store.queries.jobs.rejects(job.id, after_row=after, limit=REJECTS_AT_ONCE):
         for one in found:
-            yield {**dict.fromkeys(COLUMNS), "row_no": one.row_no, "error": one.reason}
+            yield {
+                **dict.fromkeys(COLUMNS),
+                "row_no": one.row_no,
+                "id": one.external_id,
+                "error": one.reason,
+                **{column: one.attributes.get(name) for name, column in kept.items()},
+            }
         after = found[-1].row_no
 
 

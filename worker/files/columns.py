@@ -10,7 +10,7 @@ from typing import Any
 from worker.errors import ColumnMissing
 from worker.files.gold import FASTTEXT, LABEL_WORDS, MARKERS, NUMBER, suggestion
 from worker.files.records import ReadOptions, as_json, as_name, review_of, text_of_cells, unstorable
-from worker.reviews import Review
+from worker.reviews import Reject, Review
 
 TEXT_NAMES = (
     "text", "review", "review_text", "reviewtext", "review_body", "reviewbody", "review_content", "body",
@@ -80,13 +80,12 @@ def review_of_cells(
     *,
     line_no: int,
     storable: bool = False,
-) -> tuple[Review | None, str | None]:
-    """The review in a record's cells, by the names of `columns.used`, or why there is none; `storable` cells hold
-    nothing that a database can't keep."""
+) -> Review | Reject:
+    """The review in a record's cells, by the names of `columns.used`, or a reject; `storable` cells hold nothing that
+    a database can't keep."""
     text, problem = text_of_cells([cells[name] for name in columns.texts], options)
-    problem = problem or (None if storable else unstorable(cells))
-    if problem is not None:
-        return None, problem
+    if not storable and (found := unstorable(cells)) is not None:
+        return Reject(row_no, line_no, problem or found)
     return review_of(
         row_no,
         text,
@@ -95,6 +94,7 @@ def review_of_cells(
         {name: as_json(cells[name]) for name in columns.kept},
         options,
         line_no=line_no,
+        problem=problem,
     )
 
 

@@ -70,10 +70,11 @@ class DirectoryReader:
             text, problem = self._text(file, name)
             self._position += _size(file)
             label = file.parent.name if self.columns.label is not None else None
-            review = None
-            if problem is None:
-                review, problem = review_of(row_no, text, name, label, {}, self._options, line_no=1)
-            yield review or Reject(row_no, 1, f"{unicode_name(name)}: {problem}")
+            record = review_of(row_no, text, name, label, {}, self._options, line_no=1, problem=problem)
+            if isinstance(record, Reject):
+                named = unicode_name(name)
+                record = Reject(row_no, 1, f"{named}: {record.reason}", named)
+            yield record
 
     def content_sha256(self, progress: Callable[[int], None]) -> str:
         """Of all names and contents in order; of what can't be read, of the name alone."""

@@ -112,13 +112,11 @@ class ObjectReader(LineReader):
         columns, options = self.columns, self._options
         used = columns.used
         for row_no, (line_no, found, problem, doubtful) in enumerate(self._objects(), 1):
-            review = None
-            if problem is None:
-                cells = {name: _at(found, name) for name in used}
-                review, problem = review_of_cells(
-                    row_no, cells, columns, options, line_no=line_no, storable=not doubtful
-                )
-            yield review or Reject(row_no, line_no, problem or "")
+            if problem is not None:
+                yield Reject(row_no, line_no, problem)
+                continue
+            cells = {name: _at(found, name) for name in used}
+            yield review_of_cells(row_no, cells, columns, options, line_no=line_no, storable=not doubtful)
 
 
 class JsonLinesReader(ObjectReader):
@@ -229,7 +227,4 @@ class PlainReader(LineReader):
                     continue
                 problem = text_problem(text, self._options)
             row_no += 1
-            review = None
-            if problem is None:
-                review, problem = review_of(row_no, text, None, None, {}, self._options, line_no=line_no)
-            yield review or Reject(row_no, line_no, problem or "")
+            yield review_of(row_no, text, None, None, {}, self._options, line_no=line_no, problem=problem)

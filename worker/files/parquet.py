@@ -64,8 +64,7 @@ class ParquetReader:
         row_no = skip
         for cells in self._rows(columns.used, skip):
             row_no += 1
-            review, problem = review_of_cells(row_no, cells, columns, options, line_no=row_no)
-            yield review or Reject(row_no, row_no, problem or "")
+            yield review_of_cells(row_no, cells, columns, options, line_no=row_no)
 
     def _choose(self) -> Any:
         with self._file() as file, self._damage():

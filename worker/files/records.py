@@ -11,7 +11,7 @@ from typing import Any
 
 from worker.errors import OptionInvalid
 from worker.files.gold import FASTTEXT, MARKERS, Meanings
-from worker.reviews import Review
+from worker.reviews import Reject, Review
 
 TEXT_FORMATS = ("csv", "tsv", "jsonl", "json", "txt")
 FORMATS = (*TEXT_FORMATS, "parquet", "workbook", "dir")
@@ -206,14 +206,17 @@ def review_of(
     options: ReadOptions,
     *,
     line_no: int,
-) -> tuple[Review | None, str | None]:
-    """A review, or why there is none; a text that begins with fastText's label is parted from it."""
-    if text.startswith(FASTTEXT):
+    problem: str | None = None,
+) -> Review | Reject:
+    """A review, or a reject with its id and kept columns where the text has a `problem`. A text that begins with
+    fastText's label is parted from it."""
+    if problem is None and text.startswith(FASTTEXT):
         label, text = split_fasttext(text)
         gold_label = gold_label or label
-        if (problem := text_problem(text, options)) is not None:
-            return None, problem
-    return Review(row_no, text, external_id, gold_label, attributes, line_no=line_no), None
+        problem = text_problem(text, options)
+    if problem is not None:
+        return Reject(row_no, line_no, problem, external_id, attributes)
+    return Review(row_no, text, external_id, gold_label, attributes, line_no=line_no)
 
 
 def split_fasttext(text: str) -> tuple[str | None, str]:

@@ -94,11 +94,11 @@ class RowReader:
             if row_no <= skip:
                 continue
             cells = {name: row[at] for name, at in places.items()}
-            review, problem = review_of_cells(row_no, cells, columns, options, line_no=row_no)
-            # Bytes that are no UTF-8 arrive as halves of surrogate pairs.
-            yield review or Reject(
-                row_no, row_no, "not valid utf-8" if problem == NOT_UNICODE else problem or ""
-            )
+            record = review_of_cells(row_no, cells, columns, options, line_no=row_no)
+            if isinstance(record, Reject) and record.reason == NOT_UNICODE:
+                # Bytes that are no UTF-8 arrive as halves of surrogate pairs.
+                record = Reject(row_no, row_no, "not valid utf-8")
+            yield record
 
     def content_sha256(self, progress: Callable[[int], None]) -> str:
         """The hash of database, query and rows; of the rows' order only a query with ORDER BY says something."""

@@ -106,24 +106,24 @@ class TableReader(LineReader):
                     continue
                 problem = f"broken line: {cells(len(row))} where the header has {width}"
             row_no += 1
-            review = None
-            if problem is None:
-                if len(texts_at) == 1:
-                    text = row[text_at]
-                    problem = text_problem(text, options)
-                else:
-                    text, problem = text_of_cells([row[at] for at in texts_at], options)
-                if problem is None:
-                    review, problem = review_of(
-                        row_no,
-                        text,
-                        (row[id_at].strip() or None) if id_at is not None else None,
-                        (row[label_at].strip() or None) if label_at is not None else None,
-                        {name: row[at] for name, at in kept_at} if kept_at else _NOTHING,
-                        options,
-                        line_no=line_no,
-                    )
-            yield review or Reject(row_no, line_no, problem or "")
+            if problem is not None:
+                yield Reject(row_no, line_no, problem)
+                continue
+            if len(texts_at) == 1:
+                text = row[text_at]
+                problem = text_problem(text, options)
+            else:
+                text, problem = text_of_cells([row[at] for at in texts_at], options)
+            yield review_of(
+                row_no,
+                text,
+                (row[id_at].strip() or None) if id_at is not None else None,
+                (row[label_at].strip() or None) if label_at is not None else None,
+                {name: row[at] for name, at in kept_at} if kept_at else _NOTHING,
+                options,
+                line_no=line_no,
+                problem=problem,
+            )
 
     def gold_cells(self) -> Iterator[str | None]:
         """The label cell of each review, in order. The reviews aren't made, which is half of the work."""
@@ -136,10 +136,10 @@ class TableReader(LineReader):
             if problem is None and len(row) == width and text_problem(row[text_at], options) is None:
                 label = row[label_at].strip() or None
                 if row[text_at].startswith(FASTTEXT):
-                    review, _ = review_of(0, row[text_at], None, label, _NOTHING, options, line_no=line_no)
-                    if review is None:
+                    record = review_of(0, row[text_at], None, label, _NOTHING, options, line_no=line_no)
+                    if isinstance(record, Reject):
                         continue
-                    label = review.gold_label
+                    label = record.gold_label
                 yield label
 
     def _data_rows(self) -> Iterator[Row]:

@@ -249,7 +249,7 @@ class Source:
         reason = f"not {named(self._expected)} ({language})"
         if self.file.format == "dir":
             reason = f"{review.external_id}: {reason}"
-        return Reject(review.row_no, review.line_no, reason)
+        return Reject(review.row_no, review.line_no, reason, review.external_id, review.attributes)
 
     def _with_gold(self, record: Review | Reject) -> Review | Reject:
         if isinstance(record, Reject):

@@ -144,7 +144,7 @@ class Deletion:
             (Review, {"text": "", "text_sha256": b"", "attributes": None}),
             (Request, {"text_sha256": b""}),
             (Correction, {"note": None}),
-            (Reject, {"reason": REASON_DELETED}),
+            (Reject, {"reason": REASON_DELETED, "attributes": None}),
         ):
             connection.execute(
                 update(table)

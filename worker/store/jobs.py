@@ -159,7 +159,15 @@ class Jobs:
             raise _not_appendable(read_job(connection, job_id), after)
         insert_reviews(connection, job_id, reviews)
         rejects = [
-            {"job_id": job_id, "row_no": r.row_no, "line_no": r.line_no, "kind": r.kind, "reason": r.reason}
+            {
+                "job_id": job_id,
+                "row_no": r.row_no,
+                "line_no": r.line_no,
+                "kind": r.kind,
+                "reason": r.reason,
+                "external_id": r.external_id,
+                "attributes": dict(r.attributes) or None,
+            }
             for r in records
             if isinstance(r, RejectRow)
         ]

@@ -204,12 +204,15 @@ class JobQueries:
     ) -> list[RejectRow]:
         """The records of the job's file behind `after_row` that are no reviews, in file order."""
         rows = connection.execute(
-            select(Reject.row_no, Reject.line_no, Reject.reason)
+            select(Reject.row_no, Reject.line_no, Reject.reason, Reject.external_id, Reject.attributes)
             .where(Reject.job_id == job_id, Reject.row_no > after_row)
             .order_by(Reject.row_no)
             .limit(limit)
         )
-        return [RejectRow(*row) for row in rows]
+        return [
+            RejectRow(row.row_no, row.line_no, row.reason, row.external_id, row.attributes or {})
+            for row in rows
+        ]
 
     @reads
     def decided_until(self, connection: Connection, job_id: int) -> int:

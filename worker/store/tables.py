@@ -178,6 +178,8 @@ class Reject(Table):
     line_no: Mapped[int]
     kind: Mapped[str]
     reason: Mapped[str]
+    external_id: Mapped[str | None]
+    attributes: Mapped[dict[str, Any] | None]
 
 
 class Batch(Table):

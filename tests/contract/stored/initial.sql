@@ -16,7 +16,7 @@ CREATE TABLE adapters (
 	CONSTRAINT pk_adapters PRIMARY KEY (id), 
 	CONSTRAINT uq_adapters_sha256 UNIQUE (sha256)
 );
-INSERT INTO "adapters" VALUES(1,'stub','stub','{"name":"stub"}',NULL,1.79586212523299741748e+09);
+INSERT INTO "adapters" VALUES(1,'stub','stub','{"name":"stub"}',NULL,1.79587674298501157759e+09);
 CREATE TABLE agreements (
 	id INTEGER NOT NULL, 
 	job_id INTEGER NOT NULL, 
@@ -30,8 +30,8 @@ CREATE TABLE agreements (
 	CONSTRAINT fk_agreements_job_id FOREIGN KEY(job_id) REFERENCES jobs (id) ON DELETE CASCADE, 
 	CONSTRAINT uq_agreements_job_id_raters_selection_slice UNIQUE (job_id, raters, selection, slice)
 );
-INSERT INTO "agreements" VALUES(1,1,7,'gold,adapter','all','all','{"n":7,"finite":null,"labels":["negative","positive","neg","pos"],"table":[[0,0,0,0],[0,0,0,0],[0,0,1,1],[0,0,2,3]],"observed":{"value":0.5714285714285714,"low":0.2504583645276572,"high":0.8417801447485302},"kappa":{"value":0.08695652173913038,"low":-0.5955901983975045,"high":0.6965865047740438},"ac1":{"value":0.49397590361445787,"low":-0.09299375987342552,"high":0.8261465073301952},"alpha":{"value":0.1333333333333332,"low":-0.5571529349154983,"high":0.7148138971704573},"by_label":[{"label":"negative","first":0,"second":0,"both":0,"specific":{"value":null,"low":null,"high":null},"of_first":{"value":null,"low":null,"high":null},"of_second":{"value":null,"low":null,"high":null},"bias":{"value":0.0,"low":-0.3543304350666875,"high":0.3543304350666875},"p_value":1.0},{"label":"positive","first":0,"second":0,"both":0,"specific":{"value":null,"low":null,"high":null},"of_first":{"value":null,"low":null,"high":null},"of_second":{"value":null,"low":null,"high":null},"bias":{"value":0.0,"low":-0.3543304350666875,"high":0.3543304350666875},"p_value":1.0},{"label":"neg","first":2,"second":3,"both":1,"specific":{"value":0.4,"low":0.0871993424525809,"high":0.823085062280651},"of_first":{"value":0.5,"low":0.09453120573423074,"high":0.9054687942657693},"of_second":{"value":0.3333333333333333,"low":0.06149194472039615,"high":0.7923403991979523},"bias":{"value":-0.14285714285714285,"low":-0.5228995562212206,"high":0.30364536880834103},"p_value":1.0},{"label":"pos","first":5,"second":4,"both":3,"specific":{"value":0.6666666666666666,"low":0.31595441298429383,"high":0.8964809123179994},"of_first":{"value":0.6,"low":0.2307242812760128,"high":0.882379225767352},"of_second":{"value":0.75,"low":0.30064184258240184,"high":0.9544127391902995},"bias":{"value":0.14285714285714285,"low":-0.3036453688083409,"high":0.5228995562212206},"p_value":1.0}],"marginal":{"method":"McNemar, exact","p_value":1.0,"statistic":null,"degrees":null},"unanswered":0,"gold":{"n":8,"labelled":7,"accuracy":{"value":0.5,"low":0.21521606221387757,"high":0.7847839377861224},"by_label":[{"label":"negative","support":0,"given":0,"precision":null,"recall":null,"f1":null},{"label":"positive","support":0,"given":0,"precision":null,"recall":null,"f1":null},{"label":"neg","support":2,"given":3,"precision":0.3333333333333333,"recall":0.5,"f1":0.4},{"label":"pos","support":6,"given":4,"precision":0.75,"recall":0.5,"f1":0.6}],"macro_f1":0.5,"confusion":{"negative":{"negative":0,"positive":0,"neg":0,"pos":0},"positive":{"negative":0,"positive":0,"neg":0,"pos":0},"neg":{"negative":0,"positive":0,"neg":1,"pos":1},"pos":{"negative":0,"positive":0,"neg":2,"pos":3}},"auroc":null,"calibration":{"n":7,"rms":0.0,"ece":0.1785714285714286,"band":[0.03571428571428571,0.32142857142857145],"bins":[{"lower":0.75,"upper":0.75,"n":7,"confidence":0.75,"accuracy":0.5714285714285714}]}},"kind":"pair"}',1.79586212562000012392e+09);
-INSERT INTO "agreements" VALUES(2,1,7,'gold,final','all','all','{"n":7,"finite":null,"labels":["negative","positive","neg","pos"],"table":[[0,0,0,0],[0,0,0,0],[0,0,1,1],[0,0,2,3]],"observed":{"value":0.5714285714285714,"low":0.2504583645276572,"high":0.8417801447485302},"kappa":{"value":0.08695652173913038,"low":-0.5955901983975045,"high":0.6965865047740438},"ac1":{"value":0.49397590361445787,"low":-0.09299375987342552,"high":0.8261465073301952},"alpha":{"value":0.1333333333333332,"low":-0.5571529349154983,"high":0.7148138971704573},"by_label":[{"label":"negative","first":0,"second":0,"both":0,"specific":{"value":null,"low":null,"high":null},"of_first":{"value":null,"low":null,"high":null},"of_second":{"value":null,"low":null,"high":null},"bias":{"value":0.0,"low":-0.3543304350666875,"high":0.3543304350666875},"p_value":1.0},{"label":"positive","first":0,"second":0,"both":0,"specific":{"value":null,"low":null,"high":null},"of_first":{"value":null,"low":null,"high":null},"of_second":{"value":null,"low":null,"high":null},"bias":{"value":0.0,"low":-0.3543304350666875,"high":0.3543304350666875},"p_value":1.0},{"label":"neg","first":2,"second":3,"both":1,"specific":{"value":0.4,"low":0.0871993424525809,"high":0.823085062280651},"of_first":{"value":0.5,"low":0.09453120573423074,"high":0.9054687942657693},"of_second":{"value":0.3333333333333333,"low":0.06149194472039615,"high":0.7923403991979523},"bias":{"value":-0.14285714285714285,"low":-0.5228995562212206,"high":0.30364536880834103},"p_value":1.0},{"label":"pos","first":5,"second":4,"both":3,"specific":{"value":0.6666666666666666,"low":0.31595441298429383,"high":0.8964809123179994},"of_first":{"value":0.6,"low":0.2307242812760128,"high":0.882379225767352},"of_second":{"value":0.75,"low":0.30064184258240184,"high":0.9544127391902995},"bias":{"value":0.14285714285714285,"low":-0.3036453688083409,"high":0.5228995562212206},"p_value":1.0}],"marginal":{"method":"McNemar, exact","p_value":1.0,"statistic":null,"degrees":null},"unanswered":0,"gold":{"n":8,"labelled":7,"accuracy":{"value":0.5,"low":0.21521606221387757,"high":0.7847839377861224},"by_label":[{"label":"negative","support":0,"given":0,"precision":null,"recall":null,"f1":null},{"label":"positive","support":0,"given":0,"precision":null,"recall":null,"f1":null},{"label":"neg","support":2,"given":3,"precision":0.3333333333333333,"recall":0.5,"f1":0.4},{"label":"pos","support":6,"given":4,"precision":0.75,"recall":0.5,"f1":0.6}],"macro_f1":0.5,"confusion":{"negative":{"negative":0,"positive":0,"neg":0,"pos":0},"positive":{"negative":0,"positive":0,"neg":0,"pos":0},"neg":{"negative":0,"positive":0,"neg":1,"pos":1},"pos":{"negative":0,"positive":0,"neg":2,"pos":3}},"auroc":null,"calibration":{"n":7,"rms":0.0,"ece":0.1785714285714286,"band":[0.03571428571428571,0.32142857142857145],"bins":[{"lower":0.75,"upper":0.75,"n":7,"confidence":0.75,"accuracy":0.5714285714285714}]}},"kind":"pair"}',1.79586212562000012392e+09);
+INSERT INTO "agreements" VALUES(1,1,7,'gold,adapter','all','all','{"n":7,"finite":null,"labels":["negative","positive","neg","pos"],"table":[[0,0,0,0],[0,0,0,0],[0,0,1,1],[0,0,2,3]],"observed":{"value":0.5714285714285714,"low":0.2504583645276572,"high":0.8417801447485302},"kappa":{"value":0.08695652173913038,"low":-0.5955901983975045,"high":0.6965865047740438},"ac1":{"value":0.49397590361445787,"low":-0.09299375987342552,"high":0.8261465073301952},"alpha":{"value":0.1333333333333332,"low":-0.5571529349154983,"high":0.7148138971704573},"by_label":[{"label":"negative","first":0,"second":0,"both":0,"specific":{"value":null,"low":null,"high":null},"of_first":{"value":null,"low":null,"high":null},"of_second":{"value":null,"low":null,"high":null},"bias":{"value":0.0,"low":-0.3543304350666875,"high":0.3543304350666875},"p_value":1.0},{"label":"positive","first":0,"second":0,"both":0,"specific":{"value":null,"low":null,"high":null},"of_first":{"value":null,"low":null,"high":null},"of_second":{"value":null,"low":null,"high":null},"bias":{"value":0.0,"low":-0.3543304350666875,"high":0.3543304350666875},"p_value":1.0},{"label":"neg","first":2,"second":3,"both":1,"specific":{"value":0.4,"low":0.0871993424525809,"high":0.823085062280651},"of_first":{"value":0.5,"low":0.09453120573423074,"high":0.9054687942657693},"of_second":{"value":0.3333333333333333,"low":0.06149194472039615,"high":0.7923403991979523},"bias":{"value":-0.14285714285714285,"low":-0.5228995562212206,"high":0.30364536880834103},"p_value":1.0},{"label":"pos","first":5,"second":4,"both":3,"specific":{"value":0.6666666666666666,"low":0.31595441298429383,"high":0.8964809123179994},"of_first":{"value":0.6,"low":0.2307242812760128,"high":0.882379225767352},"of_second":{"value":0.75,"low":0.30064184258240184,"high":0.9544127391902995},"bias":{"value":0.14285714285714285,"low":-0.3036453688083409,"high":0.5228995562212206},"p_value":1.0}],"marginal":{"method":"McNemar, exact","p_value":1.0,"statistic":null,"degrees":null},"unanswered":0,"gold":{"n":8,"labelled":7,"accuracy":{"value":0.5,"low":0.21521606221387757,"high":0.7847839377861224},"by_label":[{"label":"negative","support":0,"given":0,"precision":null,"recall":null,"f1":null},{"label":"positive","support":0,"given":0,"precision":null,"recall":null,"f1":null},{"label":"neg","support":2,"given":3,"precision":0.3333333333333333,"recall":0.5,"f1":0.4},{"label":"pos","support":6,"given":4,"precision":0.75,"recall":0.5,"f1":0.6}],"macro_f1":0.5,"confusion":{"negative":{"negative":0,"positive":0,"neg":0,"pos":0},"positive":{"negative":0,"positive":0,"neg":0,"pos":0},"neg":{"negative":0,"positive":0,"neg":1,"pos":1},"pos":{"negative":0,"positive":0,"neg":2,"pos":3}},"auroc":null,"calibration":{"n":7,"rms":0.0,"ece":0.1785714285714286,"band":[0.03571428571428571,0.32142857142857145],"bins":[{"lower":0.75,"upper":0.75,"n":7,"confidence":0.75,"accuracy":0.5714285714285714}]}},"kind":"pair"}',1.79587674318999958042e+09);
+INSERT INTO "agreements" VALUES(2,1,7,'gold,final','all','all','{"n":7,"finite":null,"labels":["negative","positive","neg","pos"],"table":[[0,0,0,0],[0,0,0,0],[0,0,1,1],[0,0,2,3]],"observed":{"value":0.5714285714285714,"low":0.2504583645276572,"high":0.8417801447485302},"kappa":{"value":0.08695652173913038,"low":-0.5955901983975045,"high":0.6965865047740438},"ac1":{"value":0.49397590361445787,"low":-0.09299375987342552,"high":0.8261465073301952},"alpha":{"value":0.1333333333333332,"low":-0.5571529349154983,"high":0.7148138971704573},"by_label":[{"label":"negative","first":0,"second":0,"both":0,"specific":{"value":null,"low":null,"high":null},"of_first":{"value":null,"low":null,"high":null},"of_second":{"value":null,"low":null,"high":null},"bias":{"value":0.0,"low":-0.3543304350666875,"high":0.3543304350666875},"p_value":1.0},{"label":"positive","first":0,"second":0,"both":0,"specific":{"value":null,"low":null,"high":null},"of_first":{"value":null,"low":null,"high":null},"of_second":{"value":null,"low":null,"high":null},"bias":{"value":0.0,"low":-0.3543304350666875,"high":0.3543304350666875},"p_value":1.0},{"label":"neg","first":2,"second":3,"both":1,"specific":{"value":0.4,"low":0.0871993424525809,"high":0.823085062280651},"of_first":{"value":0.5,"low":0.09453120573423074,"high":0.9054687942657693},"of_second":{"value":0.3333333333333333,"low":0.06149194472039615,"high":0.7923403991979523},"bias":{"value":-0.14285714285714285,"low":-0.5228995562212206,"high":0.30364536880834103},"p_value":1.0},{"label":"pos","first":5,"second":4,"both":3,"specific":{"value":0.6666666666666666,"low":0.31595441298429383,"high":0.8964809123179994},"of_first":{"value":0.6,"low":0.2307242812760128,"high":0.882379225767352},"of_second":{"value":0.75,"low":0.30064184258240184,"high":0.9544127391902995},"bias":{"value":0.14285714285714285,"low":-0.3036453688083409,"high":0.5228995562212206},"p_value":1.0}],"marginal":{"method":"McNemar, exact","p_value":1.0,"statistic":null,"degrees":null},"unanswered":0,"gold":{"n":8,"labelled":7,"accuracy":{"value":0.5,"low":0.21521606221387757,"high":0.7847839377861224},"by_label":[{"label":"negative","support":0,"given":0,"precision":null,"recall":null,"f1":null},{"label":"positive","support":0,"given":0,"precision":null,"recall":null,"f1":null},{"label":"neg","support":2,"given":3,"precision":0.3333333333333333,"recall":0.5,"f1":0.4},{"label":"pos","support":6,"given":4,"precision":0.75,"recall":0.5,"f1":0.6}],"macro_f1":0.5,"confusion":{"negative":{"negative":0,"positive":0,"neg":0,"pos":0},"positive":{"negative":0,"positive":0,"neg":0,"pos":0},"neg":{"negative":0,"positive":0,"neg":1,"pos":1},"pos":{"negative":0,"positive":0,"neg":2,"pos":3}},"auroc":null,"calibration":{"n":7,"rms":0.0,"ece":0.1785714285714286,"band":[0.03571428571428571,0.32142857142857145],"bins":[{"lower":0.75,"upper":0.75,"n":7,"confidence":0.75,"accuracy":0.5714285714285714}]}},"kind":"pair"}',1.79587674318999958042e+09);
 CREATE TABLE alembic_version (
 	version_num VARCHAR(32) NOT NULL, 
 	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
@@ -65,24 +65,24 @@ CREATE TABLE batches (
 	CONSTRAINT fk_batches_job_id FOREIGN KEY(job_id) REFERENCES jobs (id) ON DELETE CASCADE, 
 	CONSTRAINT fk_batches_parent_id FOREIGN KEY(parent_id) REFERENCES batches (id) ON DELETE CASCADE
 );
-INSERT INTO "batches" VALUES(1,1,'adapter','done',0,1,1,4,4,1,NULL,NULL,NULL,'task 1',NULL,NULL,1.79586212536198496815e+09,NULL,1.79586212537401461604e+09,1.79586212539598202701e+09,'{"score_s":0.001}',1.79586212531700420381e+09);
-INSERT INTO "batches" VALUES(2,1,'adapter','done',0,2,5,8,4,1,NULL,NULL,NULL,'task 2',NULL,NULL,1.79586212536198496815e+09,NULL,1.79586212540499424927e+09,1.79586212541098880768e+09,'{"score_s":0.001}',1.79586212531700420381e+09);
-INSERT INTO "batches" VALUES(3,2,'adapter','done',0,1,1,4,4,1,NULL,NULL,NULL,'task 3',NULL,NULL,1.79586212568598246573e+09,NULL,1.79586212569499468799e+09,1.79586212569600057594e+09,'{"score_s":0.001}',1.79586212566799831389e+09);
-INSERT INTO "batches" VALUES(4,2,'adapter','done',0,2,5,6,2,1,NULL,NULL,NULL,'task 4',NULL,NULL,1.79586212568598246573e+09,NULL,1.79586212570698404312e+09,1795862125.70799,'{"score_s":0.001}',1.79586212566799831389e+09);
-INSERT INTO "batches" VALUES(5,2,'openai','done',0,0,0,0,4,1,2,NULL,NULL,'',NULL,NULL,1.79586212577501821516e+09,NULL,1.79586212578700780864e+09,1.79586212580100893975e+09,NULL,1.79586212574999332428e+09);
-INSERT INTO "batches" VALUES(6,2,'openai','done',0,0,0,0,2,1,2,NULL,NULL,'',NULL,NULL,1.79586212577501821516e+09,NULL,1.7958621257899851799e+09,1.79586212583500599857e+09,NULL,1.79586212574999332428e+09);
-INSERT INTO "batches" VALUES(7,3,'adapter','done',0,1,1,3,3,1,NULL,NULL,NULL,'task 7',NULL,NULL,1.79586212590899467469e+09,NULL,1.79586212590899467469e+09,1.79586212591000056264e+09,'{"score_s":0.001}',1.79586212589499354358e+09);
-INSERT INTO "batches" VALUES(9,5,'adapter','cancelled',0,1,1,3,3,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,1.79586212629700303078e+09,NULL,1.7958621262840077877e+09);
-INSERT INTO "batches" VALUES(10,6,'adapter','queued',0,1,1,3,3,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,1.79586212630899238586e+09);
-INSERT INTO "batches" VALUES(11,7,'openai','running',0,0,0,0,3,1,2,NULL,'4b34caf4fd4c9b41fcf8f0c1c2ff64d1','',NULL,1.79586218636499691005e+09,1.79586212636399126054e+09,NULL,1.7958621263649969101e+09,NULL,NULL,1.79586212635200166698e+09);
-INSERT INTO "batches" VALUES(12,8,'openai','submitted',0,0,0,0,3,0,2,NULL,NULL,'',NULL,NULL,NULL,1.79586218643500280384e+09,1.79586212642301321033e+09,NULL,NULL,1.79586212641098356239e+09);
-INSERT INTO "batches" VALUES(13,9,'adapter','done',0,1,1,4,4,1,NULL,NULL,NULL,'t13',NULL,NULL,1.79586212647201728821e+09,NULL,1.79586212647298288343e+09,1.79586212648400664329e+09,'{"score_s":0.001}',1.79586212645000958439e+09);
-INSERT INTO "batches" VALUES(14,9,'adapter','queued',0,2,5,8,4,0,NULL,NULL,NULL,'t14',NULL,NULL,NULL,NULL,NULL,NULL,NULL,1.79586212645000958439e+09);
-INSERT INTO "batches" VALUES(15,9,'adapter','queued',0,3,9,12,4,1,NULL,NULL,NULL,'t15','the device was away',NULL,NULL,NULL,1.79586212647398853299e+09,NULL,NULL,1.79586212645000958439e+09);
-INSERT INTO "batches" VALUES(16,9,'adapter','running',0,4,13,16,4,1,NULL,NULL,'282982f20030b842cde94e60664ee50f','t16',NULL,1.79586218648300075528e+09,1.79586212647201728821e+09,NULL,1.79586212648300075529e+09,NULL,NULL,1.79586212645000958439e+09);
-INSERT INTO "batches" VALUES(17,9,'adapter','queued',0,5,17,20,4,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,1.79586212645000958439e+09);
-INSERT INTO "batches" VALUES(18,9,'adapter','queued',0,6,21,22,2,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,1.79586212645000958439e+09);
-INSERT INTO "batches" VALUES(19,10,'adapter','queued',0,1,1,4,4,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,1.79586212650999736779e+09);
+INSERT INTO "batches" VALUES(1,1,'adapter','done',0,1,1,4,4,1,NULL,NULL,NULL,'task 1',NULL,NULL,1.79587674306998395915e+09,NULL,1.79587674307698464391e+09,1.79587674309199142458e+09,'{"score_s":0.001}',1.7958767430449991226e+09);
+INSERT INTO "batches" VALUES(2,1,'adapter','done',0,2,5,8,4,1,NULL,NULL,NULL,'task 2',NULL,NULL,1.79587674306998395915e+09,NULL,1.79587674309999799728e+09,1.79587674310100364684e+09,'{"score_s":0.001}',1.7958767430449991226e+09);
+INSERT INTO "batches" VALUES(3,2,'adapter','done',0,1,1,4,4,1,NULL,NULL,NULL,'task 3',NULL,NULL,1.79587674320798373222e+09,NULL,1.79587674320898962017e+09,1.79587674320999526973e+09,'{"score_s":0.001}',1.79587674320400047297e+09);
+INSERT INTO "batches" VALUES(4,2,'adapter','done',0,2,5,6,2,1,NULL,NULL,NULL,'task 4',NULL,NULL,1.79587674320798373222e+09,NULL,1.79587674321301269536e+09,1.79587674321301269536e+09,'{"score_s":0.001}',1.79587674320400047297e+09);
+INSERT INTO "batches" VALUES(5,2,'openai','done',0,0,0,0,4,1,2,NULL,NULL,'',NULL,NULL,1.79587674323200273515e+09,NULL,1.7958767432340145111e+09,1.79587674324000930786e+09,NULL,1.79587674322600817679e+09);
+INSERT INTO "batches" VALUES(6,2,'openai','done',0,0,0,0,2,1,2,NULL,NULL,'',NULL,NULL,1.79587674323200273515e+09,NULL,1.79587674323699188227e+09,1.79587674324700975422e+09,NULL,1.79587674322600817679e+09);
+INSERT INTO "batches" VALUES(7,3,'adapter','done',0,1,1,3,3,1,NULL,NULL,NULL,'task 7',NULL,NULL,1.79587674328700160975e+09,NULL,1.79587674328800725939e+09,1.79587674328901314739e+09,'{"score_s":0.001}',1.79587674327798938744e+09);
+INSERT INTO "batches" VALUES(9,5,'adapter','cancelled',0,1,1,3,3,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,1.79587674353101539614e+09,NULL,1.79587674351999163624e+09);
+INSERT INTO "batches" VALUES(10,6,'adapter','queued',0,1,1,3,3,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,1.79587674354099321363e+09);
+INSERT INTO "batches" VALUES(11,7,'openai','running',0,0,0,0,3,1,2,NULL,'eb46523557c1b0bd5e75df3ad374a600','',NULL,1.79587680358199095723e+09,1.79587674358199095728e+09,NULL,1.79587674358199095728e+09,NULL,NULL,1.79587674357398462297e+09);
+INSERT INTO "batches" VALUES(12,8,'openai','submitted',0,0,0,0,3,0,2,NULL,NULL,'',NULL,NULL,NULL,1.79587680362600588803e+09,1.7958767436219825745e+09,NULL,NULL,1.79587674360999321934e+09);
+INSERT INTO "batches" VALUES(13,9,'adapter','done',0,1,1,4,4,1,NULL,NULL,NULL,'t13',NULL,NULL,1.79587674366700363157e+09,NULL,1.79587674366800928112e+09,1.79587674367199230194e+09,'{"score_s":0.001}',1.79587674364600181583e+09);
+INSERT INTO "batches" VALUES(14,9,'adapter','queued',0,2,5,8,4,0,NULL,NULL,NULL,'t14',NULL,NULL,NULL,NULL,NULL,NULL,NULL,1.79587674364600181583e+09);
+INSERT INTO "batches" VALUES(15,9,'adapter','queued',0,3,9,12,4,1,NULL,NULL,NULL,'t15','the device was away',NULL,NULL,NULL,1.79587674366901516908e+09,NULL,NULL,1.79587674364600181583e+09);
+INSERT INTO "batches" VALUES(16,9,'adapter','running',0,4,13,16,4,1,NULL,NULL,'197a32454074ba01be7a677720bf0621','t16',NULL,1.79587680366998076438e+09,1.79587674366700363157e+09,NULL,1.79587674366998076443e+09,NULL,NULL,1.79587674364600181583e+09);
+INSERT INTO "batches" VALUES(17,9,'adapter','queued',0,5,17,20,4,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,1.79587674364600181583e+09);
+INSERT INTO "batches" VALUES(18,9,'adapter','queued',0,6,21,22,2,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,1.79587674364600181583e+09);
+INSERT INTO "batches" VALUES(19,10,'adapter','queued',0,1,1,4,4,0,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,1.79587674369898891448e+09);
 CREATE TABLE bulks (
 	batch_id INTEGER NOT NULL, 
 	state TEXT NOT NULL, 
@@ -99,7 +99,7 @@ CREATE TABLE bulks (
 	CONSTRAINT fk_bulks_batch_id FOREIGN KEY(batch_id) REFERENCES batches (id) ON DELETE CASCADE, 
 	CONSTRAINT uq_bulks_remote_id UNIQUE (remote_id)
 );
-INSERT INTO "bulks" VALUES(12,'submitted','fbd5d7852c8eb95bc3ed5c1e4e71addd','file-1','batch-1',NULL,1.79586212641198921208e+09,1.7958621264249846935e+09,1.79586212643600845332e+09,NULL);
+INSERT INTO "bulks" VALUES(12,'submitted','c041257340172e60f558f9f49a4b8ba3','file-1','batch-1',NULL,1.79587674361498212814e+09,1.79587674362399435041e+09,1.79587674363501811026e+09,NULL);
 CREATE TABLE corrections (
 	job_id INTEGER NOT NULL, 
 	row_no INTEGER NOT NULL, 
@@ -111,14 +111,14 @@ CREATE TABLE corrections (
 	CONSTRAINT pk_corrections PRIMARY KEY (job_id, row_no), 
 	CONSTRAINT fk_corrections_job_id_row_no FOREIGN KEY(job_id, row_no) REFERENCES reviews (job_id, row_no) ON DELETE CASCADE
 );
-INSERT INTO "corrections" VALUES(1,2,'neg',NULL,'ann','a note',1.79586212564498472208e+09);
+INSERT INTO "corrections" VALUES(1,2,'neg',NULL,'ann','a note',1795876743.197);
 CREATE TABLE deleted_jobs (
 	id INTEGER NOT NULL, 
 	spent_nanos INTEGER NOT NULL, 
 	deleted_at DOUBLE NOT NULL, 
 	CONSTRAINT pk_deleted_jobs PRIMARY KEY (id)
 );
-INSERT INTO "deleted_jobs" VALUES(4,0,1.79586212623999261859e+09);
+INSERT INTO "deleted_jobs" VALUES(4,0,1.79587674348301744461e+09);
 CREATE TABLE distillations (
 	job_id INTEGER NOT NULL, 
 	stage TEXT NOT NULL, 
@@ -179,15 +179,15 @@ CREATE TABLE jobs (
 	CONSTRAINT fk_jobs_adapter_id FOREIGN KEY(adapter_id) REFERENCES adapters (id), 
 	CONSTRAINT uq_jobs_identity UNIQUE (identity)
 );
-INSERT INTO "jobs" VALUES(1,'done','reviews.csv','/data/reviews.csv','done','adapter',1,NULL,NULL,0,NULL,'kept',0,4,9,0.05,1.79586212528699040412e+09,'{}',NULL,NULL,NULL,1795862125.31801,1.7958621254290132522e+09,NULL);
-INSERT INTO "jobs" VALUES(2,'job 0','reviews.csv','/data/reviews.csv','done','cascade --below 0.9 --audit 0.5 --audit-seed 3',1,2,1000000000,60000000,NULL,'kept',0,4,6,0.05,1.79586212565798020363e+09,'{}',NULL,NULL,NULL,1.79586212566900396345e+09,1.79586212583798313143e+09,NULL);
-INSERT INTO "jobs" VALUES(3,'deleted 3','reviews.csv','/data/reviews.csv','done','adapter',1,NULL,NULL,0,NULL,'deleted',0,4,3,0.05,1.79586212587801504134e+09,'{}',NULL,NULL,NULL,1.79586212589599943166e+09,1.79586212592098426821e+09,NULL);
-INSERT INTO "jobs" VALUES(5,'job 3','reviews.csv','/data/reviews.csv','cancelled','adapter',1,NULL,NULL,0,NULL,'kept',0,4,3,0.05,1.79586212627298378945e+09,'{}',NULL,NULL,NULL,1.79586212628501367565e+09,1.79586212629499149327e+09,NULL);
-INSERT INTO "jobs" VALUES(6,'job 4','reviews.csv','/data/reviews.csv','stopped','adapter',1,NULL,NULL,0,NULL,'kept',0,4,3,0.05,1.79586212630698084831e+09,'{}',NULL,NULL,'the adapter has lost its head',1.79586212630999827381e+09,1.79586212632001638407e+09,NULL);
-INSERT INTO "jobs" VALUES(7,'job 5','reviews.csv','/data/reviews.csv','running','oracle',1,2,NULL,60000000,NULL,'kept',0,4,3,0.05,1.79586212632198786737e+09,'{}',NULL,NULL,NULL,1.79586212632898831369e+09,NULL,NULL);
-INSERT INTO "jobs" VALUES(8,'job 6','reviews.csv','/data/reviews.csv','running','oracle',1,2,NULL,0,NULL,'kept',0,4,3,0.05,1.79586212637598061558e+09,'{}',NULL,NULL,NULL,1.79586212638901615143e+09,NULL,NULL);
-INSERT INTO "jobs" VALUES(9,'job 7','reviews.csv','/data/reviews.csv','running','adapter',1,NULL,NULL,0,NULL,'kept',0,4,22,0.05,1.79586212644699215893e+09,'{}',NULL,NULL,NULL,1.79586212645898151392e+09,NULL,NULL);
-INSERT INTO "jobs" VALUES(10,'job 8','reviews.csv','/data/reviews.csv','reading','adapter',1,NULL,NULL,0,NULL,'kept',0,4,4,0.05,1795862126.50702,'{}',NULL,NULL,NULL,NULL,NULL,NULL);
+INSERT INTO "jobs" VALUES(1,'done','reviews.csv','/data/reviews.csv','done','adapter',1,NULL,NULL,0,NULL,'kept',0,4,9,0.05,1.79587674302500343321e+09,'{}',NULL,NULL,NULL,1.79587674305099391936e+09,1.7958767431139991284e+09,NULL);
+INSERT INTO "jobs" VALUES(2,'job 0','reviews.csv','/data/reviews.csv','done','cascade --below 0.9 --audit 0.5 --audit-seed 3',1,2,1000000000,60000000,NULL,'kept',0,4,6,0.05,1.79587674320098304747e+09,'{}',NULL,NULL,NULL,1.79587674320400047297e+09,1.79587674324898123739e+09,NULL);
+INSERT INTO "jobs" VALUES(3,'deleted 3','reviews.csv','/data/reviews.csv','done','adapter',1,NULL,NULL,0,NULL,'deleted',0,4,3,0.05,1.79587674327601790427e+09,'{}',NULL,NULL,NULL,1.79587674328398418425e+09,1.79587674329500794406e+09,NULL);
+INSERT INTO "jobs" VALUES(5,'job 3','reviews.csv','/data/reviews.csv','cancelled','adapter',1,NULL,NULL,0,NULL,'kept',0,4,3,0.05,1.79587674351500272752e+09,'{}',NULL,NULL,NULL,1.79587674352099752432e+09,1.79587674352900385863e+09,NULL);
+INSERT INTO "jobs" VALUES(6,'job 4','reviews.csv','/data/reviews.csv','stopped','adapter',1,NULL,NULL,0,NULL,'kept',0,4,3,0.05,1.79587674353399276731e+09,'{}',NULL,NULL,'the adapter has lost its head',1.79587674354099321363e+09,1.79587674354799389838e+09,NULL);
+INSERT INTO "jobs" VALUES(7,'job 5','reviews.csv','/data/reviews.csv','running','oracle',1,2,NULL,60000000,NULL,'kept',0,4,3,0.05,1.79587674355499458313e+09,'{}',NULL,NULL,NULL,1.79587674356199502949e+09,NULL,NULL);
+INSERT INTO "jobs" VALUES(8,'job 6','reviews.csv','/data/reviews.csv','running','oracle',1,2,NULL,0,NULL,'kept',0,4,3,0.05,1.79587674359398031228e+09,'{}',NULL,NULL,NULL,1.7958767435980036259e+09,NULL,NULL);
+INSERT INTO "jobs" VALUES(9,'job 7','reviews.csv','/data/reviews.csv','running','adapter',1,NULL,NULL,0,NULL,'kept',0,4,22,0.05,1.79587674364298439024e+09,'{}',NULL,NULL,NULL,1.79587674365099072455e+09,NULL,NULL);
+INSERT INTO "jobs" VALUES(10,'job 8','reviews.csv','/data/reviews.csv','reading','adapter',1,NULL,NULL,0,NULL,'kept',0,4,4,0.05,1.79587674369098234177e+09,'{}',NULL,NULL,NULL,NULL,NULL,NULL);
 CREATE TABLE label_days (
 	job_id INTEGER NOT NULL, 
 	day INTEGER NOT NULL, 
@@ -218,31 +218,31 @@ CREATE TABLE labels (
 	CONSTRAINT fk_labels_job_id_row_no FOREIGN KEY(job_id, row_no) REFERENCES reviews (job_id, row_no) ON DELETE CASCADE, 
 	CONSTRAINT fk_labels_scorer_id FOREIGN KEY(scorer_id) REFERENCES scorers (id)
 );
-INSERT INTO "labels" VALUES(1,1,'adapter',1,'neg',0.75,NULL,1,NULL,NULL,NULL,NULL,1.79586212539598202701e+09);
-INSERT INTO "labels" VALUES(1,2,'adapter',1,'pos',0.75,NULL,1,NULL,NULL,NULL,NULL,1.79586212539598202701e+09);
-INSERT INTO "labels" VALUES(1,3,'adapter',1,'neg',0.75,NULL,1,NULL,NULL,NULL,NULL,1.79586212539598202701e+09);
-INSERT INTO "labels" VALUES(1,4,'adapter',1,'pos',0.75,NULL,1,NULL,NULL,NULL,NULL,1.79586212539598202701e+09);
-INSERT INTO "labels" VALUES(1,6,'adapter',1,'pos',0.75,NULL,2,NULL,NULL,NULL,NULL,1.79586212541098880768e+09);
-INSERT INTO "labels" VALUES(1,7,'adapter',1,'neg',0.75,NULL,2,NULL,NULL,NULL,NULL,1.79586212541098880768e+09);
-INSERT INTO "labels" VALUES(1,8,'adapter',1,'pos',0.75,NULL,2,NULL,NULL,NULL,NULL,1.79586212541098880768e+09);
-INSERT INTO "labels" VALUES(2,1,'adapter',1,'neg',0.75,NULL,3,NULL,NULL,NULL,NULL,1.79586212569600057594e+09);
-INSERT INTO "labels" VALUES(2,2,'adapter',1,'pos',0.75,NULL,3,NULL,NULL,NULL,NULL,1.79586212569600057594e+09);
-INSERT INTO "labels" VALUES(2,3,'adapter',1,'neg',0.75,NULL,3,NULL,NULL,NULL,NULL,1.79586212569600057594e+09);
-INSERT INTO "labels" VALUES(2,4,'adapter',1,'pos',0.75,NULL,3,NULL,NULL,NULL,NULL,1.79586212569600057594e+09);
-INSERT INTO "labels" VALUES(2,5,'adapter',1,'neg',0.75,NULL,4,NULL,NULL,NULL,NULL,1795862125.70799);
-INSERT INTO "labels" VALUES(2,6,'adapter',1,'pos',0.75,NULL,4,NULL,NULL,NULL,NULL,1795862125.70799);
-INSERT INTO "labels" VALUES(2,1,'oracle',2,'neg',0.9,NULL,5,12,10000000,'gpt-1','req-1',1.79586212581400418283e+09);
-INSERT INTO "labels" VALUES(2,3,'oracle',2,'neg',0.9,NULL,5,12,10000000,'gpt-1','req-1',1.79586212581400418283e+09);
-INSERT INTO "labels" VALUES(2,4,'oracle',2,'pos',0.9,NULL,5,12,10000000,'gpt-1','req-1',1.79586212581400418283e+09);
-INSERT INTO "labels" VALUES(2,5,'oracle',2,'neg',0.9,NULL,6,12,10000000,'gpt-1','req-1',1.79586212583601188656e+09);
-INSERT INTO "labels" VALUES(2,6,'oracle',2,'pos',0.9,NULL,6,12,10000000,'gpt-1','req-1',1.79586212583601188656e+09);
-INSERT INTO "labels" VALUES(3,1,'adapter',1,'neg',0.75,NULL,7,NULL,NULL,NULL,NULL,1.79586212591000056264e+09);
-INSERT INTO "labels" VALUES(3,2,'adapter',1,'pos',0.75,NULL,7,NULL,NULL,NULL,NULL,1.79586212591000056264e+09);
-INSERT INTO "labels" VALUES(3,3,'adapter',1,'neg',0.75,NULL,7,NULL,NULL,NULL,NULL,1.79586212591000056264e+09);
-INSERT INTO "labels" VALUES(9,1,'adapter',1,'neg',0.75,NULL,13,NULL,NULL,NULL,NULL,1.79586212648400664329e+09);
-INSERT INTO "labels" VALUES(9,2,'adapter',1,'pos',0.75,NULL,13,NULL,NULL,NULL,NULL,1.79586212648400664329e+09);
-INSERT INTO "labels" VALUES(9,3,'adapter',1,'neg',0.75,NULL,13,NULL,NULL,NULL,NULL,1.79586212648400664329e+09);
-INSERT INTO "labels" VALUES(9,4,'adapter',1,'pos',0.75,NULL,13,NULL,NULL,NULL,NULL,1.79586212648400664329e+09);
+INSERT INTO "labels" VALUES(1,1,'adapter',1,'neg',0.75,NULL,1,NULL,NULL,NULL,NULL,1.79587674309199142458e+09);
+INSERT INTO "labels" VALUES(1,2,'adapter',1,'pos',0.75,NULL,1,NULL,NULL,NULL,NULL,1.79587674309199142458e+09);
+INSERT INTO "labels" VALUES(1,3,'adapter',1,'neg',0.75,NULL,1,NULL,NULL,NULL,NULL,1.79587674309199142458e+09);
+INSERT INTO "labels" VALUES(1,4,'adapter',1,'pos',0.75,NULL,1,NULL,NULL,NULL,NULL,1.79587674309199142458e+09);
+INSERT INTO "labels" VALUES(1,6,'adapter',1,'pos',0.75,NULL,2,NULL,NULL,NULL,NULL,1.79587674310100364684e+09);
+INSERT INTO "labels" VALUES(1,7,'adapter',1,'neg',0.75,NULL,2,NULL,NULL,NULL,NULL,1.79587674310100364684e+09);
+INSERT INTO "labels" VALUES(1,8,'adapter',1,'pos',0.75,NULL,2,NULL,NULL,NULL,NULL,1.79587674310100364684e+09);
+INSERT INTO "labels" VALUES(2,1,'adapter',1,'neg',0.75,NULL,3,NULL,NULL,NULL,NULL,1.79587674320999526973e+09);
+INSERT INTO "labels" VALUES(2,2,'adapter',1,'pos',0.75,NULL,3,NULL,NULL,NULL,NULL,1.79587674320999526973e+09);
+INSERT INTO "labels" VALUES(2,3,'adapter',1,'neg',0.75,NULL,3,NULL,NULL,NULL,NULL,1.79587674320999526973e+09);
+INSERT INTO "labels" VALUES(2,4,'adapter',1,'pos',0.75,NULL,3,NULL,NULL,NULL,NULL,1.79587674320999526973e+09);
+INSERT INTO "labels" VALUES(2,5,'adapter',1,'neg',0.75,NULL,4,NULL,NULL,NULL,NULL,1.79587674321301269536e+09);
+INSERT INTO "labels" VALUES(2,6,'adapter',1,'pos',0.75,NULL,4,NULL,NULL,NULL,NULL,1.79587674321301269536e+09);
+INSERT INTO "labels" VALUES(2,1,'oracle',2,'neg',0.9,NULL,5,12,10000000,'gpt-1','req-1',1.79587674324399232863e+09);
+INSERT INTO "labels" VALUES(2,3,'oracle',2,'neg',0.9,NULL,5,12,10000000,'gpt-1','req-1',1.79587674324399232863e+09);
+INSERT INTO "labels" VALUES(2,4,'oracle',2,'pos',0.9,NULL,5,12,10000000,'gpt-1','req-1',1.79587674324399232863e+09);
+INSERT INTO "labels" VALUES(2,5,'oracle',2,'neg',0.9,NULL,6,12,10000000,'gpt-1','req-1',1.79587674324700975422e+09);
+INSERT INTO "labels" VALUES(2,6,'oracle',2,'pos',0.9,NULL,6,12,10000000,'gpt-1','req-1',1.79587674324700975422e+09);
+INSERT INTO "labels" VALUES(3,1,'adapter',1,'neg',0.75,NULL,7,NULL,NULL,NULL,NULL,1.79587674328901314739e+09);
+INSERT INTO "labels" VALUES(3,2,'adapter',1,'pos',0.75,NULL,7,NULL,NULL,NULL,NULL,1.79587674328901314739e+09);
+INSERT INTO "labels" VALUES(3,3,'adapter',1,'neg',0.75,NULL,7,NULL,NULL,NULL,NULL,1.79587674328901314739e+09);
+INSERT INTO "labels" VALUES(9,1,'adapter',1,'neg',0.75,NULL,13,NULL,NULL,NULL,NULL,1.79587674367199230194e+09);
+INSERT INTO "labels" VALUES(9,2,'adapter',1,'pos',0.75,NULL,13,NULL,NULL,NULL,NULL,1.79587674367199230194e+09);
+INSERT INTO "labels" VALUES(9,3,'adapter',1,'neg',0.75,NULL,13,NULL,NULL,NULL,NULL,1.79587674367199230194e+09);
+INSERT INTO "labels" VALUES(9,4,'adapter',1,'pos',0.75,NULL,13,NULL,NULL,NULL,NULL,1.79587674367199230194e+09);
 CREATE TABLE measurings (
 	job_id INTEGER NOT NULL, 
 	due_at DOUBLE NOT NULL, 
@@ -251,20 +251,22 @@ CREATE TABLE measurings (
 	CONSTRAINT pk_measurings PRIMARY KEY (job_id), 
 	CONSTRAINT fk_measurings_job_id FOREIGN KEY(job_id) REFERENCES jobs (id) ON DELETE CASCADE
 );
-INSERT INTO "measurings" VALUES(1,1.79586212565500283238e+09,NULL,0);
-INSERT INTO "measurings" VALUES(2,1.79586212584699535374e+09,NULL,0);
-INSERT INTO "measurings" VALUES(3,1.79586212592098426821e+09,NULL,0);
+INSERT INTO "measurings" VALUES(1,1.79587674319800591473e+09,NULL,0);
+INSERT INTO "measurings" VALUES(2,1.79587674324998712539e+09,NULL,0);
+INSERT INTO "measurings" VALUES(3,1.79587674329601383214e+09,NULL,0);
 CREATE TABLE rejects (
 	job_id INTEGER NOT NULL, 
 	row_no INTEGER NOT NULL, 
 	line_no INTEGER NOT NULL, 
 	kind TEXT NOT NULL, 
 	reason TEXT NOT NULL, 
+	external_id TEXT, 
+	attributes JSON, 
 	CONSTRAINT pk_rejects PRIMARY KEY (job_id, row_no), 
 	CONSTRAINT ck_rejects_ck_rejects_kind CHECK (kind IN ('unreadable', 'without_text', 'other_language')), 
 	CONSTRAINT fk_rejects_job_id FOREIGN KEY(job_id) REFERENCES jobs (id) ON DELETE CASCADE
 );
-INSERT INTO "rejects" VALUES(1,9,10,'unreadable','it isn''t UTF-8');
+INSERT INTO "rejects" VALUES(1,9,10,'unreadable','it isn''t UTF-8',NULL,NULL);
 CREATE TABLE requests (
 	job_id INTEGER NOT NULL, 
 	row_no INTEGER NOT NULL, 
@@ -284,18 +286,18 @@ CREATE TABLE requests (
 	CONSTRAINT fk_requests_scorer_id FOREIGN KEY(scorer_id) REFERENCES scorers (id), 
 	CONSTRAINT fk_requests_batch_id FOREIGN KEY(batch_id) REFERENCES batches (id) ON DELETE SET NULL
 );
-INSERT INTO "requests" VALUES(2,1,2,'cascade','labelled',0,X'7261A8E54E29D4BE09937F59CDDE3F88CC45ACAE9F94EE714B1184303A3AD4DB',0,NULL,5,1.79586212569600057594e+09);
-INSERT INTO "requests" VALUES(2,2,2,'cascade','refused',0,X'2F9EC26FCD422F7835DC5C71AC22901C45994EFCA7B0998F580B9E31ECEFAD2A',0,'it wouldn''t say',5,1.79586212569600057594e+09);
-INSERT INTO "requests" VALUES(2,3,2,'cascade','labelled',0,X'70EAEE4084EE55F50C41B58D3C33770C0151B0AFD2D159653A049C16AB7A61C0',0,NULL,5,1.79586212569600057594e+09);
-INSERT INTO "requests" VALUES(2,4,2,'cascade','labelled',0,X'64810D4830B9807944B59C27C601768C7669F9D56768421CC1E0EAFBA7227E61',0,NULL,5,1.79586212569600057594e+09);
-INSERT INTO "requests" VALUES(2,5,2,'cascade','labelled',0,X'59F3D54B16854913B706E5AA5C4168ED1E482E68435416390AC68001E2EB754F',0,NULL,6,1795862125.70799);
-INSERT INTO "requests" VALUES(2,6,2,'cascade','labelled',0,X'7736B55A63B2B07AA339893EA1B7F894AE024E8F4BD9B30FE1925459AFEBBCD8',0,NULL,6,1795862125.70799);
-INSERT INTO "requests" VALUES(7,1,2,'policy','packed',0,X'3834F4F6CD5BBA5ED2AD173E2032ECF4D04D3408DD6C9C426B9AF303E5D086F4',0,NULL,11,1.79586212632798242561e+09);
-INSERT INTO "requests" VALUES(7,2,2,'policy','packed',0,X'4D9EA05E6E0CE7A8090E67622FCAA2BB576A9020615C620BD2A6F1A104F9BC18',0,NULL,11,1.79586212632798242561e+09);
-INSERT INTO "requests" VALUES(7,3,2,'policy','packed',0,X'BD8C38E447C03E90F1F34D7917D3DCDD1E1E718EC1C09CFBD445C3EA670ADD3D',0,NULL,11,1.79586212632798242561e+09);
-INSERT INTO "requests" VALUES(8,1,2,'policy','packed',0,X'597EEEEBD7E0984D395EDD2584DFDD6CB97986A6C8123176B56D2A48D1446B8B',0,NULL,12,1.79586212638700461392e+09);
-INSERT INTO "requests" VALUES(8,2,2,'policy','packed',0,X'1C41E1BA6E568436EB12165496050E549E97325881947EADAA2C21E4DC99EEF6',0,NULL,12,1.79586212638700461392e+09);
-INSERT INTO "requests" VALUES(8,3,2,'policy','packed',0,X'42CE588D4E824D8CBF12D14805B0C6266B327FE2F5DB9FB519CB41B1E0E1B68C',0,NULL,12,1.79586212638700461392e+09);
+INSERT INTO "requests" VALUES(2,1,2,'cascade','labelled',0,X'7261A8E54E29D4BE09937F59CDDE3F88CC45ACAE9F94EE714B1184303A3AD4DB',0,NULL,5,1.79587674320999526973e+09);
+INSERT INTO "requests" VALUES(2,2,2,'cascade','refused',0,X'2F9EC26FCD422F7835DC5C71AC22901C45994EFCA7B0998F580B9E31ECEFAD2A',0,'it wouldn''t say',5,1.79587674320999526973e+09);
+INSERT INTO "requests" VALUES(2,3,2,'cascade','labelled',0,X'70EAEE4084EE55F50C41B58D3C33770C0151B0AFD2D159653A049C16AB7A61C0',0,NULL,5,1.79587674320999526973e+09);
+INSERT INTO "requests" VALUES(2,4,2,'cascade','labelled',0,X'64810D4830B9807944B59C27C601768C7669F9D56768421CC1E0EAFBA7227E61',0,NULL,5,1.79587674320999526973e+09);
+INSERT INTO "requests" VALUES(2,5,2,'cascade','labelled',0,X'59F3D54B16854913B706E5AA5C4168ED1E482E68435416390AC68001E2EB754F',0,NULL,6,1.79587674321401858336e+09);
+INSERT INTO "requests" VALUES(2,6,2,'cascade','labelled',0,X'7736B55A63B2B07AA339893EA1B7F894AE024E8F4BD9B30FE1925459AFEBBCD8',0,NULL,6,1.79587674321401858336e+09);
+INSERT INTO "requests" VALUES(7,1,2,'policy','packed',0,X'3834F4F6CD5BBA5ED2AD173E2032ECF4D04D3408DD6C9C426B9AF303E5D086F4',0,NULL,11,1.79587674355700612069e+09);
+INSERT INTO "requests" VALUES(7,2,2,'policy','packed',0,X'4D9EA05E6E0CE7A8090E67622FCAA2BB576A9020615C620BD2A6F1A104F9BC18',0,NULL,11,1.79587674355700612069e+09);
+INSERT INTO "requests" VALUES(7,3,2,'policy','packed',0,X'BD8C38E447C03E90F1F34D7917D3DCDD1E1E718EC1C09CFBD445C3EA670ADD3D',0,NULL,11,1.79587674355700612069e+09);
+INSERT INTO "requests" VALUES(8,1,2,'policy','packed',0,X'597EEEEBD7E0984D395EDD2584DFDD6CB97986A6C8123176B56D2A48D1446B8B',0,NULL,12,1.79587674359699773791e+09);
+INSERT INTO "requests" VALUES(8,2,2,'policy','packed',0,X'1C41E1BA6E568436EB12165496050E549E97325881947EADAA2C21E4DC99EEF6',0,NULL,12,1.79587674359699773791e+09);
+INSERT INTO "requests" VALUES(8,3,2,'policy','packed',0,X'42CE588D4E824D8CBF12D14805B0C6266B327FE2F5DB9FB519CB41B1E0E1B68C',0,NULL,12,1.79587674359699773791e+09);
 CREATE TABLE reservations (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
 	job_id INTEGER NOT NULL, 
@@ -310,9 +312,9 @@ CREATE TABLE reservations (
 	CONSTRAINT fk_reservations_job_id FOREIGN KEY(job_id) REFERENCES jobs (id) ON DELETE CASCADE, 
 	CONSTRAINT fk_reservations_batch_id FOREIGN KEY(batch_id) REFERENCES batches (id) ON DELETE SET NULL
 );
-INSERT INTO "reservations" VALUES(1,2,80000000,5,40000000,48,1000000000,4000000000,1.79586212580000305176e+09,1.79586212580201482771e+09);
-INSERT INTO "reservations" VALUES(2,2,40000000,6,20000000,24,1000000000,4000000000,1.79586212583500599857e+09,1.79586212583601188656e+09);
-INSERT INTO "reservations" VALUES(3,7,60000000,11,NULL,NULL,1000000000,4000000000,1.79586212636600279805e+09,NULL);
+INSERT INTO "reservations" VALUES(1,2,80000000,5,40000000,48,1000000000,4000000000,1.79587674323900341991e+09,1.79587674324101495742e+09);
+INSERT INTO "reservations" VALUES(2,2,40000000,6,20000000,24,1000000000,4000000000,1.79587674324600410466e+09,1.79587674324700975422e+09);
+INSERT INTO "reservations" VALUES(3,7,60000000,11,NULL,NULL,1000000000,4000000000,1795876743.58702,NULL);
 CREATE TABLE reviews (
 	job_id INTEGER NOT NULL, 
 	row_no INTEGER NOT NULL, 
@@ -392,8 +394,8 @@ CREATE TABLE scorers (
 	CONSTRAINT pk_scorers PRIMARY KEY (id), 
 	CONSTRAINT uq_scorers_sha256 UNIQUE (sha256)
 );
-INSERT INTO "scorers" VALUES(1,'0000000000000000000000000000000000000000000000000000000000000000','stub','stub','{"rule":"even rows are pos"}',1.79586212538499832153e+09);
-INSERT INTO "scorers" VALUES(2,'1111111111111111111111111111111111111111111111111111111111111111','openai','gpt','{"route":"chat","model":"gpt","window":"full","template":{"name":"zero-shot"}}',1.79586212565600872046e+09);
+INSERT INTO "scorers" VALUES(1,'0000000000000000000000000000000000000000000000000000000000000000','stub','stub','{"rule":"even rows are pos"}',1.79587674308499097822e+09);
+INSERT INTO "scorers" VALUES(2,'1111111111111111111111111111111111111111111111111111111111111111','openai','gpt','{"route":"chat","model":"gpt","window":"full","template":{"name":"zero-shot"}}',1.79587674320001745224e+09);
 CREATE TABLE worker_faults (
 	worker TEXT NOT NULL, 
 	adapter_id INTEGER NOT NULL, 
@@ -407,7 +409,7 @@ CREATE TABLE worker_faults (
 	until DOUBLE NOT NULL, 
 	CONSTRAINT pk_worker_faults PRIMARY KEY (worker, adapter_id)
 );
-INSERT INTO "worker_faults" VALUES('host CPU (pid 1)',1,'there is no base model here',1,0,'[]',NULL,1.7958621265190095901e+09,1.79586212653099894526e+09,4102444800.0);
+INSERT INTO "worker_faults" VALUES('host CPU (pid 1)',1,'there is no base model here',1,0,'[]',NULL,1.79587674369999456404e+09,1.79587674370699524879e+09,4102444800.0);
 CREATE INDEX ix_jobs_state ON jobs (state);
 CREATE INDEX ix_batches_children ON batches (parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX ix_batches_job_id_number ON batches (job_id, number);

@@ -120,7 +120,7 @@ def test_excels_sep_line_is_obeyed_and_skipped(tmp_path):
 
 def test_lines_before_the_header_are_skipped_and_counted(tmp_path):
     _, records = read(tmp_path / "r.csv", "Export of May\n\nid,text\n1,a\n2,\n", skip_lines=2)
-    assert records == [Review(1, "a", "1"), Reject(2, 5, "no text (empty)")]
+    assert records == [Review(1, "a", "1"), Reject(2, 5, "no text (empty)", "2")]
     assert texts(read(tmp_path / "r.txt", "x\ny\n", skip_lines=1)[1]) == ["y"]
 
 

@@ -252,7 +252,7 @@ def test_directory_gives_a_review_a_file_in_order_labelled_by_folder(tmp_path):
     file = open_reviews(imdb(tmp_path / "set"), ReadOptions())
     assert list(file.read()) == [
         Review(1, "bad", "neg/a.txt", "neg"),
-        Reject(2, 1, "pos/a.txt: no text (empty)"),
+        Reject(2, 1, "pos/a.txt: no text (empty)", "pos/a.txt"),
         Review(3, "good", "pos/b.txt", "pos"),
     ]
     assert file.announcements == ("label: the name of the folder a file is in (neg, pos; guessed)",)

@@ -88,7 +88,7 @@ def test_stream_can_be_read_once_and_has_no_hash():
 
 def test_stream_counts_lines_and_rejects_from_its_beginning():
     found = list(opened(b"\n\nid,text\n1,a\n2,\n3,c\n").read(skip=1))
-    assert found[0] == Reject(2, 5, "no text (empty)")
+    assert found[0] == Reject(2, 5, "no text (empty)", "2")
     assert found[1].row_no == 3
 
 

@@ -40,8 +40,8 @@ def test_cells_are_read_as_a_person_sees_them(tmp_path):
         Review(1, "a", "1", "1", {"n": "0.3", "day": "2023-03-15", "yes": "true"}),
         Review(2, "b", "12345678901234", "pos", {"n": "1e+21", "day": "2023-03-15T12:00:00", "yes": "false"}),
         Review(3, "5", None, None, {"n": "-2", "day": "", "yes": ""}),
-        Reject(4, 5, "no text (empty)"),
-        Reject(5, 6, "no text (#N/A)"),
+        Reject(4, 5, "no text (empty)", "1.5", {"n": "", "day": "", "yes": ""}),
+        Reject(5, 6, "no text (#N/A)", "2", {"n": "", "day": "", "yes": ""}),
     ]
 
 
