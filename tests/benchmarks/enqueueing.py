@@ -5,16 +5,14 @@ from __future__ import annotations
 import csv
 import os
 import random
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from tests import services
+from tests.benchmarks import commands
 from worker.store.engine import make_engine
 from worker.store.schema import upgrade
 
@@ -44,23 +42,15 @@ def _enqueue(path: Path, rows: int, url: str, **settings: str) -> dict[str, Any]
     engine = make_engine(url)
     upgrade(engine)
     engine.dispose()
-    command = [sys.executable, "-m", "worker", "enqueue", str(path), "--adapter", "stub"]
-    started = time.perf_counter()
-    child = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    seconds = time.perf_counter() - started
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise subprocess.CalledProcessError(child.returncode, command)
-    unit = 1024 if sys.platform != "darwin" else 1024 * 1024
+    took = commands.run(["enqueue", str(path), "--adapter", "stub"], environment, path.parent)
     return {
         "benchmark": "enqueue",
         "database": "PostgreSQL" if url.startswith("postgres") else "SQLite",
         "rows": rows,
         # With the start of the process: `start` measures it alone.
-        "rows_per_s": round(rows / seconds),
-        "cpu_s": round(usage.ru_utime + usage.ru_stime, 2),
-        "peak_memory_mb": round(usage.ru_maxrss / unit),
+        "rows_per_s": round(rows / took.seconds),
+        "cpu_s": round(took.cpu_s, 2),
+        "peak_memory_mb": took.peak_memory_mb,
     }
 
 

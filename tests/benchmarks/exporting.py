@@ -6,16 +6,14 @@ The database is SQLite in a folder of its own, or an empty PostgreSQL one that D
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, text
 
+from tests.benchmarks import commands
 from worker.bootstrap import open_store
 from worker.reviews import JobSpec, ScorerIdentity
 from worker.scorers.stub import StubScorer
@@ -25,13 +23,13 @@ from worker.store.ledger import Ledger
 from worker.store.schema import upgrade
 
 COMMANDS = (
-    "results JOB -o out.csv",
-    "results JOB --sort -score --with-text -o out.csv",
-    "results JOB --sort length -o out.parquet",
-    "results JOB --search 777 -o out.csv",
-    "results JOB --disagree -o out.csv",
-    "review JOB -o out.csv",
-    "review JOB --kind unsure -o out.csv",
+    "results JOB --force -o out.csv",
+    "results JOB --sort -score --with-text --force -o out.csv",
+    "results JOB --sort length --force -o out.parquet",
+    "results JOB --search 777 --force -o out.csv",
+    "results JOB --disagree --force -o out.csv",
+    "review JOB --force -o out.csv",
+    "review JOB --kind unsure --force -o out.csv",
     "stats --json",
 )
 _NUMBERS = {
@@ -114,24 +112,9 @@ def _fill(ledger: Ledger, job_id: int, count: int) -> None:
 
 
 def _run(arguments: list[str], environment: Mapping[str, str], folder: Path, rows: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "worker", *arguments]
-    paths = {"PYTHONPATH": str(Path(__file__).parents[2])}
-    started = time.perf_counter()
-    child = subprocess.Popen(
-        command,
-        env={**environment, **paths},
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    _, status, usage = os.wait4(child.pid, 0)
-    seconds = time.perf_counter() - started
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise subprocess.CalledProcessError(child.returncode, command)
-    unit = 1024 if sys.platform != "darwin" else 1024 * 1024
+    took = commands.run(arguments, environment, folder)
     return {
-        "seconds": round(seconds, 1),
-        "rows_per_s": round(rows / seconds),
-        "peak_memory_mb": round(usage.ru_maxrss / unit),
+        "seconds": round(took.seconds, 1),
+        "rows_per_s": round(rows / took.seconds),
+        "peak_memory_mb": took.peak_memory_mb,
     }
