@@ -57,11 +57,12 @@ class Policy:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise OptionInvalid(f"there is no policy '{self.kind}'. Choose one of {', '.join(KINDS)}.")
-        ways = [self.below is not None, self.guarantee is not None]
-        if any(ways) != (self.kind == "cascade") or all(ways):
-            raise OptionInvalid(
-                "--policy cascade needs one of --below P and --guarantee SHARE; no other policy takes them."
-            )
+        ways = {"--below": self.below is not None, "--guarantee": self.guarantee is not None}
+        if self.kind != "cascade":
+            for way in (way for way, given in ways.items() if given):
+                raise OptionInvalid(f"{way} needs --policy cascade; --policy {self.kind} doesn't take it.")
+        elif sum(ways.values()) != 1:
+            raise OptionInvalid("--policy cascade needs one of --below P and --guarantee SHARE.")
         if self.guarantee is None and (self.label_budget is not None or self.delta != DELTA):
             raise OptionInvalid("--delta and --label-budget belong to --guarantee.")
         if self.guarantee is not None and not 0 < self.guarantee <= 1:

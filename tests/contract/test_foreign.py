@@ -72,7 +72,7 @@ def test_rows_are_read_as_those_of_a_file(shop: Engine, empty_database_url: str)
     first, second, empty, last = read(empty_database_url, ORDERED)
     assert first == Review(1, "100%: fine", "1", "pos")
     assert (second.row_no, last.row_no) == (2, 4)
-    assert empty == Reject(3, 3, "no text")
+    assert empty == Reject(3, 3, "no text", "3")
     # Texts with a semicolon, a colon or a percent sign are no statements and no parameters.
     (found,) = read(
         empty_database_url, "SELECT body AS text FROM reviews WHERE body LIKE '100%:%' AND body <> ';';"

@@ -165,7 +165,8 @@ class Drill:
 
     def _is_over(self, job_id: int) -> bool:
         found = self.queries.jobs.get(job_id)
-        if found.state == "stopped" and "refuses every request" in str(found.error):
+        unusable = ("refuses every request", "no answer of the server can be used")
+        if found.state == "stopped" and any(words in str(found.error) for words in unusable):
             # The tape had so many refusals in a row that the server seemed to answer nothing.
             self.ledger.jobs.retry(job_id)
             return False

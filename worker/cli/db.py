@@ -128,10 +128,11 @@ def backup(file: Path, force: bool, as_json: bool) -> None:
     Of SQLite FILE is a database again; PostgreSQL is dumped by `pg_dump --format=custom`, which must be on this host.
     FILE holds the texts of all reviews, and only its owner may read it.
 
-    To restore, stop all workers first. SQLite: put FILE in the place of the database, and remove the files beside it
-    that end with -wal and -shm. PostgreSQL: `createdb NEW`, `pg_restore --no-owner --dbname=NEW FILE`, and set
-    DATABASE_URL to NEW. Then start the workers. Unfinished jobs go on by themselves. Reviews that got a label after
-    the backup are scored again. Reviews that the oracle was asked about after the backup are paid for a second time.
+    To restore, first stop all that uses the database: workers, `loracle web`, running commands. SQLite: put FILE in
+    the place of the database, and remove the files beside it that end with -wal and -shm. PostgreSQL: `createdb NEW`,
+    `pg_restore --no-owner --dbname=NEW FILE`, and set DATABASE_URL to NEW. Then start the workers. Unfinished jobs go
+    on by themselves. Reviews that got a label after the backup are scored again. Reviews that the oracle was asked
+    about after the backup are paid for a second time.
 
     \b
     Example:

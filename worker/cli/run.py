@@ -226,7 +226,7 @@ def _print(summary: Summary, settings: Settings) -> None:
 @backend_option
 @json_option
 def score(text: tuple[str, ...], adapter: str | None, backend: Backend | None, as_json: bool) -> int:
-    """Score each TEXT, or each line of stdin, at once; nothing is stored.
+    """Score each TEXT, or each line of stdin (also as -), at once; nothing is stored.
 
     \b
     Example:
@@ -236,6 +236,8 @@ def score(text: tuple[str, ...], adapter: str | None, backend: Backend | None, a
     if backend is not None:
         settings = settings.model_copy(update={"backend": backend})
     log_to_stderr(settings.log_level, settings.log_format)
+    if text == ("-",):
+        text = ()
     if not text:
         say_if_typed()
     texts = list(text) or [line.rstrip("\n") for line in sys.stdin]

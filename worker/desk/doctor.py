@@ -224,5 +224,5 @@ def _oracle(settings: Settings) -> Found:
     )
     return host.fine(
         f"{settings.oracle_model} at {settings.oracle_url}, {price.input} and {price.output} per "
-        f"million input and output tokens, {cap}; not asked here",
+        f"million input and output tokens, {cap}; whether it answers isn't tried",
     )

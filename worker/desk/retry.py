@@ -8,6 +8,7 @@ from worker.bootstrap import Store
 from worker.desk.enqueue import Publisher
 from worker.desk.options import Say
 from worker.desk.presence import has_no_queue
+from worker.desk.status import asked_elsewhere
 from worker.reviews import OVER, Money
 from worker.settings import Settings
 
@@ -24,16 +25,18 @@ def retry_job(settings: Settings, store: Store, job_id: int, *, max_cost: Money 
     job = store.queries.jobs.get(job_id)
     if job.oracle_id is not None and job.state not in OVER:
         store.ledger.prompts.ask_now(job.oracle_id)
+        details = store.queries.oracle.scorer(job.oracle_id).details
         if not has_no_queue(settings):
-            _end_pause(settings, store, job.oracle_id)
+            _end_pause(settings, details["base_url"], details["model"])
+        if elsewhere := asked_elsewhere(settings, job_id, details):
+            say(f"{elsewhere.removeprefix('. ')}.")
     Publisher(settings, store, say=say).publish()
     return reviews
 
 
-def _end_pause(settings: Settings, store: Store, oracle_id: int) -> None:
+def _end_pause(settings: Settings, base_url: str, model: str) -> None:
     from worker.oracle.throttle import connect, end_pause
     from worker.pool.app import broker_url
 
-    details = store.queries.oracle.scorer(oracle_id).details
     with closing(connect(broker_url(settings))) as client:
-        end_pause(client, base_url=details["base_url"], model=details["model"])
+        end_pause(client, base_url=base_url, model=model)

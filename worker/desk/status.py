@@ -253,13 +253,16 @@ def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | 
         return (
             f"the oracle isn't asked for a while ({breaker['reason']}); "
             f"it is tried again in {duration(breaker['retry_in_s'])}, or at once with `loracle retry {at.job.id}`"
+            f"{asked_elsewhere(settings, at.job.id, details)}"
         )
     try:
         missing = nobody(settings, "openai", lanes=lanes_of(at.job.policy))
         online = 0 if missing else len(workers_online(settings, "openai"))
     except BrokerUnreachable:
         return None
-    why = missing or why_nobody_can(faults_online(settings, store, oracle_id=at.job.oracle_id), online)
+    if missing:
+        return missing + asked_elsewhere(settings, at.job.id, details)
+    why = why_nobody_can(faults_online(settings, store, oracle_id=at.job.oracle_id), online)
     if why is not None:
         return why
     prompts = store.queries.oracle.prompt_counts(at.job.oracle_id)
@@ -269,6 +272,16 @@ def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | 
     if at.bulks and not prompts.get("running"):
         return "OpenAI works on a Bulk (`loracle bulk status`)"
     return None
+
+
+def asked_elsewhere(settings: Settings, job_id: int, details: Mapping[str, Any]) -> str:
+    """That the settings here name another server than the job's oracle, and the way out; else nothing."""
+    if details["base_url"] == settings.oracle_url:
+        return ""
+    return (
+        f". The job's oracle is at {details['base_url']}, and OPENAI_BASE_URL is {settings.oracle_url} here: if the "
+        f"job's is wrong, `loracle cancel {job_id}` and enqueue its file again"
+    )
 
 
 def _fallback_hint(settings: Settings, store: Store, at: Progress) -> str | None:

@@ -228,7 +228,8 @@ def _stop(ledger: Ledger, prompt: Prompt, job_ids: Sequence[int], reason: str, *
 
 def _say_stopped(prompt: Prompt, reason: object) -> None:
     log.error(
-        "The oracle isn't asked any more for jobs %s: %s. Once that is mended, `loracle retry JOB` goes on.",
+        "The oracle isn't asked any more for %s %s: %s. Once that is mended, `loracle retry JOB` goes on.",
+        "job" if len(prompt.job_ids) == 1 else "jobs",
         ", ".join(map(str, prompt.job_ids)),
         str(reason).rstrip("."),
     )

@@ -259,9 +259,9 @@ class _Call:
         for trouble in found:
             if trouble.kind == "retry" and not trouble.unreadable:
                 raise unavailable(trouble, limited=True)
-        raise self._at_fault(
-            f"the server refuses every request: {found[-1].reason}. Check --model, --route and OPENAI_BASE_URL"
-        )
+        last = found[-1]
+        what = "no answer of the server can be used" if last.accepted else "the server refuses every request"
+        raise self._at_fault(f"{what}: {last.reason}. Check --model, --route and OPENAI_BASE_URL")
 
     def _try_out(self, index: int) -> Trouble | None:
         """Asks about a text of our own, at the cost of this review's job. None if it is answered well, else what is

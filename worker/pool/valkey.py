@@ -54,7 +54,8 @@ class EmbeddedValkey:
         """
         binary = server_binary()
         try:
-            (self._home / "queue").mkdir(parents=True, exist_ok=True)
+            self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self._home / "queue").mkdir(exist_ok=True)
             self._lock = _take_lock(self._home / "embedded.lock")
         except OSError as error:
             raise Invalid(

@@ -149,7 +149,8 @@ def _sqlite(url: str, database: str) -> Engine:
     if database in ("", ":memory:"):
         raise SettingsInvalid("DATABASE_URL must name a file (sqlite:///PATH): several processes share it.")
     try:
-        Path(database).parent.mkdir(parents=True, exist_ok=True)
+        # Of a new one only its owner reads the reviews.
+        Path(database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise DatabaseUnreachable(
             f"the folder of {without_secrets(url)} can't be made: {error.strerror}. {_ANOTHER_PLACE}"
@@ -331,7 +332,8 @@ def retrying(work: Callable[[], T], *, attempts: int = ATTEMPTS) -> T:
                 # SQLAlchemy's own message quotes the statement's parameters, and so reviews.
                 cause = error.orig or error if isinstance(error, DBAPIError) else error
                 raise DatabaseBusy(
-                    f"the database stayed locked through {attempts} attempts: {_first_line(cause)}"
+                    f"the database stayed locked through {attempts} attempts: {_first_line(cause)}. Another process "
+                    "writes to it, or had it open when its file was exchanged: end that one (a worker, `loracle web`)"
                 ) from error
             # Jitter parts two that would meet again.
             time.sleep(random.uniform(0.01, 0.05) * 2 ** min(attempt, 6))

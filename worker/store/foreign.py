@@ -260,6 +260,10 @@ def _engine(url: str, *, read_only: bool) -> tuple[URL, Engine]:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
+        if "://" not in url:
+            raise OptionInvalid(
+                f"{url} is no URL of a database. A SQLite file is sqlite:///{url}, a server postgresql://user@host/db."
+            ) from None
         raise OptionInvalid(f"the database's URL can't be read. {ESCAPES}.") from None
     backend = parsed.get_backend_name()
     if parsed.drivername in DATABASES:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, func, select, update
 
-from worker.reviews import Lane
+from worker.reviews import Lane, counted
 from worker.store.engine import now, read, write, writes
 from worker.store.inserts import on_postgresql
 from worker.store.job_rows import nothing_open
@@ -133,7 +133,7 @@ class Publishing:
             give_back(
                 connection,
                 batch_id,
-                f"the worker died or lost its lease {attempts} times while scoring it",
+                f"the worker died or lost its lease {counted(attempts, 'time')} while scoring it",
                 delay_s=0.0,
                 max_attempts=self.max_attempts,
             )

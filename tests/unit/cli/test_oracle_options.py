@@ -13,9 +13,9 @@ from worker.cli import main
     ("options", "words"),
     [
         (("--policy", "cascade"), "--below P"),
-        (("--below", "0.5"), "--below"),
+        (("--below", "0.5"), "--below needs --policy cascade; --policy adapter"),
         (("--policy", "cascade", "--below", "0.5", "--guarantee", "0.9"), "needs one of --below P"),
-        (("--policy", "adapter", "--guarantee", "0.9"), "--guarantee SHARE"),
+        (("--policy", "adapter", "--guarantee", "0.9"), "--guarantee needs --policy cascade"),
         (("--policy", "cascade", "--guarantee", "95"), "at most 1, not 95"),
         (("--policy", "cascade", "--guarantee", "0.9", "--audit", "0.1"), "an audit of its own"),
         (("--policy", "cascade", "--guarantee", "0.9", "--delta", "0"), "chance between 0 and 1"),

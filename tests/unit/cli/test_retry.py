@@ -43,8 +43,11 @@ def test_what_waits_for_quota_is_asked_at_once(tmp_path: Path, monkeypatch: pyte
         at = store.queries.jobs.progress(job.id)
         why = str(oracle_waiting_for(settings, store, at))
         assert why.startswith("the oracle isn't asked for a while (no quota); it is tried again in")
-        assert why.endswith("or at once with `loracle retry 1`")
+        here = settings.oracle_url
+        other = f"The job's oracle is at {URL}, and OPENAI_BASE_URL is {here} here: if the job's is wrong, `loracle "
+        assert f"or at once with `loracle retry 1`. {other}cancel 1` and enqueue its file again" in why
         done = CliRunner().invoke(retry, ["1"], standalone_mode=False)
         assert done.exception is None
+        assert f"{other}cancel 1` and enqueue its file again.\n" in done.stderr
         assert "isn't asked for a while" not in str(oracle_waiting_for(settings, store, at))
         assert ledger.prompts.claim(batch_id) is not None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -166,6 +168,16 @@ def test_workers_before_are_known_by_host_device_and_a_dead_supervisor() -> None
     assert not _was_here(here, f"there GPU 0 (pid {dead})")
     assert not _was_here(here, here)
     assert not _was_here(here, "here GPU 0")
+
+
+def test_a_process_that_ended_is_dead_before_its_parent_has_heard_of_it() -> None:
+    # `loracle health` said for seconds that a worker which was killed has nothing to do.
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert is_alive(child.pid)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not is_alive(child.pid)
+    child.communicate()
 
 
 class FakeConsumer:
