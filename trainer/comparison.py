@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import platform
 import shutil
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -248,6 +249,9 @@ def _clear(directory: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+WIDTH = 110
+
+
 def table(comparison: Comparison) -> str:
     """The table: a line per contender, then the reasons of those that have one."""
     rows = comparison.rows
@@ -269,7 +273,24 @@ def table(comparison: Comparison) -> str:
         for line in [header, ["-" * width for width in widths], *lines]
     ]
     text += [f"{row.title}: {_reason(row)}" for row in rows if row.reason]
-    return "\n".join([*text, *_legend(rows)])
+    return "\n".join([*text, *_unsure(rows), *_legend(rows)])
+
+
+def _unsure(rows: Sequence[Row]) -> list[str]:
+    """That the first place isn't decided, where other intervals reach into the best one's."""
+    known = [row for row in rows if row.accuracy is not None and row.interval is not None]
+    best = max(known, key=lambda row: row.accuracy or 0.0, default=None)
+    if best is None or best.interval is None:
+        return []
+    low = best.interval[0]
+    near = [row.title for row in known if row is not best and row.interval and row.interval[1] >= low]
+    if not near:
+        return []
+    return textwrap.wrap(
+        f"On {best.n:,} test reviews nobody can say that '{best.title}' is better than {' or '.join(near)}: their "
+        "intervals overlap.",
+        WIDTH,
+    )
 
 
 def _cells(row: Row) -> list[str]:

@@ -138,7 +138,8 @@ def threshold(job: int, as_json: bool) -> int:
     """Show what each --below of a cascade would ask, cost and give, measured on a JOB with gold labels or an --audit.
 
     `kept` are the labels that the adapter would still decide; `all` are all labels after the cascade. Accuracy
-    compares with gold labels. Agreement compares with the oracle on the audited reviews. Each has its 95 % interval.
+    compares with gold labels. Agreement compares with the oracle on the audited reviews. Each has its 95 % interval
+    and n, the number of reviews that it was measured on.
 
     \b
     Example:
@@ -179,7 +180,7 @@ def threshold(job: int, as_json: bool) -> int:
         echo_json({"job_id": job, "reviews": reviews, "cost_per_label": each, "thresholds": report})
         return 0
     print_table(
-        ("--below", "asked", "cost", "kept: accuracy", "kept: agreement", "all: accuracy"),
+        ("--below", "asked", "cost", "kept: accuracy (n)", "kept: agreement (n)", "all: accuracy (n)"),
         [
             (
                 f"{row.below:g}",
@@ -190,7 +191,7 @@ def threshold(job: int, as_json: bool) -> int:
             # Above the first that asks about all reviews, each says the same.
             for row in rows[: 1 + next((at for at, one in enumerate(rows) if one.asked == 1), len(rows))]
         ],
-        width=100,
+        width=120,
     )
     gold, drawn = max(row.kept_accuracy.n for row in rows), max(row.kept_agreement.n for row in rows)
     note(
@@ -210,7 +211,7 @@ def _shown(share: Share) -> str:
     if share.value is None or share.interval is None:
         return "-"
     low, high = share.interval
-    return f"{share.value:.3f} {low:.3f}-{high:.3f}"
+    return f"{share.value:.3f} {low:.3f}-{high:.3f} ({share.n:,})"
 
 
 @click.group()

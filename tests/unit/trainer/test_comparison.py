@@ -212,6 +212,20 @@ def test_the_table_fits_110_columns_and_invents_nothing(tmp_path: Path) -> None:
     assert "per 1,000" not in table(free)
 
 
+def test_a_first_place_that_may_be_luck_is_told(tmp_path: Path) -> None:
+    # On 34 reviews a ranking stood there as if it were one.
+    comparison = Comparison(tmp_path / "out", IDENTITY)
+    comparison.add(Row("lstm", "LSTM", n=34, right=20))
+    comparison.add(Row("tfidf", "TF-IDF", n=34, right=23))
+    comparison.add(Row("majority", "Majority", n=34, right=5))
+    said = "On 34 test reviews nobody can say that 'TF-IDF' is better than LSTM: their intervals overlap."
+    assert said in table(comparison).splitlines()
+    sure = Comparison(tmp_path / "sure", IDENTITY)
+    sure.add(Row("lstm", "LSTM", n=3400, right=2000))
+    sure.add(Row("tfidf", "TF-IDF", n=3400, right=2300))
+    assert "overlap" not in table(sure)
+
+
 def test_the_plot_is_a_picture_or_its_library_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
