@@ -55,7 +55,9 @@ def jobs(
 
 @router.get("/api/jobs/{job_id}", summary="How far a job is, and why nothing moves")
 def job(site: ThisSite, job_id: int) -> dict[str, Any]:
-    """All that `loracle status JOB --json` says."""
+    """All that `loracle status JOB --json` says: `labelled` of `reviews` are done; `waiting_for` says in words why
+    nothing moves. The reference has a table of the fields.
+    """
     return job_report(site.settings, site.store, job_id)
 
 
