@@ -74,6 +74,23 @@ def test_status_says_how_many_labels_people_corrected(
     assert job_report(settings, store, 1)["corrections"] == 1
 
 
+def test_wrong_labels_that_people_alone_corrected_are_said_beside_those_with_gold(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORACLE_HOME", str(settings.home))
+    store.ledger.corrections.save(1, [Correction(2, "negative"), Correction(3, "positive")])
+    said = CliRunner().invoke(results, ["1", "--wrong"]).stderr
+    assert said == (
+        "1 more wrong label that people corrected isn't counted, since the file has no gold label for it.\n"
+    )
+    store.ledger.corrections.save(1, [Correction(1, "negative", kind="random"), Correction(4, "negative")])
+    said = CliRunner().invoke(results, ["1", "--wrong"]).stderr
+    assert said.splitlines() == [
+        "adapter: 1 of 1 labels with gold are wrong (100.0%).",
+        "2 more wrong labels that people corrected aren't counted, since people picked them.",
+    ]
+
+
 def test_batches_of_a_worker_that_was_killed_dont_move_and_promise_no_end(
     settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
