@@ -121,6 +121,30 @@ def test_disagreements_are_filled_in_imported_and_trained_on(audited: Loracle, t
     assert reviews.labels == ("negative", "positive")
 
 
+def test_a_label_is_corrected_in_the_exported_table_itself(audited: Loracle, tmp_path: Path) -> None:
+    assert audited("results", "1", "--with-text", "-o", "labels.csv").returncode == 0
+    rows = read_csv(tmp_path / "labels.csv")
+    assert "no correction yet" in audited("review", "1", "--import", "labels.csv").stderr
+    other = {"negative": "positive", "positive": "negative"}
+    rows[4]["corrected_label"] = other[rows[4]["label"]]
+    write_csv(tmp_path / "labels.csv", rows)
+    done = audited("review", "1", "--import", "labels.csv", "--author", "ann")
+    assert done.stdout.startswith("1 correction of job 1 counts as gold now. Train"), done.stderr
+    again = audited("review", "1", "--import", "labels.csv")
+    assert again.stdout.startswith("1 correction of job 1 counts as gold now, in place of an earlier one. ")
+    [corrected] = lines(audited("results", "1", "--corrected", "--json").stdout)
+    assert (corrected["row_no"], corrected["corrected_label"]) == (5, rows[4]["corrected_label"])
+
+    assert audited("results", "1", "-o", "labels.xlsx").returncode == 0
+    assert "no correction yet" in audited("review", "1", "--import", "labels.xlsx").stderr
+    rows[5]["corrected_label"] = "meh"
+    write_csv(tmp_path / "labels.csv", rows)
+    refused = audited("review", "1", "--import", "labels.csv")
+    assert refused.returncode == 2
+    assert "'meh' is no label of job 1: use negative or positive" in refused.stderr
+    assert "labels.csv, line 7" in refused.stderr
+
+
 def test_label_studio_takes_tasks_and_gives_corrections(audited: Loracle, tmp_path: Path) -> None:
     done = audited("review", "1", "--kind", "gold", "-o", "tasks.json", "--limit", "3")
     assert done.returncode == 0, done.stderr
@@ -163,7 +187,7 @@ def test_a_bad_file_is_named_with_its_line_and_nothing_is_written(audited: Lorac
         ("empty.csv", "empty.csv is empty"),
         ("work.xlsx", "no workbook"),
         ("nowhere.csv", "does not exist"),
-        ("reviews.csv", "no column 'job_id'"),
+        ("reviews.csv", "no column 'row_no'"),
     ):
         done = audited("review", "1", "--import", name)
         assert (done.returncode, says in done.stderr) == (2, True), done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from worker.errors import CorrectionInvalid, OptionInvalid
 from worker.jobs.corrections import Imported, import_corrections
 from worker.quality.measured import refresh_agreement, summarise
 from worker.report.data import read_report
+from worker.report.page import render
+from worker.report.text import corrected
 from worker.report.verdict import verdict
 from worker.reviews import Answer, Correction, Score, SortedKind
 from worker.store.ledger import Ledger
@@ -71,6 +74,12 @@ def test_corrections_are_gold_in_the_stored_agreement_at_once(
     path = fill(tmp_path / "work.csv", [{**row, "correction": "Negative"} for row in rows])
     assert take(job_id, path, ledger, queries, "ann") == Imported(3, 0)
     assert gold(queries, job_id) == {9: "neg", 4: "neg", 1: "neg"}
+    said = corrected(read_report(queries, job_id))
+    assert said is not None
+    assert said.startswith(
+        "People corrected or confirmed 3 labels (corrected_label in the results). The shares"
+    )
+    assert said in html.unescape(render(read_report(queries, job_id)))
     # Row 4 had no gold label before, and nobody drew it.
     assert {
         row.selection: row.n

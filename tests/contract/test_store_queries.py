@@ -9,9 +9,9 @@ from sqlalchemy import Engine, event
 
 from tests.contract.asking import answers, ask, claim_all, pack, pay
 from tests.contract.enqueued import enqueue, finish, reviews, spec, sql, work_off
-from worker.agreement.columns import NONE, label_counts, wrong_by_source
+from worker.agreement.columns import NONE, label_counts, wrong_by_people_alone, wrong_by_source
 from worker.errors import AdapterUnknown, Invalid, JobUnknown
-from worker.reviews import Reject, Review
+from worker.reviews import Correction, Reject, Review
 from worker.store.ledger import Ledger
 from worker.store.queries import Queries
 
@@ -163,6 +163,7 @@ def test_labels_are_counted_alone_and_against_gold(ledger: Ledger, queries: Quer
     raters = queries.raters(scored(ledger, failing=frozenset({3})))
     assert label_counts(raters) == {"pos": 5, "neg": 4}
     assert wrong_by_source(raters) == {"adapter": (2, 4)}
+    assert wrong_by_people_alone(raters) == 0
     both = (raters.gold != NONE) & (raters.final != NONE)
     pairs = [
         (raters.labels[gold], raters.labels[final])
@@ -170,6 +171,16 @@ def test_labels_are_counted_alone_and_against_gold(ledger: Ledger, queries: Quer
     ]
     assert pairs == [("pos", "neg"), ("pos", "pos"), ("neg", "pos"), ("neg", "neg")]
     assert raters.final_score[both].tolist() == [0.75] * 4
+
+
+def test_what_people_alone_call_wrong_is_counted_beside_gold(ledger: Ledger, queries: Queries) -> None:
+    job_id = scored(ledger)
+    said = [(1, "pos", None), (6, "neg", None), (8, "neg", "random"), (7, "neg", None), (9, "neg", "random")]
+    ledger.corrections.save(job_id, [Correction(row_no, label, kind=kind) for row_no, label, kind in said])
+    raters = queries.raters(job_id)
+    wrong = sum(count for count, _ in wrong_by_source(raters).values())
+    assert wrong_by_people_alone(raters) == 2
+    assert wrong + 2 == len(list(queries.results.iterate(job_id, wrong=True)))
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,13 @@ def wrong_by_source(raters: Raters) -> dict[str, tuple[int, int]]:
     }
 
 
+def wrong_by_people_alone(raters: Raters) -> int:
+    """How many other final labels a person contradicts: those of reviews whose correction isn't counted as gold."""
+    said = np.where(raters.picked != NONE, raters.picked, raters.judged)
+    known = (raters.final != NONE) & (raters.gold == NONE) & (said != NONE)
+    return int((known & (raters.final != said)).sum())
+
+
 def score_counts(raters: Raters, *, bins: int) -> dict[str, list[int]]:
     """How many scores of the adapter lie in each of `bins` equal parts of 0 to 1, by the label it gave; 1 belongs to
     the last part."""

@@ -245,10 +245,15 @@ def _check_labelled(store: Store, job: Job, *, labelled: bool) -> None:
 
 def _say_by_source(store: Store, job: int) -> None:
     """How often each source is wrong, on stderr: behind the rows, since all labels are read for it."""
-    from worker.agreement.columns import wrong_by_source
+    from worker.agreement.columns import wrong_by_people_alone, wrong_by_source
 
-    for source, (wrong, total) in wrong_by_source(store.queries.raters(job)).items():
+    raters = store.queries.raters(job)
+    for source, (wrong, total) in wrong_by_source(raters).items():
         note(f"{source}: {wrong:,} of {total:,} labels with gold are wrong ({wrong / total:.1%}).")
+    if more := wrong_by_people_alone(raters):
+        arent, them = ("isn't", "it") if more == 1 else ("aren't", "them")
+        why = f"the file has no gold label for {them}" if raters.gold_on == "all" else f"people picked {them}"
+        note(f"{counted(more, 'more wrong label')} that people corrected {arent} counted, since {why}.")
 
 
 HEAD = 4096

@@ -55,7 +55,7 @@ FORMATS = {".csv": "csv", ".xlsx": "xlsx", ".json": "label-studio", ".jsonl": "l
     "filled",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     metavar="FILE",
-    help="Take corrections from a filled csv or xlsx, or a Label Studio export.",
+    help="Take corrections from a filled csv or xlsx, edited results, or a Label Studio export.",
 )
 @click.option("--author", metavar="NAME", help="With --import: who corrected.")
 @click.option(
@@ -93,8 +93,10 @@ def review(
     not trained on these labels.
 
     A csv or xlsx has an empty column `correction`: fill it in, and give the file to --import. Records without a
-    correction are left alone. Label Studio takes -o FILE.json, with both raters' labels as predictions; import its
-    export as JSON. From then on the correction is the review's gold label, in results and in agreement.
+    correction are left alone. Any row can be corrected: edit the column `corrected_label` in a file of `loracle
+    results` and import that, or write a csv with job_id,row_no,correction. Label Studio takes -o FILE.json, with both
+    raters' labels as predictions; import its export as JSON. From then on the correction is the review's gold label,
+    in results and in agreement.
 
     \b
     Example:
@@ -137,10 +139,12 @@ def _import(
         echo_json({"job_id": job.id, **dataclasses.asdict(done)})
     elif done.corrections:
         export = f"loracle results {job.id} --corrected --with-text -o corrected.parquet"
+        counts, replaced = "count", f", {done.replaced:,} in place of earlier ones"
+        if done.corrections == 1:
+            counts, replaced = "counts", ", in place of an earlier one" if done.replaced else ""
         click.echo(
-            f"{counted(done.corrections, 'correction')} of job {job.id} count as gold now, {done.replaced:,} in "
-            f"place of earlier ones. Train on them: `{export}`, then `loracle train corrected.parquet --label-column "
-            "gold_label`."
+            f"{counted(done.corrections, 'correction')} of job {job.id} {counts} as gold now{replaced}. Train on "
+            f"corrections: `{export}`, then `loracle train corrected.parquet --label-column gold_label`."
         )
     else:
         note(f"{path.name} has no correction yet: nothing was written.")

@@ -13,7 +13,7 @@ from worker.cli.common import JOB, echo_json, json_option, left_out, open_all, w
 from worker.desk.status import figure_sentences, job_report, with_way_out
 from worker.files.gold import left_out_words
 from worker.files.languages import Languages
-from worker.reviews import OVER, dollars, duration, speed
+from worker.reviews import OVER, counted, dollars, duration, speed
 
 
 @click.command()
@@ -100,6 +100,11 @@ def _print(report: dict[str, Any]) -> None:
             click.echo(f"  batches  {states or 'none yet'}")
     for line in (*agreement_lines(report), *certificate_lines(report["certificate"])):
         click.echo(f"  {line}")
+    if report["corrections"]:
+        click.echo(
+            f"  people   corrected or confirmed {counted(report['corrections'], 'label')} (`corrected_label` in the "
+            "results); the counts here are of the machine's labels"
+        )
     if report["guarantee"]:
         click.echo(f"  guarantee: {report['guarantee']}")
     if report["oracle"]:

@@ -40,6 +40,7 @@ def job_report(settings: Settings, store: Store, job_id: int) -> dict[str, Any]:
     report["stage"] = None if distilled is None else distilled.stage
     report["distilled"] = None if distilled is None else distilled.figures
     report["stage_words"] = None if distilled is None or over else stage_words(distilled, at)
+    report["corrections"] = store.queries.browsing.corrections(job_id)
     report["certificate"] = kept_certificate(store.queries, job.id)
     report["guarantee"] = not_certified(job, report["certificate"])
     if Policy.parse(job.policy).guarantee is not None and not over:

@@ -7,7 +7,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,9 @@ from worker.files.sources import FileSource, bom_encoding
 from worker.files.workbook import WorkbookReader
 from worker.reviews import TASK_KINDS, TaskKind
 
-NEEDED = ("job_id", "row_no", "correction")
+FILLED = ("row_no", "correction")
+EDITED = ("row_no", "label", "corrected_label")
+"""Of a table of results, where people edit `corrected_label`."""
 
 _LARGEST = 2**63 - 1
 _MOST_BYTES = 32 * 1024**2
@@ -33,10 +35,11 @@ _WHOLE_NUMBER = re.compile(r"\s*(\d{1,18})(?:[.,]0*)?\s*")
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """A correction as it was typed or clicked; `where` is its place in the file, for messages."""
+    """A correction as it was typed or clicked; `where` is its place in the file, for messages. Without `job_id` it is
+    of the job that it is given to."""
 
     where: str
-    job_id: int
+    job_id: int | None
     row_no: int
     label: str
     author: str | None = None
@@ -46,22 +49,18 @@ class Filled:
 
 def read_filled_table(path: Path) -> list[Filled]:
     """The records with a correction of a csv (comma, semicolon or tab between the cells) or of a workbook's first
-    sheet, in order.
+    sheet, in order. Without a column correction it may be a table of results: a corrected_label that was edited is a
+    correction.
 
     Raises:
         FileUnreadable: it is empty, neither UTF-8 nor UTF-16, or neither csv nor workbook.
-        ColumnMissing: it lacks job_id, row_no or correction.
+        ColumnMissing: it lacks row_no, or the columns of both.
         CorrectionInvalid: a record is broken, or its job_id or row_no is no number.
     """
     records = _sheet(path) if format_by_name(path.name) == "workbook" else _records(path)
     _, header = next(records, (0, []))
     names = [name.strip() for name in header]
-    missing = [name for name in NEEDED if name not in names]
-    if missing:
-        raise ColumnMissing(
-            f"{path.name} has no column '{missing[0]}' (found: {', '.join(names)}). `loracle review JOB -o FILE.csv` "
-            "writes a file whose column `correction` is to be filled in."
-        )
+    _check(path, names)
     found = []
     for line, cells in records:
         if not any(cell.strip() for cell in cells):
@@ -72,13 +71,45 @@ def read_filled_table(path: Path) -> list[Filled]:
                 "hold the delimiter."
             )
         row = {name: unguarded(cell).strip() for name, cell in zip(names, cells, strict=True)}
-        if row["correction"]:
-            job_id, row_no = (_number(path, line, name, row[name]) for name in ("job_id", "row_no"))
-            note = row.get("note") or None
-            where = f"line {line}"
-            kind = _kind(path, where, row.get("kind"))
-            found.append(Filled(where, job_id, row_no, row["correction"], None, note, kind))
+        found += _filled(path, f"line {line}", row)
     return _storable(path, found)
+
+
+def _is_result(names: Collection[str]) -> bool:
+    """Whether these are the columns of a table of results."""
+    return "correction" not in names and "corrected_label" in names
+
+
+def _check(path: Path, names: Collection[str]) -> None:
+    """Raises ColumnMissing if there is no telling what was corrected."""
+    for name in EDITED if _is_result(names) else FILLED:
+        if name not in names:
+            raise ColumnMissing(
+                f"{path.name} has no column '{name}' (found: {', '.join(names)}). `loracle review JOB -o FILE.csv` "
+                "writes a file whose column `correction` is to be filled in, `loracle results JOB -o FILE.csv` one "
+                "whose column `corrected_label` is to be edited."
+            )
+
+
+def _filled(path: Path, where: str, row: Mapping[str, str]) -> list[Filled]:
+    """The correction of a row, if it has one."""
+    is_result = _is_result(row)
+    label = _edited(row) if is_result else row["correction"]
+    if not label:
+        return []
+    job_id = _number(path, where, "job_id", row["job_id"]) if "job_id" in row else None
+    row_no = _number(path, where, "row_no", row["row_no"])
+    # In a table of results these two are columns of the review file.
+    note = None if is_result else row.get("note") or None
+    kind = None if is_result else _kind(path, where, row.get("kind"))
+    return [Filled(where, job_id, row_no, label, None, note, kind)]
+
+
+def _edited(row: Mapping[str, str]) -> str:
+    """The label that was typed into a row of results; "" if it is as it was written."""
+    is_corrected = row.get("corrected", "").startswith("1") and "gold_label" in row
+    before = row["gold_label"] if is_corrected else row["label"]
+    return "" if row["corrected_label"] == before else row["corrected_label"]
 
 
 def _kind(path: Path, where: str, given: Any) -> TaskKind | None:
@@ -115,7 +146,7 @@ def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _sheet(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The number of each row that isn't blank, and its cells as a person sees them."""
-    options = ReadOptions(text_column="correction")
+    options = ReadOptions(text_column="row_no")
     try:
         sheet = WorkbookReader(FileSource(path, options), options, packed=False)
     except ColumnMissing as error:
@@ -124,11 +155,11 @@ def _sheet(path: Path) -> Iterator[tuple[int, list[str]]]:
         yield from ((line, cells) for line, cells, _ in sheet.rows())
 
 
-def _number(path: Path, line: int, name: str, cell: str) -> int:
+def _number(path: Path, where: str, name: str, cell: str) -> int:
     found = _WHOLE_NUMBER.fullmatch(cell)
     if found is None:
         raise CorrectionInvalid(
-            f"{path.name}, line {line}: {name} is {cell[:40]!r} and no whole number. Leave that "
+            f"{path.name}, {where}: {name} is {cell[:40]!r} and no whole number. Leave that "
             "column as it was exported."
         )
     return int(found[1])
@@ -212,8 +243,9 @@ def _task(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"data": {name: row[name] for name in _DATA}, "predictions": predictions}
 
 
-def read_annotations(path: Path, control: str | None = None) -> tuple[list[Filled], str]:
+def read_annotations(path: Path, control: str | None = None) -> tuple[list[Filled], str | None]:
     """What was annotated in an export (JSON, or a task a line), in its order, and the control whose choices it is.
+    JSON of results, where a corrected_label was edited, has no control.
 
     Cancelled and skipped annotations, and those without a choice, don't count; of the others the last one does.
     Without `control` it is ours, or the only one.
@@ -223,6 +255,8 @@ def read_annotations(path: Path, control: str | None = None) -> tuple[list[Fille
         CorrectionInvalid: a task isn't one of `loracle review`'s, or choices were made under other controls.
     """
     tasks = _tasks(path)
+    if tasks and all(isinstance(task, dict) and _is_result(task) for task in tasks):
+        return _storable(path, list(_edited_results(path, tasks))), None
     control = control or _control(path.name, tasks)
     found, others = [], set[str]()
     for number, task in enumerate(tasks, 1):
@@ -259,6 +293,13 @@ def read_annotations(path: Path, control: str | None = None) -> tuple[list[Fille
             "with --control. Nothing was written."
         )
     return _storable(path, found), control
+
+
+def _edited_results(path: Path, rows: Sequence[Mapping[str, Any]]) -> Iterator[Filled]:
+    for number, row in enumerate(rows, 1):
+        _check(path, row)
+        cells = {name: "" if value is None else str(value).strip() for name, value in row.items()}
+        yield from _filled(path, f"record {number}", cells)
 
 
 def _storable(path: Path, found: list[Filled]) -> list[Filled]:

@@ -93,8 +93,8 @@ def _read(path: Path, control: str | None) -> tuple[list[Filled], str | None]:
     if path.suffix in (".json", ".jsonl", ".ndjson"):
         return read_annotations(path, control)
     raise OptionInvalid(
-        f"the name {path.name} doesn't say what it is: end it with .csv or .xlsx (as `loracle review` writes "
-        "it, with its column `correction` filled in), .json or .jsonl (an export of Label Studio)."
+        f"the name {path.name} doesn't say what it is: end it with .csv or .xlsx (as `loracle review` or "
+        "`loracle results` writes it), .json or .jsonl (an export of Label Studio)."
     )
 
 
@@ -109,7 +109,7 @@ def _checked(
         problem = None
         label = meant(entry.label)
         earlier = found.get(entry.row_no)
-        if entry.job_id != job_id:
+        if entry.job_id not in (None, job_id):
             command = f"loracle review {entry.job_id} --import {name}"
             problem = f"it is a review of job {entry.job_id}, not {job_id}: `{command}`"
         elif label is None:

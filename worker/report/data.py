@@ -70,11 +70,11 @@ class Disputes:
 class ReportData:
     """All that the report of a job shows. Times are seconds since 1970, money is US dollars.
 
-    `comparisons` are of the whole job, `slices` of parts of it by length or score. `scores` counts the adapter's
-    scores by label in `BINS` equal parts of 0 to 1. `labelled_s` is the time from enqueueing to the last label,
-    `speed` the labelled reviews per second of it. `agreed_at` is when agreement was measured and kept, None if it was
-    measured for this report. `certificate` is that of a guarantee, by name
-    (`worker.quality.guarantee.Certificate`).
+    `corrections` counts the labels that people corrected or confirmed. `comparisons` are of the whole job, `slices`
+    of parts of it by length or score. `scores` counts the adapter's scores by label in `BINS` equal parts of 0 to 1.
+    `labelled_s` is the time from enqueueing to the last label, `speed` the labelled reviews per second of it.
+    `agreed_at` is when agreement was measured and kept, None if it was measured for this report. `certificate` is
+    that of a guarantee, by name (`worker.quality.guarantee.Certificate`).
     """
 
     made_at: float
@@ -89,6 +89,7 @@ class ReportData:
     labelled: int
     failed: int
     gold: int
+    corrections: int
     labels: Mapping[str, int]
     sources: Mapping[str, int]
     requests: Mapping[tuple[str, str], int]
@@ -137,6 +138,7 @@ def read_report(queries: Queries, job_id: int, *, texts: int = 20) -> ReportData
         labelled=at.labelled,
         failed=at.failed,
         gold=gold,
+        corrections=queries.browsing.corrections(job_id),
         labels=label_counts(raters),
         sources=at.sources if asks else {},
         requests=at.requests,

@@ -86,6 +86,7 @@ def _figures(data: ReportData) -> dict[str, Any]:
         "oracle": _plain(text.oracle(data)),
         "speed": _plain(text.speed_and_cost(data)),
         "counts": text.tables(data),
+        "corrected": text.corrected(data),
         "charts": charts,
         "agreement": agreement,
         "by_label": by_label,

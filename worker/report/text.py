@@ -144,6 +144,16 @@ def speed_and_cost(data: ReportData) -> Facts:
     return found
 
 
+def corrected(data: ReportData) -> str | None:
+    """What the shares of labels leave out: what people said of them."""
+    if not data.corrections:
+        return None
+    return (
+        f"People corrected or confirmed {count(data.corrections, 'label')} (corrected_label in the results). The "
+        "shares here are of the machine's labels."
+    )
+
+
 def tables(data: ReportData) -> list[Table]:
     """Who gave the final labels, what the oracle was asked, and what went wrong, counted."""
     found = []

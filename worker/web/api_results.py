@@ -319,7 +319,7 @@ class CorrectionsGiven(BaseModel):
                             "file": {
                                 "type": "string",
                                 "format": "binary",
-                                "description": "A filled csv, or an export of Label Studio (.json).",
+                                "description": "A filled csv, edited results, or an export of Label Studio (.json).",
                             },
                             "author": {"type": "string"},
                             "control": {"type": "string"},
@@ -336,8 +336,8 @@ class CorrectionsGiven(BaseModel):
     },
 )
 async def correct(request: Request, job_id: int) -> dict[str, Any]:
-    """As JSON, or a filled csv or Label Studio export as a form with `file`. A correction counts as the review's gold
-    label from then on, in results and agreement."""
+    """As JSON, or as a form with `file`: a filled csv, edited results or a Label Studio export. A correction counts
+    as the review's gold label from then on, in results and agreement."""
     site, uploads = site_of(request), request.app.state.uploads
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":

@@ -20,7 +20,7 @@ from worker.cli.results import results
 from worker.cli.status import print_oracle, status
 from worker.desk.status import bulk_words, job_report
 from worker.pool import valkey
-from worker.reviews import JobSpec, Review, Score, ScorerIdentity
+from worker.reviews import Correction, JobSpec, Review, Score, ScorerIdentity
 from worker.settings import Settings
 from worker.store.progress import Progress, WaitingBulk
 
@@ -58,6 +58,37 @@ def store(settings: Settings) -> Store:
 
 def progress(store: Store, **changes: Any) -> Progress:
     return dataclasses.replace(store.queries.jobs.progress(1), **changes)
+
+
+def test_status_says_how_many_labels_people_corrected(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORACLE_HOME", str(settings.home))
+    assert "people" not in CliRunner().invoke(status, ["1"]).output
+    store.ledger.corrections.save(1, [Correction(2, "negative")])
+    said = CliRunner().invoke(status, ["1"]).output
+    assert (
+        "  people   corrected or confirmed 1 label (`corrected_label` in the results); the counts here"
+        in said
+    )
+    assert job_report(settings, store, 1)["corrections"] == 1
+
+
+def test_wrong_labels_that_people_alone_corrected_are_said_beside_those_with_gold(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORACLE_HOME", str(settings.home))
+    store.ledger.corrections.save(1, [Correction(2, "negative"), Correction(3, "positive")])
+    said = CliRunner().invoke(results, ["1", "--wrong"]).stderr
+    assert said == (
+        "1 more wrong label that people corrected isn't counted, since the file has no gold label for it.\n"
+    )
+    store.ledger.corrections.save(1, [Correction(1, "negative", kind="random"), Correction(4, "negative")])
+    said = CliRunner().invoke(results, ["1", "--wrong"]).stderr
+    assert said.splitlines() == [
+        "adapter: 1 of 1 labels with gold are wrong (100.0%).",
+        "2 more wrong labels that people corrected aren't counted, since people picked them.",
+    ]
 
 
 def test_batches_of_a_worker_that_was_killed_dont_move_and_promise_no_end(

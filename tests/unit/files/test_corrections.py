@@ -68,6 +68,46 @@ def test_a_workbook_is_read_back_with_the_rows_of_its_sheet(path: Path) -> None:
         read_filled_table(book)
 
 
+EXPORTED: list[dict[str, Any]] = [
+    {"row_no": 1, "label": "pos", "corrected": 0, "corrected_label": "pos"},
+    {"row_no": 2, "label": "pos", "corrected": 0, "corrected_label": "neg"},
+    # The file's gold label is no correction.
+    {"row_no": 3, "label": "pos", "gold_label": "neg", "corrected": 0, "corrected_label": "pos"},
+    # A person's label, as it was, and changed back to the machine's.
+    {"row_no": 4, "label": "pos", "gold_label": "neg", "corrected": 1, "corrected_label": "neg"},
+    {"row_no": 5, "label": "pos", "gold_label": "neg", "corrected": 1, "corrected_label": "pos"},
+    # Without a label; emptied; judged without a label.
+    {"row_no": 6, "corrected": 0},
+    {"row_no": 7, "label": "pos", "corrected": 0},
+    {"row_no": 8, "corrected": 0, "corrected_label": "neg"},
+]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".xlsx", ".json", ".jsonl"])
+def test_a_corrected_label_that_was_edited_in_a_table_of_results_is_a_correction(
+    path: Path, ending: str
+) -> None:
+    table = path.with_suffix(ending)
+    columns = ["row_no", "id", "label", "gold_label", "corrected", "corrected_label", "text", "kind", "note"]
+    rows = [{**row, "text": "=a\n,b", "kind": "food", "note": "kept"} for row in EXPORTED]
+    write_results(rows, columns, format=ending[1:], target=table)
+    read = read_annotations(table)[0] if ending.startswith(".json") else read_filled_table(table)
+    found = [(one.job_id, one.row_no, one.label, one.note, one.kind) for one in read]
+    assert found == [
+        (None, 2, "neg", None, None),
+        (None, 5, "pos", None, None),
+        (None, 8, "neg", None, None),
+    ]
+
+
+def test_what_a_corrected_label_was_must_be_known(path: Path) -> None:
+    path.write_text("row_no,corrected_label\n1,pos\n")
+    with pytest.raises(ColumnMissing, match="no column 'label'"):
+        read_filled_table(path)
+    path.write_text("job_id,row_no,label,corrected_label,correction\n7,1,pos,pos,\n7,2,pos,neg,pos\n")
+    assert read_filled_table(path) == [Filled("line 3", 7, 2, "pos")]
+
+
 @pytest.mark.parametrize(
     ("content", "error", "says"),
     [
@@ -84,7 +124,7 @@ def test_a_workbook_is_read_back_with_the_rows_of_its_sheet(path: Path) -> None:
             ColumnMissing,
             r"no column 'correction' \(found: job_id, row_no, text\)",
         ),
-        (b"just a line\n", ColumnMissing, "no column 'job_id'"),
+        (b"just a line\n", ColumnMissing, "no column 'row_no'"),
         (HEADER.encode() + b"\n7,x,a,b,pos,\n", CorrectionInvalid, "line 2: row_no is 'x'"),
         (
             HEADER.encode() + b"\n\n7,1,a,b, c,pos,\n",
