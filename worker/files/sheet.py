@@ -1,7 +1,8 @@
 """Reads a workbook on stdin, in a process of its own: prints a line of JSON per sheet, or per row of one.
 
 The library holds a whole sheet in memory, and ends its process where the memory doesn't suffice: a single cell far
-from the others makes a sheet of gigabytes. Here it may do so. Only calamine is imported: `python -P sheet.py`.
+from the others makes a sheet of gigabytes. Here it may do so, within what a workbook of its size can need. Only
+calamine is imported: `python -P sheet.py`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from typing import Any
 
 from python_calamine import CalamineWorkbook, PasswordError, SheetTypeEnum, SheetVisibleEnum, load_workbook
 
+FREE_BYTES = 900 * 1000**2
+"""So much memory any workbook may take."""
+BYTES_PER_BYTE = 64
+"""And so much for each byte that it unpacks to: of a hundred columns only two may be filled."""
 MAX_BYTES = 8 * 1024**3
 """Half of the machine's memory at most, too."""
 
@@ -23,12 +28,13 @@ EXACT_DIGITS = 15
 
 
 def main(arguments: list[str]) -> None:
-    """Without arguments the sheets, with `heights` their rows too; with a place from 0 and a limit in characters the
-    rows of that sheet, null for a row that has more.
+    """The first argument is how many bytes the workbook unpacks to. Alone it gives the sheets, with `heights` their
+    rows too; with a place from 0 and a limit in characters the rows of that sheet, null for a row that has more.
 
     Of a row each cell is its text, and of a date a list with that: a text may look like one.
     """
-    _limit_memory()
+    unpacked_bytes, *arguments = arguments
+    _limit_memory(int(unpacked_bytes))
     try:
         with load_workbook("/dev/stdin") as workbook:
             if arguments and arguments != ["heights"]:
@@ -43,10 +49,10 @@ def main(arguments: list[str]) -> None:
         _print({"error": str(error) or type(error).__name__})
 
 
-def _limit_memory() -> None:
+def _limit_memory(unpacked_bytes: int) -> None:
     half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = min(half, MAX_BYTES)
+    limit = min(half, MAX_BYTES, FREE_BYTES + BYTES_PER_BYTE * unpacked_bytes)
     resource.setrlimit(
         resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard)
     )

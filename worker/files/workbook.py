@@ -49,6 +49,7 @@ class WorkbookReader(TableReader):
         self._spool: IO[bytes] | None = spooled(source) if packed else None
         self._others: list[str] = []
         self._blank = 0
+        self._unpacked_bytes = 0
         self._date: type[str] = _Date
         try:
             self._check_archive()
@@ -163,7 +164,7 @@ class WorkbookReader(TableReader):
         with (
             self._opened() as file,
             subprocess.Popen(
-                [sys.executable, "-P", _PROGRAM, *arguments],
+                [sys.executable, "-P", _PROGRAM, str(self._unpacked_bytes), *arguments],
                 stdin=file,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -206,14 +207,14 @@ class WorkbookReader(TableReader):
     def _check_archive(self) -> None:
         """Refuses an archive that holds no workbook, or that unpacks to far more than it is."""
         with self._opened() as file:
-            if file.read(4) != ZIP_MAGIC:
+            is_archive = file.read(4) == ZIP_MAGIC
+            packed = self._unpacked_bytes = file.seek(0, 2)
+            if not is_archive:
                 return
-            file.seek(0)
-            packed = file.seek(0, 2)
             try:
                 with zipfile.ZipFile(file) as archive:
                     names = archive.namelist()
-                    total = sum(part.file_size for part in archive.infolist())
+                    total = self._unpacked_bytes = sum(part.file_size for part in archive.infolist())
                     kind = b""
                     if "mimetype" in names:
                         with archive.open("mimetype") as part:
