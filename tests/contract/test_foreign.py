@@ -218,6 +218,17 @@ def labels(count: int, *, job_id: int = 1, broken: bool = False) -> Iterator[dic
         raise KeyboardInterrupt
 
 
+def test_a_path_is_told_from_a_url_and_no_password_is_repeated() -> None:
+    # A missing sqlite:/// was put down to the password.
+    with pytest.raises(
+        OptionInvalid, match="shop.db is no URL of a database. A SQLite file is sqlite:///shop.db"
+    ):
+        write_table("shop.db", "labels", 1, labels(1), COLUMNS, append=False)
+    with pytest.raises(OptionInvalid, match="can't be read") as caught:
+        write_table("ann:hush@host/shop", "labels", 1, labels(1), COLUMNS, append=False)
+    assert "hush" not in str(caught.value)
+
+
 def test_results_are_written_whole_or_not_at_all(shop: Engine, empty_database_url: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_table(empty_database_url, "labels", 1, labels(5000, broken=True), COLUMNS, append=False)

@@ -374,9 +374,11 @@ def pinned_adapter(
         adapter_id, chosen_by = default_adapter(store, settings)
     adapter = adapter_of(store, adapter_id)
     row = store.queries.adapters.get(adapter_id)
-    labels = f"{'/'.join(adapter.labels)}."
-    named = f"dapter '{row.name}' {row.sha256[:12]} ({chosen_by})"
+    named = f"'{row.name}' {row.sha256[:12]} ({chosen_by})"
+    labels = "/".join(adapter.labels)
     say(
-        f"A{named}, labels {labels}" if scores else f"Only the oracle labels. Labels as of a{named}: {labels}"
+        f"Adapter {named}, labels {labels}."
+        if scores
+        else f"Only the oracle labels, with the labels of adapter {named}: {labels}."
     )
     return adapter

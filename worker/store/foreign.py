@@ -260,7 +260,8 @@ def _engine(url: str, *, read_only: bool) -> tuple[URL, Engine]:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        if "://" not in url:
+        # What has an @ may be a user's password.
+        if "://" not in url and "@" not in url:
             raise OptionInvalid(
                 f"{url} is no URL of a database. A SQLite file is sqlite:///{url}, a server postgresql://user@host/db."
             ) from None
