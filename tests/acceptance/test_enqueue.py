@@ -164,7 +164,7 @@ def test_rejects_are_listed_with_line_and_reason(loracle: Loracle, tmp_path: Pat
     (tmp_path / "reviews.csv").write_text(REVIEWS + "3,,4\n")
     loracle("enqueue", "reviews.csv", "--adapter", "stub", "--max-rejects", "0.5")
     shown = json.loads(loracle("status", "1", "--rejects", "--json").stdout)
-    assert shown["rejects"] == [{"row_no": 3, "line_no": 4, "reason": "no text (empty)"}]
+    assert shown["rejects"] == [{"row_no": 3, "line_no": 4, "reason": "no text (empty)", "id": "3"}]
     said = "  line 4 (row 3): no text (empty)\n"
     assert said in loracle("status", "1", "--rejects").stdout
     assert said in loracle("enqueue", "reviews.csv", "--adapter", "stub", "--dry-run").stdout
