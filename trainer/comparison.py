@@ -250,10 +250,11 @@ def _clear(directory: Path) -> None:
 
 
 WIDTH = 110
+"""In characters, of what is said below the table."""
 
 
 def table(comparison: Comparison) -> str:
-    """The table: a line per contender, then the reasons of those that have one."""
+    """The table: a line per contender, then the reasons of those that have one, and what isn't decided."""
     rows = comparison.rows
     header = ["contender", "trainable", "share", "memory", "training", "size", "accuracy % (95 %)"]
     lines = [[_cut(row.title), *_cells(row)] for row in rows]

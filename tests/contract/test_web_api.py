@@ -161,7 +161,8 @@ def test_rows_have_the_filters_and_the_formats_of_results(
         ({"follow": "true", "format": "xlsx"}, "not xlsx"),
         ({"all_rows": "true", "sort": "score"}, "--all-rows writes every row"),
         ({"since": "yesterday"}, "--since"),
-        ({"after_row": "1"}, "excel"),
+        ({"after_row": "1"}, "there is no option"),
+        ({"after_row": "1"}, "with_text, follow, excel"),
     ):
         answer = client.get(at, params=wrong)
         assert (answer.status_code, said in answer.json()["detail"]) == (422, True), answer.text

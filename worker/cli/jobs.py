@@ -96,7 +96,7 @@ def cancel(job: int, as_json: bool) -> None:
 def retry(job: int, max_cost: Money | None, as_json: bool) -> None:
     """Score again what failed in a job, or what a stopped or cancelled job left unscored.
 
-    If the oracle gave no label, it is asked again. If it isn't asked for a while, since its server didn't answer or
+    If the oracle gave no label, it is asked again. If it is paused, because its server didn't answer or the account
     had no quota left, it is asked at once. A new budget is for the whole job and includes the money that is already
     spent. Use this command too if a job stopped because the oracle's server refused every request, even one with a
     text of our own.

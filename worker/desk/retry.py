@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 from worker.bootstrap import Store
+from worker.desk.breaker import end_pause_of
 from worker.desk.enqueue import Publisher
 from worker.desk.options import Say
-from worker.desk.presence import has_no_queue
 from worker.desk.status import asked_elsewhere
 from worker.reviews import OVER, Money
 from worker.settings import Settings
@@ -26,17 +24,8 @@ def retry_job(settings: Settings, store: Store, job_id: int, *, max_cost: Money 
     if job.oracle_id is not None and job.state not in OVER:
         store.ledger.prompts.ask_now(job.oracle_id)
         details = store.queries.oracle.scorer(job.oracle_id).details
-        if not has_no_queue(settings):
-            _end_pause(settings, details["base_url"], details["model"])
-        if elsewhere := asked_elsewhere(settings, job_id, details):
-            say(f"{elsewhere.removeprefix('. ')}.")
+        end_pause_of(settings, details["base_url"], details["model"])
+        if (elsewhere := asked_elsewhere(settings, job_id, details)) is not None:
+            say(f"{elsewhere}.")
     Publisher(settings, store, say=say).publish()
     return reviews
-
-
-def _end_pause(settings: Settings, base_url: str, model: str) -> None:
-    from worker.oracle.throttle import connect, end_pause
-    from worker.pool.app import broker_url
-
-    with closing(connect(broker_url(settings))) as client:
-        end_pause(client, base_url=base_url, model=model)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from worker.bootstrap import Store
+from worker.desk.breaker import read_breaker_of
 from worker.desk.presence import has_no_queue, lanes_of, nobody, workers_online
 from worker.errors import BrokerUnreachable, HostUnfit
 from worker.policy import Policy
@@ -225,23 +226,6 @@ def oracle_report(settings: Settings, store: Store, at: Progress) -> dict[str, A
     }
 
 
-def read_breaker_of(settings: Settings, base_url: str, model: str) -> dict[str, Any] | None:
-    """The circuit breaker; None while nobody keeps one: no queue runs."""
-    from worker.oracle.throttle import connect, read_breaker
-    from worker.pool.app import broker_url
-
-    if has_no_queue(settings):
-        return None
-    client = connect(broker_url(settings))
-    try:
-        state = read_breaker(client, base_url=base_url, model=model)
-    finally:
-        client.close()
-    if state is None:
-        return None
-    return {"open": state.is_open, "retry_in_s": state.retry_in_s, "reason": state.reason}
-
-
 def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | None:
     """Why the oracle isn't asked, as a sentence with the way out; None while it is or needn't be."""
     if at.job.oracle_id is None:
@@ -249,20 +233,21 @@ def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | 
     if not at.open_requests:
         return _fallback_hint(settings, store, at)
     details = store.queries.oracle.scorer(at.job.oracle_id).details
+    elsewhere = asked_elsewhere(settings, at.job.id, details)
     breaker = read_breaker_of(settings, details["base_url"], details["model"])
     if breaker and breaker["open"]:
-        return (
+        paused = (
             f"the oracle isn't asked for a while ({breaker['reason']}); "
             f"it is tried again in {duration(breaker['retry_in_s'])}, or at once with `loracle retry {at.job.id}`"
-            f"{asked_elsewhere(settings, at.job.id, details)}"
         )
+        return ". ".join(filter(None, (paused, elsewhere)))
     try:
         missing = nobody(settings, "openai", lanes=lanes_of(at.job.policy))
         online = 0 if missing else len(workers_online(settings, "openai"))
     except BrokerUnreachable:
         return None
     if missing:
-        return missing + asked_elsewhere(settings, at.job.id, details)
+        return ". ".join(filter(None, (missing, elsewhere)))
     why = why_nobody_can(faults_online(settings, store, oracle_id=at.job.oracle_id), online)
     if why is not None:
         return why
@@ -275,12 +260,12 @@ def oracle_waiting_for(settings: Settings, store: Store, at: Progress) -> str | 
     return None
 
 
-def asked_elsewhere(settings: Settings, job_id: int, details: Mapping[str, Any]) -> str:
-    """That the settings here name another server than the job's oracle, and the way out; else nothing."""
+def asked_elsewhere(settings: Settings, job_id: int, details: Mapping[str, Any]) -> str | None:
+    """That the settings here name another server than the job's oracle, and the way out; None if they don't."""
     if details["base_url"] == settings.oracle_url:
-        return ""
+        return None
     return (
-        f". The job's oracle is at {details['base_url']}, and OPENAI_BASE_URL is {settings.oracle_url} here: if the "
+        f"The job's oracle is at {details['base_url']}, and OPENAI_BASE_URL is {settings.oracle_url} here: if the "
         f"job's is wrong, `loracle cancel {job_id}` and enqueue its file again"
     )
 

@@ -22,7 +22,8 @@ from worker.files.lines import DECODER, NO_OBJECT, TOO_DEEP, Found, ObjectReader
 from worker.files.records import GUESS_RECORDS, ReadOptions, too_deep
 from worker.files.sources import BUFFER_BYTES, FileSource, Source, spooled
 
-_SPACE = re.compile(r"[ \t\r\n]*")
+_SPACES = " \t\r\n"
+_SPACE = re.compile(f"[{_SPACES}]*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MOST_ARRAYS = 100
 _SHOWN_ARRAYS = 10
@@ -190,6 +191,9 @@ class _Text:
     def peek(self) -> str:
         """The next character that isn't white space, "" at the end."""
         while True:
+            # Between the values of most files nothing stands.
+            if self._at < len(self._text) and self._text[self._at] not in _SPACES:
+                return self._text[self._at]
             space = _SPACE.match(self._text, self._at)
             assert space is not None
             self._line += space[0].count("\n")
@@ -217,10 +221,12 @@ class _Text:
             else:
                 self.peek()
                 yield (path, True, *self._value())
-            if self.peek() == closing:
-                self._at += 1
+            following = self.peek()
+            if following not in (closing, ","):
+                self._fail("','")
+            self._at += 1
+            if following == closing:
                 return
-            self._take(",")
 
     def _value(self) -> tuple[int, Any, str]:
         """The line, the next value, and how it is written; the cursor stands on it."""

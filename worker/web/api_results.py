@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -106,15 +106,11 @@ async def results(
     filters = parsed(FILTERS, given, also=ours)
     job = await run_sync(_checked, site, job_id, filters, with_text, follow, format, excel)
     columns = [*COLUMNS, *(["text"] if with_text else []), *kept_columns(job).values()]
-
-    def rows() -> Iterator[dict[str, Any]]:
-        found = rows_of(site.store, job, with_text, filters)
-        return with_rejects(site.store, job, found, filters, follow=follow) if all_rows else found
-
-    headers = {"Content-Disposition": f'attachment; filename="job-{job_id}.{format}"'}
+    # Nothing is read before the first row is taken.
+    rows = rows_of(site.store, job, with_text, filters)
     if all_rows:
-        # Refuses before the answer begins.
-        rows()
+        rows = with_rejects(site.store, job, rows, filters, follow=follow)
+    headers = {"Content-Disposition": f'attachment; filename="job-{job_id}.{format}"'}
     if format in WHOLE or filters["sort"] != "row":
         path, size, stack = await run_sync(_written, site, uploads, job, rows, columns, format, excel)
         return StreamingResponse(
@@ -126,7 +122,7 @@ async def results(
         found = rows_or_waits(site.store, job, with_text, filters)
         text = _followed(request, found, columns, format, excel)
     else:
-        text = _blocks(rows(), columns, format, excel)
+        text = _blocks(rows, columns, format, excel)
     return StreamingResponse(text, media_type=MEDIA[format], headers=headers)
 
 
@@ -198,7 +194,7 @@ def _written(
     site: Site,
     uploads: Uploads,
     job: Job,
-    rows: Callable[[], Iterator[dict[str, Any]]],
+    rows: Iterator[dict[str, Any]],
     columns: Sequence[str],
     format: str,
     mark: bool,
@@ -213,7 +209,7 @@ def _written(
             "certificate": kept_certificate(site.store.queries, job.id),
         }
         write_results(
-            rows(),
+            rows,
             columns,
             format="jsonl" if format == "ndjson" else format,
             target=path,

@@ -11,13 +11,13 @@ from click.testing import CliRunner
 
 from tests.contract.asking import ORACLE, ask, pack
 from worker.bootstrap import open_store
+from worker.cli.common import read_settings
 from worker.cli.jobs import retry
 from worker.desk.status import oracle_waiting_for
 from worker.errors import OracleQuotaSpent
 from worker.oracle.throttle import RedisThrottle, connect
 from worker.pool.app import broker_url
 from worker.pool.valkey import EmbeddedValkey
-from worker.settings import Settings
 
 URL = "http://127.0.0.1:1/v1"
 
@@ -27,7 +27,7 @@ def test_what_waits_for_quota_is_asked_at_once(tmp_path: Path, monkeypatch: pyte
     # It waited out ten minutes, whatever the operator did.
     monkeypatch.setenv("LORACLE_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    settings = Settings(home=tmp_path, _env_file=None)  # type: ignore[call-arg]
+    settings = read_settings()
     store = open_store(settings)
     ledger = store.ledger
     oracle = dataclasses.replace(ORACLE, details={**ORACLE.details, "base_url": URL})

@@ -10,10 +10,11 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from worker.desk.adapters import activate, list_adapters, outranked
+from worker.desk.breaker import read_breaker_of
 from worker.desk.doctor import findings
 from worker.desk.host import Finding
 from worker.desk.presence import has_no_queue, workers_online
-from worker.desk.status import faults_online, read_breaker_of, reason
+from worker.desk.status import faults_online, reason
 from worker.errors import BrokerUnreachable
 from worker.pool.app import make_app, queue_length
 from worker.reviews import LANES
