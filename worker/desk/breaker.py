@@ -1,4 +1,4 @@
-"""The oracle's circuit breaker, as command line, API and page see it: whether the oracle is asked, and asking it now."""
+"""The oracle's circuit breaker for command line, API and page: whether it is open, and how a person ends its pause."""
 
 from __future__ import annotations
 
