@@ -1,4 +1,4 @@
-"""The oracle's circuit breaker for command line, API and page: whether it is open, and how a person ends its pause."""
+"""The circuit breaker of the oracle, for command line, API and page: is it open, and end its pause."""
 
 from __future__ import annotations
 
